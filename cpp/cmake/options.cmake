@@ -1,0 +1,26 @@
+# Warnings and code generation shared by every target of the project, carried by the interface target tickwire_options.
+
+add_library(tickwire_options INTERFACE)
+target_compile_options(tickwire_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor -Wold-style-cast
+  # Parity between machines: one rounding per operation, never a fused multiply-add that another
+  # compiler or CPU would not make.
+  -ffp-contract=off
+  -fno-math-errno
+  -fvisibility=hidden)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  # gnu::nonblocking through a marker that g++ does not know, see core/hot.hpp.
+  target_compile_options(tickwire_options INTERFACE -Wno-unknown-attributes)
+endif()
+
+if(TICKWIRE_SANITIZE STREQUAL "address-undefined")
+  target_compile_options(tickwire_options INTERFACE
+    -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(tickwire_options INTERFACE -fsanitize=address,undefined)
+elseif(TICKWIRE_SANITIZE STREQUAL "thread")
+  target_compile_options(tickwire_options INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
+  target_link_options(tickwire_options INTERFACE -fsanitize=thread)
+elseif(NOT TICKWIRE_SANITIZE STREQUAL "")
+  message(FATAL_ERROR
+    "TICKWIRE_SANITIZE: expected empty, address-undefined or thread, found ${TICKWIRE_SANITIZE}")
+endif()
