@@ -5,7 +5,8 @@
 # tickwire_add_layer(NAME [DEPENDS layer ...] [LIBRARIES target ...])
 #
 # Collects every .cpp below cpp/tickwire/NAME. DEPENDS names other layers, LIBRARIES external targets.
-# When TICKWIRE_TESTS is on, tests/cpp/NAME/*_test.cpp become the test program NAME_test.
+# When TICKWIRE_TESTS is on, tests/cpp/NAME/*_test.cpp become the test program NAME_test, and its tests
+# carry the layer's name as their label.
 function(tickwire_add_layer name)
   cmake_parse_arguments(arg "" "" "DEPENDS;LIBRARIES" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cpp/tickwire/${name}/*.cpp")
@@ -30,7 +31,8 @@ function(tickwire_add_layer name)
       add_executable(${name}_test ${tests})
       target_link_libraries(${name}_test PRIVATE tickwire_${name} tickwire_options GTest::gtest_main)
       target_include_directories(${name}_test PRIVATE "${PROJECT_SOURCE_DIR}/tests/cpp")
-      gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120)
+      gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+                           PROPERTIES TIMEOUT 120 LABELS ${name})
     endif()
   endif()
 endfunction()

@@ -1,0 +1,74 @@
+# From a fresh clone: `make demo` shows live signals, `make test` runs every check. Both set up first.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+JOBS ?= $(shell nproc)
+export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
+
+python := .venv/bin/python
+build := build/release
+
+.PHONY: help
+help:
+	@echo "make setup    .venv with the tickwire command in it"
+	@echo "make demo     a simulated venue, the engine and a small model, live for some seconds"
+	@echo "make test     every test and check"
+	@echo "make bench    the C++ benchmarks"
+	@echo "make format   format C++ and Python"
+	@echo "make tidy     clang-tidy over the C++ layers; needs tools/bootstrap --all"
+	@echo "make clean    remove what was built; .venv and .deps stay"
+
+# The extension and the C++ tests share one build folder, so the layers are compiled once.
+.PHONY: setup
+setup:
+	@tools/bootstrap
+	@echo "setup: building the extension and installing tickwire into .venv"
+	@$(python) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
+	    --config-settings=build-dir=$(build) --config-settings=cmake.define.TICKWIRE_TESTS=ON --editable .
+	@echo "setup: done, $$(.venv/bin/tickwire --version)"
+
+.PHONY: demo
+demo: setup
+	@.venv/bin/tickwire demo
+
+.PHONY: test test-cpp test-py check
+test: setup test-cpp test-py check
+
+test-cpp:
+	cmake --build $(build)
+	ctest --test-dir $(build) --output-on-failure --no-tests=error --parallel $(JOBS)
+
+test-py:
+	$(python) -m pytest
+
+check:
+	$(python) tools/check_layering.py
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+	$(python) -m mypy.stubtest tickwire._core
+
+.PHONY: bench
+bench: setup
+	cmake -S . -B build/bench -G Ninja -DTICKWIRE_BENCH=ON
+	cmake --build build/bench
+	@for program in build/bench/*_bench; do "$$program"; done
+
+.PHONY: format
+format:
+	find cpp tests tools -name '*.[ch]pp' -print0 | xargs -0 .venv/bin/clang-format -i
+	.venv/bin/ruff check --fix --quiet || true
+	.venv/bin/ruff format
+
+.PHONY: tidy
+tidy: setup
+	tools/bootstrap --all packages
+	@runner=$$(ls /usr/bin/run-clang-tidy-* | sort -V | tail -n 1); \
+	"$$runner" -quiet -j $(JOBS) -p $(build) 'cpp/tickwire/.*\.cpp$$'
+
+.PHONY: clean
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
