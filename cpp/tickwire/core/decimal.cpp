@@ -1,0 +1,106 @@
+#include "tickwire/core/decimal.hpp"
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstring>
+#include <limits>
+
+namespace tickwire {
+namespace {
+
+constexpr std::array<std::uint64_t, kMaxDecimals + 1> kPowersOfTen = [] {
+  std::array<std::uint64_t, kMaxDecimals + 1> powers{};
+  std::uint64_t power = 1;
+  for (std::uint64_t& entry : powers) {
+    entry = power;
+    power *= 10;
+  }
+  return powers;
+}();
+
+bool is_digit(char c) noexcept TICKWIRE_HOT { return static_cast<unsigned char>(c - '0') < 10; }
+
+std::uint64_t load_eight(const char* text) noexcept TICKWIRE_HOT {
+  std::uint64_t word;
+  std::memcpy(&word, text, sizeof word);
+  if constexpr (std::endian::native == std::endian::big) word = __builtin_bswap64(word);
+  return word;
+}
+
+/// Both halves of the test are needed: the first sees bytes below '0' and from 0x40 up, the second
+/// the ones between '9' and 0x40.
+bool all_digits(std::uint64_t word) noexcept TICKWIRE_HOT {
+  return ((word & 0xF0F0F0F0F0F0F0F0U) | (((word + 0x0606060606060606U) & 0xF0F0F0F0F0F0F0F0U) >> 4)) ==
+         0x3333333333333333U;
+}
+
+/// Eight ASCII digits, the first in the lowest byte: pairs, then fours, then all eight.
+std::uint64_t value_of_eight(std::uint64_t word) noexcept TICKWIRE_HOT {
+  word -= 0x3030303030303030U;
+  word = word * 10 + (word >> 8);
+  word = ((word & 0x000000FF000000FFU) * 0x000F424000000064U +
+          ((word >> 16) & 0x000000FF000000FFU) * 0x0000271000000001U) >> 32;
+  return word;
+}
+
+/// Appends the digits in [text, end) to `value` and stops at the first byte that is none. Returns
+/// that place, or nullptr when the value no longer fits 64 bits.
+const char* append_digits(const char* text, const char* end, std::uint64_t& value) noexcept TICKWIRE_HOT {
+  while (end - text >= 8) {
+    const std::uint64_t word = load_eight(text);
+    if (!all_digits(word)) break;
+    if (__builtin_mul_overflow(value, std::uint64_t{100'000'000}, &value) ||
+        __builtin_add_overflow(value, value_of_eight(word), &value)) [[unlikely]] {
+      return nullptr;
+    }
+    text += 8;
+  }
+  for (; text != end && is_digit(*text); ++text) {
+    if (__builtin_mul_overflow(value, std::uint64_t{10}, &value) ||
+        __builtin_add_overflow(value, static_cast<std::uint64_t>(*text - '0'), &value)) [[unlikely]] {
+      return nullptr;
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+bool parse_decimal(std::string_view token, int decimals, std::int64_t& out) noexcept TICKWIRE_HOT {
+  if (decimals < 0 || decimals > kMaxDecimals) return false;
+  const char* text = token.data();
+  const char* const end = text + token.size();
+  const bool negative = text != end && *text == '-';
+  if (negative) ++text;
+
+  std::uint64_t value = 0;
+  const char* const whole = text;
+  text = append_digits(text, end, value);
+  if (text == nullptr || text == whole) return false;
+
+  std::ptrdiff_t kept = 0;
+  if (text != end) {
+    if (*text != '.') return false;
+    const char* const fraction = ++text;
+    if (fraction == end) return false;
+    // What is beyond the unit must be zero; it is not accumulated, so it cannot overflow either.
+    const char* const cut = end - fraction > decimals ? fraction + decimals : end;
+    text = append_digits(text, cut, value);
+    if (text != cut) return false;  // Also where append_digits() gave up.
+    kept = cut - fraction;
+    for (; text != end; ++text) {
+      if (*text != '0') return false;
+    }
+  }
+
+  const std::uint64_t scale = kPowersOfTen[static_cast<std::size_t>(decimals - kept)];
+  if (__builtin_mul_overflow(value, scale, &value) ||
+      value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) [[unlikely]] {
+    return false;
+  }
+  out = negative ? -static_cast<std::int64_t>(value) : static_cast<std::int64_t>(value);
+  return true;
+}
+
+}  // namespace tickwire
