@@ -1,0 +1,74 @@
+#pragma once
+
+/// What the engine knows of a model: a fixed block of floats goes in, a few scores come out.
+///
+/// The interface knows neither a market nor the runtime behind it. `rows` × `features` floats, oldest
+/// row first, are read in place from memory that the caller registered with bind(), so a sequence
+/// model reads its window from the sliding ring and nothing is copied on the way in.
+///
+/// One thread uses a model at a time. load, bind() and warm_up() are setup and throw SetupError;
+/// run() is the data plane. Two agents that score with one file load it twice.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tickwire/core/hot.hpp"
+
+namespace tickwire::infer {
+
+/// Scores a model may give. A signal record carries them all, so the number is kept small.
+inline constexpr std::size_t kMaxScores = 64;
+
+/// Runs before the first real one. The first calls of a session allocate and pack (milliseconds); from
+/// a few dozen on the times no longer fall, 200 leaves room for branchy models such as trees.
+inline constexpr std::size_t kWarmUpRuns = 200;
+/// A large model is warm after fewer runs, and start-up does not wait longer than this for it.
+inline constexpr std::int64_t kWarmUpMaxNs = 2'000'000'000;
+
+/// What a loaded model turned out to be.
+struct ModelInfo {
+  std::string path;
+  std::string input_name;
+  std::size_t rows;      // T of [1, T, F]; 1 for [1, F].
+  std::size_t features;  // F.
+  std::vector<std::string>
+      score_names;                 // One a score: the output's name, with _0, _1 … where it has several.
+  std::string executor;            // "onnxruntime 1.32.0 cpu": scores compare bit for bit only within one.
+  std::string schema_json;         // Metadata tickwire.schema; empty in a model that was never bound.
+  std::string schema_sha256;       // Metadata tickwire.schema.sha256, likewise.
+  std::vector<std::string> notes;  // For the start-up report: outputs that are not scores.
+};
+
+class Model {
+ public:
+  Model() = default;
+  virtual ~Model() = default;
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  [[nodiscard]] virtual const ModelInfo& info() const noexcept = 0;
+
+  /// Setup only. Registers rows × features floats as an input and returns the handle that run() takes.
+  /// The memory is read at each run and must outlive the model. Start it on a cache line where the
+  /// layout allows: a runtime may sum in another order from another alignment, so a score repeats bit
+  /// for bit only from the same alignment (address modulo 64).
+  virtual std::size_t bind(const float* input) = 0;
+
+  /// Setup only, on the thread that will run the model, so that its caches and branch predictors are
+  /// the ones that warm up. Runs on made-up rows until `runs` are done or `max_ns` are over; returns
+  /// how many were done. Throws when a run fails.
+  virtual std::size_t warm_up(std::size_t runs, std::int64_t max_ns) = 0;
+
+  /// Scores what the bound memory holds now. `scores` has one place a score name. False when the
+  /// runtime failed: the scores are then as they were, and last_error() says why.
+  [[nodiscard]] virtual bool run(std::size_t handle, std::span<float> scores) noexcept TICKWIRE_HOT = 0;
+
+  /// Why run() last returned false; valid until the next run().
+  [[nodiscard]] virtual std::string_view last_error() const noexcept = 0;
+};
+
+}  // namespace tickwire::infer

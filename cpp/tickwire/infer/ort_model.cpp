@@ -1,0 +1,427 @@
+#include "tickwire/infer/ort_model.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <new>
+#include <set>
+
+// The C++ wrapper is for setup, where its exceptions are welcome; MANUAL_INIT keeps it from calling
+// OrtGetApiBase, which we do not link.
+#define ORT_API_MANUAL_INIT
+#include <onnxruntime_cxx_api.h>
+#undef ORT_API_MANUAL_INIT
+#include <onnxruntime_session_options_config_keys.h>
+
+#include "tickwire/core/error.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/infer/denormals.hpp"
+#include "tickwire/infer/ort_api.hpp"
+
+namespace tickwire::infer {
+namespace {
+
+/// The text of an error comes back in its status; below fatal the runtime would also write it to stderr,
+/// from the thread that runs the model.
+constexpr OrtLoggingLevel kLogLevel = ORT_LOGGING_LEVEL_FATAL;
+
+constexpr std::size_t kFloatsPerLine = kCacheLineBytes / sizeof(float);
+
+/// Zeroed floats that start on a cache line and fill it.
+class AlignedFloats {
+ public:
+  explicit AlignedFloats(std::size_t count)
+      : data_(static_cast<float*>(::operator new(bytes(count), std::align_val_t{kCacheLineBytes}))) {
+    std::memset(data_.get(), 0, bytes(count));
+  }
+  [[nodiscard]] float* data() const noexcept { return data_.get(); }
+
+ private:
+  static std::size_t bytes(std::size_t count) {
+    return (count + kFloatsPerLine - 1) / kFloatsPerLine * kCacheLineBytes;
+  }
+  struct Free {
+    void operator()(float* data) const { ::operator delete(data, std::align_val_t{kCacheLineBytes}); }
+  };
+  std::unique_ptr<float, Free> data_;
+};
+
+std::vector<char> read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) throw SetupError(path, "an ONNX model", "no file that can be read");
+  const std::streamoff size = file.tellg();
+  if (size <= 0) throw SetupError(path, "an ONNX model", "an empty file");
+  // Protocol buffers end at 2 GiB, and so does an ONNX file.
+  if (size > std::numeric_limits<std::int32_t>::max()) {
+    throw SetupError(path, "an ONNX model of less than 2 GiB", std::to_string(size) + " bytes");
+  }
+  std::vector<char> bytes(static_cast<std::size_t>(size));
+  file.seekg(0);
+  if (!file.read(bytes.data(), size))
+    throw SetupError(path, "an ONNX model", "a file that cannot be read whole");
+  return bytes;
+}
+
+const char* name_of(ONNXTensorElementDataType type) {
+  switch (type) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
+      return "float32";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE:
+      return "float64";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16:
+      return "float16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16:
+      return "bfloat16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8:
+      return "int8";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8:
+      return "uint8";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16:
+      return "int16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16:
+      return "uint16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32:
+      return "int32";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32:
+      return "uint32";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64:
+      return "int64";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64:
+      return "uint64";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL:
+      return "bool";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING:
+      return "string";
+    default:
+      return "another type";
+  }
+}
+
+/// One input or output as the file declares it.
+struct Port {
+  std::string name;
+  bool tensor = false;
+  ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  std::vector<std::int64_t> shape;   // -1 where it is not fixed.
+  std::vector<std::string> symbols;  // Names of the free dimensions; "" where it has none.
+
+  [[nodiscard]] bool is_float() const { return tensor && type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; }
+
+  /// "x: float32[batch, 5]"
+  [[nodiscard]] std::string text() const {
+    if (!tensor) return name + ": not a tensor (a sequence or a map)";
+    std::string out = name + ": " + name_of(type) + "[";
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      if (i > 0) out += ", ";
+      out += shape[i] >= 0 ? std::to_string(shape[i]) : symbols[i].empty() ? "?" : symbols[i];
+    }
+    return out + "]";
+  }
+};
+
+Port describe(std::string name, const Ort::TypeInfo& info) {
+  Port port;
+  port.name = std::move(name);
+  if (info.GetONNXType() != ONNX_TYPE_TENSOR) return port;
+  const auto tensor = info.GetTensorTypeAndShapeInfo();
+  port.tensor = true;
+  port.type = tensor.GetElementType();
+  port.shape = tensor.GetShape();
+  std::vector<const char*> symbols(port.shape.size());
+  tensor.GetSymbolicDimensions(symbols.data(), symbols.size());
+  port.symbols.assign(symbols.begin(), symbols.end());
+  return port;
+}
+
+std::vector<Port> ports(const Ort::Session& session, bool inputs) {
+  Ort::AllocatorWithDefaultOptions allocator;
+  std::vector<Port> out;
+  const std::size_t count = inputs ? session.GetInputCount() : session.GetOutputCount();
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto name =
+        inputs ? session.GetInputNameAllocated(i, allocator) : session.GetOutputNameAllocated(i, allocator);
+    out.push_back(describe(name.get(), inputs ? session.GetInputTypeInfo(i) : session.GetOutputTypeInfo(i)));
+  }
+  return out;
+}
+
+std::string text(const std::vector<Port>& list) {
+  std::string out;
+  for (const Port& port : list) out += (out.empty() ? "" : "; ") + port.text();
+  return out;
+}
+
+/// The model's input, checked against what the feature schema makes.
+Port check_input(const OrtModelConfig& config, const Ort::Session& session) {
+  const std::vector<Port> inputs = ports(session, true);
+  const std::string tail = std::to_string(config.features) + "]";
+  const std::string expected = config.rows == 1
+                                   ? "one input of float32[1, " + tail
+                                   : "one input of float32[1, " + std::to_string(config.rows) + ", " + tail;
+  if (inputs.size() != 1) {
+    throw SetupError(config.path, expected,
+                     inputs.empty() ? "none" : std::to_string(inputs.size()) + " inputs: " + text(inputs));
+  }
+  const Port& input = inputs.front();
+  const auto rows = static_cast<std::int64_t>(config.rows);
+  const auto features = static_cast<std::int64_t>(config.features);
+  const auto& shape = input.shape;
+  const bool batch_of_one = !shape.empty() && (shape[0] == 1 || shape[0] < 0);
+  const bool row = shape.size() == 2 && rows == 1 && shape[1] == features;
+  const bool window = shape.size() == 3 && shape[1] == rows && shape[2] == features;
+  if (!input.is_float() || !batch_of_one || !(row || window))
+    throw SetupError(config.path, expected, input.text());
+  return input;
+}
+
+/// One for the process. Never destroyed: a session may be released after a static destructor would run.
+const Ort::Env& environment() {
+  static const Ort::Env* const env = new Ort::Env(kLogLevel, "tickwire");
+  return *env;
+}
+
+Ort::SessionOptions session_options(const std::string& batch_symbol) {
+  Ort::SessionOptions options;
+  options.SetIntraOpNumThreads(1);  // One thread: the caller's. No pool, so nothing spins or wakes.
+  options.SetInterOpNumThreads(1);
+  options.SetExecutionMode(ORT_SEQUENTIAL);
+  options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
+  options.EnableCpuMemArena();
+  options.EnableMemPattern();
+  options.SetLogSeverityLevel(kLogLevel);
+  // For threads that the runtime itself might start; on ours FlushDenormals does it.
+  options.AddConfigEntry(kOrtSessionOptionsConfigSetDenormalAsZero, "1");
+  if (!batch_symbol.empty()) {
+    Ort::ThrowOnError(Ort::GetApi().AddFreeDimensionOverrideByName(options, batch_symbol.c_str(), 1));
+  }
+  return options;
+}
+
+class OrtModel final : public Model {
+ public:
+  OrtModel(const OrtRuntime& runtime, const OrtModelConfig& config)
+      : api_(*runtime.api), scratch_(config.rows * config.features), outputs_(0) {
+    // The first session of a process sets the flush bits on the thread that creates it and leaves
+    // them; this puts that thread's state back. It also makes folded constants the same everywhere.
+    const FlushDenormals flush;
+    const std::vector<char> file = read_file(config.path);
+    session_ = create(runtime, config, file, "");
+    Port input = check_input(config, session_);
+    if (input.shape[0] < 0 && !input.symbols[0].empty()) {
+      session_ = create(runtime, config, file, input.symbols[0]);
+    }
+    shape_ = std::move(input.shape);
+    shape_[0] = 1;
+    info_.path = config.path;
+    info_.input_name = std::move(input.name);
+    info_.rows = config.rows;
+    info_.features = config.features;
+    info_.executor = "onnxruntime " + runtime.version + " cpu";
+    read_metadata();
+    input_name_ = info_.input_name.c_str();
+    run_options_.SetRunLogSeverityLevel(kLogLevel);
+    add_input(scratch_.data());
+    prepare_outputs();
+  }
+
+  [[nodiscard]] const ModelInfo& info() const noexcept override { return info_; }
+
+  std::size_t bind(const float* input) override {
+    if (input == nullptr || reinterpret_cast<std::uintptr_t>(input) % alignof(float) != 0) {
+      throw SetupError(info_.path + ": bind", "memory of floats",
+                       input == nullptr ? "null" : "a misaligned address");
+    }
+    return add_input(input);
+  }
+
+  std::size_t warm_up(std::size_t runs, std::int64_t max_ns) override {
+    // The wall clock of setup, not of the data plane.
+    const auto end = std::chrono::steady_clock::now() + std::chrono::nanoseconds(max_ns);
+    std::vector<float> scores(info_.score_names.size());
+    std::size_t done = 0;
+    while (done < runs && std::chrono::steady_clock::now() < end) {
+      make_up_row();
+      if (!run(kScratch, scores)) {
+        throw SetupError(info_.path + ": warm-up", "every run to succeed",
+                         "run " + std::to_string(done + 1) + ": " + error_);
+      }
+      ++done;
+    }
+    return done;
+  }
+
+  bool run(std::size_t handle, std::span<float> scores) noexcept TICKWIRE_HOT override {
+    assert(handle < inputs_.size() && scores.size() == info_.score_names.size());
+    OrtStatus* status = nullptr;
+    {
+      const FlushDenormals flush;
+      TICKWIRE_HOT_EXEMPT_BEGIN("ONNX Runtime's run allocates and its time is the model's")
+      status = api_.Run(session_, run_options_, &input_name_, &inputs_[handle], 1, output_names_.data(),
+                        output_names_.size(), output_values_.data());
+      TICKWIRE_HOT_EXEMPT_END
+    }
+    if (status != nullptr) [[unlikely]]
+      return fail_slow(status);
+    float* score = scores.data();
+    for (const Part& part : parts_) {
+      std::memcpy(score, part.data, part.count * sizeof(float));
+      score += part.count;
+    }
+    return true;
+  }
+
+  [[nodiscard]] std::string_view last_error() const noexcept override { return error_; }
+
+ private:
+  struct Part {
+    const float* data;
+    std::size_t count;
+  };
+  static constexpr std::size_t kScratch = 0;
+
+  static Ort::Session create(const OrtRuntime& runtime, const OrtModelConfig& config,
+                             const std::vector<char>& file, const std::string& batch_symbol) {
+    try {
+      return {environment(), file.data(), file.size(), session_options(batch_symbol)};
+    } catch (const Ort::Exception& error) {
+      throw SetupError(config.path, "an ONNX model that ONNX Runtime " + runtime.version + " can run",
+                       error.what());
+    }
+  }
+
+  void read_metadata() {
+    Ort::AllocatorWithDefaultOptions allocator;
+    const Ort::ModelMetadata metadata = session_.GetModelMetadata();
+    const auto look_up = [&](const char* key) {
+      const auto value = metadata.LookupCustomMetadataMapAllocated(key, allocator);
+      return value ? std::string(value.get()) : std::string();
+    };
+    info_.schema_json = look_up("tickwire.schema");
+    info_.schema_sha256 = look_up("tickwire.schema.sha256");
+  }
+
+  std::size_t add_input(const float* data) {
+    // The interface takes memory it may write; an input is only read.
+    values_.push_back(Ort::Value::CreateTensor<float>(
+        memory_, const_cast<float*>(data), info_.rows * info_.features, shape_.data(), shape_.size()));
+    inputs_.push_back(values_.back());
+    return inputs_.size() - 1;
+  }
+
+  /// Picks the float outputs and learns their true shapes from one run into memory of the runtime's
+  /// own: the declared ones are often open (converters leave [None, 3]). A shape that follows the data
+  /// differs from the learnt one at some later run, which then fails: the warm-up finds it.
+  void prepare_outputs() {
+    const std::vector<Port> declared = ports(session_, false);
+    for (const Port& port : declared) {
+      if (port.is_float()) {
+        names_.push_back(port.name);
+      } else {
+        info_.notes.push_back("output " + port.text() + " is left out: a score is float32");
+      }
+    }
+    if (names_.empty()) {
+      throw SetupError(info_.path, "at least one output of float32",
+                       declared.empty() ? "none" : text(declared));
+    }
+    for (const std::string& name : names_) output_names_.push_back(name.c_str());
+
+    std::vector<std::vector<std::int64_t>> shapes;
+    try {
+      for (const Ort::Value& value : session_.Run(run_options_, &input_name_, &values_[kScratch], 1,
+                                                  output_names_.data(), output_names_.size())) {
+        shapes.push_back(value.GetTensorTypeAndShapeInfo().GetShape());
+      }
+    } catch (const Ort::Exception& error) {
+      throw SetupError(info_.path, "a model that runs on a row of zeros", error.what());
+    }
+
+    std::size_t floats = 0;
+    std::set<std::string> seen;
+    for (std::size_t i = 0; i < names_.size(); ++i) {
+      std::size_t count = 1;
+      for (const std::int64_t size : shapes[i]) count *= static_cast<std::size_t>(size);
+      const std::string found = names_[i] + " with " + std::to_string(count) + " values";
+      if (count == 0) throw SetupError(info_.path, "outputs with at least one value", found);
+      if (count > kMaxScores || info_.score_names.size() + count > kMaxScores) {
+        throw SetupError(info_.path, "at most " + std::to_string(kMaxScores) + " scores in all", found);
+      }
+      for (std::size_t k = 0; k < count; ++k) {
+        const std::string name = count == 1 ? names_[i] : names_[i] + "_" + std::to_string(k);
+        if (!seen.insert(name).second)
+          throw SetupError(info_.path, "scores of different names", "two of " + name);
+        info_.score_names.push_back(name);
+      }
+      parts_.push_back({nullptr, count});
+      floats += (count + kFloatsPerLine - 1) / kFloatsPerLine * kFloatsPerLine;
+    }
+
+    outputs_ = AlignedFloats(floats);
+    float* place = outputs_.data();
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      parts_[i].data = place;
+      values_out_.push_back(Ort::Value::CreateTensor<float>(memory_, place, parts_[i].count, shapes[i].data(),
+                                                            shapes[i].size()));
+      output_values_.push_back(values_out_.back());
+      place += (parts_[i].count + kFloatsPerLine - 1) / kFloatsPerLine * kFloatsPerLine;
+    }
+  }
+
+  /// Numbers in [-1, 1), other ones each time and the same ones in each process (xorshift64).
+  void make_up_row() noexcept {
+    for (std::size_t i = 0; i < info_.rows * info_.features; ++i) {
+      random_ ^= random_ << 13;
+      random_ ^= random_ >> 7;
+      random_ ^= random_ << 17;
+      scratch_.data()[i] = static_cast<float>(static_cast<std::int32_t>(random_ >> 32)) * 0x1p-31F;
+    }
+  }
+
+  [[gnu::noinline]] bool fail_slow(OrtStatus* status) noexcept TICKWIRE_HOT {
+    TICKWIRE_HOT_EXEMPT_BEGIN("the status is the runtime's memory; it is given back here, once a failed run")
+    const char* why = api_.GetErrorMessage(status);
+    const std::size_t length = std::min(std::strlen(why), sizeof(error_) - 1);
+    std::memcpy(error_, why, length);
+    error_[length] = '\0';
+    api_.ReleaseStatus(status);
+    TICKWIRE_HOT_EXEMPT_END
+    return false;
+  }
+
+  const OrtApi& api_;
+  ModelInfo info_;
+  Ort::Session session_{nullptr};
+  Ort::RunOptions run_options_;
+  Ort::MemoryInfo memory_ = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeCPU);
+  std::vector<std::int64_t> shape_;  // Of every input: [1, F] or [1, T, F].
+  const char* input_name_ = nullptr;
+  AlignedFloats scratch_;  // Input of the trial run and of the warm-up.
+  std::uint64_t random_ = 0x9e3779b97f4a7c15;
+  std::vector<Ort::Value> values_;  // One a bound input, the scratch first.
+  std::vector<const OrtValue*> inputs_;
+  AlignedFloats outputs_;  // Each output on its own cache lines.
+  std::vector<std::string> names_;
+  std::vector<const char*> output_names_;
+  std::vector<Ort::Value> values_out_;
+  std::vector<OrtValue*> output_values_;
+  std::vector<Part> parts_;
+  char error_[512] = "";
+};
+
+}  // namespace
+
+std::unique_ptr<Model> load_ort_model(const OrtModelConfig& config) {
+  const OrtRuntime& runtime = open_ort(config.library);
+  Ort::InitApi(runtime.api);
+  try {
+    return std::make_unique<OrtModel>(runtime, config);
+  } catch (const Ort::Exception& error) {
+    throw SetupError(config.path, "a model that ONNX Runtime " + runtime.version + " accepts", error.what());
+  }
+}
+
+}  // namespace tickwire::infer

@@ -1,0 +1,32 @@
+#pragma once
+
+/// Loads an ONNX file into a Model that ONNX Runtime runs on the calling thread.
+///
+/// One session: one thread, sequential, every graph optimisation, denormals flushed. All values are
+/// made at setup over fixed memory, and one set of run options serves every run, so a run is one call
+/// into the runtime and a copy of the scores. What the runtime allocates inside that call is its own:
+/// 14 and more small allocations that no option removes.
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "tickwire/infer/model.hpp"
+
+namespace tickwire::infer {
+
+struct OrtModelConfig {
+  std::string library;   // Path of libonnxruntime.so, see ort_api.hpp.
+  std::string path;      // The ONNX file. All of it: weights in files beside it are not read.
+  std::size_t rows;      // What the feature schema makes: T rows …
+  std::size_t features;  // … of F features.
+};
+
+/// Throws SetupError, naming the file, what was expected and what was found, unless the file has
+///  - exactly one input: float32 of shape [1 or a free batch, F], or [1 or a free batch, T, F];
+///  - at least one float32 output, kMaxScores scores in all, of a shape that does not depend on the
+///    input. Outputs of other types (labels, ZipMap) are left out, with a note in the info.
+/// A free batch is fixed to 1 before the graph is optimised.
+[[nodiscard]] std::unique_ptr<Model> load_ort_model(const OrtModelConfig& config);
+
+}  // namespace tickwire::infer
