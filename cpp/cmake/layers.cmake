@@ -6,7 +6,8 @@
 #
 # Collects every .cpp below cpp/tickwire/NAME. DEPENDS names other layers, LIBRARIES external targets.
 # When TICKWIRE_TESTS is on, tests/cpp/NAME/*_test.cpp become the test program NAME_test, and its tests
-# carry the layer's name as their label.
+# carry the layer's name as their label. When TICKWIRE_BENCH is on, tests/bench/NAME/*_bench.cpp become the
+# benchmark program NAME_bench.
 function(tickwire_add_layer name)
   cmake_parse_arguments(arg "" "" "DEPENDS;LIBRARIES" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cpp/tickwire/${name}/*.cpp")
@@ -33,6 +34,14 @@ function(tickwire_add_layer name)
       target_include_directories(${name}_test PRIVATE "${PROJECT_SOURCE_DIR}/tests/cpp")
       gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
                            PROPERTIES TIMEOUT 120 LABELS ${name})
+    endif()
+  endif()
+
+  if(TICKWIRE_BENCH)
+    file(GLOB benches CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/bench/${name}/*_bench.cpp")
+    if(benches)
+      add_executable(${name}_bench ${benches})
+      target_link_libraries(${name}_bench PRIVATE tickwire_${name} tickwire_options benchmark::benchmark_main)
     endif()
   endif()
 endfunction()
