@@ -1,0 +1,62 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tickwire/concurrent/cell.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/types.hpp"
+
+namespace tickwire::metrics {
+
+/// One kind of error as a reader sees it.
+struct ErrorEntry {
+  std::uint32_t kind;
+  std::string text;
+  TsNs first_ts;
+  TsNs last_ts;
+  std::uint64_t count;
+};
+
+/// Errors of one agent, once per kind: the text of the first, the times of first and last, the count.
+/// A fault that repeats a million times a second stays one line and costs a few stores. One writing
+/// thread, any reader, also from another process; allocates nothing.
+///
+/// An entry's text and first time are written once, before its count becomes 1, and never change: a
+/// reader that observes the count sees them whole.
+class ErrorLog {
+ public:
+  static constexpr std::size_t kKinds = 32;
+  static constexpr std::size_t kMaxText = 224;
+
+  /// `kind` is the agent's own numbering from 0; from kKinds on only the total in lost() grows. `text`
+  /// may say what this first one was about (a file, an id) and is cut after kMaxText bytes.
+  void report(std::uint32_t kind, std::string_view text, TsNs ts) noexcept TICKWIRE_HOT;
+
+  /// Any thread.
+  std::vector<ErrorEntry> entries() const;
+  std::uint64_t lost() const noexcept { return lost_.load(); }
+
+ private:
+  struct Entry {
+    concurrent::Cell<std::uint64_t> count;  // 0: unused.
+    concurrent::Cell<TsNs> first_ts;
+    concurrent::Cell<TsNs> last_ts;
+    std::uint32_t text_bytes;
+    std::uint32_t reserved;
+    char text[kMaxText];
+  };
+  static_assert(sizeof(Entry) == 256, "mirrored in py/tickwire/stat_file.py");
+
+  concurrent::Cell<std::uint64_t> lost_;
+  std::array<std::byte, 120> reserved_{};
+  std::array<Entry, kKinds> entries_{};
+};
+
+static_assert(sizeof(ErrorLog) == 128 + 256 * ErrorLog::kKinds, "mirrored in py/tickwire/stat_file.py");
+
+}  // namespace tickwire::metrics

@@ -1,0 +1,397 @@
+#include "tickwire/metrics/stat_file.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <new>
+#include <stdexcept>
+#include <system_error>
+
+#include "tickwire/core/error.hpp"
+#include "tickwire/core/time.hpp"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+namespace tickwire::metrics {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the file is little-endian and mapped as it is");
+
+constexpr char kMagic[8] = {'T', 'I', 'C', 'K', 'W', 'I', 'R', 'E'};
+constexpr std::size_t kLabelBytes = kMaxLabel + 1;
+constexpr std::size_t kPayloadOffset = 2 * kLabelBytes;
+
+struct Section {
+  std::uint64_t offset;
+  std::uint32_t stride;
+  std::uint32_t count;
+};
+
+enum SectionIndex : std::size_t { kCounters, kHistograms, kErrorLogs, kSectionCount };
+constexpr std::array<const char*, kSectionCount> kSectionNames = {"counters", "histograms", "error logs"};
+
+struct Header {
+  char magic[8];
+  concurrent::Cell<std::uint32_t> version;
+  std::uint32_t header_bytes;
+  std::uint64_t file_bytes;
+  std::int32_t pid;
+  std::uint32_t reserved_0;
+  std::uint64_t pid_start;
+  TsNs start_ts;
+  std::uint64_t reserved_1[2];
+  Section sections[kSectionCount];
+  std::uint32_t buckets;
+  std::uint32_t sub_bits;
+  std::uint32_t error_kinds;
+  std::uint8_t reserved_2[132];
+  concurrent::Cell<TsNs> heartbeat_ts;
+  concurrent::Cell<TsNs> end_ts;
+  std::uint8_t reserved_3[240];
+};
+static_assert(sizeof(Header) == 512 && offsetof(Header, sections) == 64 && offsetof(Header, buckets) == 112 &&
+                  offsetof(Header, heartbeat_ts) == 256,
+              "the layout in stat_file.hpp, mirrored in py/tickwire/stat_file.py");
+
+constexpr std::array<std::uint32_t, kSectionCount> kStrides = {
+    256, kPayloadOffset + sizeof(Histogram), kPayloadOffset + sizeof(ErrorLog)};
+static_assert(kStrides[kHistograms] == 16640 && kStrides[kErrorLogs] == 8448, "the layout in stat_file.hpp");
+static_assert(sizeof(Counter) == 8);
+
+Header& header_of(std::byte* data) { return *std::launder(reinterpret_cast<Header*>(data)); }
+const Header& header_of(const std::byte* data) { return *std::launder(reinterpret_cast<const Header*>(data)); }
+
+std::string text_of(int error) { return std::generic_category().message(error); }
+
+std::string directory_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+/// Field 22 of /proc/PID/stat; 0 where there is no such process. Counted from behind the last ')',
+/// because the second field is a name that may hold anything.
+std::uint64_t start_of_process(std::int32_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  if (!std::getline(file, line)) return 0;
+  std::size_t at = line.rfind(')');
+  if (at == std::string::npos) return 0;
+  ++at;
+  for (int field = 2; field < 21; ++field) {
+    at = line.find(' ', at + 1);
+    if (at == std::string::npos) return 0;
+  }
+  return std::strtoull(line.c_str() + at, nullptr, 10);
+}
+
+/// A descriptor that closes itself.
+class Fd {
+ public:
+  explicit Fd(int fd) : fd_(fd) {}
+  ~Fd() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Fd(const Fd&) = delete;
+  Fd& operator=(const Fd&) = delete;
+  int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+
+ private:
+  int fd_;
+};
+
+void require_private_directory(const std::string& path) {
+  const std::string directory = directory_of(path);
+  if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    throw SetupError("stat file " + path, "a directory that exists or can be created", text_of(errno));
+  }
+  struct stat info {};
+  if (::stat(directory.c_str(), &info) != 0) {
+    throw SetupError("stat file " + path, "a directory that can be read", text_of(errno));
+  }
+  if (info.st_uid != ::geteuid() || (info.st_mode & 022U) != 0) {
+    char found[96];
+    std::snprintf(found, sizeof found, "owner %u, mode %03o", static_cast<unsigned>(info.st_uid),
+                  static_cast<unsigned>(info.st_mode & 07777U));
+    throw SetupError("stat file " + path,
+                     "a directory that belongs to this user and that nobody else can write (chmod go-w " +
+                         directory + ", or a new directory)",
+                     found);
+  }
+}
+
+/// Refuses to put our file where another engine runs, or over something that is not ours.
+void require_replaceable(const std::string& path) {
+  const Fd old(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!old) {
+    if (errno == ENOENT) return;
+    throw SetupError("stat file " + path, "a path that is free or a stat file", text_of(errno));
+  }
+  std::array<std::byte, sizeof(Header)> bytes{};
+  const ssize_t got = ::pread(old.get(), bytes.data(), bytes.size(), 0);
+  if (got != static_cast<ssize_t>(bytes.size()) || std::memcmp(bytes.data(), kMagic, sizeof kMagic) != 0) {
+    throw SetupError("stat file " + path, "a path that is free or a stat file", "another file");
+  }
+  if (::flock(old.get(), LOCK_EX | LOCK_NB) != 0) {
+    std::int32_t pid = 0;
+    std::memcpy(&pid, bytes.data() + offsetof(Header, pid), sizeof pid);
+    throw SetupError("stat file " + path, "a path that no running engine uses", "in use by pid " + std::to_string(pid));
+  }
+}
+
+void copy_label(char* to, std::string_view label) {
+  if (label.size() > kMaxLabel || label.find('\0') != std::string_view::npos) {
+    throw SetupError("stat file label", "at most " + std::to_string(kMaxLabel) + " bytes, none of them zero",
+                     '"' + std::string(label) + '"');
+  }
+  std::copy(label.begin(), label.end(), to);
+}
+
+std::string label_at(const std::byte* at) {
+  const char* const text = reinterpret_cast<const char*>(at);
+  return {text, ::strnlen(text, kMaxLabel)};
+}
+
+}  // namespace
+
+std::string default_stat_directory() {
+  const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
+  struct stat info {};
+  if (runtime != nullptr && *runtime == '/' && ::stat(runtime, &info) == 0 && info.st_uid == ::geteuid()) {
+    return std::string(runtime) + "/tickwire";
+  }
+  return "/dev/shm/tickwire-" + std::to_string(::geteuid());
+}
+
+std::unique_ptr<StatFile> StatFile::create(const std::string& path, StatCapacity capacity) {
+  std::unique_ptr<StatFile> file(new StatFile);
+  file->capacity_ = capacity;
+  const std::array<std::uint64_t, kSectionCount> counts = {capacity.counters, capacity.histograms,
+                                                           capacity.error_logs};
+  std::array<Section, kSectionCount> sections{};
+  std::uint64_t end = sizeof(Header);
+  for (std::size_t i = 0; i < kSectionCount; ++i) {
+    sections[i] = Section{end, kStrides[i], 0};
+    end += counts[i] * kStrides[i];
+  }
+  file->open(path, end);
+
+  Header& header = *::new (static_cast<void*>(file->data_)) Header{};
+  std::memcpy(header.magic, kMagic, sizeof kMagic);
+  header.header_bytes = sizeof(Header);
+  header.file_bytes = end;
+  header.pid = ::getpid();
+  header.pid_start = start_of_process(header.pid);
+  header.start_ts = read_utc();
+  std::copy(sections.begin(), sections.end(), header.sections);
+  header.buckets = Buckets::kCount;
+  header.sub_bits = Buckets::kSubBits;
+  header.error_kinds = ErrorLog::kKinds;
+  header.heartbeat_ts.store(header.start_ts);
+  return file;
+}
+
+void StatFile::open(const std::string& path, std::size_t bytes) {
+  int flags = MAP_SHARED;
+  if (path.empty()) {
+    flags |= MAP_ANONYMOUS;
+  } else {
+    require_private_directory(path);
+    require_replaceable(path);
+    std::string name = path + ".XXXXXX";
+    fd_ = ::mkostemp(name.data(), O_CLOEXEC);  // Makes it 0600.
+    if (fd_ < 0) throw SetupError("stat file " + path, "a file that can be created", text_of(errno));
+    path_ = path;
+    temporary_ = name;
+    ::flock(fd_, LOCK_EX | LOCK_NB);
+    // Reserves the space: a full tmpfs is an error here instead of a SIGBUS at some later write.
+    const int error = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
+    if (error != 0) throw SetupError("stat file " + path, std::to_string(bytes) + " bytes of space", text_of(error));
+  }
+  void* const mapping = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, fd_, 0);
+  if (mapping == MAP_FAILED) {
+    throw SetupError("stat file " + path, std::to_string(bytes) + " bytes to map", text_of(errno));
+  }
+  data_ = static_cast<std::byte*>(mapping);
+  bytes_ = bytes;
+  if (::madvise(data_, bytes_, MADV_POPULATE_WRITE) != 0) std::memset(data_, 0, bytes_);
+  locked_in_memory_ = ::mlock(data_, bytes_) == 0;
+}
+
+StatFile::~StatFile() {
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  if (data_ != nullptr) ::munmap(data_, bytes_);
+  if (fd_ >= 0) ::close(fd_);
+}
+
+std::byte* StatFile::add_record(std::size_t index, std::string_view scope, std::string_view name) {
+  if (published_) throw std::logic_error("StatFile: a record is added after publish()");
+  const std::array<std::uint32_t, kSectionCount> capacities = {capacity_.counters, capacity_.histograms,
+                                                               capacity_.error_logs};
+  std::array<char, 2 * kLabelBytes> label{};
+  copy_label(label.data(), scope);
+  copy_label(label.data() + kLabelBytes, name);
+  Section& section = header_of(data_).sections[index];
+  std::byte* const first = data_ + section.offset;
+  for (std::uint32_t i = 0; i < section.count; ++i) {
+    if (std::memcmp(first + std::size_t{i} * section.stride, label.data(), label.size()) == 0) {
+      throw std::logic_error("StatFile: two " + std::string(kSectionNames[index]) + " named " + std::string(scope) +
+                             '/' + std::string(name));
+    }
+  }
+  if (section.count == capacities[index]) {
+    throw std::logic_error("StatFile: no room for more than " + std::to_string(section.count) + ' ' +
+                           kSectionNames[index]);
+  }
+  std::byte* const record = first + std::size_t{section.count} * section.stride;
+  std::memcpy(record, label.data(), label.size());
+  ++section.count;
+  return record + kPayloadOffset;
+}
+
+Counter& StatFile::counter(std::string_view scope, std::string_view name) {
+  return *::new (static_cast<void*>(add_record(kCounters, scope, name))) Counter;
+}
+
+Histogram& StatFile::histogram(std::string_view scope, std::string_view stage) {
+  return *::new (static_cast<void*>(add_record(kHistograms, scope, stage))) Histogram;
+}
+
+ErrorLog& StatFile::error_log(std::string_view scope) {
+  return *::new (static_cast<void*>(add_record(kErrorLogs, scope, {}))) ErrorLog;
+}
+
+void StatFile::publish() {
+  if (published_) throw std::logic_error("StatFile: publish() a second time");
+  published_ = true;
+  header_of(data_).version.publish(kStatVersion);
+  if (temporary_.empty()) return;
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    throw SetupError("stat file " + path_, "a path that can be written", text_of(errno));
+  }
+  temporary_.clear();
+}
+
+void StatFile::heartbeat(TsNs ts) noexcept TICKWIRE_HOT {
+  std::launder(reinterpret_cast<Header*>(data_))->heartbeat_ts.store(ts);
+}
+
+void StatFile::end(TsNs ts) noexcept { header_of(data_).end_ts.publish(ts); }
+
+void StatFile::remove() noexcept {
+  if (fd_ < 0 || !temporary_.empty()) return;
+  struct stat ours {};
+  struct stat there {};
+  if (::fstat(fd_, &ours) != 0 || ::stat(path_.c_str(), &there) != 0) return;
+  if (ours.st_dev == there.st_dev && ours.st_ino == there.st_ino) ::unlink(path_.c_str());
+}
+
+std::string StatFile::report_line() const {
+  char size[32];
+  std::snprintf(size, sizeof size, "%.1f MiB", static_cast<double>(bytes_) / 1048576.0);
+  return "stat file: " + (path_.empty() ? std::string("in memory") : path_) + ", " + size +
+         (locked_in_memory_ ? ", locked" : ", not locked (the limit for locked memory)");
+}
+
+StatReader::StatReader(const std::string& path) {
+  const auto refuse = [&](const std::string& expected, const std::string& found) {
+    throw SetupError("stat file " + path, expected, found);
+  };
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) refuse("a file that can be read", text_of(errno));
+  struct stat info {};
+  if (::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) refuse("a regular file", "something else");
+  const auto bytes = static_cast<std::size_t>(info.st_size);
+  if (bytes < sizeof(Header)) refuse("a stat file", "a file of " + std::to_string(bytes) + " bytes");
+  void* const mapping = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd.get(), 0);
+  if (mapping == MAP_FAILED) refuse("a file that can be mapped", text_of(errno));
+  data_ = static_cast<const std::byte*>(mapping);
+  bytes_ = bytes;
+
+  const auto check = [&] {
+    const Header& header = header_of(data_);
+    if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0) refuse("a stat file", "another file");
+    const std::uint32_t version = header.version.observe();
+    if (version == 0) refuse("a complete stat file", "one that is still being made, or whose maker died");
+    if (version != kStatVersion) {
+      refuse("version " + std::to_string(kStatVersion), "version " + std::to_string(version));
+    }
+    bool sound = header.header_bytes == sizeof(Header) && header.file_bytes == bytes_ &&
+                 header.buckets == Buckets::kCount && header.sub_bits == Buckets::kSubBits &&
+                 header.error_kinds == ErrorLog::kKinds;
+    for (std::size_t i = 0; i < kSectionCount; ++i) {
+      const Section& section = header.sections[i];
+      sound = sound && section.stride == kStrides[i] && section.offset <= bytes_ && section.offset % 64 == 0 &&
+              std::uint64_t{section.count} * section.stride <= bytes_ - section.offset;
+    }
+    if (!sound) refuse("sections that lie within the file", "a damaged file");
+  };
+  try {
+    check();
+  } catch (...) {
+    ::munmap(mapping, bytes);
+    throw;
+  }
+}
+
+StatReader::~StatReader() { ::munmap(const_cast<std::byte*>(data_), bytes_); }
+
+std::int32_t StatReader::pid() const noexcept { return header_of(data_).pid; }
+TsNs StatReader::start_ts() const noexcept { return header_of(data_).start_ts; }
+TsNs StatReader::heartbeat_ts() const noexcept { return header_of(data_).heartbeat_ts.load(); }
+TsNs StatReader::end_ts() const noexcept { return header_of(data_).end_ts.observe(); }
+
+bool StatReader::writer_alive() const {
+  const Header& header = header_of(data_);
+  const std::uint64_t start = start_of_process(header.pid);
+  return start != 0 && start == header.pid_start;
+}
+
+std::vector<CounterReading> StatReader::counters() const {
+  std::vector<CounterReading> result;
+  const Section& section = header_of(data_).sections[kCounters];
+  for (std::uint32_t i = 0; i < section.count; ++i) {
+    const std::byte* const record = data_ + section.offset + std::size_t{i} * section.stride;
+    const auto* const counter = std::launder(reinterpret_cast<const Counter*>(record + kPayloadOffset));
+    result.push_back({label_at(record), label_at(record + kLabelBytes), counter->value()});
+  }
+  return result;
+}
+
+std::vector<HistogramReading> StatReader::histograms() const {
+  std::vector<HistogramReading> result;
+  const Section& section = header_of(data_).sections[kHistograms];
+  for (std::uint32_t i = 0; i < section.count; ++i) {
+    const std::byte* const record = data_ + section.offset + std::size_t{i} * section.stride;
+    const auto* const histogram = std::launder(reinterpret_cast<const Histogram*>(record + kPayloadOffset));
+    result.push_back({label_at(record), label_at(record + kLabelBytes), histogram->snapshot()});
+  }
+  return result;
+}
+
+std::vector<ErrorReading> StatReader::error_logs() const {
+  std::vector<ErrorReading> result;
+  const Section& section = header_of(data_).sections[kErrorLogs];
+  for (std::uint32_t i = 0; i < section.count; ++i) {
+    const std::byte* const record = data_ + section.offset + std::size_t{i} * section.stride;
+    const auto* const log = std::launder(reinterpret_cast<const ErrorLog*>(record + kPayloadOffset));
+    result.push_back({label_at(record), log->entries(), log->lost()});
+  }
+  return result;
+}
+
+}  // namespace tickwire::metrics

@@ -1,0 +1,169 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tickwire/concurrent/cell.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/metrics/counter.hpp"
+#include "tickwire/metrics/error_log.hpp"
+#include "tickwire/metrics/histogram.hpp"
+
+namespace tickwire::metrics {
+
+/// The one mapped file in which an engine can be observed from outside, by C++ (StatReader) and by
+/// Python (py/tickwire/stat_file.py). The writer does nothing for a reader and never waits for one.
+///
+/// Layout, version 1. Little-endian; every field fixed; offsets in bytes. Labels are UTF-8, padded
+/// with zero bytes.
+///
+///     header, 512 bytes
+///       0   char[8]  magic "TICKWIRE"
+///       8   u32      version, written last: 0 while the file is being made
+///       12  u32      header_bytes, 512
+///       16  u64      file_bytes
+///       24  i32      pid of the writer
+///       28  u32      reserved
+///       32  u64      pid_start: field 22 of /proc/PID/stat, tells a reused pid from the writer
+///       40  i64      start_ts, UTC ns
+///       64  section[3]: counters, histograms, error logs
+///             +0 u64 offset   +8 u32 stride   +12 u32 count
+///       112 u32      histogram buckets, 2048
+///       116 u32      bits of a sub-bucket, 6
+///       120 u32      error kinds in a log, 32
+///       256 i64      heartbeat_ts, UTC ns: grows while the writer is well
+///       264 i64      end_ts, UTC ns: 0 until the writer ended in an orderly way
+///     counter, stride 256
+///       0 char[64] scope   64 char[64] name   128 i64 value
+///     histogram, stride 16640
+///       0 char[64] scope   64 char[64] name
+///       128 u64 underflow   136 u64 overflow   144 u64 sum   152 i64 max   256 u64 buckets[2048]
+///     error log, stride 8448
+///       0 char[64] scope   64 char[64] reserved   128 u64 lost   256 entry[32], 256 bytes each:
+///         0 u64 count   8 i64 first_ts   16 i64 last_ts   24 u32 text_bytes   32 char[224] text
+///
+/// Values lie 128 bytes or more apart, because two threads that write neighbours would pass one cache
+/// line back and forth.
+
+inline constexpr std::uint32_t kStatVersion = 1;
+inline constexpr std::size_t kMaxLabel = 63;
+
+/// How much the file has room for; all of it is made before the data plane starts.
+struct StatCapacity {
+  std::uint32_t counters;
+  std::uint32_t histograms;
+  std::uint32_t error_logs;
+};
+
+/// The writer. Setup makes the counters, histograms and logs, each to be written by one thread, then
+/// calls publish(); from then on nothing is made and nothing allocated.
+class StatFile {
+ public:
+  /// Makes the file under a temporary name in `path`'s directory, which is created 0700 where it lacks
+  /// and must be writable by this user alone. An empty path gives memory that only this process sees.
+  /// The directory should be on a tmpfs: on a disk the kernel stops the writer while it writes pages
+  /// back. Throws SetupError: also where another engine runs on that path, or where what is there is no
+  /// stat file.
+  static std::unique_ptr<StatFile> create(const std::string& path, StatCapacity capacity);
+
+  /// Unmaps. The file stays for whoever wants to know how it ended; see remove().
+  ~StatFile();
+  StatFile(const StatFile&) = delete;
+  StatFile& operator=(const StatFile&) = delete;
+
+  // Setup. The references hold as long as the StatFile. A label given twice, a label longer than
+  // kMaxLabel, a full section and a call after publish() are std::logic_error or SetupError: two
+  // writers of one counter would lose counts in silence.
+  Counter& counter(std::string_view scope, std::string_view name);
+  Histogram& histogram(std::string_view scope, std::string_view stage);
+  ErrorLog& error_log(std::string_view scope);
+
+  /// Writes the version and gives the file its name: readers find it complete or not at all.
+  void publish();
+
+  /// One thread.
+  void heartbeat(TsNs ts) noexcept TICKWIRE_HOT;
+
+  /// The writer ended in an orderly way. Readers that still map the file see it.
+  void end(TsNs ts) noexcept;
+
+  /// Deletes the file, unless another engine has put its own there meanwhile.
+  void remove() noexcept;
+
+  /// Empty for memory of this process.
+  const std::string& path() const noexcept { return path_; }
+
+  /// For the start-up report.
+  std::string report_line() const;
+
+ private:
+  StatFile() = default;
+  void open(const std::string& path, std::size_t bytes);
+  std::byte* add_record(std::size_t section, std::string_view scope, std::string_view name);
+
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+  StatCapacity capacity_{};
+  std::string path_;
+  std::string temporary_;  // Until publish().
+  int fd_ = -1;            // Kept open: it holds the lock that says the path is in use.
+  bool locked_in_memory_ = false;
+  bool published_ = false;
+};
+
+/// Where the file goes when the configuration names no place: $XDG_RUNTIME_DIR/tickwire, else
+/// /dev/shm/tickwire-UID.
+std::string default_stat_directory();
+
+struct CounterReading {
+  std::string scope;
+  std::string name;
+  std::int64_t value;
+};
+
+struct HistogramReading {
+  std::string scope;
+  std::string stage;
+  HistogramSnapshot snapshot;
+};
+
+struct ErrorReading {
+  std::string scope;
+  std::vector<ErrorEntry> entries;
+  std::uint64_t lost;
+};
+
+/// The reader, in any process that may open the file. Maps it read-only and keeps working when the
+/// writer dies or is replaced: it then shows the last state of the file it opened.
+class StatReader {
+ public:
+  /// Throws SetupError where the file is missing, no stat file, incomplete or of another version.
+  explicit StatReader(const std::string& path);
+  ~StatReader();
+  StatReader(const StatReader&) = delete;
+  StatReader& operator=(const StatReader&) = delete;
+
+  std::int32_t pid() const noexcept;
+  TsNs start_ts() const noexcept;
+  TsNs heartbeat_ts() const noexcept;
+  /// 0 until the writer ended in an orderly way.
+  TsNs end_ts() const noexcept;
+
+  /// Does the writing process still exist? A reused pid does not pass for it.
+  bool writer_alive() const;
+
+  std::vector<CounterReading> counters() const;
+  std::vector<HistogramReading> histograms() const;
+  std::vector<ErrorReading> error_logs() const;
+
+ private:
+  const std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace tickwire::metrics
