@@ -1,0 +1,147 @@
+"""`python -m tickwire.sim`: a local venue as a process of its own.
+
+Prints one line of JSON when it is ready (addresses and instruments) and one with its counters at the
+end. Ends with the play, or at SIGTERM or SIGINT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import signal
+import sys
+from pathlib import Path
+
+from tickwire.sim.capture import CaptureMarket
+from tickwire.sim.faults import Faults
+from tickwire.sim.market import RULES, Market
+from tickwire.sim.server import Venue
+from tickwire.sim.synthetic import SyntheticMarket
+
+
+def _pace(text: str) -> float:
+    return math.inf if text == "max" else float(text)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tickwire.sim", description="A local venue.")
+    parser.add_argument("--market", action="append", help="spot, usdm or coinm; repeat it or join by commas")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--capture",
+        action="append",
+        metavar="[MARKET=]FILE",
+        help="capture to play; repeat it for files one after another",
+    )
+    source.add_argument("--synthetic", action="store_true", help="a seeded random book")
+    parser.add_argument("--instruments", type=int, default=1, help="of each synthetic market (default 1)")
+    parser.add_argument("--rate", type=float, default=2000.0, help="diffs and trades a second a market")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="length of a synthetic play")
+    parser.add_argument("--pace", type=_pace, default=1.0, help="1, N times as fast, or max")
+    parser.add_argument("--start-clients", type=int, default=1, help="how many to wait for (0: none)")
+    parser.add_argument("--at-end", choices=("close", "idle"), default="close")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--tls", action="store_true", help="wss and https, self-signed (certificate: path)")
+    parser.add_argument("--ping-interval", type=float, help="seconds; default: the venue's own")
+    parser.add_argument("--pong-timeout", type=float, help="seconds; default: the venue's own")
+    parser.add_argument("--record", metavar="FILE", help="write the true stream as a capture")
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="KIND=RATE",
+        help="a fault by chance, for example drop=0.001; see tickwire.sim.faults",
+    )
+    return parser.parse_args(argv)
+
+
+def _markets(arguments: argparse.Namespace) -> list[Market]:
+    names = [name for value in arguments.market or ["spot"] for name in value.split(",")]
+    if arguments.synthetic:
+        return [
+            SyntheticMarket(
+                name,
+                instruments=arguments.instruments,
+                rate=arguments.rate,
+                seed=arguments.seed,
+                seconds=arguments.seconds,
+            )
+            for name in names
+        ]
+    files: dict[str, list[str]] = {name: [] for name in names}
+    for value in arguments.capture:
+        market, _, path = value.rpartition("=")
+        if market not in RULES:
+            # No market in front: a plain path, which may itself hold an equals sign.
+            if len(names) > 1:
+                raise ValueError(f"--capture: with several markets write MARKET=FILE, found {value!r}")
+            market, path = names[0], value
+        files.setdefault(market, []).append(path)
+    return [CaptureMarket(name, [Path(path) for path in paths]) for name, paths in files.items()]
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    rates = {kind: float(rate) for kind, _, rate in (value.partition("=") for value in arguments.fault)}
+    faults = Faults(arguments.seed, rates) if rates else None
+    venue = Venue(
+        _markets(arguments),
+        host=arguments.host,
+        port=arguments.port,
+        pace=arguments.pace,
+        start_clients=arguments.start_clients,
+        at_end=arguments.at_end,
+        ping_interval_s=arguments.ping_interval,
+        pong_timeout_s=arguments.pong_timeout,
+        tls=arguments.tls,
+        faults=faults,
+        record=arguments.record,
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    async with venue:
+        ready: dict[str, object] = {
+            "port": venue.port,
+            "ws_url": venue.ws_url,
+            "stream_url": venue.stream_url,
+            "rest_url": venue.rest_url,
+            "instruments": venue.instruments,
+        }
+        if venue.certificate:
+            ready["certificate"] = venue.certificate
+        print(json.dumps(ready), flush=True)
+        waiting = [asyncio.create_task(stop.wait())]
+        if arguments.at_end == "close":
+            waiting.append(asyncio.create_task(venue.finished.wait()))
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+    counters: dict[str, object] = dict(venue.counters)
+    if faults is not None:
+        counters["faults"] = dict(faults.counts)
+    print(json.dumps(counters), flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _arguments(argv)
+    try:
+        import uvloop
+    except ImportError:  # The venue is the same without it, only slower.
+        run = asyncio.run
+    else:
+        run = uvloop.run
+    try:
+        run(_serve(arguments))
+    except (ValueError, OSError) as error:
+        print(f"python -m tickwire.sim: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
