@@ -36,7 +36,8 @@ if(ONNXRUNTIME_INCLUDE_DIR)
   _onnxruntime_headers_below(_onnxruntime_include "${ONNXRUNTIME_INCLUDE_DIR}")
   if(NOT _onnxruntime_include)
     message(FATAL_ERROR
-      "ONNXRUNTIME_INCLUDE_DIR: expected a folder with onnxruntime_cxx_api.h, found ${ONNXRUNTIME_INCLUDE_DIR}")
+      "ONNXRUNTIME_INCLUDE_DIR: expected a folder with onnxruntime_cxx_api.h, "
+      "found ${ONNXRUNTIME_INCLUDE_DIR}")
   endif()
   _onnxruntime_api_version(ONNXRuntime_API_VERSION "${_onnxruntime_include}")
   if(ONNXRuntime_API_VERSION LESS _onnxruntime_minimum_api)
