@@ -27,4 +27,32 @@ constexpr std::string_view name_of(BookState state) noexcept {
   return "unknown";
 }
 
+/// Why a book left Valid, or why it could not become it.
+enum class InvalidReason : std::uint8_t {
+  None = 0,
+  Gap = 1,             // An event does not follow the one before, or the venue's ids went back.
+  Crossed = 2,         // Best bid at or above best ask: something was missed that no id shows.
+  Malformed = 3,       // A message of this instrument could not be read.
+  BadNumber = 4,       // A price or quantity with too many digits, out of range, or no number at all.
+  Disconnected = 5,    // The connection that carried it is gone.
+  BufferOverflow = 6,  // One message holds more levels than the configuration allows.
+  Stale = 7,
+  Halted = 8,
+};
+
+constexpr std::string_view name_of(InvalidReason reason) noexcept {
+  switch (reason) {
+    case InvalidReason::None: return "none";
+    case InvalidReason::Gap: return "gap";
+    case InvalidReason::Crossed: return "crossed";
+    case InvalidReason::Malformed: return "malformed";
+    case InvalidReason::BadNumber: return "bad_number";
+    case InvalidReason::Disconnected: return "disconnected";
+    case InvalidReason::BufferOverflow: return "buffer_overflow";
+    case InvalidReason::Stale: return "stale";
+    case InvalidReason::Halted: return "halted";
+  }
+  return "unknown";
+}
+
 }  // namespace tickwire::md

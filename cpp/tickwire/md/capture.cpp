@@ -1,0 +1,547 @@
+#include "tickwire/md/capture.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "tickwire/core/error.hpp"
+
+namespace tickwire::md {
+
+namespace {
+
+constexpr std::size_t kInputBytes = std::size_t{256} << 10U;
+
+enum class Compression : std::uint8_t { None, Gzip, Zstd };
+
+// ---------------------------------------------------------------------------------------------------
+// What a line says
+
+/// Reads the fixed shapes that the format_ functions below write, white space after ':' and ','
+/// allowed.
+class OwnLineParser {
+ public:
+  explicit OwnLineParser(std::string_view text) : rest_(text) {}
+
+  bool parse(CaptureLine& line) {
+    std::string_view kind;
+    if (!literal("{\"tickwire\":") || !string(kind) || !literal(",") || !literal("\"conn\":") ||
+        !number(line.conn)) {
+      return false;
+    }
+    if (kind == "open" || kind == "close") {
+      line.kind = kind == "open" ? CaptureKind::Open : CaptureKind::Close;
+      return rest_ == "}";
+    }
+    if (kind != "snapshot") return false;
+    line.kind = CaptureKind::Snapshot;
+    if (!literal(",") || !literal("\"instrument\":") || !string(line.instrument) || !literal(",") ||
+        !literal("\"body\":")) {
+      return false;
+    }
+    // What the body holds is for the decoder to judge.
+    if (rest_.size() < 3 || rest_.front() != '{' || rest_.back() != '}') return false;
+    line.body = {rest_.data(), rest_.size() - 1};
+    return true;
+  }
+
+ private:
+  bool literal(std::string_view expected) {
+    if (!rest_.starts_with(expected)) return false;
+    rest_.remove_prefix(expected.size());
+    while (!rest_.empty() && (rest_.front() == ' ' || rest_.front() == '\t')) rest_.remove_prefix(1);
+    return true;
+  }
+  bool string(std::string_view& out) {
+    if (rest_.empty() || rest_.front() != '"') return false;
+    const std::size_t end = rest_.find('"', 1);
+    if (end == std::string_view::npos) return false;
+    out = rest_.substr(1, end - 1);
+    rest_.remove_prefix(end + 1);
+    return !out.empty() && out.find('\\') == std::string_view::npos;
+  }
+  bool number(std::uint32_t& out) {
+    const auto [end, error] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), out);
+    rest_.remove_prefix(static_cast<std::size_t>(end - rest_.data()));
+    return error == std::errc{};
+  }
+
+  std::string_view rest_;
+};
+
+/// Walks JSON text far enough to know its strings and its depth. Calls `on_key` with each key of the
+/// outermost object. True where all brackets are closed at the end and none before it.
+template <typename OnKey>
+bool walk_json(std::string_view text, OnKey on_key) {
+  std::size_t depth = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '{' || c == '[') {
+      ++depth;
+    } else if (c == '}' || c == ']') {
+      if (depth == 0) return false;
+      if (--depth == 0) return text.find_first_not_of(" \t\r", i + 1) == std::string_view::npos;
+    } else if (c == '"') {
+      const std::size_t begin = ++i;
+      while (i < text.size() && text[i] != '"') i += text[i] == '\\' ? 2 : 1;
+      if (i >= text.size()) return false;
+      const std::size_t after = text.find_first_not_of(" \t", i + 1);
+      if (depth == 1 && after != std::string_view::npos && text[after] == ':') {
+        on_key(text.substr(begin, i - begin));
+      }
+    }
+  }
+  return false;
+}
+
+bool is_whole_json(std::string_view text) {
+  return walk_json(text, [](std::string_view) {});
+}
+
+bool is_bare_snapshot(std::string_view text) {
+  static constexpr std::string_view kId = "\"lastUpdateId\"";
+  // Nearly every line ends here: memmem looks at many bytes a step, the walk at each.
+  if (text.starts_with("{\"stream\":")) return false;
+  if (::memmem(text.data(), text.size(), kId.data(), kId.size()) == nullptr) return false;
+  bool has_id = false;
+  bool has_stream = false;
+  const bool whole = walk_json(text, [&](std::string_view key) {
+    has_id = has_id || key == "lastUpdateId";
+    has_stream = has_stream || key == "stream";
+  });
+  return whole && text.front() == '{' && has_id && !has_stream;
+}
+
+/// False where the text is no capture line.
+bool parse_line(std::string_view text, CaptureLine& line) {
+  if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
+  if (text.empty() || text.front() == '-') return false;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), line.ts_recv);
+  if (error != std::errc{}) return false;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  if (text.size() < 2 || text.front() != ' ') return false;
+  text.remove_prefix(1);
+
+  line.conn = 0;
+  line.instrument = {};
+  line.body = {};
+  if (text.starts_with("{\"tickwire\":")) return OwnLineParser(text).parse(line);
+  line.kind = is_bare_snapshot(text) ? CaptureKind::BareSnapshot : CaptureKind::Message;
+  line.body = {text.data(), text.size()};
+  return true;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Where its bytes come from
+
+/// The bytes of a file, decompressed. What it needs for either compression is made once and used for
+/// all files.
+class ByteStream {
+ public:
+  ByteStream() : input_(kInputBytes), zstd_(ZSTD_createDStream()) {
+    if (zstd_ == nullptr) throw std::bad_alloc();
+    // 15 window bits, the most there are, and 16 for "a gzip header, nothing else".
+    if (inflateInit2(&inflate_, 15 + 16) != Z_OK) {
+      ZSTD_freeDStream(zstd_);
+      throw std::bad_alloc();
+    }
+  }
+  ~ByteStream() {
+    close();
+    inflateEnd(&inflate_);
+    ZSTD_freeDStream(zstd_);
+  }
+  ByteStream(const ByteStream&) = delete;
+  ByteStream& operator=(const ByteStream&) = delete;
+
+  /// False with errno set where the file cannot be opened.
+  bool open(const std::string& path) noexcept {
+    close();
+    do {
+      fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    } while (fd_ < 0 && errno == EINTR);
+    begin_ = end_ = 0;
+    input_ended_ = false;
+    started_ = false;
+    between_frames_ = true;
+    failure_ = nullptr;
+    compression_ = Compression::None;
+    inflateReset(&inflate_);
+    ZSTD_initDStream(zstd_);
+    return fd_ >= 0;
+  }
+
+  /// Up to `size` bytes; 0 at the end, which failure() explains where it is not the proper one.
+  std::size_t read(char* out, std::size_t size) noexcept {
+    if (!started_ && !fill()) return 0;
+    switch (compression_) {
+      case Compression::None: return read_plain(out, size);
+      case Compression::Gzip: return read_gzip(out, size);
+      case Compression::Zstd: return read_zstd(out, size);
+    }
+    return 0;
+  }
+
+  [[nodiscard]] const char* failure() const noexcept { return failure_; }
+
+ private:
+  void close() noexcept {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+  }
+
+  /// The next block of the file as it lies on the disk. False where it cannot be read.
+  bool fill() noexcept {
+    begin_ = end_ = 0;
+    // The first bytes say what the file is, so they are wanted together.
+    const std::size_t at_least = started_ ? 1 : 4;
+    while (end_ < at_least && !input_ended_) {
+      const ssize_t got = ::read(fd_, input_.data() + end_, input_.size() - end_);
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) {
+        failure_ = "the file cannot be read";
+        input_ended_ = true;
+        return false;
+      }
+      input_ended_ = got == 0;
+      end_ += static_cast<std::size_t>(got);
+    }
+    if (!started_) {
+      started_ = true;
+      static constexpr std::array<unsigned char, 4> kZstdMagic{0x28, 0xB5, 0x2F, 0xFD};
+      if (end_ >= 2 && std::memcmp(input_.data(), "\x1F\x8B", 2) == 0) {
+        compression_ = Compression::Gzip;
+      } else if (end_ >= 4 && std::memcmp(input_.data(), kZstdMagic.data(), 4) == 0) {
+        compression_ = Compression::Zstd;
+      }
+    }
+    return true;
+  }
+
+  std::size_t read_plain(char* out, std::size_t size) noexcept {
+    if (begin_ == end_ && (input_ended_ || !fill())) return 0;
+    const std::size_t got = std::min(size, end_ - begin_);
+    std::memcpy(out, input_.data() + begin_, got);
+    begin_ += got;
+    return got;
+  }
+
+  std::size_t fail(const char* what) noexcept {
+    failure_ = what;
+    input_ended_ = true;
+    begin_ = end_ = 0;
+    return 0;
+  }
+
+  std::size_t read_gzip(char* out, std::size_t size) noexcept {
+    if (failure_ != nullptr) return 0;
+    for (;;) {
+      if (begin_ == end_ && !input_ended_ && !fill()) return 0;
+      if (begin_ == end_) {
+        return between_frames_ ? 0 : fail("the gzip stream is cut");
+      }
+      if (between_frames_ && input_[begin_] == '\0') {
+        // Tapes and some disks pad a file with zeros.
+        ++begin_;
+        continue;
+      }
+      between_frames_ = false;
+      inflate_.next_in = reinterpret_cast<Bytef*>(input_.data() + begin_);
+      inflate_.avail_in = static_cast<uInt>(end_ - begin_);
+      inflate_.next_out = reinterpret_cast<Bytef*>(out);
+      inflate_.avail_out = static_cast<uInt>(std::min<std::size_t>(size, std::size_t{1} << 30U));
+      const uInt room = inflate_.avail_out;
+      const int result = ::inflate(&inflate_, Z_NO_FLUSH);
+      begin_ = end_ - inflate_.avail_in;
+      const std::size_t got = room - inflate_.avail_out;
+      if (result == Z_STREAM_END) {
+        // Another member may follow: that is how gzip files are appended to.
+        inflateReset(&inflate_);
+        between_frames_ = true;
+      } else if (result != Z_OK && result != Z_BUF_ERROR) {
+        fail("the gzip stream is damaged");
+        return got;
+      }
+      if (got != 0) return got;
+    }
+  }
+
+  std::size_t read_zstd(char* out, std::size_t size) noexcept {
+    if (failure_ != nullptr) return 0;
+    for (;;) {
+      if (begin_ == end_ && !input_ended_ && !fill()) return 0;
+      ZSTD_inBuffer in{input_.data() + begin_, end_ - begin_, 0};
+      ZSTD_outBuffer result{out, size, 0};
+      const bool at_end = begin_ == end_;
+      if (at_end && between_frames_) return 0;
+      // At the end of the file what was decoded already may still have to be written out.
+      const std::size_t hint = ZSTD_decompressStream(zstd_, &result, &in);
+      begin_ += in.pos;
+      if (ZSTD_isError(hint) != 0) {
+        fail("the zstd stream is damaged");
+        return result.pos;
+      }
+      between_frames_ = hint == 0;
+      if (result.pos != 0) return result.pos;
+      if (at_end && !between_frames_) return fail("the zstd stream is cut");
+    }
+  }
+
+  std::vector<char> input_;
+  std::size_t begin_ = 0;
+  std::size_t end_ = 0;
+  int fd_ = -1;
+  bool input_ended_ = false;
+  bool started_ = false;
+  bool between_frames_ = true;  // A file that ends here ends properly.
+  Compression compression_ = Compression::None;
+  const char* failure_ = nullptr;
+  z_stream inflate_{};
+  ZSTD_DStream* zstd_;
+};
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------------
+// The reader
+
+class CaptureReader::Impl {
+ public:
+  Impl(std::vector<std::string> paths, CaptureReaderConfig config)
+      : paths_(check(std::move(paths))),
+        config_(check(config)),
+        buffer_(std::min(config_.block_bytes, config_.max_line_bytes + 1) + kPaddingBytes) {
+    error_.reserve(512);
+    open_next();
+  }
+
+  const CaptureLine* next() noexcept {
+    if (finished_) {
+      // The line given last was a file's last and lay in the buffer until now.
+      finished_ = false;
+      ++file_;
+      open_next();
+    }
+    std::string_view text;
+    while (read_line(text)) {
+      if (parse_line(text, line_)) return &line_;
+      skip("not a capture line: expected TIME, a space and a message");
+    }
+    return nullptr;
+  }
+
+  [[nodiscard]] const std::string& file() const noexcept {
+    static const std::string kNone;
+    return paths_.empty() ? kNone : paths_[std::min(file_, paths_.size() - 1)];
+  }
+
+  std::uint64_t line_number_ = 0;
+  std::uint64_t skipped_lines_ = 0;
+  bool truncated_ = false;
+  std::string error_;
+
+ private:
+  /// Without opening them: a pipe can be opened once.
+  static std::vector<std::string> check(std::vector<std::string> paths) {
+    for (const std::string& path : paths) {
+      struct stat status {};
+      if (::stat(path.c_str(), &status) != 0 || ::access(path.c_str(), R_OK) != 0) {
+        throw SetupError("capture " + path, "a file that can be read", std::strerror(errno));
+      }
+      if (S_ISDIR(status.st_mode)) throw SetupError("capture " + path, "a file", "a directory");
+    }
+    return paths;
+  }
+  static CaptureReaderConfig check(CaptureReaderConfig config) {
+    if (config.block_bytes == 0) throw SetupError("block_bytes", "a positive number", "0");
+    if (config.max_line_bytes == 0) throw SetupError("max_line_bytes", "a positive number", "0");
+    return config;
+  }
+
+  [[nodiscard]] std::size_t room() const noexcept { return buffer_.size() - kPaddingBytes; }
+
+  /// Opens file file_ or a later one. False when there is none left.
+  bool open_next() noexcept {
+    for (; file_ < paths_.size(); ++file_) {
+      begin_ = end_ = searched_ = 0;
+      line_number_ = 0;
+      skipping_ = false;
+      if (stream_.open(paths_[file_])) return true;
+      cut("cannot be opened any more");
+    }
+    return false;
+  }
+
+  void describe(const char* what) noexcept {
+    error_ = file() + ":" + std::to_string(line_number_) + ": " + what;
+  }
+  void skip(const char* what) noexcept {
+    ++skipped_lines_;
+    if (error_.empty()) describe(what);
+  }
+  void cut(const char* what) noexcept {
+    if (!truncated_) describe(what);
+    truncated_ = true;
+  }
+
+  /// The next line without its line break. False at the end of the last file.
+  bool read_line(std::string_view& text) noexcept {
+    while (file_ < paths_.size()) {
+      const void* found = std::memchr(buffer_.data() + searched_, '\n', end_ - searched_);
+      if (found != nullptr) {
+        const std::size_t line_end = static_cast<std::size_t>(static_cast<const char*>(found) - buffer_.data());
+        text = {buffer_.data() + begin_, line_end - begin_};
+        begin_ = searched_ = line_end + 1;
+        ++line_number_;
+        if (skipping_) {
+          skipping_ = false;
+          continue;
+        }
+        if (text.size() <= config_.max_line_bytes) return true;
+        skip("a line beyond the limit");
+        continue;
+      }
+      searched_ = end_;
+      if (skipping_) begin_ = end_;
+      if (make_room()) {
+        const std::size_t got = stream_.read(buffer_.data() + end_, std::min(config_.block_bytes, room() - end_));
+        end_ += got;
+        if (got != 0) continue;
+        if (finish_file(text)) return true;
+      }
+    }
+    return false;
+  }
+
+  /// Room for at least one more byte. False where the line is too long: the rest of it is skipped.
+  bool make_room() noexcept {
+    if (begin_ != 0 && (begin_ == end_ || room() - end_ < config_.block_bytes)) {
+      std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+      end_ -= begin_;
+      searched_ -= begin_;
+      begin_ = 0;
+    }
+    if (end_ < room()) return true;
+    if (end_ > config_.max_line_bytes) {
+      begin_ = end_ = searched_ = 0;
+      skipping_ = true;
+      ++line_number_;
+      skip("a line beyond the limit");
+      --line_number_;  // Counted at its end.
+      return true;
+    }
+    buffer_.resize(std::min(2 * room(), config_.max_line_bytes + 1) + kPaddingBytes);
+    return true;
+  }
+
+  /// At the end of a file. True where its last line lacks nothing but the line break.
+  bool finish_file(std::string_view& text) noexcept {
+    const std::string_view rest{buffer_.data() + begin_, end_ - begin_};
+    if (!rest.empty() || skipping_) ++line_number_;
+    const char* const failure = stream_.failure();
+    const std::size_t space = rest.find(' ');
+    const bool whole = !skipping_ && rest.size() <= config_.max_line_bytes &&
+                       space != std::string_view::npos && is_whole_json(rest.substr(space + 1));
+    if (failure != nullptr) {
+      cut(failure);
+    } else if ((skipping_ || !rest.empty()) && !whole) {
+      cut("the file ends in the middle of a line");
+    }
+    begin_ = searched_ = end_;
+    finished_ = whole;
+    if (whole) {
+      text = rest;
+      return true;
+    }
+    ++file_;
+    open_next();
+    return false;
+  }
+
+  std::vector<std::string> paths_;
+  CaptureReaderConfig config_;
+  ByteStream stream_;
+  std::vector<char> buffer_;
+  std::size_t begin_ = 0;     // Of the line that is being read.
+  std::size_t end_ = 0;       // Of the bytes read.
+  std::size_t searched_ = 0;  // No line break between begin_ and here.
+  std::size_t file_ = 0;
+  bool skipping_ = false;     // The rest of a line that is too long.
+  bool finished_ = false;     // The last line of this file has been given.
+  CaptureLine line_{};
+};
+
+CaptureReader::CaptureReader(std::vector<std::string> paths, CaptureReaderConfig config)
+    : impl_(std::make_unique<Impl>(std::move(paths), config)) {}
+CaptureReader::~CaptureReader() = default;
+
+const CaptureLine* CaptureReader::next() noexcept { return impl_->next(); }
+const std::string& CaptureReader::file() const noexcept { return impl_->file(); }
+std::uint64_t CaptureReader::line_number() const noexcept { return impl_->line_number_; }
+std::uint64_t CaptureReader::skipped_lines() const noexcept { return impl_->skipped_lines_; }
+bool CaptureReader::truncated() const noexcept { return impl_->truncated_; }
+const std::string& CaptureReader::error() const noexcept { return impl_->error_; }
+
+// ---------------------------------------------------------------------------------------------------
+// The writer
+
+namespace {
+
+void append_number(std::string& out, std::int64_t value) {
+  std::array<char, 20> digits;
+  const auto [end, error] = std::to_chars(digits.data(), digits.data() + digits.size(), value);
+  out.append(digits.data(), end);
+}
+
+void append_text(std::string& out, std::span<const char> text) {
+  const std::size_t begin = out.size();
+  out.append(text.data(), text.size());
+  for (std::size_t i = begin; i < out.size(); ++i) {
+    if (out[i] == '\n' || out[i] == '\r') out[i] = '\t';
+  }
+}
+
+void append_own(std::string& out, TsNs ts, std::string_view kind, std::uint32_t conn) {
+  append_number(out, ts);
+  out.append(" {\"tickwire\":\"").append(kind).append("\",\"conn\":");
+  append_number(out, conn);
+}
+
+}  // namespace
+
+void format_message(std::string& out, TsNs ts_recv, std::span<const char> message) {
+  append_number(out, ts_recv);
+  out.push_back(' ');
+  append_text(out, message);
+  out.push_back('\n');
+}
+
+void format_snapshot(std::string& out, TsNs ts_recv, std::uint32_t conn, std::string_view instrument,
+                     std::span<const char> body) {
+  append_own(out, ts_recv, "snapshot", conn);
+  out.append(",\"instrument\":\"").append(instrument).append("\",\"body\":");
+  append_text(out, body);
+  out.append("}\n");
+}
+
+void format_open(std::string& out, TsNs ts, std::uint32_t conn) {
+  append_own(out, ts, "open", conn);
+  out.append("}\n");
+}
+
+void format_close(std::string& out, TsNs ts, std::uint32_t conn) {
+  append_own(out, ts, "close", conn);
+  out.append("}\n");
+}
+
+}  // namespace tickwire::md

@@ -1,0 +1,96 @@
+#pragma once
+
+/// The text form of a recorded WebSocket feed: one line a message, our receive time in UTC
+/// nanoseconds, a space, the message as the venue sent it. What is no venue message is a line of
+/// ours, at the place where it happened:
+///
+///     1723161254087891268 {"stream":"btcusdt@bookTicker","data":{…}}
+///     1723161254206652067 {"tickwire":"snapshot","conn":0,"instrument":"BTCUSDT","body":{…}}
+///     1723161253900000000 {"tickwire":"open","conn":0}
+///
+/// CaptureReader reads such files, plain, .gz or .zst (told apart by their first bytes), one after
+/// another, in bounded memory; the format_ functions append a line to the caller's buffer. Neither
+/// knows what is inside a message.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tickwire/core/types.hpp"
+
+namespace tickwire::md {
+
+enum class CaptureKind : std::uint8_t {
+  Message,       // As the venue sent it.
+  Snapshot,      // A REST snapshot of `instrument`, applied here.
+  BareSnapshot,  // A REST reply in other people's recordings: no line says for which instrument.
+  Open,          // The connection `conn` was opened.
+  Close,         // It was closed.
+};
+
+struct CaptureLine {
+  CaptureKind kind;
+  TsNs ts_recv;
+  std::uint32_t conn;           // Snapshot, Open, Close.
+  std::string_view instrument;  // Snapshot.
+  /// The message, or the body of a snapshot. CaptureReader::kPaddingBytes beyond its end are
+  /// readable, as the JSON parser wants them.
+  std::span<const char> body;
+};
+
+struct CaptureReaderConfig {
+  /// A longer line is skipped and counted, and memory never grows beyond it.
+  std::size_t max_line_bytes = std::size_t{64} << 20U;
+  /// Bytes asked for at a time. Any value gives the same lines.
+  std::size_t block_bytes = std::size_t{1} << 20U;
+};
+
+/// Reads captures line by line. One thread; what it returned holds until its next call.
+///
+/// Memory is taken when it is made; only a line longer than a block makes it grow, up to the limit.
+/// It is written for bytes that a crash or a full disk cut anywhere: what cannot be read is skipped,
+/// counted and described, the lines before and after it are given.
+class CaptureReader {
+ public:
+  static constexpr std::size_t kPaddingBytes = 64;
+
+  /// Throws SetupError where a file cannot be opened or read at all.
+  explicit CaptureReader(std::vector<std::string> paths, CaptureReaderConfig config = {});
+  ~CaptureReader();
+  CaptureReader(const CaptureReader&) = delete;
+  CaptureReader& operator=(const CaptureReader&) = delete;
+
+  /// The next line; null after the last line of the last file.
+  [[nodiscard]] const CaptureLine* next() noexcept;
+
+  /// Where the line that next() returned stands. Lines count from 1 in each file.
+  [[nodiscard]] const std::string& file() const noexcept;
+  [[nodiscard]] std::uint64_t line_number() const noexcept;
+
+  /// Lines that are no capture line, or are too long.
+  [[nodiscard]] std::uint64_t skipped_lines() const noexcept;
+  /// A file ended in the middle of a line or of its compressed stream, or could not be read to its
+  /// end. What was whole has been given.
+  [[nodiscard]] bool truncated() const noexcept;
+  /// The first thing that was wrong, as `FILE:LINE: what`; empty where nothing was. A truncated file
+  /// takes precedence over a skipped line.
+  [[nodiscard]] const std::string& error() const noexcept;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Each appends one whole line. A line break inside a message, which JSON has outside of strings
+/// alone, becomes a tab: as white space it means the same, and inside a string both are refused.
+void format_message(std::string& out, TsNs ts_recv, std::span<const char> message);
+void format_snapshot(std::string& out, TsNs ts_recv, std::uint32_t conn, std::string_view instrument,
+                     std::span<const char> body);
+void format_open(std::string& out, TsNs ts, std::uint32_t conn);
+void format_close(std::string& out, TsNs ts, std::uint32_t conn);
+
+}  // namespace tickwire::md
