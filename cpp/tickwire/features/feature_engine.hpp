@@ -1,0 +1,99 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "tickwire/core/arena.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/features/kernels.hpp"
+#include "tickwire/features/plan.hpp"
+#include "tickwire/md/event.hpp"
+
+namespace tickwire::features {
+
+struct FeatureLimits {
+  /// Events a second that windows of a duration are sized for, at least 4,095 a window. What
+  /// is above it leaves its window early and is counted.
+  double max_event_rate;
+};
+
+/// The feature row of one instrument, kept up to date event by event.
+///
+/// Owned by one ingest agent. Everything is taken from the arena by the constructor; a run allocates
+/// nothing. A book event costs one pass over the nodes of the plan, each O(1) amortised: windows move
+/// their head, sums add and take away. Samples, order flow, mids and times are stored once, however
+/// many windows look at them. Why it is not recomputed from a plain history of rows: 30 s of a busy
+/// book are 60,000 samples.
+///
+/// What holds for every kernel (the formulas stand in kernels.hpp):
+/// - t is the window clock and never goes back within an epoch. A window is (t - w, t], and a row that
+///   leaves on a trade evicts by that trade's t. A window over samples always keeps the newest one,
+///   because the wrapped expression still has that value.
+/// - The book that an epoch starts with is what the first event is compared with and a state that
+///   mid_return can go back to. It is no event: no sample, no row.
+/// - A wrapped expression is sampled once a book event, from the first event at which it is warm.
+/// - A duration warms up from the epoch's start, or from where the wrapped expression is warm; a count
+///   when it is full. ema takes five half-lives, diff lag + 1 samples. An outer kernel is also not warm
+///   before the first sample.
+/// - Where a side of the book is empty, what needs mid is NaN, and so is a window while it holds a NaN;
+///   it is right again as soon as the NaN has left.
+/// - Doubles in a fixed order, functions of our own (exact_math.hpp): the same bits on every machine. A
+///   cell is the double rounded to float; a NaN is always the same NaN and a denormal is 0, because
+///   threads differ in whether they flush it.
+class FeatureEngine {
+ public:
+  /// Throws SetupError where the plan is inconsistent or a window needs more memory than is sensible.
+  FeatureEngine(const FeaturePlan& plan, int qty_decimals, const FeatureLimits& limits, Arena& arena);
+
+  /// Forgets everything. t is the epoch's first valid moment and `top` the book at it. The spans of a
+  /// TopOfBook need only hold for the call, and want FeaturePlan::max_levels() levels where the book
+  /// has them.
+  void start_epoch(const TopOfBook& top, TsNs t) noexcept TICKWIRE_HOT;
+
+  /// Once a book event, after the whole message is applied. Needs a started epoch, as the next.
+  void on_book(const TopOfBook& top, TsNs t) noexcept TICKWIRE_HOT;
+
+  /// A trade that is not printable, or of nothing, is ignored.
+  void on_trade(const md::Trade& trade, TsNs t) noexcept TICKWIRE_HOT;
+
+  /// May a row leave at t? False before the first epoch.
+  [[nodiscard]] bool warm(TsNs t) const noexcept TICKWIRE_HOT;
+
+  /// Writes feature_count() floats. Only where warm(t).
+  void write_row(TsNs t, float* out) noexcept TICKWIRE_HOT;
+
+  [[nodiscard]] std::size_t feature_count() const noexcept TICKWIRE_HOT { return outputs_.size(); }
+
+  /// Entries that left a window early because its ring was full.
+  [[nodiscard]] std::uint64_t window_overflows() const noexcept TICKWIRE_HOT { return state_->overflows; }
+
+ private:
+  struct Node {
+    Kernel* kernel;
+    Samples* samples;  // Null where no other node wraps this one.
+    double value;
+    std::uint64_t version;  // Of the state that `value` belongs to.
+  };
+
+  /// What kernels point at; in the arena, so that the engine can be moved.
+  struct State {
+    BookTape book;
+    TradeTape trades;
+    std::uint64_t overflows = 0;
+  };
+
+  class Builder;
+
+  double evaluate(Node& node, TsNs t) noexcept TICKWIRE_HOT;
+
+  State* state_;
+  std::span<Node> nodes_;
+  std::span<Kernel*> trade_kernels_;
+  std::span<std::uint32_t> outputs_;
+  std::uint64_t version_ = 1;  // Grows with every change of state or of t.
+  TsNs evaluated_at_ = kNoTime;
+};
+
+}  // namespace tickwire::features
