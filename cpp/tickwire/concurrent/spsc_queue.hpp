@@ -104,6 +104,15 @@ class SpscQueue {
 
   // Any thread.
 
+  /// True when the consumer has given back everything that was published so far; what it did before
+  /// is then visible. Lasting only where the producer has stopped.
+  bool drained() const noexcept {
+    // The acquire of head_ pairs with the release in release(), that of tail_ with publish(): the
+    // consumer's own publications precede its release.
+    const std::uint64_t head = head_.load(std::memory_order_acquire);
+    return head == tail_.load(std::memory_order_acquire);
+  }
+
   /// The distance between two slots.
   std::size_t slot_bytes() const noexcept { return slot_bytes_; }
   std::size_t capacity() const noexcept { return capacity_; }

@@ -17,6 +17,8 @@ enum class Aggressor : std::uint8_t { Unknown = 0, Buyer = 1, Seller = 2 };
 struct Level {
   std::int64_t price;
   std::int64_t qty;
+
+  bool operator==(const Level&) const = default;
 };
 
 struct Trade {
