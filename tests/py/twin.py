@@ -1,0 +1,689 @@
+"""The slow, obvious twin of replay: captures to feature rows with json, dicts and NumPy.
+
+It shares no code with the engine, neither C++ nor Python, and is written from the definitions: what a
+row should be, computed for each row from the whole history. Where the definitions leave a choice, this
+is the one taken, here and in the engine:
+
+- An epoch's base state is the book right after the snapshot when a buffered event bridges it (the
+  buffered events are in it), else right after the first bridging event. Order flow, returns and the
+  trigger `top` compare with it, `mid_return` can go back to it, and it is no sample.
+- The window clock is the running maximum of the stamps of the instrument's depth and trade messages and
+  of its snapshots, over the whole capture, not only while the book is valid.
+- `every`: the event is the first at or past a boundary of the period (UTC, on the window clock) since
+  the epoch's start or the last such event; an event before the row is warm uses its boundary up.
+- `sequence` is the venue's id of the event that emits: `u` of a diff, the trade's id of a trade.
+- Prices and quantities are integers in units of 1e-8, so that equal ratios are equal.
+
+`replay(...)` takes a minute at most for the longest recording with a dozen features.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import math
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SCALE = 10**8
+NO_TIME = None
+
+
+# ---- captures ----
+
+
+def read_lines(paths: Sequence[str | Path]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for path in map(Path, paths):
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt") as file:
+            for line in file:
+                stamp, _, text = line.partition(" ")
+                yield int(stamp), json.loads(text)
+
+
+def exact(token: str) -> int:
+    scaled = Decimal(token) * SCALE
+    assert scaled == int(scaled), f"more than eight decimals: {token}"
+    return int(scaled)
+
+
+# ---- the book and its synchronisation ----
+
+
+@dataclass
+class Book:
+    """Quantity by price, and the prices in order."""
+
+    bids: dict[int, int] = field(default_factory=dict)
+    asks: dict[int, int] = field(default_factory=dict)
+    bid_prices: list[int] = field(default_factory=list)
+    ask_prices: list[int] = field(default_factory=list)
+
+    def set(self, bids: list[list[str]], asks: list[list[str]]) -> None:
+        for side, prices, changes in ((self.bids, self.bid_prices, bids), (self.asks, self.ask_prices, asks)):
+            for price_token, qty_token in changes:
+                price, qty = exact(price_token), exact(qty_token)
+                if qty == 0:
+                    if side.pop(price, None) is not None:
+                        del prices[bisect_left(prices, price)]
+                else:
+                    if price not in side:
+                        insort(prices, price)
+                    side[price] = qty
+
+    def top(self, levels: int) -> tuple[tuple[int, int], ...]:
+        """`levels` bids and then `levels` asks, best first; a level that is not there is (-1, 0)."""
+        bids = [(price, self.bids[price]) for price in reversed(self.bid_prices[-levels:])]
+        asks = [(price, self.asks[price]) for price in self.ask_prices[:levels]]
+        missing = (-1, 0)
+        return (
+            *bids,
+            *[missing] * (levels - len(bids)),
+            *asks,
+            *[missing] * (levels - len(asks)),
+        )
+
+    def crossed(self) -> bool:
+        return bool(self.bid_prices and self.ask_prices and self.bid_prices[-1] >= self.ask_prices[0])
+
+
+@dataclass
+class Point:
+    """Something that may emit a row: a book event or a trade, within an epoch."""
+
+    is_book: bool
+    clock: int
+    ts_event: int | None
+    ts_recv: int
+    sequence: int
+    books: int  # Book events of the epoch so far, this one included.
+    trades: int  # Likewise.
+
+
+@dataclass
+class Epoch:
+    """All that happened from becoming valid to the next loss: what the features are computed from."""
+
+    number: int
+    start: int  # The window clock at the first valid moment.
+    levels: int
+    states: list[tuple[tuple[int, int], ...]]  # Entry 0 is the base state.
+    state_clocks: list[int]
+    live_start: bool  # Made valid by a live event, which is then the first point.
+    trades: list[tuple[int, int, int, int]] = field(default_factory=list)  # clock, price, qty, sign
+    points: list[Point] = field(default_factory=list)
+
+
+class Synchronizer:
+    """One instrument by the venue's document: buffer, snapshot, bridge, apply, gap."""
+
+    def __init__(self, futures: bool) -> None:
+        self.futures = futures
+        self.book = Book()
+        self.buffer: list[dict[str, Any]] = []
+        self.snapshot: dict[str, Any] | None = None
+        self.last_id = 0
+        self.valid = False
+
+    def _old(self, diff: dict[str, Any], last_id: int) -> bool:
+        return diff["u"] < last_id if self.futures else diff["u"] <= last_id
+
+    def _bridges(self, diff: dict[str, Any], last_id: int) -> bool:
+        if self.futures:
+            return diff["U"] <= last_id <= diff["u"] or diff["pu"] == last_id
+        return diff["U"] <= last_id + 1 <= diff["u"]
+
+    def _follows(self, diff: dict[str, Any]) -> bool:
+        return diff["pu"] == self.last_id if self.futures else diff["U"] <= self.last_id + 1
+
+    def lose(self) -> None:
+        self.valid = False
+        self.snapshot = None
+        self.buffer = []
+        self.book = Book()
+
+    def _apply(self, diff: dict[str, Any]) -> bool:
+        self.book.set(diff["b"], diff["a"])
+        self.last_id = diff["u"]
+        if self.book.crossed():
+            self.lose()
+            return False
+        return True
+
+    def on_snapshot(self, body: dict[str, Any]) -> bool:
+        """True where the book is valid from here on."""
+        if self.valid:
+            return False
+        last_id = body["lastUpdateId"]
+        rest = [diff for diff in self.buffer if not self._old(diff, last_id)]
+        if rest and not self._bridges(rest[0], last_id):
+            return False  # The snapshot fits none of the buffered events: another one is needed.
+        self.buffer = []
+        self.book = Book()
+        self.book.set(body["bids"], body["asks"])
+        self.last_id = last_id
+        if not rest:
+            self.snapshot = body
+            return False
+        self.valid = True
+        for index, diff in enumerate(rest):
+            if index and diff["u"] <= self.last_id:
+                continue
+            if index and not self._follows(diff):
+                self.lose()
+                self.buffer = rest[index:]
+                return False
+            if not self._apply(diff):
+                return False
+        return True
+
+    def on_diff(self, diff: dict[str, Any]) -> tuple[bool, bool]:
+        """Was the event applied to a valid book, and did it make the book valid?"""
+        if self.valid:
+            if diff["u"] <= self.last_id:
+                return False, False
+            if not self._follows(diff):
+                self.lose()
+                self.buffer = [diff]
+                return False, False
+            return self._apply(diff), False
+        if self.snapshot is None:
+            self.buffer.append(diff)
+            return False, False
+        if self._old(diff, self.last_id):
+            return False, False
+        if not self._bridges(diff, self.last_id):
+            self.lose()
+            self.buffer = [diff]
+            return False, False
+        self.snapshot = None
+        self.valid = True
+        applied = self._apply(diff)
+        return applied, applied
+
+
+def epochs_of(
+    paths: Sequence[str | Path], *, venue: str, symbol: str, levels: int, clock: str, trades: str
+) -> Iterator[Epoch]:
+    """Plays the capture; an epoch is yielded when it is over."""
+    sync = Synchronizer(futures=venue != "binance_spot")
+    epoch: Epoch | None = None
+    number = 0
+    now: int | None = None
+
+    def advance(ts_recv: int, data: dict[str, Any]) -> int | None:
+        nonlocal now
+        ts_event = data["E"] * (1000 if data["E"] > 10**14 else 1_000_000) if "E" in data else None
+        stamp = ts_recv if clock == "recv" else ts_event
+        if stamp is not None and (now is None or stamp > now):
+            now = stamp
+        return ts_event
+
+    def begin(live: bool) -> Epoch:
+        nonlocal number
+        number += 1
+        assert now is not None
+        return Epoch(number, now, levels, [sync.book.top(levels)], [now], live)
+
+    for ts_recv, message in read_lines(paths):
+        if "tickwire" in message:
+            if message["tickwire"] == "snapshot":
+                if message["instrument"] != symbol:
+                    continue
+                message = message["body"]
+            else:  # open, close: what the book was is lost either way.
+                sync.lose()
+                if epoch is not None:
+                    yield epoch
+                    epoch = None
+                continue
+        if "lastUpdateId" in message:
+            advance(ts_recv, message)
+            if sync.on_snapshot(message):
+                epoch = begin(live=False)
+            continue
+        data = message.get("data", message)
+        if data.get("s") != symbol:
+            continue
+        kind = data.get("e")
+        if kind == "depthUpdate":
+            ts_event = advance(ts_recv, data)
+            assert now is not None
+            applied, became_valid = sync.on_diff(data)
+            if not sync.valid and epoch is not None:
+                yield epoch
+                epoch = None
+            if not applied:
+                continue
+            if became_valid:
+                epoch = begin(live=True)
+            assert epoch is not None
+            epoch.states.append(sync.book.top(levels))
+            epoch.state_clocks.append(now)
+            count = (len(epoch.states) - 1, len(epoch.trades))
+            epoch.points.append(Point(True, now, ts_event, ts_recv, data["u"], *count))
+        elif kind == trades:
+            ts_event = advance(ts_recv, data)
+            assert now is not None
+            price, qty = exact(data["p"]), exact(data["q"])
+            if epoch is None or data.get("X", "MARKET") != "MARKET" or qty == 0:
+                continue
+            epoch.trades.append((now, price, qty, -1 if data["m"] else 1))
+            trade_id = data["t"] if kind == "trade" else data["a"]
+            count = (len(epoch.states) - 1, len(epoch.trades))
+            epoch.points.append(Point(False, now, ts_event, ts_recv, trade_id, *count))
+    if epoch is not None:
+        yield epoch
+
+
+# ---- expressions ----
+
+_UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_PARAMETERS = {
+    "imbalance": ("levels",),
+    "spread": (),
+    "microprice_offset": (),
+    "mid_return": ("window",),
+    "ofi": ("levels", "window"),
+    "trade_flow": ("window",),
+    "trade_count": ("window",),
+    "vwap_offset": ("window",),
+    "realized_vol": ("window",),
+    "mean": ("x", "window"),
+    "std": ("x", "window"),
+    "min": ("x", "window"),
+    "max": ("x", "window"),
+    "zscore": ("x", "window"),
+    "ema": ("x", "halflife"),
+    "diff": ("x", "lag"),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    kernel: str
+    x: Call | None = None
+    levels: int = 1
+    window: int = 0  # Nanoseconds, where count is 0.
+    count: int = 0
+    halflife: int = 0
+    lag: int = 0
+
+
+def duration(text: str) -> int:
+    digits = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    value = Decimal(digits) * _UNITS[text[len(digits) :]]
+    assert value == int(value)
+    return int(value)
+
+
+def parse(text: str) -> Call:
+    return _call(ast.parse(text, mode="eval").body)
+
+
+def _call(node: ast.expr) -> Call:
+    assert isinstance(node, ast.Call)
+    assert isinstance(node.func, ast.Name)
+    kernel = node.func.id
+    given: dict[str, ast.expr] = dict(zip(_PARAMETERS[kernel], node.args, strict=False))
+    given.update({keyword.arg: keyword.value for keyword in node.keywords if keyword.arg})
+    fields: dict[str, Any] = {}
+    for name, value in given.items():
+        assert name in _PARAMETERS[kernel], f"{kernel} has no parameter {name}"
+        if name == "x":
+            fields["x"] = _call(value)
+            continue
+        assert isinstance(value, ast.Constant)
+        if name == "window" and isinstance(value.value, int):
+            fields["count"] = value.value
+        elif name in ("window", "halflife"):
+            fields[name] = duration(str(value.value))
+        else:
+            fields[name] = value.value
+    return Call(kernel, **fields)
+
+
+def levels_of(call: Call) -> int:
+    return max(call.levels, levels_of(call.x) if call.x else 1)
+
+
+# ---- features ----
+
+
+@dataclass
+class At:
+    """Moments at which something is evaluated: the window clock, and how much has happened by then."""
+
+    clock: Ints
+    books: Ints
+    trades: Ints
+
+
+class Features:
+    """Every expression over one epoch, from its whole history."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        self.epoch = epoch
+        states = np.array(epoch.states, dtype=np.int64).reshape(len(epoch.states), 2 * epoch.levels, 2)
+        self.bid_price, self.bid_qty = states[:, : epoch.levels, 0], states[:, : epoch.levels, 1]
+        self.ask_price, self.ask_qty = states[:, epoch.levels :, 0], states[:, epoch.levels :, 1]
+        self.state_clock = np.array(epoch.state_clocks, dtype=np.int64)
+        trades = np.array(epoch.trades, dtype=np.int64).reshape(len(epoch.trades), 4)
+        self.trade_clock, self.trade_price, self.trade_qty, self.trade_sign = trades.T
+        empty = (self.bid_price[:, 0] < 0) | (self.ask_price[:, 0] < 0)
+        self.bid = np.where(empty, np.nan, self.bid_price[:, 0])
+        self.ask = np.where(empty, np.nan, self.ask_price[:, 0])
+        self.mid = (self.bid + self.ask) / 2
+        with np.errstate(invalid="ignore"):
+            self.log_change = np.concatenate(([np.nan], np.log(self.mid[1:] / self.mid[:-1])))
+        book_points = [point for point in epoch.points if point.is_book]
+        # At entry i: book event i + 1, for it is at book events that wrapped expressions are sampled.
+        self.at_books = At(
+            self.state_clock[1:],
+            np.arange(1, len(self.state_clock), dtype=np.int64),
+            np.array([point.trades for point in book_points], dtype=np.int64),
+        )
+        self._samples: dict[Call, tuple[int, Floats]] = {}
+
+    # The time from which an expression counts; None where it never does in this epoch. An expression
+    # whose warm-up is a count of events is warm from such an event on, which `first` tells exactly.
+
+    def warm_clock(self, call: Call) -> int | None:
+        if call.kernel in ("imbalance", "spread", "microprice_offset"):
+            return self.epoch.start
+        if call.kernel == "diff":
+            return self._sample_clock(call, call.lag + 1)
+        if call.count and call.x:
+            return self._sample_clock(call, call.count)
+        if call.count:
+            clocks = self.trade_clock if _of_trades(call) else self.state_clock[1:]
+            return int(clocks[call.count - 1]) if len(clocks) >= call.count else None
+        start = self.warm_clock(call.x) if call.x else self.epoch.start
+        return None if start is None else start + (5 * call.halflife if call.kernel == "ema" else call.window)
+
+    def _sample_clock(self, call: Call, count: int) -> int | None:
+        assert call.x
+        first, values = self.samples(call.x)
+        if len(values) - first < count:
+            return None
+        return int(self.at_books.clock[first + count - 1])
+
+    def warm(self, call: Call, at: At) -> NDArray[np.bool_]:
+        clock = self.warm_clock(call)
+        if clock is None:
+            return np.zeros(len(at.clock), dtype=bool)
+        warm: NDArray[np.bool_] = at.clock >= clock
+        if call.x:
+            first, _ = self.samples(call.x)
+            needed = call.lag + 1 if call.kernel == "diff" else max(call.count, 1)
+            warm &= at.books - first >= needed
+        elif call.count:
+            warm &= (at.trades if _of_trades(call) else at.books) >= call.count
+        return warm
+
+    def samples(self, call: Call) -> tuple[int, Floats]:
+        """The value at each book event, and the index of the first at which it is warm."""
+        if call not in self._samples:
+            warm = self.warm(call, self.at_books)
+            first = int(np.argmax(warm)) if warm.any() else len(warm)
+            self._samples[call] = first, self.values(call, self.at_books, warm)
+        return self._samples[call]
+
+    def values(self, call: Call, at: At, warm: NDArray[np.bool_]) -> Floats:
+        values = np.full(len(at.clock), np.nan)
+        where = np.flatnonzero(warm)
+        method: Callable[[Call, At], Floats] = getattr(self, call.kernel)
+        values[where] = method(call, At(at.clock[where], at.books[where], at.trades[where]))
+        return values
+
+    # Of the book as it is.
+
+    def imbalance(self, call: Call, at: At) -> Floats:
+        bids = self.bid_qty[at.books, : call.levels].sum(axis=1)
+        asks = self.ask_qty[at.books, : call.levels].sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            return (bids - asks) / (bids + asks)
+
+    def spread(self, call: Call, at: At) -> Floats:
+        return 1e4 * ((self.ask - self.bid) / self.mid)[at.books]
+
+    def microprice_offset(self, call: Call, at: At) -> Floats:
+        bid_qty, ask_qty = self.bid_qty[:, 0].astype(float), self.ask_qty[:, 0].astype(float)
+        with np.errstate(invalid="ignore"):
+            microprice = (self.bid * ask_qty + self.ask * bid_qty) / (bid_qty + ask_qty)
+        return 1e4 * ((microprice - self.mid) / self.mid)[at.books]
+
+    # Of the book's past.
+
+    def mid_return(self, call: Call, at: At) -> Floats:
+        if call.count:
+            past = at.books - call.count
+        else:
+            past = np.searchsorted(self.state_clock, at.clock - call.window, side="right") - 1
+            past = np.minimum(past, at.books)
+        return np.log(self.mid[at.books] / self.mid[past])
+
+    def flow(self, levels: int) -> list[int]:
+        """Of each state against the one before it; entry 0 is none."""
+        flows = [0]
+        none_bid, none_ask = -1, 1 << 62
+        for index in range(1, len(self.state_clock)):
+            total = 0
+            for level in range(levels):
+                bid0, bid1 = (int(p) for p in self.bid_price[index - 1 : index + 1, level])
+                ask0, ask1 = (int(p) for p in self.ask_price[index - 1 : index + 1, level])
+                bid0, bid1 = (none_bid if price < 0 else price for price in (bid0, bid1))
+                ask0, ask1 = (none_ask if price < 0 else price for price in (ask0, ask1))
+                if bid1 >= bid0:
+                    total += int(self.bid_qty[index, level])
+                if bid1 <= bid0:
+                    total -= int(self.bid_qty[index - 1, level])
+                if ask1 <= ask0:
+                    total -= int(self.ask_qty[index, level])
+                if ask1 >= ask0:
+                    total += int(self.ask_qty[index - 1, level])
+            flows.append(total)
+        return flows
+
+    def ofi(self, call: Call, at: At) -> Floats:
+        flow = self.flow(call.levels)
+        first = self._first_entry(call, self.state_clock, at, at.books + 1)
+        first = np.maximum(first, 1)  # The base state is no event.
+        sums = [sum(flow[i:j]) for i, j in zip(first, at.books + 1, strict=True)]
+        return np.array([total / SCALE for total in sums], dtype=float)
+
+    def realized_vol(self, call: Call, at: At) -> Floats:
+        first = np.maximum(self._first_entry(call, self.state_clock, at, at.books + 1), 1)
+        squares = self.log_change**2
+        return np.array([math.sqrt(squares[i:j].sum()) for i, j in zip(first, at.books + 1, strict=True)])
+
+    # Of trades.
+
+    def _trade_window(self, call: Call, at: At) -> Iterator[slice]:
+        first = self._first_entry(call, self.trade_clock, at, at.trades)
+        for i, j in zip(first, at.trades, strict=True):
+            yield slice(int(i), int(j))
+
+    def trade_flow(self, call: Call, at: At) -> Floats:
+        values = []
+        for window in self._trade_window(call, at):
+            qty = self.trade_qty[window]
+            total = int(qty.sum())
+            values.append(int((qty * self.trade_sign[window]).sum()) / total if total else 0.0)
+        return np.array(values, dtype=float)
+
+    def trade_count(self, call: Call, at: At) -> Floats:
+        return np.array([w.stop - w.start for w in self._trade_window(call, at)], dtype=float)
+
+    def vwap_offset(self, call: Call, at: At) -> Floats:
+        values = []
+        for window, mid in zip(self._trade_window(call, at), self.mid[at.books], strict=True):
+            qty = self.trade_qty[window].astype(float)
+            if len(qty) == 0:
+                # Without trades it is 0 whatever mid is, but a mid must be there.
+                values.append(0.0 if mid == mid else math.nan)
+                continue
+            # Prices less mid first: the offset is small beside them.
+            values.append(1e4 * ((self.trade_price[window] - mid) * qty).sum() / qty.sum() / mid)
+        return np.array(values, dtype=float)
+
+    # Of any expression, over its samples.
+
+    def _sample_windows(self, call: Call, at: At) -> Iterator[Floats]:
+        assert call.x
+        first_warm, values = self.samples(call.x)
+        # Never empty: the newest sample still is the value.
+        first = np.minimum(self._first_entry(call, self.at_books.clock, at, at.books), at.books - 1)
+        first = np.maximum(first, first_warm)
+        for i, j in zip(first, at.books, strict=True):
+            yield values[i:j]
+
+    def _over_samples(self, call: Call, at: At, reduce: Callable[[Floats], float]) -> Floats:
+        return np.array([reduce(window) for window in self._sample_windows(call, at)], dtype=float)
+
+    def mean(self, call: Call, at: At) -> Floats:
+        return self._over_samples(call, at, lambda x: x[0] if (x == x[0]).all() else x.mean())
+
+    def std(self, call: Call, at: At) -> Floats:
+        return self._over_samples(call, at, lambda x: 0.0 if (x == x[0]).all() else x.std())
+
+    def min(self, call: Call, at: At) -> Floats:
+        return self._over_samples(call, at, np.min)
+
+    def max(self, call: Call, at: At) -> Floats:
+        return self._over_samples(call, at, np.max)
+
+    def zscore(self, call: Call, at: At) -> Floats:
+        def score(x: Floats) -> float:
+            return 0.0 if (x == x[0]).all() else float((x[-1] - x.mean()) / x.std())
+
+        return self._over_samples(call, at, score)
+
+    def ema(self, call: Call, at: At) -> Floats:
+        assert call.x
+        first, values = self.samples(call.x)
+        averages = np.full(len(values), np.nan)
+        y, before = math.nan, 0
+        for index in range(first, len(values)):
+            x, clock = float(values[index]), int(self.at_books.clock[index])
+            if math.isnan(x):
+                continue  # The value is NaN here; the average goes on from where it was.
+            if math.isnan(y):
+                y = x
+            else:
+                y += (1.0 - 2.0 ** (-(clock - before) / call.halflife)) * (x - y)
+            averages[index], before = y, clock
+        return averages[at.books - 1]
+
+    def diff(self, call: Call, at: At) -> Floats:
+        assert call.x
+        _, values = self.samples(call.x)
+        return values[at.books - 1] - values[at.books - 1 - call.lag]
+
+    @staticmethod
+    def _first_entry(call: Call, clocks: Ints, at: At, stop: Ints) -> Ints:
+        """The first entry of the window that ends before entry `stop`: the last n, or (t - w, t]."""
+        if call.count:
+            return np.maximum(stop - call.count, 0)
+        first = np.searchsorted(clocks, at.clock - call.window, side="right")
+        return np.minimum(first, stop).astype(np.int64)
+
+
+def _of_trades(call: Call) -> bool:
+    return call.kernel in ("trade_flow", "trade_count", "vwap_offset")
+
+
+# ---- rows ----
+
+
+@dataclass
+class Rows:
+    """One entry a row. `ts_event` is None where the venue gave no time."""
+
+    instrument: str
+    names: list[str]
+    ts_event: list[int | None]
+    ts_recv: Ints
+    epoch: Ints
+    row: Ints
+    sequence: Ints
+    values: Floats  # [rows, features]
+
+    def __len__(self) -> int:
+        return len(self.ts_recv)
+
+
+def triggered(epoch: Epoch, trigger: str, every: int | None) -> list[bool]:
+    """Which points of the epoch would emit a row, were they warm."""
+    fires = []
+    boundary = epoch.start // every if every else 0
+    for index, point in enumerate(epoch.points):
+        if every is not None:
+            fires.append(point.clock // every > boundary)
+            boundary = point.clock // every
+        elif trigger == "book":
+            fires.append(point.is_book)
+        elif trigger == "trade":
+            fires.append(not point.is_book)
+        elif trigger == "top":
+            levels = (0, epoch.levels)
+            now, before = epoch.states[point.books], epoch.states[point.books - 1]
+            changed = any(now[level] != before[level] for level in levels)
+            fires.append(point.is_book and (changed or (epoch.live_start and index == 0)))
+        else:
+            raise ValueError(f"trigger: expected book, top or trade, found {trigger!r}")
+    return fires
+
+
+def replay(
+    inputs: Sequence[str | Path],
+    *,
+    venue: str,
+    symbol: str,
+    rows: Sequence[str],
+    trigger: str = "book",
+    every: str | None = None,
+    clock: str = "recv",
+    trades: str = "trade",
+) -> Rows:
+    """All rows of one instrument of a capture."""
+    calls = [parse(text) for text in rows]
+    levels = max(levels_of(call) for call in calls)
+    period = duration(every) if every else None
+    keys: list[tuple[int | None, int, int, int, int]] = []
+    blocks: list[Floats] = []
+    for epoch in epochs_of(inputs, venue=venue, symbol=symbol, levels=levels, clock=clock, trades=trades):
+        features = Features(epoch)
+        fires = triggered(epoch, trigger, period)
+        points = [point for point, fired in zip(epoch.points, fires, strict=True) if fired]
+        at = At(
+            np.array([point.clock for point in points], dtype=np.int64),
+            np.array([point.books for point in points], dtype=np.int64),
+            np.array([point.trades for point in points], dtype=np.int64),
+        )
+        warm = np.ones(len(points), dtype=bool)
+        for call in calls:
+            warm &= features.warm(call, at)
+        values = [features.values(call, at, warm)[warm] for call in calls]
+        blocks.append(np.array(values, dtype=float).reshape(len(calls), -1).T)
+        leaving = [point for point, is_warm in zip(points, warm, strict=True) if is_warm]
+        keys += [(p.ts_event, p.ts_recv, epoch.number, n, p.sequence) for n, p in enumerate(leaving, 1)]
+    columns = np.array([key[1:] for key in keys], dtype=np.int64).reshape(len(keys), 4).T
+    return Rows(
+        symbol,
+        list(rows),
+        [key[0] for key in keys],
+        *columns,
+        np.concatenate(blocks) if blocks else np.empty((0, len(calls))),
+    )
