@@ -236,6 +236,20 @@ def test_crossed_book_ends_the_epoch_without_a_row(tmp_path: Path) -> None:
     assert list(rows.sequence) == [15, 17, 22]
 
 
+def test_duplicate_is_ignored_and_an_old_id_sent_later_is_a_gap(tmp_path: Path) -> None:
+    lines = [
+        diff(1.0, (10, 12, 9), [], [], event_ms=1000),
+        snapshot(2.0, 11, [["100", "2"]], [["101", "1"]]),
+        diff(2.1, (13, 14, 12), [["100", "3"]], [], event_ms=2000),
+        diff(2.2, (13, 14, 12), [["100", "3"]], [], event_ms=2000),
+        diff(2.3, (15, 16, 14), [["100", "4"]], [], event_ms=2100),
+        diff(2.4, (5, 6, 4), [["100", "5"]], [], event_ms=2200),
+        diff(2.5, (17, 18, 16), [["100", "5"]], [], event_ms=2300),
+    ]
+    rows = replay(tmp_path, lines, "spread()")
+    assert list(rows.sequence) == [14, 16]
+
+
 def test_event_clock_is_a_running_maximum(tmp_path: Path) -> None:
     lines = [
         diff(1.0, (10, 12, 9), [], [], event_ms=1000),

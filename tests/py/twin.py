@@ -125,18 +125,35 @@ class Epoch:
     points: list[Point] = field(default_factory=list)
 
 
+# A snapshot that is ahead of the stream for longer than this is of another count of ids.
+HOLD_NS = 30 * 10**9
+
+
 class Synchronizer:
-    """One instrument by the venue's document: buffer, snapshot, bridge, apply, gap."""
+    """One instrument by the venue's document: buffer, snapshot, bridge, apply, gap.
+
+    What is buffered is one unbroken chain, begun anew where a link is missing.
+    """
 
     def __init__(self, futures: bool) -> None:
         self.futures = futures
-        self.book = Book()
-        self.buffer: list[dict[str, Any]] = []
-        self.snapshot: dict[str, Any] | None = None
-        self.last_id = 0
-        self.valid = False
+        self.lose()
 
-    def _old(self, diff: dict[str, Any], last_id: int) -> bool:
+    def lose(self, first: dict[str, Any] | None = None) -> None:
+        """The book is not known any more; `first` begins the new buffer."""
+        self.valid = False
+        self.book = Book()
+        self.last_id = 0
+        self.held_since: int | None = None  # The book is a snapshot that waits for its bridge.
+        self.buffer: list[dict[str, Any]] = [first] if first else []
+
+    def disconnect(self) -> None:
+        self.lose()
+        self.newest_event = -1
+
+    newest_event = -1
+
+    def _in_snapshot(self, diff: dict[str, Any], last_id: int) -> bool:
         return diff["u"] < last_id if self.futures else diff["u"] <= last_id
 
     def _bridges(self, diff: dict[str, Any], last_id: int) -> bool:
@@ -144,73 +161,68 @@ class Synchronizer:
             return diff["U"] <= last_id <= diff["u"] or diff["pu"] == last_id
         return diff["U"] <= last_id + 1 <= diff["u"]
 
-    def _follows(self, diff: dict[str, Any]) -> bool:
-        return diff["pu"] == self.last_id if self.futures else diff["U"] <= self.last_id + 1
-
-    def lose(self) -> None:
-        self.valid = False
-        self.snapshot = None
-        self.buffer = []
-        self.book = Book()
+    def _follows(self, diff: dict[str, Any], last_id: int) -> bool:
+        return diff["pu"] == last_id if self.futures else diff["U"] <= last_id + 1
 
     def _apply(self, diff: dict[str, Any]) -> bool:
+        """False where the book is crossed by it and lost."""
         self.book.set(diff["b"], diff["a"])
         self.last_id = diff["u"]
         if self.book.crossed():
-            self.lose()
+            self.lose(diff)
             return False
         return True
 
-    def on_snapshot(self, body: dict[str, Any]) -> bool:
+    def on_snapshot(self, body: dict[str, Any], ts_recv: int) -> bool:
         """True where the book is valid from here on."""
-        if self.valid:
-            return False
         last_id = body["lastUpdateId"]
-        rest = [diff for diff in self.buffer if not self._old(diff, last_id)]
-        if rest and not self._bridges(rest[0], last_id):
-            return False  # The snapshot fits none of the buffered events: another one is needed.
-        self.buffer = []
-        self.book = Book()
-        self.book.set(body["bids"], body["asks"])
-        self.last_id = last_id
-        if not rest:
-            self.snapshot = body
+        if self.valid or (self.held_since is not None and last_id <= self.last_id):
             return False
-        self.valid = True
-        for index, diff in enumerate(rest):
-            if index and diff["u"] <= self.last_id:
-                continue
-            if index and not self._follows(diff):
-                self.lose()
-                self.buffer = rest[index:]
-                return False
-            if not self._apply(diff):
-                return False
-        return True
+        rest = [diff for diff in self.buffer if not self._in_snapshot(diff, last_id)]
+        if rest and not self._bridges(rest[0], last_id):
+            return False  # It fits none of the buffered events: another one is needed.
+        book = Book()
+        book.set(body["bids"], body["asks"])
+        for diff in rest:
+            book.set(diff["b"], diff["a"])
+        if book.crossed():
+            return False
+        self.book = book
+        self.buffer = []
+        self.last_id = rest[-1]["u"] if rest else last_id
+        self.valid = bool(rest)
+        self.held_since = None if rest else ts_recv
+        return self.valid
 
-    def on_diff(self, diff: dict[str, Any]) -> tuple[bool, bool]:
+    def on_diff(self, diff: dict[str, Any], ts_recv: int) -> tuple[bool, bool]:
         """Was the event applied to a valid book, and did it make the book valid?"""
+        # Sent later than all before it, and yet an old id: the venue counts anew.
+        newest = diff.get("E", -1) > self.newest_event
+        self.newest_event = max(diff.get("E", -1), self.newest_event)
         if self.valid:
-            if diff["u"] <= self.last_id:
-                return False, False
-            if not self._follows(diff):
-                self.lose()
-                self.buffer = [diff]
+            if diff["u"] <= self.last_id and not newest:
+                return False, False  # A duplicate.
+            if diff["u"] <= self.last_id or not self._follows(diff, self.last_id):
+                self.lose(diff)
                 return False, False
             return self._apply(diff), False
-        if self.snapshot is None:
-            self.buffer.append(diff)
+        if self.held_since is not None:
+            if self._in_snapshot(diff, self.last_id) and ts_recv - self.held_since <= HOLD_NS:
+                return False, False
+            if self._bridges(diff, self.last_id):
+                self.held_since = None
+                self.valid = self._apply(diff)
+                return self.valid, self.valid
+            self.lose(diff)
             return False, False
-        if self._old(diff, self.last_id):
-            return False, False
-        if not self._bridges(diff, self.last_id):
-            self.lose()
-            self.buffer = [diff]
-            return False, False
-        self.snapshot = None
-        self.valid = True
-        applied = self._apply(diff)
-        return applied, applied
+        if self.buffer:
+            last_id = self.buffer[-1]["u"]
+            if diff["u"] <= last_id and not newest:
+                return False, False
+            if diff["u"] <= last_id or not self._follows(diff, last_id):
+                self.buffer = []
+        self.buffer.append(diff)
+        return False, False
 
 
 def epochs_of(
@@ -243,14 +255,14 @@ def epochs_of(
                     continue
                 message = message["body"]
             else:  # open, close: what the book was is lost either way.
-                sync.lose()
+                sync.disconnect()
                 if epoch is not None:
                     yield epoch
                     epoch = None
                 continue
         if "lastUpdateId" in message:
             advance(ts_recv, message)
-            if sync.on_snapshot(message):
+            if sync.on_snapshot(message, ts_recv):
                 epoch = begin(live=False)
             continue
         data = message.get("data", message)
@@ -260,7 +272,7 @@ def epochs_of(
         if kind == "depthUpdate":
             ts_event = advance(ts_recv, data)
             assert now is not None
-            applied, became_valid = sync.on_diff(data)
+            applied, became_valid = sync.on_diff(data, ts_recv)
             if not sync.valid and epoch is not None:
                 yield epoch
                 epoch = None

@@ -1,0 +1,208 @@
+"""`tickwire replay` against the NumPy twin: every row of every recording, and of synthetic captures."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tickwire.sim import SyntheticMarket, write_capture
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("TICKWIRE_DATA", ROOT.parent / "shared" / "data")) / "binance"
+
+_spec = importlib.util.spec_from_file_location("twin", Path(__file__).with_name("twin.py"))
+assert _spec is not None
+assert _spec.loader is not None
+twin = importlib.util.module_from_spec(_spec)
+sys.modules["twin"] = twin
+_spec.loader.exec_module(twin)
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+
+# Every kernel, alone and wrapped, with windows of time and of counts.
+ROWS = [
+    "imbalance(levels=1)",
+    "imbalance(levels=5)",
+    "spread()",
+    "microprice_offset()",
+    "mid_return(window='1s')",
+    "mid_return(window=20)",
+    "ofi(window='500ms')",
+    "ofi(levels=5, window='1s')",
+    "ofi(levels=3, window=50)",
+    "trade_flow(window='5s')",
+    "trade_flow(window=20)",
+    "trade_count(window='1s')",
+    "vwap_offset(window='2s')",
+    "vwap_offset(window=10)",
+    "realized_vol(window='2s')",
+    "realized_vol(window=100)",
+    "mean(spread(), window='3s')",
+    "std(imbalance(levels=3), window='1s')",
+    "std(microprice_offset(), window=64)",
+    "min(ofi(levels=2, window='250ms'), window='2s')",
+    "max(spread(), window=50)",
+    "zscore(ofi(levels=5, window='1s'), window='5s')",
+    "zscore(imbalance(levels=5), window=200)",
+    "ema(microprice_offset(), halflife='500ms')",
+    "ema(trade_flow(window='1s'), halflife='1s')",
+    "diff(imbalance(levels=1), lag=3)",
+    "mean(diff(mean(microprice_offset(), window='200ms'), lag=1), window='1s')",
+]
+
+
+def engine_rows(tmp_path: Path, inputs: list[Path], venue: str, symbols: list[str], features: str) -> Any:
+    """Rows of the command, by instrument: (keys, values)."""
+    config = tmp_path / "pipeline.toml"
+    instruments = ", ".join(f'"{symbol}"' for symbol in symbols)
+    config.write_text(
+        f'[engine]\nlayout = "inline"\n\n[[feeds]]\nvenue = "{venue}"\nsource = "file"\n'
+        f"instruments = [{instruments}]\n\n[features]\n{features}\n"
+    )
+    out = tmp_path / "rows.csv"
+    command = [sys.executable, "-c", "from tickwire.cli import main; main()", "replay", str(config)]
+    command += [part for path in inputs for part in ("--input", str(path))]
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    by_symbol: dict[str, tuple[list[tuple[Any, ...]], list[list[float]]]] = {s: ([], []) for s in symbols}
+    with out.open(newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader)
+        names = ["ts_event", "ts_recv", "instrument", "epoch", "row", "sequence", "state"]
+        assert header[: len(names)] == names
+        for ts_event, ts_recv, symbol, epoch, row, sequence, state, *values in reader:
+            assert state == "valid"
+            keys, cells = by_symbol[symbol]
+            event = int(ts_event) if ts_event else None
+            keys.append((event, int(ts_recv), int(epoch), int(row), int(sequence)))
+            cells.append([float(value) for value in values])
+    return header[len(names) :], by_symbol
+
+
+def compare(
+    tmp_path: Path,
+    inputs: list[Path],
+    venue: str,
+    symbols: list[str],
+    rows: list[str] = ROWS,
+    *,
+    trigger: str = "book",
+    every: str | None = None,
+    clock: str = "recv",
+) -> dict[str, Any]:
+    quoted = ", ".join(f'"{row}"' for row in rows)
+    when = f'every = "{every}"' if every else f'trigger = "{trigger}"'
+    features = f'{when}\nclock = "{clock}"\nmax_event_rate = 20000\nrows = [{quoted}]'
+    names, engine = engine_rows(tmp_path, inputs, venue, symbols, features)
+    # A column's name is the canonical text of the expression.
+    assert [twin.parse(name) for name in names] == [twin.parse(row) for row in rows]
+    expected = {}
+    for symbol in symbols:
+        truth = twin.replay(
+            inputs, venue=venue, symbol=symbol, rows=rows, trigger=trigger, every=every, clock=clock
+        )
+        columns = (truth.ts_recv, truth.epoch, truth.row, truth.sequence)
+        keys = list(zip(truth.ts_event, *(column.tolist() for column in columns), strict=True))
+        assert len(keys) > 0
+        found, values = engine[symbol]
+        assert len(found) == len(keys)
+        for index, (one, other) in enumerate(zip(found, keys, strict=True)):
+            assert one == other, f"{symbol}: row {index}"
+        # A cell is the double rounded to float32; the two may add in another order before that.
+        scale = np.nanmax(np.abs(truth.values), axis=0)
+        for column, name in enumerate(rows):
+            np.testing.assert_allclose(
+                np.array(values)[:, column],
+                truth.values[:, column],
+                rtol=5e-7,
+                atol=1e-8 * scale[column],
+                err_msg=f"{symbol}: {name}",
+            )
+        expected[symbol] = truth
+    return expected
+
+
+def capture(tmp_path: Path, market: str, **options: Any) -> Path:
+    path = tmp_path / f"{market}.log"
+    with path.open("wb") as file:
+        write_capture(SyntheticMarket(market, **options), file)
+    return path
+
+
+def lose_some(path: Path, symbol: str, at: int, count: int) -> None:
+    """Takes diffs out of a capture, and puts a snapshot in, ten diffs later."""
+    kept: list[bytes] = []
+    bids: dict[str, str] = {}
+    asks: dict[str, str] = {}
+    seen = 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        stamp, message = line.split(b" ", 1)
+        data = twin.json.loads(message)
+        if data.get("tickwire") == "snapshot" and data["instrument"] == symbol:
+            bids, asks = (dict(data["body"][side]) for side in ("bids", "asks"))
+        is_diff = data.get("data", {}).get("e") == "depthUpdate" and data["data"]["s"] == symbol
+        if is_diff:
+            seen += 1
+            for side, changes in ((bids, data["data"]["b"]), (asks, data["data"]["a"])):
+                side.update(changes)
+        if not (is_diff and at <= seen < at + count):
+            kept.append(line)
+        if is_diff and seen == at + count + 10:
+            levels = [[[p, q] for p, q in side.items() if float(q)] for side in (bids, asks)]
+            body = {"lastUpdateId": data["data"]["u"], "bids": levels[0], "asks": levels[1]}
+            note = {"tickwire": "snapshot", "conn": 0, "instrument": symbol, "body": body}
+            kept.append(stamp + b" " + twin.json.dumps(note, separators=(",", ":")).encode() + b"\n")
+    path.write_bytes(b"".join(kept))
+
+
+@pytest.mark.parametrize("market", ["spot", "usdm", "coinm"])
+@pytest.mark.parametrize(
+    "when",
+    [{}, {"trigger": "top"}, {"trigger": "trade"}, {"every": "100ms"}, {"clock": "event"}],
+    ids=["book", "top", "trade", "every", "event-clock"],
+)
+def test_synthetic_capture(tmp_path: Path, market: str, when: dict[str, str]) -> None:
+    path = capture(tmp_path, market, instruments=2, rate=150, seconds=40, seed=5)
+    symbols = list(SyntheticMarket(market, instruments=2).instruments)
+    compare(tmp_path, [path], f"binance_{market}", symbols, **when)
+
+
+@pytest.mark.parametrize("market", ["spot", "usdm", "coinm"])
+def test_gap_starts_another_epoch_of_one_instrument(tmp_path: Path, market: str) -> None:
+    path = capture(tmp_path, market, instruments=2, rate=150, seconds=40, seed=6)
+    symbols = list(SyntheticMarket(market, instruments=2).instruments)
+    lose_some(path, symbols[0], at=1000, count=5)
+    rows = compare(tmp_path, [path], f"binance_{market}", symbols)
+    assert set(rows[symbols[0]].epoch) == {1, 2}
+    assert set(rows[symbols[1]].epoch) == {1}
+
+
+@pytest.mark.parametrize(
+    ("market", "symbol", "files"),
+    [
+        ("spot", "BTCUSDT", ["spot_btcusdt_20240808", "spot_btcusdt_20240809"]),
+        ("usdm", "BTCUSDT", ["usdm_btcusdt_20240808"]),
+        ("coinm", "BTCUSD_PERP", ["coinm_btcusd_perp_20240808", "coinm_btcusd_perp_20240809"]),
+    ],
+)
+@pytest.mark.parametrize(
+    "when",
+    [{}, {"trigger": "trade"}, {"every": "100ms", "clock": "event"}],
+    ids=["book", "trade", "every-event-clock"],
+)
+def test_recording(tmp_path: Path, market: str, symbol: str, files: list[str], when: dict[str, str]) -> None:
+    inputs = [DATA / f"{name}.log.gz" for name in files]
+    if not all(path.exists() for path in inputs):
+        pytest.skip(f"recorded data is not there: {DATA}")
+    rows = compare(tmp_path, inputs, f"binance_{market}", [symbol], **when)
+    assert set(rows[symbol].epoch) == {1}  # No gap.
