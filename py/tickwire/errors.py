@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "ConfigError",
+    "EngineError",
     "Error",
     "FingerprintMismatch",
     "MissingExtra",
@@ -27,6 +28,10 @@ class ConfigError(Error):
 
 class SetupError(Error):
     """Something that the engine needs before it starts is missing or unusable."""
+
+
+class EngineError(Error):
+    """A running engine stopped by itself; the message says which thread and why."""
 
 
 class MissingExtra(Error):

@@ -1,0 +1,138 @@
+"""The commands and their options. Thin: each hands over to the module that does the work.
+
+Nothing heavy is imported here, so that `tickwire --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="tickwire",
+    help="A market-data feed to model signals, on one host, in microseconds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+model_app = typer.Typer(
+    help="Model files: what is in one, and to which features it belongs.", no_args_is_help=True
+)
+latency_app = typer.Typer(help="Latency figures.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
+app.add_typer(latency_app, name="latency")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The pipeline's TOML file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, on standard output.")]
+Seconds = Annotated[float | None, typer.Option("--seconds", min=0.1, help="Stop after this long.")]
+Record = Annotated[Path | None, typer.Option("--record", metavar="DIR", help="Record the run, for `verify`.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        import tickwire
+
+        typer.echo(f"tickwire {tickwire.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A market-data feed to model signals, on one host, in microseconds."""
+
+
+@app.command()
+def run(config: ConfigPath, record: Record = None, seconds: Seconds = None, json: Json = False) -> None:
+    """Run live: a status line, then a report at the end. Ctrl-C ends it in good order."""
+    from tickwire.cli import live
+
+    live.run(config, record=record, seconds=seconds, as_json=json)
+
+
+@app.command()
+def replay(
+    config: ConfigPath,
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input", metavar="[FEED=]FILE", help="A capture; repeat it for files one after another."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="Where the rows go: .csv or .parquet.")] = None,
+) -> None:
+    """Replay captures: features, scores and stamps, one row a trigger."""
+    from tickwire.cli import offline
+
+    offline.replay(config, inputs, out)
+
+
+@app.command()
+def verify(run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A recorded run.")]) -> None:
+    """Replay a recorded run and compare. Exit 0: every row and score agrees. 1: the first divergence is
+    shown. 2: the recording cannot be compared."""
+    from tickwire.cli import offline
+
+    raise typer.Exit(offline.verify(run_dir))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option("--seconds", min=1.0, help="How long.")] = 10.0,
+    layout: Annotated[str, typer.Option("--layout", help="threads or inline.")] = "threads",
+    market: Annotated[str, typer.Option("--market", help="spot, usdm or coinm.")] = "spot",
+    rate: Annotated[float, typer.Option("--rate", min=1.0, help="Venue messages a second.")] = 1000.0,
+    record: Record = None,
+    json: Json = False,
+) -> None:
+    """A local venue, the engine and a small model: live signals with no network, and each stage's latency."""
+    from tickwire.cli import live
+
+    live.demo(seconds=seconds, layout=layout, market=market, rate=rate, record=record, as_json=json)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def sim(context: typer.Context) -> None:
+    """A local venue as a process of its own; `tickwire sim --help` shows its options."""
+    from tickwire.sim.__main__ import main as simulate
+
+    raise typer.Exit(simulate(context.args))
+
+
+@model_app.command("bind")
+def model_bind(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")],
+    config: Annotated[Path, typer.Option("--config", help="The configuration it was trained on.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Write here instead of into MODEL.")] = None,
+) -> None:
+    """Write the configuration's feature schema into a model file."""
+    from tickwire.cli import offline
+
+    offline.bind(model, config, out)
+
+
+@model_app.command("inspect")
+def model_inspect(model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")]) -> None:
+    """Show a model's inputs, outputs and schema."""
+    from tickwire.cli import offline
+
+    offline.inspect(model)
+
+
+@latency_app.command("show")
+def latency_show(
+    stat_file: Annotated[Path, typer.Argument(metavar="STAT_FILE", help="An engine's statistics file.")],
+) -> None:
+    """Print the stage latencies in a statistics file, of a running engine or of one that has ended."""
+    from tickwire.cli import offline
+
+    offline.latency(stat_file)

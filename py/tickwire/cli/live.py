@@ -1,0 +1,91 @@
+"""`tickwire run` and `tickwire demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from rich.console import Console
+
+from tickwire.cli import output
+from tickwire.config import Config
+from tickwire.demo import run_demo
+from tickwire.engine import Pipeline, Stats
+from tickwire.errors import ConfigError
+
+__all__ = ["demo", "run"]
+
+
+def run(config: Path, *, record: Path | None, seconds: float | None, as_json: bool) -> None:
+    settings = Config.from_toml(config)
+    # Standard output belongs to the JSON that goes there.
+    to_stdout = any(sink.type == "jsonl" and sink.path == "-" for sink in settings.sinks)
+    out = output.console(to_stderr=as_json or to_stdout)
+    stats = uvloop.run(_run(settings, out, record, seconds))
+    output.print_report(out, stats)
+    if record is not None:
+        out.print(f"recorded in {record}; compare it with: tickwire verify {record}", soft_wrap=True)
+    if as_json:
+        output.print_json(output.report_dict(stats))
+
+
+async def _run(config: Config, out: Console, record: Path | None, seconds: float | None) -> Stats:
+    async with Pipeline(config, record_dir=record) as pipeline:
+        stop_at_signals(pipeline)
+        for line in pipeline.report:
+            out.print(line, soft_wrap=True, markup=False)
+        watcher = asyncio.create_task(output.watch(pipeline, out))
+        try:
+            await pipeline.run_until(seconds)
+        finally:
+            await _ended(watcher)
+    return pipeline.stats()
+
+
+def stop_at_signals(pipeline: Pipeline) -> None:
+    """Ctrl-C and a service manager's stop end the run in good order; a second one ends it at once."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        loop.remove_signal_handler(number)
+        pipeline.request_stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+
+
+async def _ended(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def demo(
+    *, seconds: float, layout: str, market: str, rate: float, record: Path | None, as_json: bool
+) -> None:
+    for name, value, known in (
+        ("--layout", layout, ("threads", "inline")),
+        ("--market", market, ("spot", "usdm", "coinm")),
+    ):
+        if value not in known:
+            raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
+    out = output.console(to_stderr=as_json)
+    out.print("a local venue, the engine and a small model, all on this machine", soft_wrap=True)
+
+    def watch(pipeline: Pipeline) -> Coroutine[Any, Any, None]:
+        stop_at_signals(pipeline)
+        for line in pipeline.report:
+            out.print(line, soft_wrap=True, markup=False)
+        return output.watch(pipeline, out)
+
+    stats = uvloop.run(
+        run_demo(seconds=seconds, layout=layout, market=market, rate=rate, record_dir=record, watch=watch)
+    )
+    output.print_report(out, stats)
+    if record is not None:
+        out.print(f"recorded in {record}; compare it with: tickwire verify {record}", soft_wrap=True)
+    if as_json:
+        output.print_json(output.report_dict(stats))

@@ -1,0 +1,855 @@
+"""Configuration: every key of `pipeline.toml`, its default, and why one would change it.
+
+The models here own all defaults; the engine below gets a resolved dictionary with nothing left to
+guess (`Config.resolve`). Whatever is wrong with a file is a `ConfigError` that names the file, the
+key's path, the value found and what was expected:
+
+    pipeline.toml: feeds[0].depth_intervall: unknown key, found '100ms'; nearest known key: depth_interval
+
+Paths inside a file are relative to the file's own folder, so that a folder with a configuration, a
+model and a capture can be moved as one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+
+from tickwire.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tickwire.features import Plan, Schema
+
+__all__ = [
+    "Config",
+    "Engine",
+    "Features",
+    "Feed",
+    "Instrument",
+    "JsonlSink",
+    "Memory",
+    "Model",
+    "Sink",
+    "WebSocketSink",
+    "parse_duration",
+]
+
+_UNIT_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_DURATION = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?(ns|us|ms|s|m|h)")
+_DURATION_EXPECTED = 'a duration like "250ms", "1s" or "5m"'
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds in a duration such as `"250ms"`, `"1.5s"` or `"5m"`. `ValueError` when it is none."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"expected {_DURATION_EXPECTED}")
+    whole, fraction, unit = match.groups()
+    scale = _UNIT_NS[unit]
+    value = int(whole) * scale
+    if fraction is not None:
+        part, remainder = divmod(int(fraction) * scale, 10 ** len(fraction))
+        if remainder:
+            raise ValueError(f"expected {_DURATION_EXPECTED}, in whole nanoseconds")
+        value += part
+    return value
+
+
+def _check_duration(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(f"expected {_DURATION_EXPECTED}")
+    parse_duration(value)
+    return value
+
+
+Duration = Annotated[str, BeforeValidator(_check_duration)]
+"""A length of time as text with its unit. A bare number is refused: nobody remembers which unit it was."""
+
+
+class _Model(BaseModel):
+    # Strict: TOML has types, so `levels = "5"` is a mistake to report and not a number to find.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class Engine(_Model):
+    """`[engine]`: how the stages are laid over threads."""
+
+    layout: Literal["inline", "threads"] = "threads"
+    """`threads`: ingestion never waits for a model. `inline`: one agent a feed does everything, for a model
+    that is faster than a hop between two cores."""
+
+    idle: Literal["spin", "yield", "backoff"] = "backoff"
+    """What a data-plane thread does with nothing to do. `backoff` works on a two-core laptop; `spin` for a
+    machine whose cores are isolated for this and nothing else."""
+
+    output_slots: Annotated[int, Field(ge=64, le=1 << 22)] = 8192
+    """Rows that the ring to Python holds. More when a slow consumer of `features()` must be ridden out;
+    a full ring drops the newest row and counts it."""
+
+    stat_path: str = ""
+    """Where the mapped statistics file lies. Empty: a private place of this user's in memory."""
+
+
+class Memory(_Model):
+    """`[memory]`: what the arena asks of the kernel."""
+
+    huge_pages: Literal["auto", "require", "off"] = "auto"
+    """`require` turns the fallback to normal pages into an error: a mis-set host cannot go unnoticed."""
+
+    lock: Literal["auto", "require", "off"] = "auto"
+    """`require` makes a failed memory lock (see `ulimit -l`) an error. `off` where memory is short."""
+
+
+def _instrument(value: object) -> object:
+    return {"symbol": value} if isinstance(value, str) else value
+
+
+class _Instrument(_Model):
+    symbol: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[^\s@/?&=#]+$")]
+    """The venue's own name, in upper case: `BTCUSDT`, `BTCUSD_PERP`."""
+
+    price_decimals: Annotated[int, Field(ge=0, le=18)] = 8
+    """Decimal digits that a price may have. More digits than this in a message are refused, never rounded;
+    fewer leave more room above: a price times ten to this power must stay below 9.2e18."""
+
+    qty_decimals: Annotated[int, Field(ge=0, le=18)] = 8
+    """Decimal digits that a quantity may have; as `price_decimals`."""
+
+    @model_validator(mode="after")
+    def _upper(self) -> _Instrument:
+        if self.symbol != self.symbol.upper():
+            raise ValueError(f"expected the venue's upper-case symbol, as {self.symbol.upper()!r}")
+        return self
+
+
+Instrument = Annotated[_Instrument, BeforeValidator(_instrument)]
+
+_Venue = Literal["binance_spot", "binance_usdm", "binance_coinm"]
+
+# Production endpoints, the interval that is the fastest public one, and the deepest snapshot of each venue.
+_VENUES: dict[str, dict[str, Any]] = {
+    "binance_spot": {
+        "url": "wss://stream.binance.com:9443/ws",
+        "rest_url": "https://api.binance.com/api/v3/depth",
+        "depth_interval": "100ms",
+        "plain_interval": "1000ms",
+        "depth_intervals": ("100ms", "1000ms"),
+        "snapshot_limit": 5000,
+        "snapshot_limits": range(1, 5001),
+    },
+    "binance_usdm": {
+        "url": "wss://fstream.binance.com/ws",
+        "rest_url": "https://fapi.binance.com/fapi/v1/depth",
+        "depth_interval": "0ms",
+        "plain_interval": "250ms",
+        "depth_intervals": ("0ms", "100ms", "250ms", "500ms"),
+        "snapshot_limit": 1000,
+        "snapshot_limits": (5, 10, 20, 50, 100, 500, 1000),
+    },
+    "binance_coinm": {
+        "url": "wss://dstream.binance.com/ws",
+        "rest_url": "https://dapi.binance.com/dapi/v1/depth",
+        "depth_interval": "0ms",
+        "plain_interval": "250ms",
+        "depth_intervals": ("0ms", "100ms", "250ms", "500ms"),
+        "snapshot_limit": 1000,
+        "snapshot_limits": (5, 10, 20, 50, 100, 500, 1000),
+    },
+}
+
+
+def _one_trade_stream(value: object) -> object:
+    if isinstance(value, list):
+        raise ValueError(
+            'expected one of "trade", "aggTrade": both are the same trades, and two trade streams of one '
+            "instrument would count each of them twice"
+        )
+    return value
+
+
+class Feed(_Model):
+    """`[[feeds]]`: one connection to a venue, with its own ingest agent."""
+
+    name: Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    """What counters, captures and `--input NAME=FILE` call it. Empty: the venue's name, made unique."""
+
+    venue: _Venue
+    """Which venue's messages and sequence rules these are."""
+
+    source: Literal["websocket", "file"] = "websocket"
+    """`file` for a configuration that is only ever replayed; a replay reads files whatever stands here."""
+
+    url: str = ""
+    """WebSocket endpoint. Empty: the venue's production endpoint. Set it for a test network, a proxy near
+    you, or the simulator."""
+
+    rest_url: str = ""
+    """Full URL of the depth endpoint, for snapshots. Empty: the venue's production endpoint."""
+
+    instruments: Annotated[list[Instrument], Field(min_length=1, max_length=512)]
+    """Symbols, or tables `{symbol = "…", price_decimals = …, qty_decimals = …}`."""
+
+    trades: Annotated[Literal["trade", "aggTrade"], BeforeValidator(_one_trade_stream)] = "trade"
+    """Which of the venue's two trade streams to read. Not both: they tell of the same trades."""
+
+    quotes: bool = False
+    """Also subscribe to the best-quote stream, for a recording; it never changes the by-price book."""
+
+    depth_interval: str = ""
+    """How often the venue sends book changes. Empty: its fastest. Slower where bandwidth is short."""
+
+    core: Annotated[int, Field(ge=0, le=4095)] | None = None
+    """Core to pin the ingest agent to. None: floating. A core that cannot be had is an error, because a run
+    that floats in silence gives numbers nobody can explain."""
+
+    snapshot_limit: Annotated[int, Field(ge=1, le=20000)] | None = None
+    """Levels a side to ask of a snapshot. None: as many as the venue gives. Fewer cost less weight."""
+
+    snapshot_retries: Annotated[int, Field(ge=0, le=1000)] = 8
+    """Snapshots to try in a row before an instrument is left invalid until the next re-connect."""
+
+    snapshot_backoff: Duration = "500ms"
+    """Wait before the second try; doubles, with jitter, up to a minute."""
+
+    max_levels: Annotated[int, Field(ge=8, le=1 << 20)] = 16384
+    """Levels a side that a book holds; the deepest are dropped, and counted, beyond it. Fewer save memory."""
+
+    max_frame_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 30)] = 16 << 20
+    """A larger WebSocket message is refused and the connection opened anew."""
+
+    buffer_events: Annotated[int, Field(ge=16, le=1 << 20)] = 4096
+    """Book changes kept while a snapshot is awaited. More where snapshots are slow and changes frequent."""
+
+    ca_file: str = ""
+    """Certificate authorities to trust, a PEM file. Empty: the system's. Certificates are always verified."""
+
+    reconnect_min: Duration = "250ms"
+    """Wait before the first re-connect; doubles, with jitter, up to `reconnect_max`."""
+
+    reconnect_max: Duration = "30s"
+    """Longest wait between two attempts to connect."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _venue_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("venue") not in _VENUES:
+            return data  # The venue's own error says it better.
+        filled = dict(data)
+        for key in ("url", "rest_url", "depth_interval", "snapshot_limit"):
+            if filled.get(key) in (None, ""):
+                filled[key] = _VENUES[str(data["venue"])][key]
+        return filled
+
+    @model_validator(mode="after")
+    def _fits_venue(self) -> Feed:
+        venue = _VENUES[self.venue]
+        if self.depth_interval not in venue["depth_intervals"]:
+            expected = ", ".join(f'"{interval}"' for interval in venue["depth_intervals"])
+            raise _at("depth_interval", f"expected one of {expected} for {self.venue}", self.depth_interval)
+        if self.snapshot_limit not in venue["snapshot_limits"]:
+            limits = venue["snapshot_limits"]
+            expected = (
+                f"1 to {limits[-1]}" if isinstance(limits, range) else f"one of {', '.join(map(str, limits))}"
+            )
+            raise _at("snapshot_limit", f"expected {expected} for {self.venue}", self.snapshot_limit)
+        for key, schemes in (("url", ("ws://", "wss://")), ("rest_url", ("http://", "https://"))):
+            value = str(getattr(self, key))
+            if not value.startswith(schemes):
+                raise _at(key, f"expected a URL that begins with {' or '.join(schemes)}", value)
+        if parse_duration(self.reconnect_min) > parse_duration(self.reconnect_max):
+            raise _at(
+                "reconnect_min",
+                f"expected at most reconnect_max = {self.reconnect_max!r}",
+                self.reconnect_min,
+            )
+        if parse_duration(self.reconnect_min) == 0:
+            raise _at(
+                "reconnect_min", "expected more than zero: a venue bans who reconnects without pause", "0"
+            )
+        return self
+
+    def streams(self) -> list[str]:
+        """Names of the streams to subscribe to, in the configuration's order."""
+        plain = _VENUES[self.venue]["plain_interval"]
+        depth = "depth" if self.depth_interval == plain else f"depth@{self.depth_interval}"
+        kinds = [depth, self.trades, *(["bookTicker"] if self.quotes else [])]
+        return [f"{instrument.symbol.lower()}@{kind}" for instrument in self.instruments for kind in kinds]
+
+
+class Features(_Model):
+    """`[features]`: what a row holds and when one leaves."""
+
+    trigger: Literal["book", "top", "trade"] | None = None
+    """Which events emit a row: each that changed the book (the default), each that changed the best price or
+    quantity, or each trade."""
+
+    every: Duration | None = None
+    """Instead of `trigger`: a row at the first event at or past each multiple of this."""
+
+    rows: Annotated[list[str], Field(min_length=1, max_length=4096)]
+    """The features, one expression a column: `"imbalance(levels=5)"`."""
+
+    clock: Literal["recv", "event"] = "recv"
+    """What a time window is measured on: our receive time, or the venue's stamp (its running maximum)."""
+
+    window_rows: Annotated[int, Field(ge=1, le=1 << 16)] = 1
+    """Rows a sequence model sees at once: T of its `[1, T, F]` input. 1 for a model of one row."""
+
+    max_event_rate: Annotated[int, Field(ge=1, le=10_000_000)] = 2000
+    """Events a second and instrument that time windows are sized for. What is above it is counted and leaves
+    its window early; raise it for the busiest instruments, lower it to save memory."""
+
+    @model_validator(mode="after")
+    def _one_trigger(self) -> Features:
+        if self.trigger is not None and self.every is not None:
+            raise _at(
+                "every",
+                f"expected exactly one of trigger and every, found trigger = {self.trigger!r} too",
+                self.every,
+            )
+        if self.every is not None and parse_duration(self.every) == 0:
+            raise _at("every", "expected more than zero", self.every)
+        return self
+
+
+class Model(_Model):
+    """`[model]`: what scores the rows. Leave the table out to get rows alone."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """The ONNX file, bound to these features by `tickwire model bind`."""
+
+    cores: Annotated[list[Annotated[int, Field(ge=0, le=4095)]], Field(max_length=64)] = []
+    """Cores to pin the inference agents to, one agent each. Empty: one floating agent."""
+
+    max_age_us: Annotated[int, Field(ge=0, le=60_000_000)] = 0
+    """A row older than this when its turn comes is not scored but counted and marked stale. 0: off. A replay
+    ignores it."""
+
+    queue_slots: Annotated[int, Field(ge=16, le=1 << 20)] = 1024
+    """Rows that wait for an inference agent. A full queue drops the newest row and counts it."""
+
+    policy: Literal["every", "drop_oldest", "conflate"] = "every"
+    """What a late model does with the rows that wait: score all, give up the oldest beyond `queue_limit`, or
+    score only the newest of each instrument."""
+
+    queue_limit: Annotated[int, Field(ge=1, le=1 << 20)] = 256
+    """For `drop_oldest`: rows that may wait."""
+
+    @model_validator(mode="after")
+    def _limit_fits(self) -> Model:
+        if self.policy == "drop_oldest" and self.queue_limit > self.queue_slots:
+            raise _at("queue_limit", f"expected at most queue_slots = {self.queue_slots}", self.queue_limit)
+        return self
+
+
+class JsonlSink(_Model):
+    """`[[sinks]] type = "jsonl"`: one line of JSON a signal."""
+
+    type: Literal["jsonl"]
+    path: Annotated[str, Field(min_length=1)]
+    """File to append to; `"-"` is standard output."""
+
+    queue: Annotated[int, Field(ge=1, le=1 << 22)] = 8192
+    """Signals that may wait for the disk. Beyond it the newest are dropped and counted."""
+
+
+class WebSocketSink(_Model):
+    """`[[sinks]] type = "websocket"`: broadcasts every signal as JSON to whoever connects."""
+
+    type: Literal["websocket"]
+    host: str = "127.0.0.1"
+    """Address to listen on. There is no authentication: anything but this machine needs a proxy in front."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 8765
+    """Port to listen on; 0 takes a free one, and the report says which."""
+
+    queue: Annotated[int, Field(ge=1, le=1 << 20)] = 1024
+    """Signals that may wait for one client. Beyond it that client loses the newest, counted."""
+
+
+_SINKS: dict[str, type[_Model]] = {"jsonl": JsonlSink, "websocket": WebSocketSink}
+
+
+def _sink(value: object) -> object:
+    if isinstance(value, Mapping) and value.get("type") not in _SINKS:
+        expected = ", ".join(f'"{name}"' for name in _SINKS)
+        if "type" not in value:
+            raise _at("type", f"required, one of {expected}", _MISSING)
+        raise _at("type", f"expected one of {expected}{_nearest(str(value['type']), _SINKS)}", value["type"])
+    return value
+
+
+Sink = Annotated[JsonlSink | WebSocketSink, Field(discriminator="type"), BeforeValidator(_sink)]
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_MISSING = _Missing()
+
+
+class _Located(ValueError):
+    """A finding about a key below the value that a validator looks at."""
+
+    def __init__(self, key: str, expected: str, value: object) -> None:
+        super().__init__(expected)
+        self.key, self.value = key, value
+
+
+def _at(key: str, expected: str, value: object) -> _Located:
+    return _Located(key, expected, value)
+
+
+def _nearest(key: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
+    return f"; nearest known: {close[0]}" if close else ""
+
+
+class Config(_Model):
+    """A whole configuration file. Make one with `Config.from_toml` or `Config.from_dict`."""
+
+    engine: Engine = Engine()
+    memory: Memory = Memory()
+    feeds: Annotated[list[Feed], Field(min_length=1, max_length=64)]
+    features: Features
+    model: Model | None = None
+    sinks: list[Sink] = []
+
+    _where: str = PrivateAttr("")
+    _base: Path = PrivateAttr(Path())
+    _text: str = PrivateAttr("")
+    _names: list[str] = PrivateAttr(default_factory=list)
+    _plan: Any = PrivateAttr(None)
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Config:
+        """Reads a file; `ConfigError` names what is wrong with it and where."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: expected UTF-8 text: {error}") from None
+        return cls.from_text(text, where=str(path), base=path.resolve().parent)
+
+    @classmethod
+    def from_text(cls, text: str, *, where: str = "", base: Path | None = None) -> Config:
+        """Reads TOML text. `where` names it in errors; relative paths start at `base`."""
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{where or 'configuration'}: not TOML: {error}") from None
+        return cls.from_dict(data, where=where, base=base, text=text)
+
+    @classmethod
+    def from_dict(
+        cls, data: Mapping[str, Any], *, where: str = "", base: Path | None = None, text: str | None = None
+    ) -> Config:
+        """Reads what a TOML file would hold. Relative paths start at `base`, else at the working folder."""
+        prefix = f"{where}: " if where else ""
+        try:
+            config = cls.model_validate(dict(data))
+        except ValidationError as error:
+            raise ConfigError("\n".join(prefix + line for line in _explain(error, data))) from None
+        config._where, config._base = where, base or Path.cwd()
+        config._names = config._feed_names()
+        try:
+            config._check()
+        except _Located as error:
+            raise ConfigError(f"{prefix}{_line(error.key, str(error), error.value)}") from None
+        config._text = text if text is not None else config.to_toml()
+        return config
+
+    def _feed_names(self) -> list[str]:
+        given = {feed.name for feed in self.feeds if feed.name}
+        names: list[str] = []
+        for feed in self.feeds:
+            name, number = feed.name or feed.venue, 1
+            while not feed.name and (name in given or name in names):
+                number += 1
+                name = f"{feed.venue}_{number}"
+            names.append(name)
+        return names
+
+    def _check(self) -> None:
+        """What no single table can see."""
+        self._check_feeds()
+        self._check_cores()
+        self._check_features()
+
+    def _check_feeds(self) -> None:
+        owners: dict[tuple[str, str], tuple[str, Feed]] = {}
+        names: set[str] = set()
+        for i, (feed, name) in enumerate(zip(self.feeds, self._names, strict=True)):
+            if name in names:
+                raise _at(f"feeds[{i}].name", "expected a name that no other feed has", name)
+            names.add(name)
+            for j, instrument in enumerate(feed.instruments):
+                path = f"feeds[{i}].instruments[{j}]"
+                first = owners.setdefault((feed.venue, instrument.symbol), (path, feed))
+                if first[0] == path:
+                    continue
+                if first[1].trades != feed.trades:
+                    raise _at(
+                        path,
+                        f"expected one trade stream of one instrument: {first[0]} reads "
+                        f"{first[1].trades!r} and this feed {feed.trades!r}, which are the same trades twice",
+                        instrument.symbol,
+                    )
+                raise _at(
+                    path,
+                    f"expected each instrument of {feed.venue} once, but {first[0]} has it",
+                    instrument.symbol,
+                )
+
+    def _check_cores(self) -> None:
+        taken: dict[int, str] = {}
+        wanted = [
+            (f"feeds[{i}].core", feed.core) for i, feed in enumerate(self.feeds) if feed.core is not None
+        ]
+        if self.model is not None:
+            wanted += [(f"model.cores[{i}]", core) for i, core in enumerate(self.model.cores)]
+            if self.model.cores and self.engine.layout == "inline":
+                raise _at(
+                    "model.cores",
+                    'expected none with engine.layout = "inline", where the model runs on the agent of '
+                    "each feed; pin that with feeds[].core",
+                    self.model.cores,
+                )
+        for path, core in wanted:
+            if core in taken:
+                raise _at(path, f"expected a core of its own, but {taken[core]} has it", core)
+            taken[core] = path
+
+    def _check_features(self) -> None:
+        from tickwire import features
+
+        names = [text.strip() for text in self.features.rows]
+        for i, text in enumerate(names):
+            if text in names[:i]:
+                first = names.index(text)
+                raise _at(
+                    f"features.rows[{i}]",
+                    f"expected each expression once, but features.rows[{first}] is the same",
+                    text,
+                )
+        try:
+            self._plan = features.compile_rows(self.features.rows)
+        except ConfigError as error:
+            prefix = f"{self._where}: " if self._where else ""
+            raise ConfigError(f"{prefix}{error}") from None
+
+    @property
+    def plan(self) -> Plan:
+        """The compiled feature expressions."""
+        return typing.cast("Plan", self._plan)
+
+    @property
+    def feed_names(self) -> list[str]:
+        """Each feed's name, the given one or the one made for it, in the configuration's order."""
+        return list(self._names)
+
+    @property
+    def text(self) -> str:
+        """The configuration as TOML text: the file's own, or one written from the values."""
+        return self._text
+
+    @property
+    def trigger(self) -> str:
+        """`book`, `top`, `trade` or `every`."""
+        return "every" if self.features.every is not None else self.features.trigger or "book"
+
+    @property
+    def every_ns(self) -> int:
+        return parse_duration(self.features.every) if self.features.every is not None else 0
+
+    @property
+    def model_path(self) -> Path | None:
+        return self.path_of(self.model.path) if self.model is not None else None
+
+    def path_of(self, text: str) -> Path:
+        """A path from the configuration, relative ones taken from the configuration's own folder."""
+        return self._base / Path(text).expanduser()
+
+    def schema(self) -> Schema:  # type: ignore[override]  # pydantic's own, long deprecated.
+        """What a model must be bound to: the ordered features and everything that gives them meaning."""
+        from tickwire import features
+
+        streams = {feed.trades for feed in self.feeds}
+        return features.Schema(
+            plan=self.plan,
+            trigger=self.trigger,
+            every_ns=self.every_ns,
+            clock=self.features.clock,
+            window_rows=self.features.window_rows,
+            trade_stream="+".join(sorted(streams)),
+        )
+
+    def resolve(
+        self,
+        *,
+        replay: bool = False,
+        inputs: Mapping[str, Sequence[str | os.PathLike[str]]] | None = None,
+        record_dir: str | os.PathLike[str] | None = None,
+        outputs: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """The dictionary that the engine is built from.
+
+        A replay reads `inputs` (files by feed name) and floats: cores are the live host's business.
+        """
+        if not replay:
+            self._check_host()
+        feeds = []
+        for i, (feed, name) in enumerate(zip(self.feeds, self._names, strict=True)):
+            files = [os.fspath(file) for file in (inputs or {}).get(name, ())]
+            if replay and not files:
+                raise ConfigError(self._line(f"feeds[{i}]", "expected an input file to replay", name))
+            feeds.append(
+                {
+                    "name": name,
+                    "venue": feed.venue,
+                    "source": "file" if replay else feed.source,
+                    "url": feed.url,
+                    "subscribe": feed.streams(),
+                    "inputs": files,
+                    "instruments": [instrument.model_dump() for instrument in feed.instruments],
+                    "trades": feed.trades,
+                    "core": feed.core if feed.core is not None and not replay else -1,
+                    "snapshot_retries": feed.snapshot_retries,
+                    "snapshot_backoff_ns": parse_duration(feed.snapshot_backoff),
+                    "max_levels": feed.max_levels,
+                    "max_frame_bytes": feed.max_frame_bytes,
+                    "buffer_events": feed.buffer_events,
+                    "ca_file": str(self.path_of(feed.ca_file)) if feed.ca_file else "",
+                    "reconnect_min_ns": parse_duration(feed.reconnect_min),
+                    "reconnect_max_ns": parse_duration(feed.reconnect_max),
+                }
+            )
+        model = None
+        if self.model is not None:
+            from tickwire import models
+
+            path = self.path_of(self.model.path)
+            model = {
+                "path": str(path),
+                "ort_library": str(models.onnxruntime_library()),
+                "id": int.from_bytes(_sha256(path)[:4], "big"),
+                "cores": [] if replay else list(self.model.cores),
+                "max_age_us": 0 if replay else self.model.max_age_us,
+                "queue_slots": self.model.queue_slots,
+                "policy": self.model.policy,
+                "queue_limit": self.model.queue_limit,
+                "outputs": list(outputs),
+            }
+        return {
+            "layout": self.engine.layout,
+            "idle": self.engine.idle,
+            "output_slots": self.engine.output_slots,
+            "stat_path": str(self.path_of(self.engine.stat_path)) if self.engine.stat_path else "",
+            "huge_pages": self.memory.huge_pages,
+            "lock": self.memory.lock,
+            "replay": replay,
+            "record_dir": os.fspath(record_dir) if record_dir is not None else "",
+            "config_text": self.text,
+            "feeds": feeds,
+            "features": {
+                "trigger": self.trigger,
+                "every_ns": self.every_ns,
+                "clock": self.features.clock,
+                "window_rows": self.features.window_rows,
+                "max_event_rate": self.features.max_event_rate,
+                "nodes": list(self.plan.nodes),
+                "outputs": list(self.plan.outputs),
+                "names": list(self.plan.names),
+            },
+            "model": model,
+        }
+
+    def _check_host(self) -> None:
+        """What only the machine that runs it live can answer."""
+        usable = os.sched_getaffinity(0)
+        wanted = [
+            (f"feeds[{i}].core", feed.core) for i, feed in enumerate(self.feeds) if feed.core is not None
+        ]
+        if self.model is not None:
+            wanted += [(f"model.cores[{i}]", core) for i, core in enumerate(self.model.cores)]
+        for path, core in wanted:
+            if core not in usable:
+                listed = ", ".join(map(str, sorted(usable)))
+                raise ConfigError(
+                    self._line(path, f"expected a core that this process may use ({listed})", core)
+                )
+        for i, feed in enumerate(self.feeds):
+            if feed.source == "file":
+                raise ConfigError(
+                    self._line(
+                        f"feeds[{i}].source",
+                        'expected "websocket" for a live run; replay a file with --input',
+                        feed.source,
+                    )
+                )
+
+    def _line(self, key: str, expected: str, value: object) -> str:
+        return (f"{self._where}: " if self._where else "") + _line(key, expected, value)
+
+    def to_toml(self) -> str:
+        """The whole effective configuration, defaults included, as TOML text."""
+        return _toml(self.model_dump(exclude_none=True))
+
+
+def _sha256(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise ConfigError(
+            f"model.path: expected a file that can be read, found {path} ({error.strerror})"
+        ) from None
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    # A JSON string with its escapes is a TOML basic string, DEL aside, which JSON leaves bare.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml(data: Mapping[str, Any]) -> str:
+    lines: list[str] = []
+    for key, value in data.items():
+        tables = value if isinstance(value, list) else [value]
+        for table in tables:
+            lines.append(f"[[{key}]]" if isinstance(value, list) else f"[{key}]")
+            lines += [f"{name} = {_toml_value(item)}" for name, item in table.items()]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _line(key: str, expected: str, value: object) -> str:
+    found = "" if value is _MISSING else f", found {_shown(value)}"
+    return f"{key}: {expected}{found}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _explain(error: ValidationError, data: object) -> list[str]:
+    """One line a finding, in the order of the file's tables."""
+    lines = []
+    for item in error.errors(include_url=False):
+        path, value, model = _locate(item["loc"], data)
+        kind, context = item["type"], item.get("ctx", {})
+        cause = context.get("error")
+        if kind == "extra_forbidden":
+            key = str(item["loc"][-1])
+            known = list(model.model_fields) if model is not None else []
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"nearest known key: {nearest[0]}" if nearest else f"known keys: {', '.join(known)}"
+            lines.append(f"{path}: unknown key, found {_shown(value)}; {hint}")
+        elif kind == "missing":
+            lines.append(f"{path}: required")
+        elif isinstance(cause, _Located):
+            lines.append(_line(f"{path}.{cause.key}" if path else cause.key, str(cause), cause.value))
+        elif isinstance(cause, ValueError):
+            lines.append(_line(path, str(cause), value))
+        else:
+            lines.append(_line(path, _expected(kind, context, item["msg"], value), value))
+    return lines
+
+
+def _expected(kind: str, context: Mapping[str, Any], message: str, value: object) -> str:
+    """pydantic's finding in this project's words."""
+    if kind == "literal_error":
+        text = str(context["expected"]).replace("'", '"').replace(" or ", ", ")
+        nearest = _nearest(value, re.findall(r'"([^"]*)"', text)) if isinstance(value, str) else ""
+        return f"expected one of {text}{nearest}"
+    table = {
+        "string_type": "a string",
+        "bool_type": "true or false",
+        "list_type": "a list",
+        "int_type": "an integer",
+        "model_type": "a table",
+        "model_attributes_type": "a table",
+        "dict_type": "a table",
+        "string_too_short": "a text that is not empty",
+        "too_short": "at least one",
+    }
+    if kind in table:
+        return f"expected {table[kind]}"
+    if kind == "greater_than_equal":
+        return f"expected at least {context['ge']}"
+    if kind == "less_than_equal":
+        return f"expected at most {context['le']}"
+    if kind == "too_long":
+        return f"expected at most {context['max_length']} entries"
+    if kind == "string_too_long":
+        return f"expected at most {context['max_length']} characters"
+    if kind == "string_pattern_mismatch":
+        return f"expected a text of the form {context['pattern']}"
+    return message[:1].lower() + message[1:]
+
+
+def _locate(loc: tuple[int | str, ...], data: object) -> tuple[str, object, type[BaseModel] | None]:
+    """The key's path as the file shows it, the value there, and the model that holds the key."""
+    path, value = "", data
+    model: type[BaseModel] | None = Config
+    holder: type[BaseModel] | None = Config
+    for part in loc:
+        if isinstance(part, int):
+            path += f"[{part}]"
+            value = value[part] if isinstance(value, list) and part < len(value) else _MISSING
+        elif part in _SINKS and not (isinstance(value, Mapping) and part in value):
+            model = _SINKS[part]  # The tag of a union, not a key of the file.
+        else:
+            path += f".{part}" if path else part
+            value = value.get(part, _MISSING) if isinstance(value, Mapping) else _MISSING
+            holder = model
+            model = _model_of(model, part)
+    return path, value, holder
+
+
+def _model_of(model: type[BaseModel] | None, field: str) -> type[BaseModel] | None:
+    """The table model that a field's values are, where they are tables."""
+    if model is None or field not in model.model_fields:
+        return None
+    pending: list[Any] = [model.model_fields[field].annotation]
+    while pending:
+        kind = pending.pop()
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+        pending.extend(typing.get_args(kind))
+    return None

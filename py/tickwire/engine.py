@@ -1,0 +1,505 @@
+"""The pipeline: a configuration, running.
+
+    async with tw.Pipeline.from_toml("pipeline.toml") as pipeline:
+        async for signal in pipeline.signals():
+            print(signal.instrument, signal.score, signal.latency_ns)
+
+Entering builds the C++ engine, opens the sinks and starts the data-plane threads; leaving stops
+them, drains what they had published and closes the sinks. The data plane never waits for Python:
+Python reads records and counters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from tickwire.config import Config
+from tickwire.errors import ConfigError, EngineError, Error, SetupError
+from tickwire.latency import RowLatencies
+from tickwire.records import RowLayout, Rows, Signal
+from tickwire.rest import SnapshotService
+from tickwire.router import FeatureStream, Router, SignalQueue, SignalStream
+from tickwire.sinks import CallbackSink, Sink, SinkRunner
+from tickwire.sinks.factory import make_sinks
+from tickwire.stat_file import ErrorEntry, Histogram, StatFile, StatFileError
+
+if TYPE_CHECKING:
+    from tickwire._core import Engine
+    from tickwire.verify import Recording
+
+__all__ = ["Pipeline", "Stats", "core_module"]
+
+_log = logging.getLogger("tickwire")
+
+# How long consumers may keep the router from draining once the engine has stopped.
+_DRAIN_S = 5.0
+
+
+def core_module() -> Any:
+    """The compiled engine, or an error that says what to do about its absence."""
+    try:
+        return importlib.import_module("tickwire._core")
+    except ImportError as error:
+        raise SetupError(
+            f"tickwire's compiled engine cannot be loaded: {error}; build it with `make setup`"
+        ) from error
+
+
+class _Threads:
+    """How much of a core each thread takes, from the kernel's own accounting."""
+
+    def __init__(self, threads: Mapping[str, int]) -> None:
+        self._ids = dict(threads)
+        self._used: dict[str, int] = {}
+        self._begin = time.monotonic_ns()
+        self._first = self._read()
+
+    def _read(self) -> dict[str, int]:
+        for name, tid in self._ids.items():
+            # A thread that has ended keeps its last figure.
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                self._used[name] = _cpu_ns(tid)
+        return dict(self._used)
+
+    def shares(self) -> dict[str, float]:
+        """By thread, the part of one core used since the start."""
+        elapsed = max(time.monotonic_ns() - self._begin, 1)
+        return {
+            name: round((used - self._first.get(name, 0)) / elapsed, 4) for name, used in self._read().items()
+        }
+
+
+def _cpu_ns(tid: int) -> int:
+    try:
+        text = Path(f"/proc/self/task/{tid}/schedstat").read_text(encoding="ascii")
+        return int(text.split()[0])
+    except FileNotFoundError:
+        # A kernel without scheduler statistics counts in clock ticks only.
+        text = Path(f"/proc/self/task/{tid}/stat").read_text(encoding="ascii", errors="replace")
+        fields = text.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a pipeline has done since its start."""
+
+    seconds: float
+    rows: int
+    """Rows that reached Python; what the engine dropped before is in `dropped`."""
+    signals: int
+    """Of those, the ones that left as valid: scored, or with no model configured."""
+    announcements: int
+    """Signals without a row, which say that a book left `valid`."""
+    latency: Histogram
+    """Tick to signal: `ts_out - ts_recv`."""
+    stages: dict[str, Histogram]
+    """Time by stage, of the same rows."""
+    counters: dict[str, int]
+    """Every counter of the engine's statistics file."""
+    histograms: dict[str, Histogram]
+    """The engine's own histograms, of every event and not only of those that gave a row."""
+    errors: list[ErrorEntry]
+    """The engine's error log: each kind once, with first, last and count."""
+    sinks: dict[str, dict[str, int]]
+    """By sink and iterator: what it got and what it lost."""
+    snapshots: dict[str, int]
+    cpu_share: dict[str, float]
+    """By thread, the part of one core it took since the start."""
+    report: list[str] = field(default_factory=list)
+    """What the engine got at start-up: memory, pages, cores, model."""
+
+    def count(self, *names: str) -> int:
+        """Sum over all scopes of the counters with these names."""
+        return sum(value for key, value in self.counters.items() if key.rpartition("/")[2] in names)
+
+    @property
+    def gaps(self) -> int:
+        """Breaks in a venue's sequence."""
+        return self.count("gaps")
+
+    @property
+    def dropped(self) -> int:
+        """Rows that were lost between two stages because a ring was full or a policy gave them up."""
+        return self.count("rows_dropped", "output_dropped", "unscored_dropped_oldest", "unscored_conflated")
+
+    @property
+    def invalid(self) -> int:
+        """Signals without a score because something was not valid."""
+        return self.announcements + self.rows - self.signals
+
+
+class Pipeline:
+    """A configuration, ready to run. An async context manager; one use each."""
+
+    def __init__(self, config: Config, *, record_dir: str | os.PathLike[str] | None = None) -> None:
+        """`record_dir`: leave everything there that `tickwire verify` needs; a new or empty folder."""
+        self.config = config
+        self._record_dir = record_dir
+        self._inputs: dict[str, list[str]] | None = None
+        self._engine: Engine | None = None
+        self._router: Router | None = None
+        self._router_task: asyncio.Task[None] | None = None
+        self._latencies: RowLatencies | None = None
+        self._threads: _Threads | None = None
+        self._snapshots: SnapshotService | None = None
+        self._recording: Recording | None = None
+        self._sinks: list[SinkRunner] = []
+        self._streams: list[SignalQueue] = []
+        self._waiting: list[tuple[str, Sink, int]] = []
+        self._stop_asked = asyncio.Event()
+        self._stopped = False
+        self._started_at = 0.0
+        self._seconds = 0.0
+        self._stat_file: StatFile | None = None
+        self._shares: dict[str, float] | None = None
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+        """A live pipeline from a configuration file."""
+        return cls(Config.from_toml(path), **options)
+
+    @classmethod
+    def replay(
+        cls,
+        config: Config | str | os.PathLike[str],
+        inputs: Mapping[str, Sequence[str | os.PathLike[str]]] | Sequence[str | os.PathLike[str]],
+    ) -> Self:
+        """A pipeline that reads captures instead of a venue, as fast as its consumers take the rows.
+
+        `inputs`: files by feed name, or a list of files where there is one feed. Nothing is dropped
+        on the way: each stage waits for the next. Subscribe before the first `await` to see the
+        first row. The configuration's `[[sinks]]` stay closed: they are for what happens now; add
+        those that the replay should feed.
+        """
+        settings = config if isinstance(config, Config) else Config.from_toml(config)
+        pipeline = cls(settings)
+        if isinstance(inputs, str | os.PathLike):
+            inputs = [inputs]
+        if not isinstance(inputs, Mapping):
+            if len(settings.feed_names) > 1:
+                raise ConfigError(
+                    f"inputs: expected files by feed name ({', '.join(settings.feed_names)}), found a list"
+                )
+            inputs = {settings.feed_names[0]: inputs}
+        unknown = [name for name in inputs if name not in settings.feed_names]
+        if unknown:
+            raise ConfigError(
+                f"inputs: no feed is named {unknown[0]!r}; feeds: {', '.join(settings.feed_names)}"
+            )
+        pipeline._inputs = {name: [os.fspath(file) for file in files] for name, files in inputs.items()}
+        for file in (file for files in pipeline._inputs.values() for file in files):
+            if not os.path.isfile(file):
+                raise ConfigError(f"inputs: {file}: no such file")
+        return pipeline
+
+    @property
+    def replaying(self) -> bool:
+        return self._inputs is not None
+
+    # Lifecycle.
+
+    async def __aenter__(self) -> Self:
+        if self._engine is not None or self._stopped:
+            raise Error("a pipeline runs once; make another one")
+        core = core_module()
+        outputs = await asyncio.to_thread(self._check_model)
+        if self._record_dir is not None:
+            from tickwire.verify import Recording
+
+            self._recording = Recording.begin(self._record_dir, self.config)
+        resolved = self.config.resolve(
+            replay=self.replaying,
+            inputs=self._inputs,
+            record_dir=self._recording.folder if self._recording is not None else None,
+            outputs=outputs,
+        )
+        try:
+            self._engine = engine = await asyncio.to_thread(core.Engine, resolved)
+            layout = self._layout(core, engine, outputs)
+            self._router = Router(engine, layout, lossless=self.replaying)
+            self._latencies = RowLatencies(layout.stages)
+            self._router.on_rows(self._latencies.on_rows)
+            if self._recording is not None:
+                self._recording.write_start(layout.dtype, engine.executor)
+            if not self.replaying:  # A configuration's sinks are for what happens now.
+                self._waiting = [*make_sinks(self.config), *self._waiting]
+            for name, sink, limit in self._waiting:
+                await self._open_sink(name, sink, limit)
+            self._waiting = []
+            await asyncio.to_thread(engine.start)
+        except BaseException as error:
+            await self._abandon()
+            if isinstance(error, core.SetupError) and not isinstance(error, Error):
+                raise SetupError(str(error)) from None
+            raise
+        self._stat_file = _open_stat_file(engine.stat_path)
+        self._started_at = time.monotonic()
+        self._threads = _Threads({**engine.threads, "python": threading.get_native_id()})
+        if not self.replaying:
+            self._snapshots = SnapshotService(engine, self.config)
+            self._router.before_sleep = self._snapshots.poll
+            self._snapshots.start()
+            self._begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def request_stop(self) -> None:
+        """Asks `run_until` to return. For signal handlers; from the loop's thread."""
+        self._stop_asked.set()
+
+    async def run_until(self, seconds: float | None = None) -> None:
+        """Waits until the time is over, the input is consumed, or `request_stop`.
+
+        Raises `EngineError` where an engine thread died.
+        """
+        self._begin()
+        assert self._router_task is not None
+        asked = asyncio.create_task(self._stop_asked.wait())
+        try:
+            await asyncio.wait(
+                [self._router_task, asked], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            asked.cancel()
+        self.raise_if_failed()
+
+    async def stop(self) -> None:
+        """Stops the engine, delivers what it had published, and closes the sinks. Idempotent."""
+        self._stop_asked.set()
+        if self._stopped or self._engine is None or self._router is None:
+            return
+        self._stopped = True
+        if self._snapshots is not None:
+            await self._snapshots.close()
+        # The router drains meanwhile: the engine's last rows need the room.
+        self._begin()
+        # Threads that have ended can no longer be asked.
+        self._shares = self._threads.shares() if self._threads is not None else {}
+        self._seconds = time.monotonic() - self._started_at
+        with contextlib.suppress(
+            Exception
+        ):  # An agent's death; `failed` has it too, and is raised by who waits.
+            await asyncio.to_thread(self._engine.stop)
+        await self._finish_router()
+        for runner in self._sinks:
+            await runner.close()
+        if self._recording is not None:
+            counters = self._stat_file.counters() if self._stat_file is not None else {}
+            self._recording.write_end(dict(counters), self._engine.failed)
+
+    def raise_if_failed(self) -> None:
+        """Raises `EngineError` where an engine thread, or the router, died."""
+        if self._engine is not None and self._engine.failed is not None:
+            raise EngineError(f"the engine stopped: {self._engine.failed}")
+        task = self._router_task
+        if (
+            task is not None
+            and task.done()
+            and not task.cancelled()
+            and (error := task.exception()) is not None
+        ):
+            if isinstance(error, Error):
+                raise error
+            raise EngineError(f"the router stopped: {type(error).__name__}: {error}") from error
+
+    def _begin(self) -> None:
+        """Starts the router. A replay's begins with its first consumer, so that nothing is missed."""
+        if self._router_task is None and self._router is not None:
+            self._router_task = asyncio.get_running_loop().create_task(
+                self._router.run(), name="tickwire router"
+            )
+
+    async def _finish_router(self) -> None:
+        assert self._router is not None
+        assert self._router_task is not None
+        self._router.stop()
+        _, late = await asyncio.wait([self._router_task], timeout=_DRAIN_S)
+        if late:
+            _log.warning(
+                "a consumer held the router for more than %g s; the rows behind it are dropped", _DRAIN_S
+            )
+            self._router_task.cancel()
+            await asyncio.wait([self._router_task])
+
+    async def _abandon(self) -> None:
+        """Undoes a start that failed half-way."""
+        for runner in self._sinks:
+            await runner.close()
+        if self._engine is not None:
+            with contextlib.suppress(Exception):  # The reason for giving up is the one to report.
+                await asyncio.to_thread(self._engine.stop)
+        self._stopped = True
+
+    async def _open_sink(self, name: str, sink: Sink, limit: int) -> None:
+        assert self._router is not None
+        runner = SinkRunner(name, sink, self._router.queue(name, limit))
+        await runner.open()
+        self._sinks.append(runner)
+
+    def _check_model(self) -> list[str]:
+        """Compares the model's fingerprint with the configuration's; the names of its scores."""
+        path = self.config.model_path
+        if path is None:
+            return []
+        from tickwire import models
+
+        return list(models.check(path, self.config.schema()))
+
+    def _layout(self, core: Any, engine: Engine, outputs: Sequence[str]) -> RowLayout:
+        path = self.config.model_path
+        return RowLayout(
+            engine.row_dtype,
+            stages=core.STAGES,
+            states=core.STATES,
+            reasons=core.REASONS,
+            instruments=[
+                (instrument.symbol, feed.venue)
+                for feed in self.config.feeds
+                for instrument in feed.instruments
+            ],
+            features=self.config.plan.names,
+            outputs=outputs,
+            model=path.stem if path is not None else None,
+        )
+
+    # Consumers.
+
+    def signals(self, *, queue: int = 8192) -> SignalStream:
+        """An async iterator of `Signal`, from now on.
+
+        It has a queue of its own: when `queue` signals wait, the newest are dropped for this iterator
+        and counted in its `dropped`. In a replay nothing is dropped, the engine waits.
+        """
+        router = self._running()
+        own = router.queue(f"signals_{len(self._streams)}", queue)
+        self._streams.append(own)
+        self._begin()
+        return router.signal_stream(own, self.raise_if_failed)
+
+    def features(self) -> FeatureStream:
+        """An async iterator of `FeatureBatch`: rows as NumPy views of the engine's ring, not copied.
+
+        A batch is valid until the iterator advances; `batch.copy()` gives one that may be kept. The
+        router waits for this consumer before it gives the slots back, so one that is slow for longer
+        than the ring is deep (`engine.output_slots`) makes the engine drop rows, counted.
+        """
+        stream = self._running().feature_stream(self.raise_if_failed)
+        self._begin()
+        return stream
+
+    def on_signal(self, callback: Callable[[Signal], Awaitable[None] | None], *, queue: int = 8192) -> None:
+        """Calls back with each signal, on the event loop; `callback` may be async.
+
+        Before the pipeline is entered, or after. What it raises is reported once and counted.
+        """
+        number = len(self._sinks) + len(self._waiting)
+        self._add(f"callback_{number}", CallbackSink(callback), queue)
+
+    def on_rows(self, callback: Callable[[Rows], None]) -> None:
+        """Calls back with each batch of records in place, before any other consumer.
+
+        For what must see every row at little cost, as writers of files do. The callback runs on the
+        event loop, must be quick and must copy what it keeps; what it raises ends the router.
+        """
+        self._running().on_rows(callback)
+
+    async def add_sink(self, sink: Sink, *, name: str | None = None, queue: int = 8192) -> None:
+        """Adds a sink: any object with `async write(signals)`. Before the pipeline is entered, or after."""
+        name = name or f"{type(sink).__name__}_{len(self._sinks) + len(self._waiting)}"
+        if self._router is None:
+            self._waiting.append((name, sink, queue))
+        else:
+            await self._open_sink(name, sink, queue)
+
+    def _add(self, name: str, sink: CallbackSink, queue: int) -> None:
+        if self._router is None:
+            self._waiting.append((name, sink, queue))
+            return
+        runner = SinkRunner(name, sink, self._router.queue(name, queue))
+        runner.begin()
+        self._sinks.append(runner)
+
+    def _running(self) -> Router:
+        if self._router is None:
+            raise Error("the pipeline is not running: use it inside `async with`")
+        return self._router
+
+    # Observation.
+
+    @property
+    def layout(self) -> RowLayout:
+        """How to read the records."""
+        return self._running().layout
+
+    @property
+    def executor(self) -> str:
+        """What runs the model: scores agree to the last bit only within one. Empty without a model."""
+        return self._engine.executor if self._engine is not None else ""
+
+    @property
+    def report(self) -> list[str]:
+        """What the engine got at start-up, a line each, and where sinks listen."""
+        lines = list(self._engine.report) if self._engine is not None else []
+        for runner in self._sinks:
+            url = getattr(runner.sink, "url", None)
+            if url is not None:
+                lines.append(f"sink {runner.name}: {url}")
+        return lines
+
+    def stats(self) -> Stats:
+        """Counters, latencies and thread shares since the start. Costs the data plane nothing."""
+        router = self._running()
+        assert self._latencies is not None
+        latency, stages = self._latencies.histograms()
+        file = self._stat_file
+        sinks = {runner.name: runner.counters() for runner in self._sinks}
+        sinks.update(
+            {queue.name: {"delivered": queue.delivered, "dropped": queue.dropped} for queue in self._streams}
+        )
+        return Stats(
+            seconds=self._seconds if self._stopped else time.monotonic() - self._started_at,
+            rows=router.rows,
+            signals=router.valid,
+            announcements=router.announcements,
+            latency=latency,
+            stages=stages,
+            counters=dict(file.counters()) if file is not None else {},
+            histograms=dict(file.histograms()) if file is not None else {},
+            errors=list(file.errors()) if file is not None else [],
+            sinks=sinks,
+            snapshots=self._snapshots.counters() if self._snapshots is not None else {},
+            cpu_share=self._thread_shares(),
+            report=self.report,
+        )
+
+    def _thread_shares(self) -> dict[str, float]:
+        if self._shares is not None:
+            return dict(self._shares)
+        return self._threads.shares() if self._threads is not None else {}
+
+
+def _open_stat_file(path: str) -> StatFile | None:
+    """The engine's statistics, mapped: readable for as long as we hold it, also when the file is gone."""
+    if not path:
+        return None
+    try:
+        return StatFile.open(path)
+    except StatFileError as error:
+        _log.warning("the statistics file cannot be read: %s", error)
+        return None

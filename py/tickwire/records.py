@@ -1,0 +1,246 @@
+"""What leaves the engine, as Python sees it: a `Signal` a row, or a `FeatureBatch` of rows in place.
+
+The engine writes fixed-layout records into a ring; NumPy sees them as a structured array whose dtype
+the engine states (`RowLayout.dtype`). A signal is a copy and may be kept. A feature batch is a view
+of the ring itself and may not: its docstring says until when it holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickwire.errors import Error
+
+__all__ = ["NO_TIME", "FeatureBatch", "RowLayout", "Rows", "Signal"]
+
+Rows = NDArray[np.void]
+"""A structured array of the engine's records."""
+
+NO_TIME = -(2**63)
+"""The engine's "the venue gave no time"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One row's outcome: scores, or the reason why there are none.
+
+    A signal carries scores only while its instrument's book is valid and the model's output is
+    finite. When a book leaves `valid`, one signal with `row` 0 and no score says why; nothing
+    follows for that instrument until it is valid again.
+    """
+
+    instrument: str
+    """The venue's symbol."""
+    venue: str
+    epoch: int
+    """Which life of the book; grows with every resync."""
+    row: int
+    """1, 2, 3 … within instrument and epoch; 0 announces that the book left `valid`."""
+    sequence: int
+    """The venue's id of the last event applied."""
+    state: str
+    """`valid`, or why this signal carries no score."""
+    reason: str
+    """Why `valid` was left (`gap`, `crossed`, `disconnected`, …); `none` elsewhere."""
+    model: str | None
+    """Name of the model that made the scores; None where there are none."""
+    score: float | None
+    """The first score; None, never an old or made-up number, where there is none."""
+    scores: tuple[float, ...]
+    ts_event: int | None
+    """The venue's time, UTC nanoseconds; None where it gave none."""
+    ts_recv: int
+    """When the message arrived here, UTC nanoseconds."""
+    ts_out: int
+    """When the signal was published, UTC nanoseconds."""
+    stages_ns: tuple[int, ...]
+    """Time spent in each stage, in the order of `stages`."""
+    stages: tuple[str, ...]
+
+    @property
+    def latency_ns(self) -> int:
+        """Tick to signal: `ts_out - ts_recv`."""
+        return self.ts_out - self.ts_recv
+
+    @property
+    def stage_ns(self) -> dict[str, int]:
+        """Time spent in each stage, by its name."""
+        return dict(zip(self.stages, self.stages_ns, strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The signal as the sinks write it, ready for JSON: see `tickwire.sinks` for the keys."""
+        return {
+            "instrument": self.instrument,
+            "venue": self.venue,
+            "epoch": self.epoch,
+            "row": self.row,
+            "sequence": self.sequence,
+            "state": self.state,
+            "reason": self.reason,
+            "model": self.model,
+            "score": _finite(self.score),
+            "scores": [_finite(score) for score in self.scores],
+            "ts_event": self.ts_event,
+            "ts_recv": self.ts_recv,
+            "ts_out": self.ts_out,
+            "latency_ns": self.latency_ns,
+            "stage_ns": self.stage_ns,
+        }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+class RowLayout:
+    """How to read the engine's records: dtype, names behind the codes, instruments behind the ids."""
+
+    def __init__(
+        self,
+        dtype: np.dtype[np.void],
+        *,
+        stages: Sequence[str],
+        states: Sequence[str],
+        reasons: Sequence[str],
+        instruments: Sequence[tuple[str, str]],
+        features: Sequence[str],
+        outputs: Sequence[str] = (),
+        model: str | None = None,
+    ) -> None:
+        self.dtype = dtype
+        self.stages, self.states, self.reasons = tuple(stages), tuple(states), tuple(reasons)
+        self.instruments = tuple(instruments)
+        self.features = tuple(features)
+        self.model = model
+        names = dtype.names or ()
+        self.score_count = int(np.prod(dtype["scores"].shape)) if "scores" in names else 0
+        # A model that names its outputs names the columns; else they are numbered.
+        if len(outputs) == self.score_count:
+            self.outputs = tuple(outputs)
+        else:
+            self.outputs = tuple(f"score_{i}" for i in range(self.score_count))
+
+    def state(self, code: int) -> str:
+        return self.states[code] if code < len(self.states) else f"state_{code}"
+
+    def reason(self, code: int) -> str:
+        return self.reasons[code] if code < len(self.reasons) else f"reason_{code}"
+
+    def instrument(self, number: int) -> tuple[str, str]:
+        """Symbol and venue."""
+        return self.instruments[number] if number < len(self.instruments) else (f"instrument_{number}", "")
+
+    def signals(self, rows: Rows) -> list[Signal]:
+        """Copies of the rows, one `Signal` each."""
+        count = len(rows)
+        if count == 0:
+            return []
+        scored = (rows["scored"] != 0) & (rows["state"] == 0)
+        scores: list[list[float]]
+        scores = rows["scores"].reshape(count, -1).tolist() if self.score_count else [[]] * count
+        # Whole columns to lists first: reading fields row by row costs several times as much.
+        columns = zip(
+            *(rows[name].tolist() for name in ("instrument", "epoch", "row", "sequence", "state", "reason")),
+            *(rows[name].tolist() for name in ("ts_event", "ts_recv", "ts_out", "stage_ns")),
+            scored.tolist(),
+            scores,
+            strict=True,
+        )
+        out: list[Signal] = []
+        stages, model = self.stages, self.model
+        for (
+            number,
+            epoch,
+            row,
+            sequence,
+            state,
+            reason,
+            event,
+            recv,
+            published,
+            stage_ns,
+            has,
+            values,
+        ) in columns:
+            symbol, venue = self.instrument(number)
+            out.append(
+                Signal(
+                    symbol,
+                    venue,
+                    epoch,
+                    row,
+                    sequence,
+                    self.state(state),
+                    self.reason(reason),
+                    model if has else None,
+                    values[0] if has and values else None,
+                    tuple(values) if has else (),
+                    event if event != NO_TIME else None,
+                    recv,
+                    published,
+                    tuple(stage_ns),
+                    stages,
+                )
+            )
+        return out
+
+
+class FeatureBatch:
+    """Rows as they lie in the engine's ring: no copy was made.
+
+    **Lifetime.** `rows` and `values` are views of the ring's slots. They hold until the iterator that
+    gave this batch advances (or is closed): then the slots go back to the engine, which writes new
+    rows there. Asking an expired batch for them raises `tickwire.Error`; an array taken from it
+    before keeps pointing at memory that now says something else. Keep `copy()`, or a copy of the
+    part that matters. While a batch is held, the ring fills behind it: work that takes longer than
+    the ring is deep costs rows, which the engine counts as dropped.
+    """
+
+    __slots__ = ("_alive", "_layout", "_rows")
+
+    def __init__(self, rows: Rows, layout: RowLayout) -> None:
+        self._rows, self._layout, self._alive = rows, layout, True
+
+    @property
+    def rows(self) -> Rows:
+        """The records: a read-only structured array, fields as in `layout.dtype`."""
+        if not self._alive:
+            raise Error("this batch has expired: its iterator advanced; keep batch.copy() instead")
+        return self._rows
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """The features: one line a row, one column an expression; a view as `rows` is."""
+        values: NDArray[np.float32] = self.rows["features"]
+        return values
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The expressions, in the order of the columns."""
+        return self._layout.features
+
+    @property
+    def layout(self) -> RowLayout:
+        return self._layout
+
+    def signals(self) -> list[Signal]:
+        """The rows as signals, copied."""
+        return self._layout.signals(self.rows)
+
+    def copy(self) -> FeatureBatch:
+        """A batch that owns its rows and never expires."""
+        return FeatureBatch(self.rows.copy(), self._layout)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def expire(self) -> None:
+        """Called by the iterator that owns the slots."""
+        self._alive = False
+        self._rows = self._rows[:0]

@@ -1,0 +1,294 @@
+"""From captures to files: features, scores and stamps, one line a trigger.
+
+    ts_event, ts_recv, instrument, epoch, row, sequence, state, one column a feature, one a model output
+
+A feature's column is named by its expression. Floats are float32 and written in the fewest digits
+that read back as the same float32. `ts_event` is empty where the venue gave no time, a score where
+the model gave none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import importlib
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickwire.config import Config
+from tickwire.engine import Pipeline, Stats
+from tickwire.errors import ConfigError, Error, MissingExtra
+from tickwire.records import NO_TIME, RowLayout, Rows
+
+__all__ = [
+    "CsvWriter",
+    "ParquetWriter",
+    "RowWriter",
+    "assign_inputs",
+    "column_names",
+    "open_writer",
+    "replay",
+    "summary",
+]
+
+KEY_COLUMNS = ("ts_event", "ts_recv", "instrument", "epoch", "row", "sequence", "state")
+
+
+def column_names(layout: RowLayout) -> list[str]:
+    """The columns of a replay's output. An output named like another column gets the model's prefix."""
+    names = [*KEY_COLUMNS, *layout.features]
+    for output in layout.outputs:
+        names.append(output if output not in names else f"model.{output}")
+    return names
+
+
+class RowWriter(Protocol):
+    """Writes batches of records; takes copies."""
+
+    rows: int
+
+    def write(self, rows: Rows) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _scored(rows: Rows) -> NDArray[np.bool_]:
+    scored: NDArray[np.bool_] = (rows["scored"] != 0) & (rows["state"] == 0)
+    return scored
+
+
+class CsvWriter:
+    """Columns as NumPy text, lines joined in one go: millions of cells a second."""
+
+    def __init__(self, path: str | os.PathLike[str], layout: RowLayout) -> None:
+        self.path = os.fspath(path)
+        self.rows = 0
+        self._layout = layout
+        self._symbols = [_quoted(symbol) for symbol, _venue in layout.instruments]
+        self._states = [_quoted(state) for state in layout.states]
+        try:
+            self._file = open(self.path, "wb", buffering=1 << 20)  # noqa: SIM115
+        except OSError as error:
+            raise Error(f"{self.path}: cannot be written: {error.strerror}") from None
+        self._file.write(b",".join(map(_quoted, column_names(layout))) + b"\n")
+
+    def write(self, rows: Rows) -> None:
+        rows = rows[rows["row"] != 0]
+        if not len(rows):
+            return
+        event = rows["ts_event"].astype("S20")
+        event[rows["ts_event"] == NO_TIME] = b""
+        columns: list[list[bytes]] = [
+            event.tolist(),
+            rows["ts_recv"].astype("S20").tolist(),
+            [self._symbols[i] for i in rows["instrument"].tolist()],
+            *(rows[name].astype("S20").tolist() for name in ("epoch", "row", "sequence")),
+            [self._states[i] for i in rows["state"].tolist()],
+        ]
+        # NumPy's text of a float32 is the shortest that reads back as the same float32.
+        features = np.ascontiguousarray(rows["features"]).reshape(len(rows), -1)
+        columns += np.ascontiguousarray(features.T).astype("S24").tolist()
+        if self._layout.score_count:
+            scores = np.ascontiguousarray(rows["scores"].reshape(len(rows), -1).T).astype("S24")
+            scores[:, ~_scored(rows)] = b""
+            columns += scores.tolist()
+        text = b"\n".join(map(b",".join, zip(*columns, strict=True)))
+        try:
+            self._file.write(text + b"\n")
+        except OSError as error:
+            raise Error(f"{self.path}: cannot be written: {error.strerror}") from None
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            raise Error(f"{self.path}: cannot be written: {error.strerror}") from None
+
+
+def _quoted(text: str) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([text])
+    return line.getvalue().encode()
+
+
+class ParquetWriter:
+    """The same columns, typed; needs the `parquet` extra."""
+
+    _GROUP = 1 << 16
+
+    def __init__(self, path: str | os.PathLike[str], layout: RowLayout) -> None:
+        try:
+            self._arrow: Any = importlib.import_module("pyarrow")
+            parquet: Any = importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            raise MissingExtra(
+                f"{os.fspath(path)}: writing Parquet needs pyarrow: pip install 'tickwire[parquet]'"
+            ) from None
+        arrow = self._arrow
+        self.rows = 0
+        self._layout = layout
+        self._pending: list[Rows] = []
+        self._waiting = 0
+        kinds = [arrow.int64(), arrow.int64(), arrow.string(), arrow.uint32(), arrow.uint64(), arrow.uint64()]
+        kinds += [arrow.string()] + [arrow.float32()] * (len(layout.features) + layout.score_count)
+        self._schema = arrow.schema(list(zip(column_names(layout), kinds, strict=True)))
+        try:
+            self._writer = parquet.ParquetWriter(os.fspath(path), self._schema)
+        except OSError as error:
+            raise Error(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from None
+
+    def write(self, rows: Rows) -> None:
+        rows = rows[rows["row"] != 0]  # A mask copies: the ring's slots are not ours to keep.
+        if len(rows):
+            self._pending.append(rows)
+            self._waiting += len(rows)
+        if self._waiting >= self._GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        arrow, layout = self._arrow, self._layout
+        rows: Rows = np.concatenate(self._pending)
+        self._pending, self._waiting = [], 0
+        event = np.ascontiguousarray(rows["ts_event"])
+        columns: list[Any] = [
+            arrow.array(event, mask=event == NO_TIME),
+            arrow.array(np.ascontiguousarray(rows["ts_recv"])),
+            arrow.array([layout.instrument(i)[0] for i in rows["instrument"].tolist()], arrow.string()),
+            *(arrow.array(np.ascontiguousarray(rows[name])) for name in ("epoch", "row", "sequence")),
+            arrow.array([layout.state(i) for i in rows["state"].tolist()], arrow.string()),
+        ]
+        columns += [arrow.array(column) for column in np.ascontiguousarray(rows["features"].T)]
+        if layout.score_count:
+            missing = ~_scored(rows)
+            scores = np.ascontiguousarray(rows["scores"].reshape(len(rows), -1).T)
+            columns += [arrow.array(column, mask=missing) for column in scores]
+        self._writer.write_table(arrow.Table.from_arrays(columns, schema=self._schema))
+        self.rows += len(rows)
+
+
+def check_out(path: str | os.PathLike[str]) -> None:
+    """Refuses an output whose form we do not know, before anything runs."""
+    if Path(path).suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"--out: expected a file that ends in .csv or .parquet, found {os.fspath(path)!r}")
+
+
+def open_writer(path: str | os.PathLike[str], layout: RowLayout) -> RowWriter:
+    """A writer by the file's ending: `.csv` or `.parquet`."""
+    check_out(path)
+    return ParquetWriter(path, layout) if Path(path).suffix == ".parquet" else CsvWriter(path, layout)
+
+
+def assign_inputs(config: Config, items: Sequence[str]) -> dict[str, list[str]]:
+    """`FILE` or `feed=FILE` to files by feed. Several files of one feed are read one after another."""
+    names = config.feed_names
+    assigned: dict[str, list[str]] = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not equals or name not in names:
+            if len(names) > 1:
+                raise ConfigError(
+                    f"--input: expected feed=FILE with a feed of {', '.join(names)}, found {item!r}"
+                )
+            name, path = names[0], item
+        if not os.path.isfile(path):
+            raise ConfigError(f"--input: {path}: no such file")
+        assigned.setdefault(name, []).append(path)
+    missing = [name for name in names if name not in assigned]
+    if missing:
+        raise ConfigError(f"--input: expected a file for each feed, found none for {', '.join(missing)}")
+    return assigned
+
+
+async def replay(
+    config: Config,
+    inputs: Mapping[str, Sequence[str]],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    progress: Callable[[Stats], None] | None = None,
+) -> Stats:
+    """Replays captures to their end and writes the rows, where `out` says so.
+
+    `progress` is called a few times a second.
+    """
+    if out is not None:
+        check_out(out)
+    async with Pipeline.replay(config, inputs) as pipeline:
+        writer = open_writer(out, pipeline.layout) if out is not None else None
+        try:
+            if writer is not None:
+                pipeline.on_rows(writer.write)
+            watcher = asyncio.create_task(_watch(pipeline, progress)) if progress is not None else None
+            try:
+                await pipeline.run_until()
+            finally:
+                if watcher is not None:
+                    watcher.cancel()
+        finally:
+            if writer is not None:
+                writer.close()
+    pipeline.raise_if_failed()
+    return pipeline.stats()
+
+
+async def _watch(pipeline: Pipeline, progress: Callable[[Stats], None]) -> None:
+    while True:
+        progress(pipeline.stats())
+        await asyncio.sleep(0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    counters: tuple[str, ...]
+    text: str
+
+
+# Counters of the engine that a replay's reader must hear of, and what they mean.
+_FINDINGS = (
+    _Finding(("malformed", "bad_number"), "venue messages could not be used; their books were resynced"),
+    _Finding(
+        ("unknown_symbol",), "messages of instruments that the configuration does not name were skipped"
+    ),
+    _Finding(("snapshots_refused",), "snapshots fitted none of the events around them"),
+    _Finding(("window_overflows",), "samples left a window early; raise features.max_event_rate"),
+    _Finding(("levels_dropped",), "book levels fell off the deep end; raise feeds[].max_levels"),
+)
+
+
+def summary(stats: Stats, config: Config) -> list[str]:
+    """What a replay did, in a line, and below it whatever was not as it should be."""
+    rate = f", {stats.count('messages') / stats.seconds:,.0f} messages a second" if stats.seconds > 0 else ""
+    skipped = stats.count("capture_lines_skipped")
+    out = [
+        f"{stats.count('messages'):,} messages, {stats.rows:,} rows, {stats.gaps:,} gaps, "
+        f"{stats.invalid:,} invalid, {skipped:,} malformed lines in {stats.seconds:.2f} s{rate}"
+    ]
+    for finding in _FINDINGS:
+        count = stats.count(*finding.counters)
+        if count:
+            out.append(f"note: {count:,} {finding.text}")
+    if stats.count("capture_truncated"):
+        out.append("note: an input ends in the middle of a line or of its compressed stream; its tail is cut")
+    out += [f"note: {entry.scope}: {entry.text} ({entry.count:,} times)" for entry in stats.errors]
+    for feed, name in zip(config.feeds, config.feed_names, strict=True):
+        others = stats.counters.get(f"{name}/other_trade_stream", 0)
+        if others and not stats.counters.get(f"{name}/trades", 0):
+            other = "aggTrade" if feed.trades == "trade" else "trade"
+            out.append(
+                f"hint: feed {name} has no {feed.trades} messages but {others:,} of {other}: "
+                f'set trades = "{other}"'
+            )
+    return out

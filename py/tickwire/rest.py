@@ -1,0 +1,196 @@
+"""Fetches the order-book snapshots that the data plane asks for.
+
+The engine never opens an HTTP connection: it says which instrument wants a snapshot
+(`poll_requests`), this service fetches it and hands the bytes down unread (`deliver_snapshot`) or
+says why it cannot (`fail_snapshot`). How often to try again, and when to give up, is the engine's.
+
+A venue that bans who asks too much is met half-way: a few requests at once per host, `Retry-After`
+of a 429 or 418 holds back every request to that host, and where the venue states the weight used
+this minute the next requests wait for the next minute before the limit is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from tickwire._core import Engine
+    from tickwire.config import Config
+
+__all__ = ["SnapshotService"]
+
+# The router asks for requests whenever the engine wakes it; this often we ask ourselves, for when a
+# consumer holds the router.
+_POLL_S = 0.1
+_TIMEOUT_S = 15.0
+_MAX_BYTES = 64 << 20
+_CONCURRENT_PER_HOST = 4
+# The ring that takes answers down holds several; an agent empties it within microseconds.
+_HAND_DOWN_TRIES, _HAND_DOWN_S = 20, 0.02
+# A ban can last days; a wait is cut here so that the engine gets its answer and can say so.
+_MAX_WAIT_S = 120.0
+# Request weight a minute that an address may use, by venue, and the share of it that we take.
+_WEIGHT_PER_MINUTE = {"binance_spot": 6000, "binance_usdm": 2400, "binance_coinm": 2400}
+_WEIGHT_SHARE = 0.8
+
+
+class _FetchError(Exception):
+    """Why a snapshot could not be had."""
+
+
+@dataclass
+class _Host:
+    """One session and one pace for everything that goes to one host."""
+
+    session: aiohttp.ClientSession
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CONCURRENT_PER_HOST))
+    not_before: float = 0.0  # On the loop's clock.
+    why: str = ""
+
+    def hold(self, seconds: float, why: str) -> None:
+        until = asyncio.get_running_loop().time() + seconds
+        if until > self.not_before:
+            self.not_before, self.why = until, why
+
+    async def wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (left := self.not_before - loop.time()) > 0:
+            if left > _MAX_WAIT_S:
+                raise _FetchError(f"{self.why}; {left:.0f} s of it are left")
+            await asyncio.sleep(left)
+
+
+@dataclass(frozen=True)
+class _Feed:
+    venue: str
+    rest_url: str
+    limit: int
+
+
+class SnapshotService:
+    """One task that takes requests from the engine, and one a request under way."""
+
+    def __init__(self, engine: Engine, config: Config, *, timeout_s: float = _TIMEOUT_S) -> None:
+        self.fetched = 0
+        self.failed = 0
+        self.last_failure = ""
+        self._engine = engine
+        self._max_bytes = min(_MAX_BYTES, engine.max_snapshot_bytes)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(5.0, timeout_s))
+        self._feeds = [
+            _Feed(feed.venue, feed.rest_url, int(feed.snapshot_limit or 0)) for feed in config.feeds
+        ]
+        # The engine numbers instruments through all feeds, in the configuration's order.
+        self._symbols = [instrument.symbol for feed in config.feeds for instrument in feed.instruments]
+        self._hosts: dict[str, _Host] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="tickwire snapshots")
+
+    async def close(self) -> None:
+        """Ends what is under way. Requests without an answer stay so: the engine is stopping."""
+        tasks = [task for task in (self._task, *self._jobs) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for host in self._hosts.values():
+            await host.session.close()
+        self._hosts.clear()
+
+    def counters(self) -> dict[str, int]:
+        return {"fetched": self.fetched, "failed": self.failed, "under_way": len(self._jobs)}
+
+    def poll(self) -> None:
+        """Takes the engine's requests and sets about them. Never waits."""
+        for feed, instrument, _attempt in self._engine.poll_requests():
+            job = asyncio.create_task(self._serve(feed, instrument))
+            self._jobs.add(job)
+            job.add_done_callback(self._jobs.discard)
+
+    async def _run(self) -> None:
+        while True:
+            self.poll()
+            await asyncio.sleep(_POLL_S)
+
+    async def _serve(self, feed: int, instrument: int) -> None:
+        try:
+            body = await self._fetch(self._feeds[feed], self._symbols[instrument])
+        except _FetchError as error:
+            why = str(error)
+        except TimeoutError:
+            why = f"no answer within {self._timeout.total:g} s"
+        except (aiohttp.ClientError, OSError) as error:
+            why = f"{type(error).__name__}: {error}"
+        else:
+            if await self._hand_down(lambda: self._engine.deliver_snapshot(feed, instrument, body)):
+                self.fetched += 1
+                return
+            why = "the engine had no room for it"
+        self.failed += 1
+        self.last_failure = f"{self._symbols[instrument]}: {why}"
+        await self._hand_down(lambda: self._engine.fail_snapshot(feed, instrument, why))
+
+    @staticmethod
+    async def _hand_down(give: Callable[[], bool]) -> bool:
+        """False where the engine's ring had no room for as long as we tried."""
+        for _ in range(_HAND_DOWN_TRIES):
+            if give():
+                return True
+            await asyncio.sleep(_HAND_DOWN_S)
+        return False
+
+    async def _fetch(self, feed: _Feed, symbol: str) -> bytes:
+        parts = urlsplit(feed.rest_url)
+        host = self._hosts.get(parts.netloc)
+        if host is None:
+            host = self._hosts[parts.netloc] = _Host(aiohttp.ClientSession(timeout=self._timeout))
+        async with host.slots:
+            await host.wait()
+            query = {"symbol": symbol, "limit": str(feed.limit)}
+            async with host.session.get(feed.rest_url, params=query, allow_redirects=False) as response:
+                self._pace(host, response, feed)
+                if response.status != 200:
+                    text = (await response.content.read(200)).decode("utf-8", "replace").strip()
+                    raise _FetchError(f"HTTP {response.status} {response.reason or ''}: {text}".rstrip(": "))
+                return await _read(response, self._max_bytes)
+
+    @staticmethod
+    def _pace(host: _Host, response: aiohttp.ClientResponse, feed: _Feed) -> None:
+        """Holds the host back where its answer asks for it."""
+        if response.status in (418, 429):
+            # Without the header: a minute, as weights count by the minute.
+            seconds = _number(response.headers.get("Retry-After"), 60.0)
+            host.hold(
+                seconds, f"the venue answered HTTP {response.status} and asked for {seconds:.0f} s of silence"
+            )
+            return
+        used = _number(response.headers.get("X-MBX-USED-WEIGHT-1M"), 0.0)
+        if used > _WEIGHT_PER_MINUTE[feed.venue] * _WEIGHT_SHARE:
+            host.hold(61.0 - time.time() % 60.0, "the venue's request weight of this minute is used up")
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    if response.content_length is not None and response.content_length > limit:
+        raise _FetchError(f"answer of {response.content_length} bytes, expected at most {limit}")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_chunked(1 << 16):
+        size += len(chunk)
+        if size > limit:
+            raise _FetchError(f"answer of more than {limit} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _number(text: str | None, default: float) -> float:
+    """A header's number of seconds or of weight; the default where it is none."""
+    return float(text) if text is not None and text.isascii() and text.isdigit() else default

@@ -1,0 +1,6 @@
+"""From the engine's ring to whoever listens, on the event loop."""
+
+from tickwire.router.consumers import FeatureStream, SignalQueue, SignalStream
+from tickwire.router.router import Router
+
+__all__ = ["FeatureStream", "Router", "SignalQueue", "SignalStream"]

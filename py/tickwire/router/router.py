@@ -1,0 +1,169 @@
+"""Drains the engine's ring on the event loop.
+
+The router sleeps on the engine's eventfd, and only after it has told the engine so:
+
+    poll() empty -> prepare_sleep()  True: asleep, the next row writes the eventfd
+                                     False: a row came in between, drain again
+
+Both sides order flag and ring sequentially (in C++), so a row is either seen by the second look or
+wakes us. A timer looks again anyway, as a net under a rule that no test can prove.
+
+One turn handles one `poll()` in slices, and gives the loop a turn after each: the drain never
+starves the loop, and with no row to drain the router costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tickwire.records import RowLayout, Rows
+from tickwire.router.consumers import FeatureHub, FeatureStream, SignalQueue, SignalStream
+
+if TYPE_CHECKING:
+    from tickwire._core import Engine
+
+__all__ = ["Router"]
+
+# Rows turned into signals before the loop gets a turn: well under a millisecond.
+_SLICE = 256
+# The net under the wake-up: how long a row could lie if a wake-up were ever lost.
+_NET_S = 0.05
+
+
+class Router:
+    """Hands the engine's rows to consumers. Runs as one task on one loop; nothing here is thread-safe."""
+
+    def __init__(self, engine: Engine, layout: RowLayout, *, lossless: bool = False) -> None:
+        self.layout = layout
+        self.rows = 0
+        self.valid = 0
+        self.announcements = 0
+        self.wakeups = 0
+        self.before_sleep: Callable[[], None] | None = None
+        """Called when the ring is empty: for what else the engine wakes us for."""
+        self._engine = engine
+        self._lossless = lossless
+        self._queues: list[SignalQueue] = []
+        self._row_callbacks: list[Callable[[Rows], None]] = []
+        self._features = FeatureHub()
+        self._stopping = False
+        self._closed = False
+        self._wake = asyncio.Event()
+
+    # Subscriptions: from the loop's thread, at any time.
+
+    def on_rows(self, callback: Callable[[Rows], None]) -> None:
+        """Calls back with each batch in place. The callback must be quick and copy what it keeps."""
+        self._row_callbacks.append(callback)
+
+    def queue(self, name: str, limit: int) -> SignalQueue:
+        """A queue of signals of its own. Unsubscribe with `remove`."""
+        queue = SignalQueue(name, limit, lossless=self._lossless)
+        if self._closed:
+            queue.close()
+        else:
+            self._queues.append(queue)
+        return queue
+
+    def remove(self, queue: SignalQueue) -> None:
+        if queue in self._queues:
+            self._queues.remove(queue)
+
+    def signal_stream(self, queue: SignalQueue, at_end: Callable[[], None]) -> SignalStream:
+        """An iterator over a queue; `at_end` raises where its end has a reason that the caller must hear."""
+        return SignalStream(queue, self.remove, at_end)
+
+    def feature_stream(self, at_end: Callable[[], None]) -> FeatureStream:
+        return self._features.stream(at_end)
+
+    def stop(self) -> None:
+        """Asks the task to drain what is in the ring now and end."""
+        self._stopping = True
+        self._features.hurry()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until the engine has finished or failed, or `stop`. Whatever the ring held by then is delivered."""
+        loop = asyncio.get_running_loop()
+        descriptor = self._engine.waker_fd()
+        loop.add_reader(descriptor, self._on_waker)
+        try:
+            while True:
+                # Read before the poll: what the engine published before it finished is then in that poll.
+                ending = self._stopping or self._engine.finished or self._engine.failed is not None
+                drained = await self._drain()
+                if self.before_sleep is not None:
+                    self.before_sleep()
+                if drained:
+                    await asyncio.sleep(0)
+                elif ending:
+                    return
+                elif self._engine.prepare_sleep():
+                    await self._sleep(loop)
+                else:
+                    await asyncio.sleep(0)
+        finally:
+            loop.remove_reader(descriptor)
+            self._close()
+
+    def _on_waker(self) -> None:
+        self._engine.woke()  # Clears the descriptor, which is level-triggered.
+        self.wakeups += 1
+        self._wake.set()
+
+    async def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._stopping:
+            return
+        self._wake.clear()
+        net = loop.call_later(_NET_S, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            net.cancel()
+            self._engine.woke()  # After the timer or stop() the flag still says asleep.
+
+    async def _drain(self) -> int:
+        rows = self._engine.poll()
+        count = len(rows)
+        if count == 0:
+            return 0
+        try:
+            for start in range(0, count, _SLICE):
+                if start:
+                    await asyncio.sleep(0)
+                await self._dispatch(rows[start : start + _SLICE])
+        finally:
+            self._engine.release()
+        return count
+
+    async def _dispatch(self, rows: Rows) -> None:
+        self._count(rows)
+        for callback in self._row_callbacks:
+            callback(rows)
+        if self._queues:
+            signals = self.layout.signals(rows)
+            for queue in self._queues:
+                queue.offer(signals)
+            if self._lossless:
+                for queue in list(self._queues):
+                    await queue.room()
+        self._features.offer(rows, self.layout)
+        await self._features.drained()
+
+    def _count(self, rows: Rows) -> None:
+        real = rows["row"] != 0
+        valid = real & (rows["state"] == 0)
+        if self.layout.score_count:
+            valid &= rows["scored"] != 0
+        count = int(real.sum())
+        self.rows += count
+        self.announcements += len(rows) - count
+        self.valid += int(valid.sum())
+
+    def _close(self) -> None:
+        self._closed = True
+        for queue in list(self._queues):
+            queue.close()
+        self._features.close()

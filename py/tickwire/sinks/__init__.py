@@ -1,0 +1,22 @@
+"""Where signals go.
+
+A sink is any object with `async write(signals)`; `async open()` and `async close()` are called where
+they exist. Each sink has a task and a bounded queue of its own: one that is slow, stuck or raises
+loses its own signals, counted, and no other consumer notices.
+
+The sinks that write JSON write one object a signal, with these keys:
+
+    instrument venue epoch row sequence   which row this is
+    state reason                          "valid", or why there is no score
+    model score scores                    the model's name, its first score and all of them; null, null, []
+                                          without a score. A number that is not finite is null
+    ts_event ts_recv ts_out latency_ns    UTC nanoseconds; ts_event is null where the venue gave none
+    stage_ns                              nanoseconds by stage
+"""
+
+from tickwire.sinks.base import Sink, SinkRunner, encode
+from tickwire.sinks.callback import CallbackSink
+from tickwire.sinks.jsonl import JsonlSink
+from tickwire.sinks.websocket import WebSocketSink
+
+__all__ = ["CallbackSink", "JsonlSink", "Sink", "SinkRunner", "WebSocketSink", "encode"]

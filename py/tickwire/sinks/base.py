@@ -1,0 +1,102 @@
+"""What a sink is, and the task that runs one."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from tickwire.records import Signal
+from tickwire.router import SignalQueue
+
+__all__ = ["Sink", "SinkRunner", "encode"]
+
+_log = logging.getLogger("tickwire.sinks")
+
+# How long a sink may take to write what it still has when the pipeline stops.
+_CLOSE_S = 5.0
+
+_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+
+
+def encode(signal: Signal) -> str:
+    """One signal as one line of JSON, without its newline."""
+    return _encoder.encode(signal.as_dict())
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Takes batches of signals. What it raises is counted, reported once, and the next batch comes anyway."""
+
+    async def write(self, signals: Sequence[Signal], /) -> None: ...
+
+
+class SinkRunner:
+    """Runs one sink on its own queue."""
+
+    def __init__(self, name: str, sink: Sink, queue: SignalQueue) -> None:
+        self.name = name
+        self.sink = sink
+        self.queue = queue
+        self.errors = 0
+        self.lost = 0  # In batches that raised.
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Opens the sink and starts its task. What `open` raises is a set-up error and raised."""
+        await _call(self.sink, "open")
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts the task of a sink that needs no opening, or is open."""
+        self._task = asyncio.create_task(self._run(), name=f"tickwire sink {self.name}")
+
+    async def close(self) -> None:
+        """Lets the sink write what it has, for a bounded time, and closes it."""
+        self.queue.close()
+        if self._task is not None:
+            _, late = await asyncio.wait([self._task], timeout=_CLOSE_S)
+            if late:
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=1.0)
+                self.queue.dropped += len(self.queue.take(len(self.queue)))
+                _log.warning("sink %s: did not finish within %g s; the rest is dropped", self.name, _CLOSE_S)
+        try:
+            await asyncio.wait_for(_call(self.sink, "close"), _CLOSE_S)
+        except Exception as error:  # One sink's trouble must not keep the others from closing.
+            _log.warning("sink %s: %s while closing: %s", self.name, type(error).__name__, error)
+
+    def counters(self) -> dict[str, int]:
+        """What this sink got and lost; the sink's own `counters()` included."""
+        own = getattr(self.sink, "counters", None)
+        counts = {
+            "delivered": self.queue.delivered,
+            "dropped": self.queue.dropped,
+            "errors": self.errors,
+            "lost": self.lost,
+        }
+        if callable(own):
+            for key, value in own().items():
+                counts[key] = counts.get(key, 0) + value
+        return counts
+
+    async def _run(self) -> None:
+        while batch := await self.queue.get():
+            try:
+                await self.sink.write(batch)
+            except Exception as error:
+                if self.errors == 0:
+                    _log.warning("sink %s: %s: %s (reported once)", self.name, type(error).__name__, error)
+                self.errors += 1
+                self.lost += len(batch)
+
+
+async def _call(sink: Any, name: str) -> None:
+    method = getattr(sink, name, None)
+    if method is not None:
+        result = method()
+        if inspect.isawaitable(result):
+            await result

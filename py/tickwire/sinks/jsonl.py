@@ -1,0 +1,96 @@
+"""One line of JSON a signal, to a file or to standard output."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import stat
+from collections.abc import Sequence
+
+from tickwire.errors import SetupError
+from tickwire.records import Signal
+from tickwire.sinks.base import encode
+
+__all__ = ["JsonlSink"]
+
+_log = logging.getLogger("tickwire.sinks")
+
+
+class JsonlSink:
+    """Appends to a file. Writes happen in the loop's executor, a batch at a time.
+
+    A disk that is full, or an output that went away, is said once and counted; writing goes on being
+    tried, and the file never keeps half a line.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lines = 0
+        self.lost = 0
+        self.write_errors = 0
+        self._fd = -1
+        self._failing = False
+        self._cut = False
+
+    async def open(self) -> None:
+        if self.path == "-":
+            self._fd = os.dup(1)
+            return
+        try:
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise SetupError(f"sinks: jsonl: {self.path}: cannot be opened: {error.strerror}") from None
+
+    async def write(self, signals: Sequence[Signal]) -> None:
+        text = "".join(encode(signal) + "\n" for signal in signals).encode()
+        error = await asyncio.get_running_loop().run_in_executor(None, self._write, text)
+        if error is None:
+            self.lines += len(signals)
+            if self._failing:
+                self._failing = False
+                _log.warning("sink jsonl %s: writing again; %d signals are missing", self.path, self.lost)
+            return
+        self.lost += len(signals)
+        self.write_errors += 1
+        if not self._failing:
+            self._failing = True
+            _log.warning(
+                "sink jsonl %s: %s; signals are lost and counted until it can be written",
+                self.path,
+                error.strerror,
+            )
+
+    async def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def counters(self) -> dict[str, int]:
+        return {"lines": self.lines, "lost": self.lost, "write_errors": self.write_errors}
+
+    def _write(self, data: bytes) -> OSError | None:
+        """The whole batch or, as far as the file allows, none of it. Runs in the executor."""
+        if self._cut:
+            data = b"\n" + data
+        view = memoryview(data)
+        written = 0
+        try:
+            while written < len(view):
+                written += os.write(self._fd, view[written:])
+        except OSError as error:
+            if written:
+                self._take_back(written)
+            return error
+        self._cut = False
+        return None
+
+    def _take_back(self, count: int) -> None:
+        try:
+            status = os.fstat(self._fd)
+            if stat.S_ISREG(status.st_mode):
+                os.ftruncate(self._fd, status.st_size - count)
+                return
+        except OSError:
+            pass
+        self._cut = True  # A pipe cannot take it back: the next batch begins on a line of its own.

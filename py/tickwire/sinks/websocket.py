@@ -1,0 +1,158 @@
+"""Broadcasts signals as JSON text messages to every connected WebSocket client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+from aiohttp import WSMsgType, web
+
+from tickwire.errors import SetupError
+from tickwire.records import Signal
+from tickwire.sinks.base import encode
+
+__all__ = ["WebSocketSink"]
+
+_log = logging.getLogger("tickwire.sinks")
+
+# A client that takes nothing for this long is cut off: its queue only holds what is already old.
+_STUCK_S = 10.0
+_MAX_CLIENTS = 256
+
+
+class _Client:
+    """One connection: a bounded queue and a task that sends from it."""
+
+    def __init__(self, socket: web.WebSocketResponse, limit: int, peer: str) -> None:
+        self.socket, self.limit, self.peer = socket, limit, peer
+        self.dropped = 0
+        self.sent = 0
+        self.stuck = False
+        self._messages: deque[str] = deque()
+        self._ready = asyncio.Event()
+
+    def offer(self, messages: Sequence[str]) -> int:
+        """Queues what fits; how many did not."""
+        room = max(self.limit - len(self._messages), 0)
+        self._messages.extend(messages[:room])
+        self._ready.set()
+        lost = max(len(messages) - room, 0)
+        self.dropped += lost
+        return lost
+
+    async def run(self) -> None:
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            while self._messages:
+                try:
+                    async with asyncio.timeout(_STUCK_S):
+                        await self.socket.send_str(self._messages[0])
+                except TimeoutError:
+                    self.stuck = True
+                    return
+                self._messages.popleft()
+                self.sent += 1
+
+
+class WebSocketSink:
+    """An HTTP server of its own; every path answers with the stream of signals.
+
+    Each client has its own bounded queue. A client that is too slow loses the newest signals, counted;
+    one that takes nothing for ten seconds is disconnected. What a client sends is read and ignored.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 8765, queue: int = 1024) -> None:
+        self.host, self.port, self.queue = host, port, queue
+        self.clients_seen = 0
+        self.clients_dropped = 0
+        self.client_dropped = 0
+        self.sent = 0
+        self._clients: set[_Client] = set()
+        self._runner: web.AppRunner | None = None
+
+    async def open(self) -> None:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", self._serve)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise SetupError(
+                f"sinks: websocket: cannot listen on {self.host}:{self.port}: {error.strerror or error}"
+            ) from None
+        if self.port == 0:
+            self.port = int(self._runner.addresses[0][1])
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ws://{host}:{self.port}/"
+
+    async def write(self, signals: Sequence[Signal]) -> None:
+        if not self._clients:
+            return
+        messages = [encode(signal) for signal in signals]
+        for client in self._clients:
+            self.client_dropped += client.offer(messages)
+
+    async def close(self) -> None:
+        for client in list(self._clients):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(client.socket.close(code=1001, message=b"engine stopped"), 1.0)
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def counters(self) -> dict[str, int]:
+        return {
+            "clients": len(self._clients),
+            "clients_seen": self.clients_seen,
+            "clients_disconnected": self.clients_dropped,
+            "client_dropped": self.client_dropped,
+            "sent": self.sent + sum(client.sent for client in self._clients),
+        }
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(heartbeat=20.0, max_msg_size=1 << 16)
+        if not socket.can_prepare(request).ok:
+            raise web.HTTPUpgradeRequired(
+                headers={"Upgrade": "websocket"}, text="tickwire signals: connect with a WebSocket client\n"
+            )
+        if len(self._clients) >= _MAX_CLIENTS:
+            raise web.HTTPServiceUnavailable(text="too many clients\n")
+        await socket.prepare(request)
+        client = _Client(socket, self.queue, str(request.remote))
+        self._clients.add(client)
+        self.clients_seen += 1
+        sender = asyncio.create_task(client.run())
+        reader = asyncio.create_task(_read(socket))
+        try:
+            await asyncio.wait([sender, reader], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._clients.discard(client)
+            self.sent += client.sent
+            for task in (sender, reader):
+                task.cancel()
+            await asyncio.gather(sender, reader, return_exceptions=True)
+            if client.stuck:
+                self.clients_dropped += 1
+                _log.warning(
+                    "sink websocket: client %s took nothing for %g s; disconnected", client.peer, _STUCK_S
+                )
+                if request.transport is not None:
+                    request.transport.abort()
+        return socket
+
+
+async def _read(socket: web.WebSocketResponse) -> None:
+    """Keeps the connection's control frames going until the client leaves."""
+    async for message in socket:
+        if message.type == WSMsgType.ERROR:
+            return

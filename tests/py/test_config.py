@@ -1,0 +1,407 @@
+"""Configuration: defaults, what each kind of mistake is told, and what the engine gets."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tickwire.config import Config, parse_duration
+from tickwire.errors import ConfigError
+
+MINIMAL = """
+[[feeds]]
+venue = "binance_usdm"
+source = "file"
+instruments = ["BTCUSDT"]
+
+[features]
+trigger = "book"
+rows = ["imbalance(levels=5)", "spread()"]
+"""
+
+
+def load(text: str, **options: Any) -> Config:
+    return Config.from_text(text, where="pipeline.toml", **options)
+
+
+def test_minimal_file_gets_the_venues_defaults() -> None:
+    config = load(MINIMAL)
+    feed = config.feeds[0]
+    assert config.feed_names == ["binance_usdm"]
+    assert config.engine.layout == "threads"
+    assert feed.url == "wss://fstream.binance.com/ws"
+    assert feed.rest_url == "https://fapi.binance.com/fapi/v1/depth"
+    assert feed.snapshot_limit == 1000
+    assert feed.streams() == ["btcusdt@depth@0ms", "btcusdt@trade"]
+    assert config.plan.names == ["imbalance(levels=5)", "spread()"]
+
+
+@pytest.mark.parametrize(
+    ("venue", "interval", "expected"),
+    [
+        ("binance_spot", "", "btcusdt@depth@100ms"),
+        ("binance_spot", "1000ms", "btcusdt@depth"),
+        ("binance_usdm", "", "btcusdt@depth@0ms"),
+        ("binance_usdm", "250ms", "btcusdt@depth"),
+        ("binance_coinm", "500ms", "btcusdt@depth@500ms"),
+    ],
+)
+def test_depth_stream_is_named_as_the_venue_names_it(venue: str, interval: str, expected: str) -> None:
+    text = MINIMAL.replace("binance_usdm", venue).replace(
+        "[features]", f'depth_interval = "{interval}"\n[features]'
+    )
+    assert load(text).feeds[0].streams()[0] == expected
+
+
+def test_unnamed_feeds_of_one_venue_get_different_names() -> None:
+    config = Config.from_dict(
+        {
+            "feeds": [
+                {"venue": "binance_spot", "instruments": ["A"]},
+                {"venue": "binance_spot", "instruments": ["B"], "name": "binance_spot_2"},
+                {"venue": "binance_spot", "instruments": ["C"]},
+            ],
+            "features": {"rows": ["spread()"]},
+        }
+    )
+    assert config.feed_names == ["binance_spot", "binance_spot_2", "binance_spot_3"]
+
+
+FEED = """
+[[feeds]]
+venue = "binance_spot"
+instruments = ["BTCUSDT"]
+"""
+FEATURES = """
+[features]
+rows = ["spread()"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            FEED + 'depth_intervall = "100ms"' + FEATURES,
+            "pipeline.toml: feeds[0].depth_intervall: unknown key, found '100ms'; "
+            "nearest known key: depth_interval",
+            id="unknown key in a list of tables",
+        ),
+        pytest.param(
+            "[engin]\n" + FEED + FEATURES,
+            "pipeline.toml: engin: unknown key, found {}; nearest known key: engine",
+            id="unknown table",
+        ),
+        pytest.param(
+            "[engine]\nzzz = 1\n" + FEED + FEATURES,
+            "engine.zzz: unknown key, found 1; known keys: layout, idle, output_slots, stat_path",
+            id="unknown key without a near one",
+        ),
+        pytest.param(
+            '[[feeds]]\nvenue="binance_spot"\ninstruments=[{symbol="BTCUSDT", price_decimal=2}]' + FEATURES,
+            "feeds[0].instruments[0].price_decimal: unknown key, found 2; nearest known key: price_decimals",
+            id="unknown key in an inline table",
+        ),
+        pytest.param(FEED, "pipeline.toml: features: required", id="missing table"),
+        pytest.param(FEATURES, "pipeline.toml: feeds: required", id="no feeds"),
+        pytest.param(
+            '[[feeds]]\nvenue="binance_spot"' + FEATURES,
+            "feeds[0].instruments: required",
+            id="missing key",
+        ),
+        pytest.param(
+            '[[feeds]]\nvenue="binance_spot"\ninstruments=[]' + FEATURES,
+            "feeds[0].instruments: expected at least one, found []",
+            id="empty list",
+        ),
+        pytest.param(
+            '[[feeds]]\nvenue="binance_spt"\ninstruments=["A"]' + FEATURES,
+            'feeds[0].venue: expected one of "binance_spot", "binance_usdm", "binance_coinm"; '
+            "nearest known: binance_spot, found 'binance_spt'",
+            id="unknown venue",
+        ),
+        pytest.param(
+            '[engine]\nlayout = "thread"\n' + FEED + FEATURES,
+            'engine.layout: expected one of "inline", "threads"; nearest known: threads, found \'thread\'',
+            id="unknown choice",
+        ),
+        pytest.param(
+            '[engine]\noutput_slots = "8192"\n' + FEED + FEATURES,
+            "engine.output_slots: expected an integer, found '8192'",
+            id="text for a number",
+        ),
+        pytest.param(
+            "[engine]\noutput_slots = 1\n" + FEED + FEATURES,
+            "engine.output_slots: expected at least 64, found 1",
+            id="number too small",
+        ),
+        pytest.param(
+            FEED + "max_levels = true" + FEATURES,
+            "feeds[0].max_levels: expected an integer, found True",
+            id="boolean for a number",
+        ),
+        pytest.param(
+            FEED + "snapshot_backoff = 500" + FEATURES,
+            'feeds[0].snapshot_backoff: expected a duration like "250ms", "1s" or "5m", found 500',
+            id="duration without its unit",
+        ),
+        pytest.param(
+            FEED + 'snapshot_backoff = "500"' + FEATURES,
+            "feeds[0].snapshot_backoff: expected a duration",
+            id="duration as text without its unit",
+        ),
+        pytest.param(
+            FEED + 'trades = ["trade", "aggTrade"]' + FEATURES,
+            'feeds[0].trades: expected one of "trade", "aggTrade": both are the same trades',
+            id="both trade streams in one feed",
+        ),
+        pytest.param(
+            FEED + FEED + 'trades = "aggTrade"' + FEATURES,
+            "feeds[1].instruments[0]: expected one trade stream of one instrument: feeds[0].instruments[0] "
+            "reads 'trade' and this feed 'aggTrade'",
+            id="two trade streams in two feeds",
+        ),
+        pytest.param(
+            FEED + FEED + FEATURES,
+            "feeds[1].instruments[0]: expected each instrument of binance_spot once, but "
+            "feeds[0].instruments[0] has it, found 'BTCUSDT'",
+            id="instrument twice",
+        ),
+        pytest.param(
+            FEED + 'name = "a"' + FEED.replace("BTC", "ETH") + 'name = "a"' + FEATURES,
+            "feeds[1].name: expected a name that no other feed has, found 'a'",
+            id="feed name twice",
+        ),
+        pytest.param(
+            '[[feeds]]\nvenue="binance_spot"\ninstruments=["btcusdt"]' + FEATURES,
+            "feeds[0].instruments[0]: expected the venue's upper-case symbol, as 'BTCUSDT'",
+            id="lower-case symbol",
+        ),
+        pytest.param(
+            FEED + 'depth_interval = "0ms"' + FEATURES,
+            'feeds[0].depth_interval: expected one of "100ms", "1000ms" for binance_spot, found \'0ms\'',
+            id="interval of another venue",
+        ),
+        pytest.param(
+            FEED + "snapshot_limit = 6000" + FEATURES,
+            "feeds[0].snapshot_limit: expected 1 to 5000 for binance_spot, found 6000",
+            id="snapshot too deep",
+        ),
+        pytest.param(
+            FEED + 'url = "http://x"' + FEATURES,
+            "feeds[0].url: expected a URL that begins with ws:// or wss://, found 'http://x'",
+            id="wrong scheme",
+        ),
+        pytest.param(
+            FEED + 'reconnect_min = "31s"' + FEATURES,
+            "feeds[0].reconnect_min: expected at most reconnect_max = '30s', found '31s'",
+            id="bounds crossed",
+        ),
+        pytest.param(
+            FEED + '[features]\nrows=["spread()"]\ntrigger="book"\nevery="1s"',
+            "features.every: expected exactly one of trigger and every, found trigger = 'book' too",
+            id="both trigger and every",
+        ),
+        pytest.param(
+            FEED + '[features]\nrows=["spread()"]\nevery="0s"',
+            "features.every: expected more than zero, found '0s'",
+            id="every nothing",
+        ),
+        pytest.param(
+            FEED + "[features]\nrows=[]", "features.rows: expected at least one, found []", id="no features"
+        ),
+        pytest.param(
+            FEED + '[features]\nrows=["spread()", "spread("]',
+            "features.rows[1]",
+            id="expression that does not parse",
+        ),
+        pytest.param(
+            FEED + '[features]\nrows=["spread()", "spread()"]',
+            "features.rows[1]: expected each expression once, but features.rows[0] is the same",
+            id="expression twice",
+        ),
+        pytest.param(
+            FEED + "core = 3" + FEATURES + '[model]\npath="m.onnx"\ncores=[3]',
+            "model.cores[0]: expected a core of its own, but feeds[0].core has it, found 3",
+            id="core twice",
+        ),
+        pytest.param(
+            '[engine]\nlayout="inline"\n' + FEED + FEATURES + '[model]\npath="m.onnx"\ncores=[3]',
+            'model.cores: expected none with engine.layout = "inline"',
+            id="model cores without a model thread",
+        ),
+        pytest.param(
+            FEED + FEATURES + '[model]\npath="m"\npolicy="drop_oldest"\nqueue_slots=64\nqueue_limit=65',
+            "model.queue_limit: expected at most queue_slots = 64, found 65",
+            id="limit beyond the queue",
+        ),
+        pytest.param(
+            FEED + FEATURES + '[[sinks]]\ntype="jsonl"',
+            "sinks[0].path: required",
+            id="sink without its path",
+        ),
+        pytest.param(
+            FEED + FEATURES + '[[sinks]]\ntype="websockt"',
+            'sinks[0].type: expected one of "jsonl", "websocket"; nearest known: websocket, found',
+            id="unknown sink",
+        ),
+        pytest.param(
+            FEED + FEATURES + "[[sinks]]\npath='a'",
+            'sinks[0].type: required, one of "jsonl", "websocket"',
+            id="sink without a type",
+        ),
+        pytest.param(
+            FEED + FEATURES + '[[sinks]]\ntype="websocket"\nprot=1',
+            "sinks[0].prot: unknown key, found 1; nearest known key: port",
+            id="unknown key of a sink",
+        ),
+        pytest.param("a = [", "pipeline.toml: not TOML:", id="not TOML"),
+        pytest.param("feeds = 3" + FEATURES, "feeds: expected a list, found 3", id="number for tables"),
+    ],
+)
+def test_mistake_is_told_with_place_value_and_what_was_expected(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    assert expected in str(caught.value)
+    assert str(caught.value).startswith("pipeline.toml: ")
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("[engine]\nlayout='x'\nidel='spin'\n" + FEED + FEATURES)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("pipeline.toml: engine.") for line in lines)
+
+
+def test_missing_file_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        Config.from_toml(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("250ms", 250_000_000),
+        ("1.5s", 1_500_000_000),
+        ("5m", 300_000_000_000),
+        ("100us", 100_000),
+        ("1h", 3600 * 10**9),
+    ],
+)
+def test_duration(text: str, ns: int) -> None:
+    assert parse_duration(text) == ns
+
+
+@pytest.mark.parametrize("text", ["", "1", "s", "-1s", "1 s", "1e3s", "0.5ns", "1sec"])
+def test_duration_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a duration"):
+        parse_duration(text)
+
+
+def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
+    config = load(MINIMAL.replace('source = "file"', 'quotes = true\nreconnect_max = "2s"'), base=tmp_path)
+    resolved = config.resolve(record_dir=tmp_path / "run")
+    assert resolved["replay"] is False
+    assert resolved["record_dir"] == str(tmp_path / "run")
+    assert resolved["config_text"] == config.text
+    (feed,) = resolved["feeds"]
+    assert feed == {
+        "name": "binance_usdm",
+        "venue": "binance_usdm",
+        "source": "websocket",
+        "url": "wss://fstream.binance.com/ws",
+        "subscribe": ["btcusdt@depth@0ms", "btcusdt@trade", "btcusdt@bookTicker"],
+        "inputs": [],
+        "instruments": [{"symbol": "BTCUSDT", "price_decimals": 8, "qty_decimals": 8}],
+        "trades": "trade",
+        "core": -1,
+        "snapshot_retries": 8,
+        "snapshot_backoff_ns": 500_000_000,
+        "max_levels": 16384,
+        "max_frame_bytes": 16 << 20,
+        "buffer_events": 4096,
+        "ca_file": "",
+        "reconnect_min_ns": 250_000_000,
+        "reconnect_max_ns": 2_000_000_000,
+    }
+    features = resolved["features"]
+    assert features["trigger"] == "book"
+    assert features["every_ns"] == 0
+    assert features["names"] == ["imbalance(levels=5)", "spread()"]
+    assert len(features["outputs"]) == 2
+    assert resolved["model"] is None
+
+
+def test_resolve_every_becomes_a_trigger_with_its_period() -> None:
+    config = load(FEED + '[features]\nevery = "100ms"\nrows = ["spread()"]')
+    features = config.resolve()["features"]
+    assert (features["trigger"], features["every_ns"]) == ("every", 100_000_000)
+
+
+def test_resolve_for_a_replay_floats_and_ignores_age(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    text = MINIMAL + '[model]\npath = "m.onnx"\ncores = [4000]\nmax_age_us = 5\n'
+    config = load(text.replace('source = "file"', "core = 4001"), base=tmp_path)
+    resolved = config.resolve(replay=True, inputs={"binance_usdm": ["a.log", Path("b.log")]}, outputs=["p"])
+    assert resolved["feeds"][0]["source"] == "file"
+    assert resolved["feeds"][0]["inputs"] == ["a.log", "b.log"]
+    assert resolved["feeds"][0]["core"] == -1
+    assert resolved["model"]["cores"] == []
+    assert resolved["model"]["max_age_us"] == 0
+    assert resolved["model"]["path"] == str(tmp_path / "m.onnx")
+    assert resolved["model"]["outputs"] == ["p"]
+
+
+def test_resolve_live_refuses_a_core_that_cannot_be_had() -> None:
+    config = load(FEED + "core = 4000" + FEATURES)
+    usable = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+    with pytest.raises(ConfigError) as caught:
+        config.resolve()
+    assert str(caught.value) == (
+        f"pipeline.toml: feeds[0].core: expected a core that this process may use ({usable}), found 4000"
+    )
+
+
+def test_resolve_live_refuses_a_file_source() -> None:
+    with pytest.raises(ConfigError, match=r'feeds\[0\].source: expected "websocket" for a live run'):
+        load(MINIMAL).resolve()
+
+
+def test_resolve_replay_needs_an_input_for_each_feed() -> None:
+    with pytest.raises(ConfigError, match=r"feeds\[0\]: expected an input file to replay"):
+        load(MINIMAL).resolve(replay=True, inputs={})
+
+
+def test_effective_configuration_reads_back_as_itself() -> None:
+    text = FEED.replace("BTCUSDT", "币安\\u0041") + FEATURES.replace(
+        '"spread()"', "\"zscore(ofi(levels=5, window='1s'), window='30s')\""
+    )
+    config = load(text + '[model]\npath = "a \\"b\\".onnx"\n[[sinks]]\ntype = "jsonl"\npath = "-"')
+    again = Config.from_text(config.to_toml())
+    assert again.model_dump() == config.model_dump()
+    assert tomllib.loads(config.to_toml())["model"]["path"] == 'a "b".onnx'
+
+
+def test_paths_start_at_the_files_folder(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    file = tmp_path / "sub" / "pipeline.toml"
+    file.write_text(MINIMAL + '[model]\npath = "m.onnx"\n')
+    assert Config.from_toml(file).model_path == tmp_path / "sub" / "m.onnx"
+
+
+def test_schema_follows_what_gives_rows_their_meaning() -> None:
+    base = load(MINIMAL).schema().fingerprint()
+    assert load(MINIMAL).schema().fingerprint() == base
+    for old, new in [
+        ('trigger = "book"', 'trigger = "top"'),
+        ('trigger = "book"', 'clock = "event"'),
+        ('trigger = "book"', "window_rows = 2"),
+        ('source = "file"', 'trades = "aggTrade"'),
+        ('"spread()"', '"microprice_offset()"'),
+    ]:
+        assert load(MINIMAL.replace(old, new)).schema().fingerprint() != base, new

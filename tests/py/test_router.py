@@ -1,0 +1,434 @@
+"""The router and what listens to it: nothing lost, nothing starved, everything counted."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import fake_core
+import numpy as np
+import pytest
+from fake_core import announcement, make_rows
+
+from tickwire.config import Config
+from tickwire.engine import Pipeline
+from tickwire.errors import EngineError, Error, SetupError
+from tickwire.records import RowLayout, Signal
+from tickwire.router import Router, SignalQueue
+from tickwire.router import router as router_module
+
+FEATURES = ["spread()", "imbalance(levels=5)"]
+
+
+@pytest.fixture
+def core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The fake in the place of the compiled engine."""
+    monkeypatch.setitem(__import__("sys").modules, "tickwire._core", fake_core)
+    monkeypatch.setattr(fake_core.Engine, "script", None)
+    yield fake_core
+    fake_core.Engine.last = None
+
+
+def config(**tables: Any) -> Config:
+    return Config.from_dict(
+        {
+            "feeds": [{"venue": "binance_spot", "instruments": ["BTCUSDT", "ETHUSDT"]}],
+            "features": {"rows": FEATURES},
+            **tables,
+        }
+    )
+
+
+def engine_of(pipeline: Pipeline) -> fake_core.Engine:
+    engine = pipeline._engine
+    assert isinstance(engine, fake_core.Engine)
+    return engine
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+
+
+async def test_signals_carry_what_the_records_say(core: Any) -> None:
+    async with Pipeline(config()) as pipeline:
+        stream = pipeline.signals()
+        engine_of(pipeline).push(make_rows(2, 2, instrument=1))
+        signal = await anext(stream)
+        assert (signal.instrument, signal.venue) == ("ETHUSDT", "binance_spot")
+        assert (signal.epoch, signal.row, signal.sequence) == (1, 1, 1001)
+        assert (signal.state, signal.reason, signal.model, signal.score, signal.scores) == (
+            "valid",
+            "none",
+            None,
+            None,
+            (),
+        )
+        assert signal.latency_ns == signal.ts_out - signal.ts_recv == 28_000
+        assert signal.stage_ns == {stage: (i + 1) * 1000 for i, stage in enumerate(core.STAGES)}
+        assert (await anext(stream)).row == 2
+
+
+def layout_of(rows: Any, scores: tuple[str, ...] = ()) -> RowLayout:
+    return RowLayout(
+        rows.dtype,
+        stages=fake_core.STAGES,
+        states=fake_core.STATES,
+        reasons=fake_core.REASONS,
+        instruments=[("BTCUSDT", "binance_spot")],
+        features=FEATURES,
+        outputs=scores,
+        model="m",
+    )
+
+
+def test_score_is_there_only_where_the_row_is_valid_and_scored() -> None:
+    rows = make_rows(4, 2, 3)
+    rows["state"][1] = fake_core.STATES.index("stale")  # Scores of an earlier use still lie in the slot.
+    rows["scored"][2] = 0
+    signals = layout_of(rows, ("a", "b", "c")).signals(rows)
+    assert signals[0].score == pytest.approx(1 / 7)
+    assert signals[0].scores == tuple(float(x) for x in rows["scores"][0])
+    assert signals[0].model == "m"
+    for signal in signals[1:3]:
+        assert (signal.model, signal.score, signal.scores) == (None, None, ())
+    assert signals[3].row == 4
+
+
+def test_announcement_says_why_and_carries_no_score() -> None:
+    rows = make_rows(1, 2, 3)
+    (signal,) = layout_of(rows).signals(announcement(like=rows))
+    assert (signal.row, signal.state, signal.reason, signal.score) == (0, "suspect", "gap", None)
+    assert signal.ts_event is None
+
+
+async def test_no_wake_up_is_lost(core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without the net: a lost wake-up would hang the test.
+    monkeypatch.setattr(router_module, "_NET_S", 3600.0)
+    total = 6000
+    random = np.random.default_rng(seed := time.time_ns() % 2**32)
+    print("seed", seed)
+    pauses = random.choice([0.0, 0.0, 0.0, 1e-5, 2e-4], total)
+
+    def produce(engine: fake_core.Engine) -> None:
+        rows = make_rows(total, 2)
+        for i in range(total):
+            engine.push(rows[i : i + 1])
+            # Slower than the consumer on the whole, so that it falls asleep again and again.
+            while engine._tail - engine._head > 32:
+                time.sleep(1e-5)
+            if pauses[i]:
+                time.sleep(pauses[i])
+
+    async with Pipeline(config()) as pipeline:
+        stream = pipeline.signals(queue=total)
+        engine = engine_of(pipeline)
+        thread = threading.Thread(target=produce, args=(engine,))
+        thread.start()
+        async with asyncio.timeout(30):
+            got = [(await anext(stream)).row for _ in range(total)]
+        thread.join()
+        assert got == list(range(1, total + 1))
+        assert engine.dropped == 0
+        assert engine.wakeups > 0
+
+
+async def test_sleeping_router_is_woken_by_the_descriptor(core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router_module, "_NET_S", 3600.0)
+    async with Pipeline(config()) as pipeline:
+        stream = pipeline.signals()
+        engine = engine_of(pipeline)
+        await settle()
+        engine.push(make_rows(1, 2))
+        assert engine.wakeups == 1
+        async with asyncio.timeout(5):
+            assert (await anext(stream)).row == 1
+        await settle()
+        # Awake or asleep, the second row needs one more wake-up and not one a row.
+        engine.push(make_rows(5, 2, first=2))
+        assert engine.wakeups == 2
+
+
+async def test_net_finds_rows_nobody_told_of(core: Any) -> None:
+    async with Pipeline(config()) as pipeline:
+        stream = pipeline.signals()
+        engine = engine_of(pipeline)
+        await settle()
+        engine._asleep = False  # The wake-up is lost.
+        engine.push(make_rows(1, 2))
+        async with asyncio.timeout(5):
+            assert (await anext(stream)).row == 1
+
+
+async def test_loop_turns_while_the_ring_never_empties(core: Any) -> None:
+    async with Pipeline(config()) as pipeline:
+        engine = engine_of(pipeline)
+        stop = threading.Event()
+
+        def flood() -> None:
+            rows = make_rows(16, 2)
+            while not stop.is_set():
+                engine.push(rows)
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        try:
+            async with asyncio.timeout(10):
+                for _ in range(100):
+                    await asyncio.sleep(0)
+        finally:
+            stop.set()
+            thread.join()
+
+
+async def test_slow_consumer_loses_the_newest_and_nobody_else_notices(core: Any) -> None:
+    async with Pipeline(config()) as pipeline:
+        slow = pipeline.signals(queue=10)
+        fast = pipeline.signals(queue=1000)
+        for first in range(1, 51, 25):
+            engine_of(pipeline).push(make_rows(25, 2, first=first))
+            await settle()
+        assert [(await anext(fast)).row for _ in range(50)] == list(range(1, 51))
+        assert [(await anext(slow)).row for _ in range(10)] == list(range(1, 11))
+        assert (slow.dropped, fast.dropped) == (40, 0)
+        engine_of(pipeline).push(make_rows(1, 2, first=99))
+        assert (await anext(slow)).row == 99
+        sinks = pipeline.stats().sinks
+        assert [counts["dropped"] for counts in sinks.values()] == [40, 0]
+
+
+async def test_stuck_sink_and_raising_sink_leave_the_others_alone(
+    core: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck:
+        async def write(self, signals: Any) -> None:
+            await asyncio.Event().wait()
+
+    class Raising:
+        async def write(self, signals: Any) -> None:
+            raise RuntimeError("no")
+
+    got: list[int] = []
+    pipeline = Pipeline(config())
+    await pipeline.add_sink(Stuck(), name="stuck", queue=5)
+    await pipeline.add_sink(Raising(), name="raising")
+    pipeline.on_signal(lambda signal: got.append(signal.row))
+    from tickwire.sinks import base
+
+    base._CLOSE_S, before = 0.05, base._CLOSE_S
+    try:
+        async with pipeline:
+            for first in range(1, 40, 10):
+                engine_of(pipeline).push(make_rows(10, 2, first=first))
+                await settle()
+            assert got == list(range(1, 41))
+    finally:
+        base._CLOSE_S = before
+    sinks = pipeline.stats().sinks
+    assert sinks["raising"]["lost"] == 40
+    assert sinks["raising"]["errors"] == 4
+    assert sinks["stuck"]["dropped"] >= 25
+    assert sinks["callback_2"]["dropped"] == 0
+    assert len([record for record in caplog.records if "raising" in record.message]) == 1
+
+
+async def test_callback_that_raises_still_gets_the_next_signal(core: Any) -> None:
+    got: list[int] = []
+
+    async def callback(signal: Signal) -> None:
+        got.append(signal.row)
+        if signal.row == 1:
+            raise ValueError("first")
+
+    async with Pipeline(config()) as pipeline:
+        pipeline.on_signal(callback)
+        engine_of(pipeline).push(make_rows(3, 2))
+        await settle()
+    assert got == [1, 2, 3]
+
+
+async def test_feature_batch_is_a_view_until_the_iterator_advances(core: Any) -> None:
+    async with Pipeline(config()) as pipeline:
+        stream = pipeline.features()
+        engine = engine_of(pipeline)
+        rows = make_rows(3, 2)
+        engine.push(rows)
+        batch = await anext(stream)
+        assert batch.names == tuple(FEATURES)
+        assert np.shares_memory(batch.rows, engine._ring)
+        assert np.shares_memory(batch.values, engine._ring)
+        np.testing.assert_array_equal(batch.values, rows["features"])
+        await settle()
+        # The slots are still ours.
+        assert engine._head == 0
+        np.testing.assert_array_equal(batch.rows["row"], [1, 2, 3])
+        kept = batch.copy()
+        raw = batch.rows
+        engine.push(make_rows(1, 2, first=4))
+        following = await anext(stream)
+        assert list(following.rows["row"]) == [4]
+        with pytest.raises(Error, match="expired"):
+            batch.values  # noqa: B018
+        assert (raw["row"] != [1, 2, 3]).all()  # What the docstring warns of.
+        np.testing.assert_array_equal(kept.rows, rows)
+        assert [signal.row for signal in kept.signals()] == [1, 2, 3]
+
+
+async def test_view_is_read_only(core: Any) -> None:
+    async with Pipeline(config()) as pipeline:
+        stream = pipeline.features()
+        engine_of(pipeline).push(make_rows(1, 2))
+        batch = await anext(stream)
+        with pytest.raises(ValueError, match="read-only"):
+            batch.rows["row"][0] = 9
+
+
+async def test_leaving_a_feature_loop_gives_the_slots_back(core: Any) -> None:
+    async with Pipeline(config()) as pipeline:
+        engine = engine_of(pipeline)
+        signals = pipeline.signals()
+        engine.push(make_rows(1, 2))
+        async for _batch in pipeline.features():
+            break
+        gc.collect()
+        engine.push(make_rows(1, 2, first=2))
+        async with asyncio.timeout(5):
+            assert [(await anext(signals)).row for _ in range(2)] == [1, 2]
+
+
+async def test_two_feature_loops_see_the_same_rows(core: Any) -> None:
+    async with Pipeline(config()) as pipeline:
+        engine = engine_of(pipeline)
+        one, two = pipeline.features(), pipeline.features()
+        engine.push(make_rows(2, 2))
+        first, second = await anext(one), await anext(two)
+        assert list(first.rows["row"]) == list(second.rows["row"]) == [1, 2]
+        engine.push(make_rows(1, 2, first=3))
+        waiting = asyncio.ensure_future(anext(one))
+        await settle()
+        assert not waiting.done()  # The other one still holds its batch.
+        assert list((await anext(two)).rows["row"]) == [3]
+        assert list((await waiting).rows["row"]) == [3]
+
+
+async def test_stop_ends_iterators_after_what_was_published(core: Any) -> None:
+    pipeline = Pipeline(config())
+    async with pipeline:
+        stream = pipeline.signals()
+        engine_of(pipeline).push(make_rows(5, 2))
+    assert [signal.row async for signal in stream] == [1, 2, 3, 4, 5]
+    stats = pipeline.stats()
+    assert (stats.rows, stats.signals, stats.invalid) == (5, 5, 0)
+
+
+async def test_dead_agent_is_raised_where_somebody_waits(core: Any) -> None:
+    async with Pipeline(config()) as pipeline:
+        stream = pipeline.signals()
+        engine_of(pipeline).push(make_rows(1, 2))
+        engine_of(pipeline).failed = "ingest0: out of luck"
+        assert (await anext(stream)).row == 1
+        with pytest.raises(EngineError, match="ingest0: out of luck"):
+            await anext(stream)
+        with pytest.raises(EngineError, match="ingest0: out of luck"):
+            await pipeline.run_until(5)
+
+
+async def test_stats_count_rows_announcements_and_stages(core: Any) -> None:
+    async with Pipeline(config()) as pipeline:
+        rows = make_rows(10, 2)
+        engine_of(pipeline).push(rows)
+        engine_of(pipeline).push(announcement(like=rows))
+        await settle()
+        stats = pipeline.stats()
+        assert (stats.rows, stats.signals, stats.announcements, stats.invalid) == (10, 10, 1, 1)
+        assert stats.latency.count == 10
+        assert stats.latency.max == 28_000
+        assert stats.stages["decode"].p50 == 2_000
+        assert stats.cpu_share["python"] >= 0
+        assert stats.report == ["a fake engine"]
+
+
+async def test_replay_delivers_every_row_to_a_slow_consumer(core: Any, tmp_path: Any) -> None:
+    total = 500
+    capture = tmp_path / "capture.log"
+    capture.write_text("")
+    core.Engine.script = lambda engine: engine.push(make_rows(total, 2))
+    async with Pipeline.replay(config(), [capture]) as pipeline:
+        rows = []
+        async for signal in pipeline.signals(queue=7):
+            rows.append(signal.row)
+            if signal.row % 100 == 0:
+                await asyncio.sleep(0.01)
+        assert rows == list(range(1, total + 1))
+        assert engine_of(pipeline).dropped == 0
+        assert engine_of(pipeline).config["feeds"][0]["inputs"] == [str(capture)]
+
+
+async def test_replay_left_early_stops(core: Any, tmp_path: Any) -> None:
+    capture = tmp_path / "capture.log"
+    capture.write_text("")
+    core.Engine.script = lambda engine: engine.push(make_rows(500, 2))
+    async with asyncio.timeout(10), Pipeline.replay(config(), [capture]) as pipeline:
+        async for signal in pipeline.signals(queue=3):
+            if signal.row == 5:
+                break
+
+
+async def test_set_up_error_of_the_engine_is_ours(core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Any, config: Any) -> None:
+        raise core.SetupError("memory.lock: expected a lock, found none")
+
+    monkeypatch.setattr(core.Engine, "__init__", refuse)
+    monkeypatch.setattr(core.Engine, "__del__", lambda self: None)
+    with pytest.raises(SetupError, match=r"memory\.lock"):
+        async with Pipeline(config()):
+            pass
+
+
+async def test_pipeline_runs_once(core: Any) -> None:
+    pipeline = Pipeline(config())
+    with pytest.raises(Error, match="async with"):
+        pipeline.signals()
+    async with pipeline:
+        pass
+    with pytest.raises(Error, match="once"):
+        await pipeline.__aenter__()
+
+
+async def test_run_until_returns_when_asked_and_when_over(core: Any) -> None:
+    async with asyncio.timeout(5), Pipeline(config()) as pipeline:
+        await pipeline.run_until(0.02)
+        asyncio.get_running_loop().call_later(0.02, pipeline.request_stop)
+        await pipeline.run_until()
+
+
+async def test_queue_closed_while_it_waits_for_room() -> None:
+    queue = SignalQueue("q", 1, lossless=True)
+    rows = make_rows(2, 2)
+    queue.offer(layout_of(rows).signals(rows))
+    waiting = asyncio.ensure_future(queue.room())
+    await settle()
+    assert not waiting.done()
+    queue.close()
+    await asyncio.wait_for(waiting, 1)
+    assert [signal.row for signal in await queue.get()] == [1, 2]
+    assert await queue.get() == []
+
+
+async def test_row_callback_that_raises_ends_the_router() -> None:
+    engine = fake_core.Engine({"features": {"outputs": [0, 1]}, "model": None, "replay": False})
+    router = Router(engine, layout_of(make_rows(1, 2)))  # type: ignore[arg-type]
+
+    def callback(rows: Any) -> None:
+        raise OSError("disk")
+
+    router.on_rows(callback)
+    engine.push(make_rows(1, 2))
+    with pytest.raises(OSError, match="disk"):
+        await router.run()
+    assert engine._head == 1  # The slots went back all the same.
