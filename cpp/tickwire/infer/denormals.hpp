@@ -29,12 +29,12 @@ class FlushDenormals {
  private:
 #if defined(__x86_64__)
   // MXCSR: the default (every exception masked, round to nearest), flush-to-zero, denormals-are-zero.
-  static constexpr std::uint64_t kFlushing = 0x1f80 | 0x8000 | 0x0040;
+  static constexpr std::uint64_t kFlushing = 0x1f80U | 0x8000U | 0x0040U;
   static std::uint64_t read() noexcept TICKWIRE_HOT { return _mm_getcsr(); }
   static void write(std::uint64_t word) noexcept TICKWIRE_HOT { _mm_setcsr(static_cast<unsigned int>(word)); }
 #elif defined(__aarch64__)
   // FPCR: the default and FZ, which flushes inputs as well as results.
-  static constexpr std::uint64_t kFlushing = std::uint64_t{1} << 24;
+  static constexpr std::uint64_t kFlushing = std::uint64_t{1} << 24U;
   static std::uint64_t read() noexcept TICKWIRE_HOT {
     std::uint64_t word;
     asm volatile("mrs %0, fpcr" : "=r"(word));

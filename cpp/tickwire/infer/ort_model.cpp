@@ -68,36 +68,21 @@ std::vector<char> read_file(const std::string& path) {
 
 const char* name_of(ONNXTensorElementDataType type) {
   switch (type) {
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
-      return "float32";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE:
-      return "float64";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16:
-      return "float16";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16:
-      return "bfloat16";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8:
-      return "int8";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8:
-      return "uint8";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16:
-      return "int16";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16:
-      return "uint16";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32:
-      return "int32";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32:
-      return "uint32";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64:
-      return "int64";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64:
-      return "uint64";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL:
-      return "bool";
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING:
-      return "string";
-    default:
-      return "another type";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT: return "float32";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE: return "float64";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16: return "float16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16: return "bfloat16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8: return "int8";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8: return "uint8";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16: return "int16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16: return "uint16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32: return "int32";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32: return "uint32";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64: return "int64";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64: return "uint64";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL: return "bool";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING: return "string";
+    default: return "another type";
   }
 }
 
@@ -374,10 +359,10 @@ class OrtModel final : public Model {
   /// Numbers in [-1, 1), other ones each time and the same ones in each process (xorshift64).
   void make_up_row() noexcept {
     for (std::size_t i = 0; i < info_.rows * info_.features; ++i) {
-      random_ ^= random_ << 13;
-      random_ ^= random_ >> 7;
-      random_ ^= random_ << 17;
-      scratch_.data()[i] = static_cast<float>(static_cast<std::int32_t>(random_ >> 32)) * 0x1p-31F;
+      random_ ^= random_ << 13U;
+      random_ ^= random_ >> 7U;
+      random_ ^= random_ << 17U;
+      scratch_.data()[i] = static_cast<float>(static_cast<std::int32_t>(random_ >> 32U)) * 0x1p-31F;
     }
   }
 

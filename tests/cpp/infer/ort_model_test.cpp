@@ -3,8 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -35,6 +36,8 @@ std::string refusal_of_file(const std::string& path, std::size_t rows, std::size
 std::string refusal(const std::string& name, std::size_t rows, std::size_t features) {
   return refusal_of_file(model_file(name), rows, features);
 }
+
+std::uint32_t bits(float value) { return std::bit_cast<std::uint32_t>(value); }
 
 struct Case {
   std::vector<float> in;
@@ -184,7 +187,7 @@ TEST(OrtModel, ScoresTheSameBitsOnEveryThreadAndLoad) {
     other->warm_up(50, kWarmUpMaxNs);
     ASSERT_TRUE(other->run(handle, there));
   }).join();
-  EXPECT_EQ(std::memcmp(here, there, sizeof here), 0);
+  for (std::size_t i = 0; i < std::size(here); ++i) EXPECT_EQ(bits(here[i]), bits(there[i])) << i;
 }
 
 /// What the engine's window ring relies on: bits repeat wherever the memory starts at the same place
@@ -192,7 +195,7 @@ TEST(OrtModel, ScoresTheSameBitsOnEveryThreadAndLoad) {
 TEST(OrtModel, ScoresTheSameBitsFromTheSameAlignment) {
   TICKWIRE_NEEDS_ORT();
   const auto model = load("good_mean", 50, 7);
-  constexpr std::size_t kFloats = 50 * 7;
+  constexpr std::size_t kFloats = std::size_t{50} * 7;
   alignas(64) static float memory[2][512];
   for (std::size_t start = 0; start < 16; ++start) {
     for (std::size_t i = 0; i < kFloats; ++i) {
@@ -202,7 +205,7 @@ TEST(OrtModel, ScoresTheSameBitsFromTheSameAlignment) {
     float scores[2] = {};
     ASSERT_TRUE(model->run(model->bind(memory[0] + start), {&scores[0], 1}));
     ASSERT_TRUE(model->run(model->bind(memory[1] + 64 + start), {&scores[1], 1}));
-    EXPECT_EQ(std::memcmp(&scores[0], &scores[1], sizeof(float)), 0) << "start " << start;
+    EXPECT_EQ(bits(scores[0]), bits(scores[1])) << "start " << start;
   }
 }
 
@@ -326,7 +329,7 @@ TEST(OrtModel, RefusesBrokenFiles) {
   }
   EXPECT_GT(refused, whole.size() / 7 - 5);
   // A large file that is all hole: refused by its size, before it is read.
-  std::filesystem::resize_file(path, std::uintmax_t{1} << 31);
+  std::filesystem::resize_file(path, std::uintmax_t{1} << 31U);
   EXPECT_EQ(refusal_of_file(path, 1, 5),
             path + ": expected an ONNX model of less than 2 GiB, found 2147483648 bytes");
   std::filesystem::remove(path);
