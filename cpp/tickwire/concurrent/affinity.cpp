@@ -71,8 +71,10 @@ void pin_this_thread(int core, std::string_view what) {
   if (core < 0 || core >= kMaxCores) refuse("no such core");
   CoreSet set;
   set.add(core);
-  if (::sched_setaffinity(0, CoreSet::bytes(), set.get()) != 0) refuse(std::generic_category().message(errno));
-  if (allowed_cores() != std::vector<int>{core}) refuse("the kernel accepted the request and did not follow it");
+  if (::sched_setaffinity(0, CoreSet::bytes(), set.get()) != 0)
+    refuse(std::generic_category().message(errno));
+  if (allowed_cores() != std::vector<int>{core})
+    refuse("the kernel accepted the request and did not follow it");
 }
 
 void name_this_thread(std::string_view name) {

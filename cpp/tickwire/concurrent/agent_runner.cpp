@@ -56,8 +56,8 @@ void AgentRunner::start() {
   }
   // Pairs with the releases in run() and record_failure(): what on_start() wrote is visible here.
   state_.wait(kStarting, std::memory_order_acquire);
-  // Acquire as above. A failure later than on_start() may also be seen here: it is as good a reason.
-  if (state_.load(std::memory_order_acquire) == kFailed) join();
+  // Not state_: that of an agent that started and died since is join()'s to tell.
+  if (!started_) join();
 }
 
 void AgentRunner::stop() noexcept {
@@ -84,14 +84,13 @@ bool AgentRunner::running() const noexcept {
 
 void AgentRunner::run() noexcept {
   tid_.store(static_cast<std::int32_t>(::gettid()));
-  bool started = false;
   try {
     name_this_thread(config_.thread_name);
     // The kernel's default lets every sleep run 50 us late, as long as our shortest one.
     ::prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
     if (config_.core != kAnyCore) pin_this_thread(config_.core, "thread " + config_.thread_name);
     agent_.on_start();
-    started = true;
+    started_ = true;
     // Pairs with the acquires in start() and running().
     state_.store(kRunning, std::memory_order_release);
     state_.notify_all();
@@ -99,7 +98,7 @@ void AgentRunner::run() noexcept {
   } catch (...) {
     record_failure();
   }
-  if (started) {
+  if (started_) {
     try {
       agent_.on_close();
     } catch (...) {
@@ -131,7 +130,8 @@ void AgentRunner::loop() {
       longest = length;
       max_cycle_ns_.store(tsc_to_ns(length));
     }
-    if (length > long_cycle) [[unlikely]] long_cycles_.add(1);
+    if (length > long_cycle) [[unlikely]]
+      long_cycles_.add(1);
     if (after - last_tick >= tick) [[unlikely]] {
       last_tick = after;
       agent_.every_100ms();

@@ -74,6 +74,7 @@ class AgentRunner {
   Agent& agent_;
   RunnerConfig config_;
   std::thread thread_;
+  bool started_ = false;          // Did on_start() return? Written before state_ leaves kStarting.
   std::exception_ptr exception_;  // Written by the thread, read after it was joined.
   std::string failure_;           // Written by the thread before state_ becomes kFailed.
   std::atomic<int> state_{kIdle};

@@ -34,7 +34,8 @@ class SpscByteRing {
         head_cache_(first_index),
         head_(first_index),
         tail_cache_(first_index) {
-    if (first_index % kHeadBytes != 0) throw std::logic_error("SpscByteRing: first_index is not a multiple of 8");
+    if (first_index % kHeadBytes != 0)
+      throw std::logic_error("SpscByteRing: first_index is not a multiple of 8");
     base_ = arena.allocate<std::byte>(capacity_, kFalseSharingBytes).data();
   }
 
@@ -50,7 +51,8 @@ class SpscByteRing {
   /// Room for n bytes, aligned to 8; nullptr when there is none, and always when n is above
   /// max_record_bytes(). A second claim without publish() replaces the first.
   [[nodiscard]] std::byte* try_claim(std::size_t n) noexcept TICKWIRE_HOT {
-    if (n > max_record_bytes()) [[unlikely]] return nullptr;
+    if (n > max_record_bytes()) [[unlikely]]
+      return nullptr;
     const std::uint64_t needed = kHeadBytes + round_up(n);
     // Relaxed: only this thread writes tail_.
     const std::uint64_t tail = tail_.load(std::memory_order_relaxed);

@@ -36,7 +36,8 @@ bool Waker::wait(std::int64_t timeout_ns, std::span<const int> extra_fds) noexce
   fds[0] = pollfd{fd_, POLLIN, 0};
   const std::size_t extra = std::min(extra_fds.size(), fds.size() - 1);
   for (std::size_t i = 0; i < extra; ++i) fds[i + 1] = pollfd{extra_fds[i], POLLIN, 0};
-  timespec timeout{static_cast<std::time_t>(timeout_ns / 1'000'000'000), static_cast<long>(timeout_ns % 1'000'000'000)};
+  timespec timeout{static_cast<std::time_t>(timeout_ns / 1'000'000'000),
+                   static_cast<long>(timeout_ns % 1'000'000'000)};
   const int ready = ::ppoll(fds.data(), extra + 1, timeout_ns < 0 ? nullptr : &timeout, nullptr);
   woke();
   return ready != 0;

@@ -71,7 +71,8 @@ int prefault(std::byte* data, std::size_t bytes) {
 std::size_t transparent_bytes_at(const std::byte* data) {
   std::ifstream smaps("/proc/self/smaps");
   char wanted[32];
-  std::snprintf(wanted, sizeof wanted, "%lx-", static_cast<unsigned long>(reinterpret_cast<std::uintptr_t>(data)));
+  std::snprintf(wanted, sizeof wanted, "%lx-",
+                static_cast<unsigned long>(reinterpret_cast<std::uintptr_t>(data)));
   constexpr std::string_view kKey = "AnonHugePages:";
   bool found = false;
   for (std::string line; std::getline(smaps, line);) {
@@ -148,7 +149,8 @@ bool Arena::map_hugetlb(Chunk& chunk) {
     const std::string found = text_of(error) + "; " + pool_state();
     if (config_.huge_pages == HugePages::Require) {
       throw SetupError("memory.huge_pages = \"require\"",
-                       mib(chunk.bytes) + " of reserved huge pages (reserve them with: sysctl vm.nr_hugepages=" +
+                       mib(chunk.bytes) +
+                           " of reserved huge pages (reserve them with: sysctl vm.nr_hugepages=" +
                            std::to_string(chunk.bytes / kHugePageBytes) + " or more)",
                        found);
     }
@@ -221,10 +223,9 @@ ArenaReport Arena::report() const {
     report.normal_bytes += chunk.bytes - transparent;
   }
   if (config_.huge_pages != HugePages::Off && report.normal_bytes != 0) {
-    report.fallbacks.push_back(
-        mib(report.normal_bytes) + " did not become transparent huge pages (" +
-        "/sys/kernel/mm/transparent_hugepage/enabled reads: " +
-        first_line("/sys/kernel/mm/transparent_hugepage/enabled") + ")");
+    report.fallbacks.push_back(mib(report.normal_bytes) + " did not become transparent huge pages (" +
+                               "/sys/kernel/mm/transparent_hugepage/enabled reads: " +
+                               first_line("/sys/kernel/mm/transparent_hugepage/enabled") + ")");
   }
   return report;
 }

@@ -76,7 +76,7 @@ class Arena {
 
  private:
   struct Chunk {
-    std::byte* data;     // What allocate() hands out of.
+    std::byte* data;  // What allocate() hands out of.
     std::size_t bytes;
     std::byte* mapping;  // What munmap() wants: data with its guards and alignment.
     std::size_t mapping_bytes;

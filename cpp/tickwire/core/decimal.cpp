@@ -40,7 +40,8 @@ std::uint64_t value_of_eight(std::uint64_t word) noexcept TICKWIRE_HOT {
   word -= 0x3030303030303030U;
   word = word * 10 + (word >> 8);
   word = ((word & 0x000000FF000000FFU) * 0x000F424000000064U +
-          ((word >> 16) & 0x000000FF000000FFU) * 0x0000271000000001U) >> 32;
+          ((word >> 16) & 0x000000FF000000FFU) * 0x0000271000000001U) >>
+         32;
   return word;
 }
 

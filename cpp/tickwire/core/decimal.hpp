@@ -18,6 +18,7 @@ inline constexpr int kMaxDecimals = 18;
 /// with `out` untouched, on anything else (also "+1", ".5", "5.", "1e3", spaces), on a magnitude
 /// above 2^63 - 1, on `decimals` outside 0..kMaxDecimals, and on a non-zero digit beyond `decimals`:
 /// a price finer than its instrument's units is a configuration that is wrong, not one to round.
-[[nodiscard]] bool parse_decimal(std::string_view token, int decimals, std::int64_t& out) noexcept TICKWIRE_HOT;
+[[nodiscard]] bool parse_decimal(std::string_view token, int decimals, std::int64_t& out) noexcept
+    TICKWIRE_HOT;
 
 }  // namespace tickwire

@@ -27,7 +27,7 @@ bool kernel_distrusts_tsc() noexcept {
   const bool read = std::fgets(line, sizeof line, file) != nullptr;
   std::fclose(file);
   if (!read) return false;
-  for (char* save = nullptr, *word = ::strtok_r(line, " \n", &save); word != nullptr;
+  for (char *save = nullptr, *word = ::strtok_r(line, " \n", &save); word != nullptr;
        word = ::strtok_r(nullptr, " \n", &save)) {
     if (std::strcmp(word, "tsc") == 0) return false;
   }

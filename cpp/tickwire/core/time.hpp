@@ -37,7 +37,8 @@ inline bool tsc_invariant() noexcept { return detail::use_tsc; }
 /// Any thread.
 inline std::uint64_t tsc_now() noexcept TICKWIRE_HOT {
 #if defined(__x86_64__) || defined(__i386__)
-  if (detail::use_tsc) [[likely]] return __rdtsc();
+  if (detail::use_tsc) [[likely]]
+    return __rdtsc();
 #endif
   TICKWIRE_HOT_EXEMPT_BEGIN("no usable TSC on this host: the vDSO clock, no system call")
   return static_cast<std::uint64_t>(detail::read_clock_ns(CLOCK_MONOTONIC));

@@ -1,0 +1,132 @@
+#include "tickwire/concurrent/waker.hpp"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tickwire/concurrent/spsc_queue.hpp"
+
+namespace tickwire::concurrent {
+namespace {
+
+constexpr std::int64_t kNever = 20'000'000'000;  // A wait that ends by this has lost its wake-up.
+
+bool is_readable(int fd) {
+  pollfd entry{fd, POLLIN, 0};
+  return ::poll(&entry, 1, 0) == 1;
+}
+
+TEST(Waker, CostsNoSystemCallWhileTheConsumerIsAwake) {
+  Waker waker;
+  for (int i = 0; i < 10; ++i) waker.notify();
+  EXPECT_EQ(waker.wakes(), 0U);
+  EXPECT_FALSE(is_readable(waker.fd()));
+}
+
+TEST(Waker, WritesOnceForOneSleep) {
+  Waker waker;
+  ASSERT_TRUE(waker.prepare_sleep([] { return false; }));
+  for (int i = 0; i < 10; ++i) waker.notify();
+  EXPECT_EQ(waker.wakes(), 1U);
+  EXPECT_TRUE(is_readable(waker.fd()));
+  waker.woke();
+  EXPECT_FALSE(is_readable(waker.fd()));
+  waker.notify();
+  EXPECT_EQ(waker.wakes(), 1U);
+}
+
+TEST(Waker, DoesNotSleepOnWorkThatCameMeanwhile) {
+  Waker waker;
+  EXPECT_FALSE(waker.prepare_sleep([] { return true; }));
+  waker.notify();
+  EXPECT_EQ(waker.wakes(), 0U);
+}
+
+TEST(Waker, WaitEndsByTimeByNotifyAndByAnotherDescriptor) {
+  Waker waker;
+  ASSERT_TRUE(waker.prepare_sleep([] { return false; }));
+  EXPECT_FALSE(waker.wait(1'000'000));
+
+  ASSERT_TRUE(waker.prepare_sleep([] { return false; }));
+  waker.notify();
+  EXPECT_TRUE(waker.wait(kNever));
+  EXPECT_FALSE(is_readable(waker.fd()));
+
+  const int other = ::eventfd(1, EFD_CLOEXEC);
+  ASSERT_GE(other, 0);
+  const int fds[] = {other};
+  ASSERT_TRUE(waker.prepare_sleep([] { return false; }));
+  EXPECT_TRUE(waker.wait(kNever, fds));
+  waker.notify();
+  EXPECT_EQ(waker.wakes(), 1U);  // wait() said that we are awake.
+  ::close(other);
+}
+
+/// Producers publish at random moments around the consumer's decision to sleep; the last item of a burst
+/// is the one whose wake-up a wrong protocol loses.
+void stress(std::size_t producers, std::uint64_t items) {
+  const std::uint32_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  Arena arena;
+  Waker waker;
+  std::vector<std::unique_ptr<SpscQueue>> queues;
+  for (std::size_t p = 0; p < producers; ++p) queues.push_back(std::make_unique<SpscQueue>(arena, 8, 8));
+  std::vector<std::thread> threads;
+  for (std::size_t p = 0; p < producers; ++p) {
+    threads.emplace_back([&, p] {
+      std::mt19937 random(seed + static_cast<std::uint32_t>(p));
+      for (std::uint64_t i = 0; i < items;) {
+        if (std::byte* const slot = queues[p]->try_claim(); slot != nullptr) {
+          std::memcpy(slot, &i, sizeof i);
+          queues[p]->publish();
+          waker.notify();
+          ++i;
+        } else {
+          std::this_thread::yield();
+        }
+        for (volatile std::uint64_t spin = random() % 400; spin != 0;) spin = spin - 1;
+      }
+    });
+  }
+  const auto readable = [&] {
+    for (const auto& queue : queues) {
+      if (queue->readable() != 0) return true;
+    }
+    return false;
+  };
+  std::vector<std::uint64_t> next(producers);
+  std::uint64_t total = 0;
+  std::uint64_t wrong = 0;
+  std::uint64_t lost = 0;
+  while (total < items * producers) {
+    if (waker.prepare_sleep(readable)) lost += !waker.wait(kNever);
+    for (std::size_t p = 0; p < producers; ++p) {
+      const std::size_t n = queues[p]->readable();
+      for (std::size_t i = 0; i < n; ++i) {
+        std::uint64_t value;
+        std::memcpy(&value, queues[p]->slot(i), sizeof value);
+        wrong += value != next[p]++;
+      }
+      queues[p]->release(n);
+      total += n;
+    }
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(lost, 0U);
+  EXPECT_EQ(wrong, 0U);
+  EXPECT_GT(waker.wakes(), 0U);  // Else nobody ever slept and nothing was tested.
+}
+
+TEST(Waker, LosesNoWakeUpOfOneProducer) { stress(1, 20'000); }
+TEST(Waker, LosesNoWakeUpOfSeveralProducers) { stress(3, 5'000); }
+
+}  // namespace
+}  // namespace tickwire::concurrent
