@@ -6,7 +6,8 @@
 namespace tickwire::metrics {
 
 void ErrorLog::report(std::uint32_t kind, std::string_view text, TsNs ts) noexcept TICKWIRE_HOT {
-  if (kind >= kKinds) [[unlikely]] return lost_.add(1);
+  if (kind >= kKinds) [[unlikely]]
+    return lost_.add(1);
   Entry& entry = entries_[kind];
   const std::uint64_t before = entry.count.load();
   if (before == 0) {

@@ -53,7 +53,7 @@ class ErrorLog {
   static_assert(sizeof(Entry) == 256, "mirrored in py/tickwire/stat_file.py");
 
   concurrent::Cell<std::uint64_t> lost_;
-  std::array<std::byte, 120> reserved_{};
+  [[maybe_unused]] std::array<std::byte, 120> reserved_{};
   std::array<Entry, kKinds> entries_{};
 };
 

@@ -55,7 +55,8 @@ HistogramSnapshot HistogramSnapshot::since(const HistogramSnapshot& earlier) con
 
 HistogramSnapshot Histogram::snapshot() const {
   HistogramSnapshot result;
-  for (std::size_t bucket = 0; bucket < Buckets::kCount; ++bucket) result.buckets[bucket] = buckets_[bucket].load();
+  for (std::size_t bucket = 0; bucket < Buckets::kCount; ++bucket)
+    result.buckets[bucket] = buckets_[bucket].load();
   result.underflow = underflow_.load();
   result.overflow = overflow_.load();
   result.sum = sum_.load();

@@ -39,8 +39,10 @@ struct Buckets {
   static constexpr std::int64_t high(std::size_t bucket) noexcept { return low(bucket + 1) - 1; }
 };
 
-static_assert(Buckets::of(0) == 0 && Buckets::of(63) == 63 && Buckets::of(64) == 64 && Buckets::of(128) == 128);
-static_assert(Buckets::of(Buckets::kEnd - 1) == Buckets::kCount - 1 && Buckets::low(Buckets::kCount) == Buckets::kEnd);
+static_assert(Buckets::of(0) == 0 && Buckets::of(63) == 63 && Buckets::of(64) == 64 &&
+              Buckets::of(128) == 128);
+static_assert(Buckets::of(Buckets::kEnd - 1) == Buckets::kCount - 1 &&
+              Buckets::low(Buckets::kCount) == Buckets::kEnd);
 
 /// What a reader took from a histogram at one moment, or the difference of two such.
 struct HistogramSnapshot {
@@ -73,7 +75,8 @@ struct HistogramSnapshot {
 class Histogram {
  public:
   void record(std::int64_t ns) noexcept TICKWIRE_HOT {
-    if (ns < 0) [[unlikely]] return underflow_.add(1);
+    if (ns < 0) [[unlikely]]
+      return underflow_.add(1);
     max_.raise_to(ns);
     if (ns >= Buckets::kEnd) [[unlikely]] {
       overflow_.add(1);
@@ -93,7 +96,7 @@ class Histogram {
   concurrent::Cell<std::uint64_t> overflow_;
   concurrent::Cell<std::uint64_t> sum_;
   concurrent::Cell<std::int64_t> max_;
-  std::array<std::byte, 96> reserved_{};
+  [[maybe_unused]] std::array<std::byte, 96> reserved_{};
   std::array<concurrent::Cell<std::uint64_t>, Buckets::kCount> buckets_;
 };
 

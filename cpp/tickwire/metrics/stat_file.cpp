@@ -66,13 +66,15 @@ static_assert(sizeof(Header) == 512 && offsetof(Header, sections) == 64 && offse
                   offsetof(Header, heartbeat_ts) == 256,
               "the layout in stat_file.hpp, mirrored in py/tickwire/stat_file.py");
 
-constexpr std::array<std::uint32_t, kSectionCount> kStrides = {
-    256, kPayloadOffset + sizeof(Histogram), kPayloadOffset + sizeof(ErrorLog)};
+constexpr std::array<std::uint32_t, kSectionCount> kStrides = {256, kPayloadOffset + sizeof(Histogram),
+                                                               kPayloadOffset + sizeof(ErrorLog)};
 static_assert(kStrides[kHistograms] == 16640 && kStrides[kErrorLogs] == 8448, "the layout in stat_file.hpp");
 static_assert(sizeof(Counter) == 8);
 
 Header& header_of(std::byte* data) { return *std::launder(reinterpret_cast<Header*>(data)); }
-const Header& header_of(const std::byte* data) { return *std::launder(reinterpret_cast<const Header*>(data)); }
+const Header& header_of(const std::byte* data) {
+  return *std::launder(reinterpret_cast<const Header*>(data));
+}
 
 std::string text_of(int error) { return std::generic_category().message(error); }
 
@@ -119,7 +121,7 @@ void require_private_directory(const std::string& path) {
   if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
     throw SetupError("stat file " + path, "a directory that exists or can be created", text_of(errno));
   }
-  struct stat info {};
+  struct stat info{};
   if (::stat(directory.c_str(), &info) != 0) {
     throw SetupError("stat file " + path, "a directory that can be read", text_of(errno));
   }
@@ -149,7 +151,8 @@ void require_replaceable(const std::string& path) {
   if (::flock(old.get(), LOCK_EX | LOCK_NB) != 0) {
     std::int32_t pid = 0;
     std::memcpy(&pid, bytes.data() + offsetof(Header, pid), sizeof pid);
-    throw SetupError("stat file " + path, "a path that no running engine uses", "in use by pid " + std::to_string(pid));
+    throw SetupError("stat file " + path, "a path that no running engine uses",
+                     "in use by pid " + std::to_string(pid));
   }
 }
 
@@ -170,7 +173,7 @@ std::string label_at(const std::byte* at) {
 
 std::string default_stat_directory() {
   const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
-  struct stat info {};
+  struct stat info{};
   if (runtime != nullptr && *runtime == '/' && ::stat(runtime, &info) == 0 && info.st_uid == ::geteuid()) {
     return std::string(runtime) + "/tickwire";
   }
@@ -220,7 +223,8 @@ void StatFile::open(const std::string& path, std::size_t bytes) {
     ::flock(fd_, LOCK_EX | LOCK_NB);
     // Reserves the space: a full tmpfs is an error here instead of a SIGBUS at some later write.
     const int error = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
-    if (error != 0) throw SetupError("stat file " + path, std::to_string(bytes) + " bytes of space", text_of(error));
+    if (error != 0)
+      throw SetupError("stat file " + path, std::to_string(bytes) + " bytes of space", text_of(error));
   }
   void* const mapping = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, fd_, 0);
   if (mapping == MAP_FAILED) {
@@ -249,8 +253,8 @@ std::byte* StatFile::add_record(std::size_t index, std::string_view scope, std::
   std::byte* const first = data_ + section.offset;
   for (std::uint32_t i = 0; i < section.count; ++i) {
     if (std::memcmp(first + std::size_t{i} * section.stride, label.data(), label.size()) == 0) {
-      throw std::logic_error("StatFile: two " + std::string(kSectionNames[index]) + " named " + std::string(scope) +
-                             '/' + std::string(name));
+      throw std::logic_error("StatFile: two " + std::string(kSectionNames[index]) + " named " +
+                             std::string(scope) + '/' + std::string(name));
     }
   }
   if (section.count == capacities[index]) {
@@ -294,8 +298,8 @@ void StatFile::end(TsNs ts) noexcept { header_of(data_).end_ts.publish(ts); }
 
 void StatFile::remove() noexcept {
   if (fd_ < 0 || !temporary_.empty()) return;
-  struct stat ours {};
-  struct stat there {};
+  struct stat ours{};
+  struct stat there{};
   if (::fstat(fd_, &ours) != 0 || ::stat(path_.c_str(), &there) != 0) return;
   if (ours.st_dev == there.st_dev && ours.st_ino == there.st_ino) ::unlink(path_.c_str());
 }
@@ -313,7 +317,7 @@ StatReader::StatReader(const std::string& path) {
   };
   const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd) refuse("a file that can be read", text_of(errno));
-  struct stat info {};
+  struct stat info{};
   if (::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) refuse("a regular file", "something else");
   const auto bytes = static_cast<std::size_t>(info.st_size);
   if (bytes < sizeof(Header)) refuse("a stat file", "a file of " + std::to_string(bytes) + " bytes");
@@ -335,7 +339,8 @@ StatReader::StatReader(const std::string& path) {
                  header.error_kinds == ErrorLog::kKinds;
     for (std::size_t i = 0; i < kSectionCount; ++i) {
       const Section& section = header.sections[i];
-      sound = sound && section.stride == kStrides[i] && section.offset <= bytes_ && section.offset % 64 == 0 &&
+      sound = sound && section.stride == kStrides[i] && section.offset <= bytes_ &&
+              section.offset % 64 == 0 &&
               std::uint64_t{section.count} * section.stride <= bytes_ - section.offset;
     }
     if (!sound) refuse("sections that lie within the file", "a damaged file");

@@ -1,0 +1,361 @@
+"""Reads an engine's stat file: counters, stage histograms, errors and the heartbeat.
+
+The engine maps one file and writes into it; this module maps the same file read-only, so looking
+costs the engine nothing and needs none of its cooperation: it works on a running engine, on one
+that died and on one whose file was replaced meanwhile (`replaced` says so). The layout is written
+down in cpp/tickwire/metrics/stat_file.hpp.
+
+    with StatFile.open(path) as stats:
+        before = stats.histograms()
+        time.sleep(1.0)
+        for label, now in stats.histograms().items():
+            print(label, (now - before[label]).p99)
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickwire.errors import Error
+
+__all__ = [
+    "BUCKET_COUNT",
+    "ErrorEntry",
+    "Histogram",
+    "StatFile",
+    "StatFileError",
+    "StatHeader",
+    "bucket_highs",
+    "bucket_lows",
+    "default_directory",
+    "find_stat_files",
+]
+
+MAGIC = b"TICKWIRE"
+VERSION = 1
+HEADER_BYTES = 512
+LABEL_BYTES = 64
+COUNTER_STRIDE = 256
+SUB_BITS = 6
+BUCKET_COUNT = 2048
+#: The first duration that no bucket holds, in nanoseconds.
+BUCKETS_END_NS = 1 << 37
+HISTOGRAM_STRIDE = 256 + 8 * BUCKET_COUNT
+ERROR_KINDS = 32
+ERROR_ENTRY_BYTES = 256
+ERROR_TEXT_BYTES = 224
+ERROR_LOG_STRIDE = 256 + ERROR_ENTRY_BYTES * ERROR_KINDS
+
+_HEADER = struct.Struct("<8sIIQiIQq")
+_SECTION = struct.Struct("<QII")
+_ERROR_HEAD = struct.Struct("<QqqI")
+
+
+class StatFileError(Error):
+    """A stat file is missing, unfinished, damaged or of another version."""
+
+
+def bucket_lows() -> NDArray[np.int64]:
+    """The lowest nanosecond value of each bucket.
+
+    Each value up to 127 has its own bucket; from there every power of two has 64 equal ones.
+    """
+    index = np.arange(BUCKET_COUNT, dtype=np.int64)
+    shift = np.maximum((index >> SUB_BITS) - 1, 0)
+    lows: NDArray[np.int64] = (index - (shift << SUB_BITS)) << shift
+    return lows
+
+
+def bucket_highs() -> NDArray[np.int64]:
+    """The highest nanosecond value of each bucket."""
+    return np.append(bucket_lows()[1:], BUCKETS_END_NS) - 1
+
+
+_LOWS = bucket_lows()
+_HIGHS = bucket_highs()
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Durations of one stage in nanoseconds: all since the start, or after a subtraction an interval.
+
+    A percentile is the highest value of its bucket: at least the exact one and at most 1.6 % above it.
+    """
+
+    counts: NDArray[np.uint64]
+    """Values for each bucket; bucket_lows() and bucket_highs() give their bounds."""
+    underflow: int = 0
+    """Negative durations, where a clock went wrong. In no percentile."""
+    overflow: int = 0
+    """Values of 137 seconds and more. In the percentiles, above all buckets."""
+    sum: int = 0
+    max: int = 0
+
+    @property
+    def count(self) -> int:
+        return int(self.counts.sum()) + self.overflow
+
+    @property
+    def min(self) -> int:
+        """The lowest value of the first bucket in use; 0 when empty."""
+        used = np.flatnonzero(self.counts)
+        if used.size:
+            return int(_LOWS[used[0]])
+        return BUCKETS_END_NS if self.overflow else 0
+
+    @property
+    def mean(self) -> float:
+        count = self.count
+        return self.sum / count if count else 0.0
+
+    @property
+    def p50(self) -> int:
+        return self.percentile(50.0)
+
+    @property
+    def p90(self) -> int:
+        return self.percentile(90.0)
+
+    @property
+    def p99(self) -> int:
+        return self.percentile(99.0)
+
+    @property
+    def p999(self) -> int:
+        return self.percentile(99.9)
+
+    def percentile(self, q: float) -> int:
+        """Nanoseconds that q percent of the values do not exceed; 0 when empty."""
+        count = self.count
+        if count == 0:
+            return 0
+        # The factor takes back what rounding added: 99.9 % of 1000 values is the 999th.
+        rank = min(max(math.ceil(q / 100.0 * count * (1.0 - 1e-12)), 1), count)
+        bucket = int(np.searchsorted(np.cumsum(self.counts), rank))
+        if bucket == BUCKET_COUNT:
+            return self.max
+        return min(int(_HIGHS[bucket]), self.max)
+
+    def __sub__(self, earlier: Histogram) -> Histogram:
+        """The interval between two readings of one histogram.
+
+        Its max is exact where the interval set a new one, else that of its highest bucket.
+        """
+        counts = self.counts - earlier.counts
+        overflow = self.overflow - earlier.overflow
+        used = np.flatnonzero(counts)
+        if self.max > earlier.max or overflow:
+            highest = self.max
+        elif used.size:
+            highest = min(int(_HIGHS[used[-1]]), self.max)
+        else:
+            highest = 0
+        return Histogram(
+            counts=counts,
+            underflow=self.underflow - earlier.underflow,
+            overflow=overflow,
+            sum=self.sum - earlier.sum,
+            max=highest,
+        )
+
+    def __add__(self, other: Histogram) -> Histogram:
+        """Both together: the same stage of two feeds, or of two runs."""
+        return Histogram(
+            counts=self.counts + other.counts,
+            underflow=self.underflow + other.underflow,
+            overflow=self.overflow + other.overflow,
+            sum=self.sum + other.sum,
+            max=max(self.max, other.max),
+        )
+
+
+@dataclass(frozen=True)
+class ErrorEntry:
+    """One kind of error of one agent: the first one's text, and how often it came."""
+
+    scope: str
+    kind: int
+    text: str
+    first_ts: int
+    last_ts: int
+    count: int
+
+
+@dataclass(frozen=True)
+class StatHeader:
+    version: int
+    pid: int
+    pid_start: int
+    """When the process started, in clock ticks since boot: tells a reused pid from the engine's."""
+    start_ts: int
+    heartbeat_ts: int
+    end_ts: int
+    """0 until the engine ended in an orderly way."""
+
+
+def default_directory() -> Path:
+    """Where engines put their stat files when the configuration names no place."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/"):
+        try:
+            if os.stat(runtime).st_uid == os.geteuid():
+                return Path(runtime) / "tickwire"
+        except OSError:
+            pass
+    return Path(f"/dev/shm/tickwire-{os.geteuid()}")
+
+
+def find_stat_files(directory: str | os.PathLike[str] | None = None) -> list[Path]:
+    """The complete stat files in a directory (default: default_directory()), newest engine first."""
+    found: list[tuple[int, Path]] = []
+    try:
+        paths = list(Path(directory or default_directory()).iterdir())
+    except OSError:
+        return []
+    for path in paths:
+        try:
+            with StatFile.open(path) as stats:
+                found.append((stats.header.start_ts, path))
+        except StatFileError:
+            continue
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+class StatFile:
+    """One engine's stat file, mapped read-only. Use open(); close() or a `with` block unmaps it."""
+
+    def __init__(self, path: Path, mapping: mmap.mmap, inode: tuple[int, int]) -> None:
+        self.path = path
+        self._map = mapping
+        self._inode = inode
+        # (where, label) of each record: all of them and their labels are fixed once a file is complete.
+        self._counters, self._histograms, self._error_logs = self._check()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> StatFile:
+        path = Path(path)
+        try:
+            with path.open("rb") as file:
+                info = os.fstat(file.fileno())
+                if info.st_size < HEADER_BYTES:
+                    raise StatFileError(f"{path}: expected a stat file, found {info.st_size} bytes")
+                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise StatFileError(f"{path}: expected a stat file, found: {error.strerror}") from error
+        try:
+            return cls(path, mapping, (info.st_dev, info.st_ino))
+        except BaseException:
+            mapping.close()
+            raise
+
+    def close(self) -> None:
+        self._map.close()
+
+    def __enter__(self) -> StatFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check(self) -> tuple[list[tuple[int, str]], ...]:
+        """Refuses what is no complete stat file of our version; gives the records of the three sections."""
+        magic, version, header_bytes, file_bytes, *_ = _HEADER.unpack_from(self._map)
+        if magic != MAGIC:
+            raise StatFileError(f"{self.path}: expected a stat file, found another file")
+        if version == 0:
+            raise StatFileError(f"{self.path}: expected a complete stat file, found one still being made")
+        if version != VERSION:
+            raise StatFileError(f"{self.path}: expected version {VERSION}, found version {version}")
+        size = len(self._map)
+        shape = struct.unpack_from("<III", self._map, 112)
+        sound = (header_bytes, file_bytes, *shape) == (
+            HEADER_BYTES,
+            size,
+            BUCKET_COUNT,
+            SUB_BITS,
+            ERROR_KINDS,
+        )
+        records = []
+        for i, expected in enumerate((COUNTER_STRIDE, HISTOGRAM_STRIDE, ERROR_LOG_STRIDE)):
+            offset, stride, count = _SECTION.unpack_from(self._map, 64 + i * _SECTION.size)
+            sound = sound and stride == expected and offset % 64 == 0 and offset + count * stride <= size
+            if not sound:
+                raise StatFileError(f"{self.path}: expected sections within the file, found a damaged file")
+            places = range(offset, offset + count * stride, stride)
+            records.append([(at, self._label(at)) for at in places])
+        return tuple(records)
+
+    @property
+    def header(self) -> StatHeader:
+        _, version, _, _, pid, _, pid_start, start_ts = _HEADER.unpack_from(self._map)
+        heartbeat_ts, end_ts = struct.unpack_from("<qq", self._map, 256)
+        return StatHeader(version, pid, pid_start, start_ts, heartbeat_ts, end_ts)
+
+    @property
+    def alive(self) -> bool:
+        """Does the writing process still exist? A reused pid does not pass for it."""
+        header = self.header
+        try:
+            fields = Path(f"/proc/{header.pid}/stat").read_bytes()
+        except OSError:
+            return False
+        # Behind the last ')': the process's name may hold anything. Its start is field 22.
+        return int(fields[fields.rindex(b")") + 2 :].split()[19]) == header.pid_start
+
+    @property
+    def replaced(self) -> bool:
+        """Is there another file at the path now, or none? Then a new engine started or this one left."""
+        try:
+            info = os.stat(self.path)
+        except OSError:
+            return True
+        return (info.st_dev, info.st_ino) != self._inode
+
+    def counters(self) -> dict[str, int]:
+        """Each counter's value, by "scope/name"."""
+        return {label: struct.unpack_from("<q", self._map, at + 128)[0] for at, label in self._counters}
+
+    def histograms(self) -> dict[str, Histogram]:
+        """A copy of each histogram as it is now, by "scope/stage". Subtract two for an interval."""
+        result = {}
+        for at, label in self._histograms:
+            # Copied at once: a view left behind would keep close() from unmapping.
+            counts = np.frombuffer(self._map, "<u8", BUCKET_COUNT, at + 256).astype(np.uint64)
+            # Read after the buckets: no value that is in one of them is larger than this max.
+            underflow, overflow, total, largest = struct.unpack_from("<QQQq", self._map, at + 128)
+            result[label] = Histogram(counts, underflow, overflow, total, largest)
+        return result
+
+    def errors(self) -> list[ErrorEntry]:
+        """Every kind of error that has happened, of all agents."""
+        result = []
+        for log, scope in self._error_logs:
+            for kind in range(ERROR_KINDS):
+                at = log + 256 + kind * ERROR_ENTRY_BYTES
+                times, first_ts, last_ts, text_bytes = _ERROR_HEAD.unpack_from(self._map, at)
+                if times == 0:
+                    continue
+                # The text was written before the count became 1 and never changes. The length is not
+                # to be trusted in a file that anything may have damaged.
+                text = self._map[at + 32 : at + 32 + min(text_bytes, ERROR_TEXT_BYTES)]
+                result.append(
+                    ErrorEntry(scope, kind, text.decode("utf-8", "replace"), first_ts, last_ts, times)
+                )
+        return result
+
+    def errors_lost(self) -> dict[str, int]:
+        """Errors of a kind that the log has no room for, by scope."""
+        return {scope: struct.unpack_from("<Q", self._map, log + 128)[0] for log, scope in self._error_logs}
+
+    def _label(self, at: int) -> str:
+        """ "scope/name", or the scope alone where there is no name."""
+        fields = (self._map[at : at + LABEL_BYTES], self._map[at + LABEL_BYTES : at + 2 * LABEL_BYTES])
+        return "/".join(field.split(b"\0", 1)[0].decode("utf-8", "replace") for field in fields if field[0])
