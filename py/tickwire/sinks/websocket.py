@@ -138,9 +138,6 @@ class WebSocketSink:
         finally:
             self._clients.discard(client)
             self.sent += client.sent
-            for task in (sender, reader):
-                task.cancel()
-            await asyncio.gather(sender, reader, return_exceptions=True)
             if client.stuck:
                 self.clients_dropped += 1
                 _log.warning(
@@ -148,6 +145,9 @@ class WebSocketSink:
                 )
                 if request.transport is not None:
                     request.transport.abort()
+            for task in (sender, reader):
+                task.cancel()
+            await asyncio.gather(sender, reader, return_exceptions=True)
         return socket
 
 

@@ -1,0 +1,282 @@
+"""The command: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_core
+import numpy as np
+import pytest
+from fake_core import make_rows
+
+from tickwire import cli, models
+from tickwire.config import Config
+
+PACKAGE = Path(__file__).parent.parent.parent / "py"
+
+CONFIG = """
+[engine]
+layout = "inline"
+
+[[feeds]]
+venue = "binance_usdm"
+source = "file"
+instruments = ["BTCUSDT"]
+
+[features]
+trigger = "book"
+rows = ["imbalance(levels=5)", "spread()"]
+"""
+
+
+class Command:
+    """Runs `tickwire ARGUMENTS` in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["tickwire", *map(str, arguments)])
+        self._capsys.readouterr()
+        try:
+            cli.main()
+            code: Any = 0
+        except SystemExit as exit_:
+            code = exit_.code
+        out, err = self._capsys.readouterr()
+        return int(code or 0), out, err
+
+
+@pytest.fixture
+def tickwire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setitem(sys.modules, "tickwire._core", fake_core)
+    monkeypatch.setattr(fake_core.Engine, "script", None)
+    yield fake_core.Engine
+    fake_core.Engine.last = None
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pipeline.toml").write_text(CONFIG)
+    (tmp_path / "live.toml").write_text(CONFIG.replace('source = "file"', ""))
+    (tmp_path / "capture.log").write_text("")
+    return tmp_path
+
+
+def test_version_and_help(tickwire: Command) -> None:
+    code, out, _ = tickwire("--version")
+    assert code == 0
+    assert out.startswith("tickwire ")
+    code, out, _ = tickwire("--help")
+    assert code == 0
+    for command in ("run", "replay", "verify", "demo", "sim", "model", "latency"):
+        assert command in out
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; sys.argv = ['tickwire', '--help']\n"
+        "from tickwire.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'pydantic', 'aiohttp', 'onnx', 'uvloop', 'tickwire.engine'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_mistake_is_one_message_on_stderr_and_exit_2(tickwire: Command, folder: Path) -> None:
+    (folder / "bad.toml").write_text(CONFIG.replace("venue", "venu"))
+    code, out, err = tickwire("replay", folder / "bad.toml", "--input", folder / "capture.log")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"tickwire: {folder}/bad.toml: feeds[0].venu")
+    assert "nearest known key: venue" in err
+    assert "Traceback" not in err
+
+
+def test_missing_option_is_exit_2(tickwire: Command, folder: Path) -> None:
+    code, _, err = tickwire("replay", folder / "pipeline.toml")
+    assert code == 2
+    assert "--input" in err
+
+
+def test_replay_writes_rows_and_prints_a_summary(tickwire: Command, folder: Path, engine: Any) -> None:
+    engine.script = lambda self: self.push(make_rows(300, 2))
+    out_file = folder / "rows.csv"
+    code, out, err = tickwire(
+        "replay", folder / "pipeline.toml", "--input", folder / "capture.log", "--out", out_file
+    )
+    assert code == 0, err
+    lines = out_file.read_text().splitlines()
+    assert lines[0] == "ts_event,ts_recv,instrument,epoch,row,sequence,state,imbalance(levels=5),spread()"
+    assert len(lines) == 301
+    assert lines[5].startswith("1700000000005000000,1700000000005000500,BTCUSDT,1,5,1005,valid,5.0,5.1")
+    assert "300 rows, 0 gaps, 0 invalid, 0 malformed lines" in out
+
+
+def test_replay_without_out_prints_the_summary_alone(tickwire: Command, folder: Path, engine: Any) -> None:
+    engine.script = lambda self: self.push(make_rows(3, 2))
+    code, out, _ = tickwire("replay", folder / "pipeline.toml", "--input", folder / "capture.log")
+    assert code == 0
+    assert "3 rows" in out
+    assert sorted(path.name for path in folder.iterdir()) == ["capture.log", "live.toml", "pipeline.toml"]
+
+
+def test_replay_refuses_an_output_it_does_not_know(tickwire: Command, folder: Path, engine: Any) -> None:
+    arguments = ("--input", folder / "capture.log", "--out", folder / "rows.xlsx")
+    code, _, err = tickwire("replay", folder / "pipeline.toml", *arguments)
+    assert code == 2
+    assert "expected a file that ends in .csv or .parquet" in err
+
+
+def test_run_reports_and_ends_with_json(tickwire: Command, folder: Path, engine: Any) -> None:
+    engine.script = lambda self: self.push(make_rows(30, 2))
+    code, out, err = tickwire("run", folder / "live.toml", "--seconds", "0.3", "--json")
+    assert code == 0, err
+    report = json.loads(out.splitlines()[-1])
+    assert len(out.splitlines()) == 1
+    assert (report["signals"], report["rows"], report["gaps"], report["dropped"], report["invalid"]) == (
+        30,
+        30,
+        0,
+        0,
+        0,
+    )
+    assert report["latency_us"] == {"p50": 28.0, "p99": 28.0, "p999": 28.0, "max": 28.0}
+    assert list(report["stages_us"]) == list(fake_core.STAGES)
+    assert report["stages_us"]["book"]["p50"] == 3.0
+    assert report["cpu_share"]["python"] >= 0
+    assert "Stage latencies" in err
+
+
+def test_run_without_json_reports_on_standard_output(tickwire: Command, folder: Path, engine: Any) -> None:
+    code, out, _ = tickwire("run", folder / "live.toml", "--seconds", "0.1")
+    assert code == 0
+    assert "Stage latencies" in out
+    assert "0 rows" in out
+
+
+def test_run_records_what_verify_then_compares(tickwire: Command, folder: Path, engine: Any) -> None:
+    rows = make_rows(40, 2)
+    run_dir = folder / "run"
+
+    def live(self: Any) -> None:
+        # What the engine's recorder writes.
+        (run_dir / "capture" / "binance_usdm").mkdir(parents=True)
+        (run_dir / "capture" / "binance_usdm" / "000001.log").write_text("")
+        (run_dir / "rows" / "ingest0").mkdir(parents=True)
+        (run_dir / "rows" / "ingest0" / "000001.bin").write_bytes(rows.tobytes())
+        self.push(rows)
+
+    engine.script = live
+    code, out, err = tickwire("run", folder / "live.toml", "--seconds", "0.3", "--record", run_dir)
+    assert code == 0, err
+    assert f"tickwire verify {run_dir}" in out.replace("\n", "")
+    assert json.loads((run_dir / "run.json").read_text())["complete"] is True
+
+    engine.script = lambda self: self.push(rows)
+    code, out, _ = tickwire("verify", run_dir)
+    assert code == 0
+    assert out.startswith("live = replay: 40 rows")
+
+    other = rows.copy()
+    other["features"][4, 1] = 0.25
+    engine.script = lambda self: self.push(other)
+    code, out, err = tickwire("verify", run_dir)
+    assert (code, out) == (1, "")
+    assert err.startswith("first divergence: binance_usdm BTCUSDT, epoch 1, row 5")
+    assert "spread()" in err
+
+
+def test_verify_refuses_with_exit_2(tickwire: Command, tmp_path: Path) -> None:
+    code, _, err = tickwire("verify", tmp_path)
+    assert code == 2
+    assert "not a recorded run" in err
+
+
+def test_dead_engine_is_one_message(tickwire: Command, folder: Path, engine: Any) -> None:
+    def die(self: Any) -> None:
+        self.failed = "ingest0: something broke"
+
+    engine.script = die
+    code, _, err = tickwire("run", folder / "live.toml", "--seconds", "5")
+    assert code == 2
+    assert "ingest0: something broke" in err
+    assert "Traceback" not in err
+
+
+def test_demo_refuses_what_it_does_not_know(tickwire: Command) -> None:
+    code, _, err = tickwire("demo", "--market", "moon")
+    assert code == 2
+    assert "--market: expected one of spot, usdm, coinm, found 'moon'" in err
+
+
+def test_model_bind_and_inspect(tickwire: Command, folder: Path) -> None:
+    other = Config.from_text(CONFIG.replace('trigger = "book"', 'trigger = "top"')).schema()
+    model = models.make_demo_model(folder / "m.onnx", other)
+    bound = folder / "bound.onnx"
+    code, out, err = tickwire("model", "bind", model, "--config", folder / "pipeline.toml", "--out", bound)
+    assert code == 0, err
+    fingerprint = Config.from_toml(folder / "pipeline.toml").schema().fingerprint()
+    assert fingerprint in out
+    code, out, _ = tickwire("model", "inspect", bound)
+    assert code == 0
+    assert fingerprint in out
+    assert "prob_0, prob_1, prob_2" in out
+    assert '"trigger": "book"' in out
+    code, _, err = tickwire("model", "inspect", folder / "pipeline.toml")
+    assert code == 2
+
+
+def test_model_of_other_features_is_refused_with_the_difference(
+    tickwire: Command, folder: Path, engine: Any
+) -> None:
+    other = Config.from_text(CONFIG.replace('trigger = "book"', 'trigger = "top"')).schema()
+    models.make_demo_model(folder / "m.onnx", other)
+    (folder / "scored.toml").write_text(CONFIG + '[model]\npath = "m.onnx"\n')
+    code, _, err = tickwire("replay", folder / "scored.toml", "--input", folder / "capture.log")
+    assert code == 2
+    assert "trigger" in err
+
+
+def test_replay_with_a_model_names_its_outputs(tickwire: Command, folder: Path, engine: Any) -> None:
+    models.make_demo_model(folder / "m.onnx", Config.from_text(CONFIG).schema())
+    (folder / "scored.toml").write_text(CONFIG + '[model]\npath = "m.onnx"\n')
+    rows = make_rows(3, 2, 3)
+    engine.script = lambda self: self.push(rows)
+    out_file = folder / "rows.csv"
+    arguments = ("--input", folder / "capture.log", "--out", out_file)
+    code, _, err = tickwire("replay", folder / "scored.toml", *arguments)
+    assert code == 0, err
+    header, *lines = out_file.read_text().splitlines()
+    assert header.endswith("spread(),prob_0,prob_1,prob_2")
+    cells = np.array([line.split(",")[9:] for line in lines]).astype(np.float32)
+    np.testing.assert_array_equal(cells, rows["scores"])
+    assert engine.last.config["model"]["id"] == int(
+        __import__("hashlib").sha256((folder / "m.onnx").read_bytes()).hexdigest()[:8], 16
+    )
+
+
+def test_latency_of_what_is_no_stat_file(tickwire: Command, folder: Path) -> None:
+    code, _, err = tickwire("latency", "show", folder / "pipeline.toml")
+    assert code == 2
+    assert "expected a stat file" in err
+
+
+def test_sim_help_is_the_simulators(tickwire: Command) -> None:
+    code, out, _ = tickwire("sim", "--help")
+    assert code == 0
+    assert "--synthetic" in out

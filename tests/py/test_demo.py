@@ -1,0 +1,69 @@
+"""The demo: the simulator as a process, its configuration, and, where the engine is built, all of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tickwire import models
+from tickwire.demo import demo_config, simulator
+from tickwire.errors import SetupError
+
+needs_engine = pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+
+
+@pytest.fixture(autouse=True)
+def _import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tests found the package the processes they start find it too."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+
+
+@pytest.mark.parametrize("market", ["spot", "usdm", "coinm"])
+async def test_simulator_is_ready_when_it_says_so_and_its_configuration_fits(
+    market: str, tmp_path: Path
+) -> None:
+    arguments = ("--synthetic", "--market", market, "--instruments", "2", "--at-end", "idle")
+    async with simulator(*arguments) as venue:
+        config = demo_config(venue, tmp_path, layout="inline", market=market)
+        feed = config.feeds[0]
+        assert len(feed.instruments) == 2
+        assert models.check(tmp_path / "demo.onnx", config.schema()) == ("prob_0", "prob_1", "prob_2")
+        query = {"symbol": feed.instruments[0].symbol, "limit": str(feed.snapshot_limit)}
+        async with aiohttp.ClientSession() as session, session.get(feed.rest_url, params=query) as response:
+            assert response.status == 200
+            assert "lastUpdateId" in await response.json()
+
+
+async def test_simulator_that_cannot_start_is_an_error() -> None:
+    with pytest.raises(SetupError, match="ended with 2 before it was ready"):
+        async with simulator("--no-such-option"):
+            pass
+
+
+@needs_engine
+@pytest.mark.parametrize("layout", ["threads", "inline"])
+def test_demo_ends_with_its_figures_and_its_recording_verifies(layout: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from tickwire.cli import main; main()"]
+    run_dir = tmp_path / "run"
+    demo = ["demo", "--seconds", "4", "--json", "--layout", layout, "--record", str(run_dir)]
+    done = subprocess.run([*command, *demo], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["rows"] > 100
+    assert 0 < report["signals"] <= report["rows"]
+    assert report["gaps"] == 0
+    for figures in (report["latency_us"], *report["stages_us"].values()):
+        assert list(figures) == ["p50", "p99", "p999", "max"]
+        assert 0 <= figures["p50"] <= figures["p99"] <= figures["p999"] <= figures["max"]
+    done = subprocess.run([*command, "verify", str(run_dir)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "bit for bit" in done.stdout

@@ -1,0 +1,232 @@
+"""Snapshots over REST: what is fetched, what a venue's refusal costs, and what the engine is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import fake_core
+import pytest
+from aiohttp import web
+
+from tickwire import rest
+from tickwire.config import Config
+from tickwire.rest import SnapshotService
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Venue:
+    """One HTTP server; `handler` answers, `requests` remembers."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[float, dict[str, str]]] = []
+        self.handler: Handler = self.answer
+        self.url = ""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(text='{"lastUpdateId":7,"symbol":"' + request.query["symbol"] + '"}')
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((time.monotonic(), dict(request.query)))
+        return await self.handler(request)
+
+
+@pytest.fixture
+async def venue() -> AsyncIterator[Venue]:
+    venue = Venue()
+    app = web.Application()
+    app.router.add_get("/depth", venue.serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    venue.url = f"http://127.0.0.1:{runner.addresses[0][1]}/depth"
+    yield venue
+    await runner.cleanup()
+
+
+def start(venue: Venue, **options: Any) -> tuple[fake_core.Engine, SnapshotService]:
+    config = Config.from_dict(
+        {
+            "feeds": [
+                {"venue": "binance_spot", "rest_url": venue.url, "instruments": ["BTCUSDT", "ETHUSDT"]},
+                {
+                    "venue": "binance_usdm",
+                    "rest_url": venue.url,
+                    "instruments": ["SOLUSDT"],
+                    "snapshot_limit": 100,
+                },
+            ],
+            "features": {"rows": ["spread()"]},
+        }
+    )
+    engine = fake_core.Engine({"features": {"outputs": [0]}, "model": None, "replay": False})
+    service = SnapshotService(engine, config, **options)
+    service.start()
+    return engine, service
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what it waits for is in another task's hands.
+            await asyncio.sleep(0.005)
+
+
+async def test_snapshot_is_fetched_and_handed_down(venue: Venue) -> None:
+    engine, service = start(venue)
+    engine.requests = [(0, 1, 0), (1, 2, 3)]
+    await until(lambda: len(engine.delivered) == 2)
+    await service.close()
+    assert sorted(engine.delivered) == [
+        (0, 1, b'{"lastUpdateId":7,"symbol":"ETHUSDT"}'),
+        (1, 2, b'{"lastUpdateId":7,"symbol":"SOLUSDT"}'),
+    ]
+    queries = sorted((query["symbol"], query["limit"]) for _, query in venue.requests)
+    assert queries == [("ETHUSDT", "5000"), ("SOLUSDT", "100")]
+    assert engine.failures == []
+    assert service.counters() == {"fetched": 2, "failed": 0, "under_way": 0}
+
+
+async def test_refusal_names_status_and_text(venue: Venue) -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=400, text='{"code":-1121,"msg":"Invalid symbol."}')
+
+    venue.handler = refuse
+    engine, service = start(venue)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.failures)
+    await service.close()
+    assert engine.failures == [(0, 0, 'HTTP 400 Bad Request: {"code":-1121,"msg":"Invalid symbol."}')]
+    assert engine.delivered == []
+
+
+async def test_too_many_requests_holds_the_whole_host_for_as_long_as_asked(venue: Venue) -> None:
+    async def busy(request: web.Request) -> web.StreamResponse:
+        if len(venue.requests) == 1:
+            return web.Response(status=429, headers={"Retry-After": "1"})
+        return await venue.answer(request)
+
+    venue.handler = busy
+    engine, service = start(venue)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.failures)
+    assert "HTTP 429" in engine.failures[0][2]
+    engine.requests = [(0, 0, 1), (0, 1, 0)]
+    await until(lambda: len(engine.delivered) == 2)
+    await service.close()
+    refused, *others = [at for at, _ in venue.requests]
+    assert all(at - refused >= 0.95 for at in others)
+
+
+async def test_ban_without_end_is_told_and_not_waited_for(venue: Venue) -> None:
+    async def ban(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=418, headers={"Retry-After": "86400"})
+
+    venue.handler = ban
+    engine, service = start(venue)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.failures)
+    engine.requests = [(0, 0, 1)]
+    await until(lambda: len(engine.failures) == 2)
+    await service.close()
+    assert len(venue.requests) == 1  # The second one was never sent.
+    assert "HTTP 418 and asked for 86400 s" in engine.failures[1][2]
+
+
+async def test_used_up_weight_waits_for_the_next_minute(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def weigh(request: web.Request) -> web.StreamResponse:
+        response = await venue.answer(request)
+        response.headers["X-MBX-USED-WEIGHT-1M"] = "5500"
+        return response
+
+    venue.handler = weigh
+    monkeypatch.setattr(rest.time, "time", lambda: 1_700_000_040.0 + 59.5)  # Half a second to the minute.
+    engine, service = start(venue)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.delivered)
+    engine.requests = [(0, 1, 0)]
+    await until(lambda: len(engine.delivered) == 2)
+    await service.close()
+    assert venue.requests[1][0] - venue.requests[0][0] >= 1.4
+
+
+async def test_silence_becomes_a_failure(venue: Venue) -> None:
+    async def hang(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    venue.handler = hang
+    engine, service = start(venue, timeout_s=0.2)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.failures)
+    await service.close()
+    assert engine.failures == [(0, 0, "no answer within 0.2 s")]
+
+
+@pytest.mark.parametrize("stated", [True, False])
+async def test_oversized_answer_is_refused(venue: Venue, stated: bool) -> None:
+    size = fake_core.Engine.max_snapshot_bytes + 1
+
+    async def flood(request: web.Request) -> web.StreamResponse:
+        if stated:
+            return web.Response(body=b" " * size)
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for _ in range(size // 65536 + 1):
+            await response.write(b" " * 65536)
+        return response
+
+    venue.handler = flood
+    engine, service = start(venue)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.failures)
+    await service.close()
+    assert engine.delivered == []
+    assert str(fake_core.Engine.max_snapshot_bytes) in engine.failures[0][2]
+
+
+async def test_refused_connection_becomes_a_failure(venue: Venue) -> None:
+    venue.url = "http://127.0.0.1:1/depth"
+    engine, service = start(venue)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.failures)
+    await service.close()
+    assert "Connect" in engine.failures[0][2]
+
+
+async def test_only_a_few_requests_at_once(venue: Venue) -> None:
+    under_way = most = 0
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.02)
+        under_way -= 1
+        return await venue.answer(request)
+
+    venue.handler = slow
+    engine, service = start(venue)
+    engine.requests = [(0, i % 2, 0) for i in range(20)]
+    await until(lambda: len(engine.delivered) == 20)
+    await service.close()
+    assert most == 4
+
+
+async def test_close_ends_what_is_under_way(venue: Venue) -> None:
+    async def hang(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    venue.handler = hang
+    engine, service = start(venue)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: venue.requests)
+    async with asyncio.timeout(2):
+        await service.close()
+    assert engine.failures == []

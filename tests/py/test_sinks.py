@@ -1,0 +1,217 @@
+"""Sinks: what they write, and what a bad disk or a bad client costs."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from fake_core import REASONS, STAGES, STATES, announcement, make_rows
+
+from tickwire.errors import SetupError
+from tickwire.records import RowLayout, Signal
+from tickwire.sinks import JsonlSink, WebSocketSink, encode
+from tickwire.sinks import websocket as websocket_module
+
+KEYS = [
+    "instrument",
+    "venue",
+    "epoch",
+    "row",
+    "sequence",
+    "state",
+    "reason",
+    "model",
+    "score",
+    "scores",
+    "ts_event",
+    "ts_recv",
+    "ts_out",
+    "latency_ns",
+    "stage_ns",
+]
+
+
+def signals(count: int, scores: int = 2, *, first: int = 1) -> list[Signal]:
+    return as_signals(make_rows(count, 3, scores, first=first))
+
+
+def as_signals(rows: Any) -> list[Signal]:
+    return RowLayout(
+        rows.dtype,
+        stages=STAGES,
+        states=STATES,
+        reasons=REASONS,
+        instruments=[("BTCUSDT", "binance_spot")],
+        features=["a", "b", "c"],
+        model="m",
+    ).signals(rows)
+
+
+def test_json_has_the_documented_keys_and_values() -> None:
+    (signal,) = signals(1)
+    data = json.loads(encode(signal))
+    assert list(data) == KEYS
+    assert data["instrument"] == "BTCUSDT"
+    assert data["score"] == signal.score == data["scores"][0]
+    assert data["latency_ns"] == 28_000
+    assert data["stage_ns"]["receive"] == 1000
+    assert data["ts_recv"] == signal.ts_recv
+
+
+def test_json_never_holds_a_bare_nan() -> None:
+    rows = make_rows(1, 3, 2)
+    rows["scores"][0] = [float("nan"), float("inf")]
+    text = encode(as_signals(rows)[0])
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert json.loads(text)["score"] is None
+    assert json.loads(text)["scores"] == [None, None]
+
+
+def test_json_of_an_announcement_has_no_score() -> None:
+    data = json.loads(encode(as_signals(announcement(like=make_rows(1, 3, 2)))[0]))
+    assert (data["row"], data["state"], data["reason"]) == (0, "suspect", "gap")
+    assert (data["model"], data["score"], data["scores"], data["ts_event"]) == (None, None, [], None)
+
+
+async def test_jsonl_appends_one_line_a_signal(tmp_path: Path) -> None:
+    path = tmp_path / "signals.jsonl"
+    path.write_text('{"before": 1}\n')
+    sink = JsonlSink(str(path))
+    await sink.open()
+    await sink.write(signals(2))
+    await sink.write(signals(1, first=3))
+    await sink.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("row") for line in lines] == [None, 1, 2, 3]
+    assert sink.counters() == {"lines": 3, "lost": 0, "write_errors": 0}
+
+
+async def test_jsonl_where_it_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"jsonl: .*cannot be opened: No such file"):
+        await JsonlSink(str(tmp_path / "none" / "x")).open()
+
+
+async def test_jsonl_full_disk_is_said_once_counted_and_leaves_no_half_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "signals.jsonl"
+    sink = JsonlSink(str(path))
+    await sink.open()
+    await sink.write(signals(1))
+    write, full = os.write, True
+
+    def no_space(fd: int, data: Any) -> int:
+        if not full:
+            return write(fd, data)
+        if len(data) > 100:  # A part still fits.
+            return write(fd, data[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tickwire.sinks.jsonl.os.write", lambda fd, data: no_space(fd, data))
+    # Each piece written leaves a shorter rest, so the last hundred bytes fail.
+    with caplog.at_level(logging.WARNING):
+        await sink.write(signals(2, first=2))
+        await sink.write(signals(3, first=4))
+    assert len(caplog.records) == 1
+    assert "No space left" in caplog.text
+    full = False
+    await sink.write(signals(1, first=7))
+    await sink.close()
+    assert [json.loads(line)["row"] for line in path.read_text().splitlines()] == [1, 7]
+    assert sink.counters() == {"lines": 2, "lost": 5, "write_errors": 2}
+    assert "5 signals are missing" in caplog.text
+
+
+async def test_jsonl_to_a_device_that_is_full() -> None:
+    sink = JsonlSink("/dev/full")
+    await sink.open()
+    await sink.write(signals(2))
+    await sink.close()
+    assert sink.counters()["lost"] == 2
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what it waits for is in another task's hands.
+            await asyncio.sleep(0.01)
+
+
+async def test_websocket_broadcasts_to_every_client() -> None:
+    sink = WebSocketSink(port=0)
+    await sink.open()
+    try:
+        async with aiohttp.ClientSession() as session:
+            async with session.ws_connect(sink.url) as one, session.ws_connect(sink.url + "any/path") as two:
+                await sink.write(signals(3))
+                for client in (one, two):
+                    got = [json.loads((await client.receive(timeout=5)).data) for _ in range(3)]
+                    assert [data["row"] for data in got] == [1, 2, 3]
+                    assert list(got[0]) == KEYS
+                assert sink.counters()["clients"] == 2
+            await until(lambda: sink.counters()["clients"] == 0)
+            counters = sink.counters()
+            assert (counters["clients_seen"], counters["sent"], counters["client_dropped"]) == (2, 6, 0)
+            async with session.get(sink.url.replace("ws:", "http:")) as response:
+                assert response.status == 426
+    finally:
+        await sink.close()
+
+
+async def test_websocket_slow_client_loses_its_own_and_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_module, "_STUCK_S", 0.3)
+    sink = WebSocketSink(port=0, queue=50)
+    await sink.open()
+    try:
+        # A client that shakes hands and never reads.
+        slow = socket.create_connection(("127.0.0.1", sink.port))
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.sendall(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        async with aiohttp.ClientSession() as session, session.ws_connect(sink.url) as fast:
+            await until(lambda: sink.counters()["clients"] == 2)
+            rows = 0
+            async with asyncio.timeout(30):
+                while sink.counters()["clients"] == 2:
+                    await sink.write(signals(20, first=rows + 1))
+                    for _ in range(20):
+                        rows += 1
+                        assert json.loads((await fast.receive(timeout=5)).data)["row"] == rows
+            counters = sink.counters()
+            assert counters["clients_disconnected"] == 1
+            assert counters["client_dropped"] > 0
+            await sink.write(signals(1, first=rows + 1))
+            assert json.loads((await fast.receive(timeout=5)).data)["row"] == rows + 1
+        slow.close()
+    finally:
+        await sink.close()
+
+
+async def test_websocket_port_in_use() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(SetupError, match=r"websocket: cannot listen on 127\.0\.0\.1"):
+            await WebSocketSink(port=taken.getsockname()[1]).open()
+
+
+async def test_websocket_close_says_goodbye() -> None:
+    sink = WebSocketSink(port=0)
+    await sink.open()
+    async with aiohttp.ClientSession() as session, session.ws_connect(sink.url) as client:
+        closing = asyncio.ensure_future(sink.close())
+        message = await client.receive(timeout=5)
+        assert message.type == aiohttp.WSMsgType.CLOSE
+        assert message.data == 1001
+        await closing

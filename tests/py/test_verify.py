@@ -1,0 +1,296 @@
+"""Verify: finds the first difference and names it, and refuses what proves nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fake_core
+import numpy as np
+import pytest
+from fake_core import STATES, announcement, make_rows
+
+from tickwire.config import Config
+from tickwire.errors import ConfigError, VerifyError
+from tickwire.records import RowLayout
+from tickwire.verify import Comparer, Recording, describe, environment, verify
+
+FEATURES = ["spread()", "imbalance(levels=5)"]
+
+
+def layout_of(rows: Any) -> RowLayout:
+    return RowLayout(
+        rows.dtype,
+        stages=fake_core.STAGES,
+        states=fake_core.STATES,
+        reasons=fake_core.REASONS,
+        instruments=[("BTCUSDT", "binance_spot"), ("ETHUSDT", "binance_spot")],
+        features=FEATURES,
+        outputs=["up", "down"],
+        model="m",
+    )
+
+
+def run_rows() -> Any:
+    """Two instruments interleaved, with an announcement between two epochs of the first."""
+    one, two = make_rows(30, 2, 2), make_rows(20, 2, 2, instrument=1)
+    again = make_rows(10, 2, 2)
+    again["epoch"] = 2
+    rows = np.concatenate([one, two, announcement(like=one), again])
+    order = np.concatenate([np.stack([np.arange(20), np.arange(30, 50)], 1).ravel(), np.arange(20, 30)])
+    return np.concatenate([rows[order], rows[50:]])
+
+
+def ingest_side(rows: Any) -> Any:
+    """As the ingest agent recorded them: without scores, with stamps of its own."""
+    rows = rows.copy()
+    rows["scores"] = 0
+    rows["scored"] = 0
+    rows["stage_ns"] = 0
+    rows["ts_out"] += 12345
+    return rows
+
+
+def compare(recorded: Any, scores: Any, replayed: Any, *, exact: bool = True, batch: int = 7) -> Comparer:
+    # Recorded in files that end anywhere.
+    rows = [recorded[:11], recorded[11:]]
+    comparer = Comparer(rows, [scores[:5], scores[5:]], layout_of(recorded), exact=exact)
+    for start in range(0, len(replayed), batch):
+        if not comparer.on_rows(replayed[start : start + batch]):
+            return comparer
+    comparer.finish()
+    return comparer
+
+
+def test_same_rows_and_scores_agree() -> None:
+    rows = run_rows()
+    result = compare(ingest_side(rows), rows, rows).result()
+    assert result.same, result.divergence
+    assert (result.rows, result.announcements, result.scores, result.unscored) == (60, 1, 60, 0)
+    assert describe(result) == ["live = replay: 60 rows, 1 announcements, 60 scores, bit for bit"]
+
+
+def test_order_between_instruments_does_not_matter() -> None:
+    rows = run_rows()
+    shuffled = rows[np.argsort(rows["instrument"], kind="stable")]
+    assert compare(ingest_side(rows), rows, shuffled).result().same
+
+
+def change(field: str, value: Any) -> Callable[[Any], None]:
+    def apply(row: Any) -> None:
+        row[field] = value
+
+    return apply
+
+
+def flip_last_bit(row: Any) -> None:
+    row["features"].view(np.uint32)[1] ^= 1
+
+
+@pytest.mark.parametrize(
+    ("mutate", "expected"),
+    [
+        (flip_last_bit, "imbalance(levels=5): recorded 5.1 (0x40a33333), replayed 5.0999994 (0x40a33332)"),
+        (change("sequence", 7), "sequence: recorded 1005, replayed 7"),
+        (change("ts_recv", 1), "ts_recv: recorded 1700000000005000500, replayed 1"),
+        (change("ts_event", fake_core.NO_TIME), "ts_event: recorded 1700000000005000000, replayed none"),
+        (
+            change("scores", (0.5, 1.7142857)),
+            "up: recorded 0.71428573 (0x3f36db6e), replayed 0.5 (0x3f000000)",
+        ),
+        (change("state", STATES.index("nonfinite")), "state: recorded valid, replayed nonfinite"),
+    ],
+)
+def test_first_difference_is_named(mutate: Callable[[Any], None], expected: str) -> None:
+    rows = run_rows()
+    replayed = rows.copy()
+    places = np.flatnonzero((rows["instrument"] == 1) & (rows["row"] == 5))
+    mutate(replayed[places[0]])
+    later = np.flatnonzero((rows["instrument"] == 0) & (rows["row"] == 9))
+    replayed["sequence"][later[0]] = 1  # A later difference is not the first.
+    divergence = compare(ingest_side(rows), rows, replayed).result().divergence
+    assert divergence is not None
+    assert divergence.startswith("binance_spot ETHUSDT, epoch 1, row 5, sequence 1005")
+    assert divergence.endswith(expected)
+
+
+def test_announcement_is_compared_with_its_reason() -> None:
+    rows = run_rows()
+    replayed = rows.copy()
+    replayed["reason"][rows["row"] == 0] = fake_core.REASONS.index("crossed")
+    divergence = compare(ingest_side(rows), rows, replayed).result().divergence
+    assert divergence is not None
+    assert "announcement" in divergence
+    assert divergence.endswith("reason: recorded gap, replayed crossed")
+
+
+def test_nan_equals_itself_and_signed_zeros_differ() -> None:
+    rows = run_rows()
+    rows["features"][3, 0] = np.nan
+    assert compare(ingest_side(rows), rows, rows).result().same
+    rows["features"][3, 0] = 0.0
+    replayed = rows.copy()
+    replayed["features"][3, 0] = -0.0
+    assert not compare(ingest_side(rows), rows, replayed).result().same
+
+
+def test_row_too_many_and_row_too_few() -> None:
+    rows = run_rows()
+    missing = compare(ingest_side(rows), rows, rows[:-1]).result().divergence
+    assert missing is not None
+    assert "epoch 2, row 10" in missing
+    assert missing.endswith("a row was recorded that the replay did not give")
+    extra = compare(ingest_side(rows)[:-1], rows[:-1], rows).result().divergence
+    assert extra is not None
+    assert "epoch 2, row 10" in extra
+    assert extra.endswith("the replay gave a row that was not recorded")
+
+
+def test_rows_that_were_not_scored_live_are_counted() -> None:
+    rows = run_rows()
+    scores = rows[rows["row"] != 0].copy()
+    scores["state"][:4] = STATES.index("stale")
+    scores["scored"][:4] = 0
+    result = compare(ingest_side(rows), scores[:-3], rows).result()
+    assert result.same, result.divergence
+    assert (result.scores, result.unscored) == (53, 7)
+    assert "7 rows were not scored live" in describe(result)[1]
+
+
+def test_scores_of_another_machine_within_tolerance() -> None:
+    rows = run_rows()
+    near = rows.copy()
+    near["scores"] *= np.float32(1 + 1e-5)
+    assert not compare(ingest_side(rows), rows, near).result().same
+    result = compare(ingest_side(rows), rows, near, exact=False).result("cpu 'a' there, 'b' here")
+    assert result.same
+    assert "within 0.0001 relative" in describe(result)[0]
+    assert "cpu 'a' there" in describe(result)[0]
+    far = rows.copy()
+    far["scores"] *= np.float32(1.01)
+    assert not compare(ingest_side(rows), rows, far, exact=False).result().same
+
+
+# Whole folders.
+
+
+def config() -> Config:
+    return Config.from_dict(
+        {
+            "feeds": [{"name": "spot", "venue": "binance_spot", "instruments": ["BTCUSDT", "ETHUSDT"]}],
+            "features": {"rows": FEATURES},
+            "engine": {"layout": "inline"},
+        }
+    )
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recorded run without a model, whose replay gives the recorded rows again."""
+    monkeypatch.setitem(sys.modules, "tickwire._core", fake_core)
+    rows = make_rows(100, 2)
+    folder = tmp_path / "run"
+    recording = Recording.begin(folder, config())
+    recording.write_start(rows.dtype, fake_core.Engine.executor)
+    (folder / "capture" / "spot").mkdir(parents=True)
+    (folder / "capture" / "spot" / "000002.log").write_text("")
+    (folder / "capture" / "spot" / "000001.log").write_text("")
+    (folder / "rows" / "ingest0").mkdir(parents=True)
+    (folder / "rows" / "ingest0" / "000001.bin").write_bytes(rows[:60].tobytes())
+    (folder / "rows" / "ingest0" / "000002.bin").write_bytes(rows[60:].tobytes())
+    recording.write_end({"spot/capture_lost": 0, "recorder/bytes_written": 5}, None)
+    monkeypatch.setattr(fake_core.Engine, "script", lambda engine: engine.push(rows))
+    return folder
+
+
+def edit(folder: Path, **values: Any) -> None:
+    path = folder / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+async def test_recorded_run_agrees_with_its_replay(run_dir: Path) -> None:
+    result = await verify(run_dir)
+    assert result.same, result.divergence
+    assert (result.rows, result.exact) == (100, True)
+    engine = fake_core.Engine.last
+    assert engine is not None
+    assert engine.config["replay"] is True
+    assert engine.config["layout"] == "inline"
+    inputs = engine.config["feeds"][0]["inputs"]
+    assert [Path(path).name for path in inputs] == ["000001.log", "000002.log"]
+
+
+async def test_recorded_run_that_differs(run_dir: Path) -> None:
+    path = run_dir / "rows" / "ingest0" / "000002.bin"
+    rows = np.fromfile(path, make_rows(1, 2).dtype)
+    rows["features"][3, 0] += 1
+    path.write_bytes(rows.tobytes())
+    result = await verify(run_dir)
+    assert result.divergence is not None
+    assert "row 64" in result.divergence
+    assert "spread()" in result.divergence
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            {"complete": False, "lost": {"spot/capture_lost": 3}},
+            r"recorder itself lost something \(spot/capture_lost = 3\)",
+        ),
+        ({"complete": None}, "never ended its recording"),
+        ({"failed": "ingest0: bang"}, r"the run failed \(ingest0: bang\)"),
+        ({"version": 99}, "expected version 1, found 99"),
+    ],
+)
+async def test_recording_that_proves_nothing_is_refused(
+    run_dir: Path, values: dict[str, Any], expected: str
+) -> None:
+    edit(run_dir, **values)
+    with pytest.raises(VerifyError, match=expected):
+        await verify(run_dir)
+
+
+async def test_damaged_folders_are_refused(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(VerifyError, match="not a recorded run"):
+        await verify(tmp_path)
+    path = run_dir / "rows" / "ingest0" / "000002.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(VerifyError, match="ends in the middle of a record"):
+        await verify(run_dir)
+    for file in (run_dir / "capture" / "spot").iterdir():
+        file.unlink()
+    with pytest.raises(VerifyError, match="no capture of feed 'spot'"):
+        await verify(run_dir)
+    (run_dir / "run.json").write_text("{")
+    with pytest.raises(VerifyError, match="not JSON"):
+        await verify(run_dir)
+
+
+async def test_another_model_is_refused(run_dir: Path) -> None:
+    (run_dir / "model.onnx").write_bytes(b"one")
+    edit(run_dir, model={"file": "model.onnx", "sha256": "0" * 64})
+    with pytest.raises(VerifyError, match="this is not the recorded model"):
+        await verify(run_dir)
+
+
+def test_lost_counters_make_a_recording_incomplete(tmp_path: Path) -> None:
+    recording = Recording.begin(tmp_path / "run", config())
+    recording.write_start(make_rows(1, 2).dtype, "")
+    recording.write_end(
+        {"spot/capture_lost": 0, "rows/ingest0/record_lost": 2, "recorder/disk_lost": 1}, None
+    )
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert manifest["complete"] is False
+    assert manifest["lost"] == {"rows/ingest0/record_lost": 2, "recorder/disk_lost": 1}
+    assert manifest["environment"] == environment("")
+    assert Config.from_text(manifest["config"]).feed_names == ["spot"]
+
+
+def test_recording_into_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--record: .*expected a new or an empty folder"):
+        Recording.begin(tmp_path, config())
