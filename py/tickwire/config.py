@@ -623,7 +623,8 @@ class Config(_Model):
     ) -> dict[str, Any]:
         """The dictionary that the engine is built from.
 
-        A replay reads `inputs` (files by feed name) and floats: cores are the live host's business.
+        A replay reads `inputs` (files by feed name). Cores, memory, spinning and the place of the
+        statistics are the live host's business: a replay takes what it gets, anywhere.
         """
         if not replay:
             self._check_host()
@@ -671,11 +672,13 @@ class Config(_Model):
             }
         return {
             "layout": self.engine.layout,
-            "idle": self.engine.idle,
+            "idle": self.engine.idle if not replay else "backoff",
             "output_slots": self.engine.output_slots,
-            "stat_path": str(self.path_of(self.engine.stat_path)) if self.engine.stat_path else "",
-            "huge_pages": self.memory.huge_pages,
-            "lock": self.memory.lock,
+            "stat_path": str(self.path_of(self.engine.stat_path))
+            if self.engine.stat_path and not replay
+            else "",
+            "huge_pages": self.memory.huge_pages if not replay else "auto",
+            "lock": self.memory.lock if not replay else "auto",
             "replay": replay,
             "record_dir": os.fspath(record_dir) if record_dir is not None else "",
             "config_text": self.text,

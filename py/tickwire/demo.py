@@ -43,7 +43,13 @@ _READY_S = 20.0
 async def simulator(*arguments: str) -> AsyncIterator[dict[str, Any]]:
     """Runs `python -m tickwire.sim` and gives what it says of itself: `ws_url`, `rest_url`, `instruments`."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tickwire.sim", *arguments, stdout=asyncio.subprocess.PIPE, limit=1 << 20
+        sys.executable,
+        "-m",
+        "tickwire.sim",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 20,
+        start_new_session=True,  # Ctrl-C is for us: the venue outlives the engine's orderly end.
     )
     try:
         assert process.stdout is not None
@@ -108,8 +114,10 @@ async def run_demo(
 ) -> Stats:
     """Runs the demo and gives its figures. `watch` runs beside it and is cancelled at the end."""
     arguments = ["--synthetic", "--market", market, "--instruments", str(instruments), "--rate", str(rate)]
+    # Ends by itself some time after us, should we be killed before we can end it.
+    arguments += ["--seconds", str(seconds + 30.0)]
     with TemporaryDirectory(prefix="tickwire-demo-") as folder:
-        async with simulator(*arguments, "--at-end", "idle") as venue:
+        async with simulator(*arguments) as venue:
             config = await asyncio.to_thread(demo_config, venue, Path(folder), layout=layout, market=market)
             async with Pipeline(config, record_dir=record_dir) as pipeline:
                 watcher = asyncio.ensure_future(watch(pipeline)) if watch is not None else None

@@ -344,6 +344,9 @@ class Pipeline:
         if self._engine is not None:
             with contextlib.suppress(Exception):  # The reason for giving up is the one to report.
                 await asyncio.to_thread(self._engine.stop)
+        if self._recording is not None:
+            with contextlib.suppress(OSError):
+                self._recording.abandon()
         self._stopped = True
 
     async def _open_sink(self, name: str, sink: Sink, limit: int) -> None:

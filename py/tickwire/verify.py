@@ -107,15 +107,17 @@ def _sha256(path: Path) -> str:
 class Recording:
     """Python's part of a recorded run: the folder and its `run.json`. The engine writes the rest."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], *, made: bool) -> None:
         self.folder = folder
         self._manifest = manifest
+        self._made = made
 
     @classmethod
     def begin(cls, folder: str | os.PathLike[str], config: Config) -> Recording:
         """Makes the folder and puts the model there. Refuses a folder that holds something already."""
         path = Path(folder).resolve()
         try:
+            made = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise ConfigError(f"--record: {folder}: expected a new or an empty folder")
@@ -147,7 +149,18 @@ class Recording:
                 "config": config.to_toml(),
                 "config_text": config.text,
             },
+            made=made,
         )
+
+    def abandon(self) -> None:
+        """Empties the folder again, for a run that never started: all that is in it is ours."""
+        for entry in self.folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+        if self._made:
+            self.folder.rmdir()
 
     def write_start(self, dtype: np.dtype[np.void], executor: str) -> None:
         self._manifest["environment"] = environment(executor)

@@ -346,11 +346,14 @@ def test_resolve_every_becomes_a_trigger_with_its_period() -> None:
 def test_resolve_for_a_replay_floats_and_ignores_age(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"x")
     text = MINIMAL + '[model]\npath = "m.onnx"\ncores = [4000]\nmax_age_us = 5\n'
+    text += '[memory]\nhuge_pages = "require"\nlock = "require"\n[engine]\nidle = "spin"\nstat_path = "s"\n'
     config = load(text.replace('source = "file"', "core = 4001"), base=tmp_path)
     resolved = config.resolve(replay=True, inputs={"binance_usdm": ["a.log", Path("b.log")]}, outputs=["p"])
     assert resolved["feeds"][0]["source"] == "file"
     assert resolved["feeds"][0]["inputs"] == ["a.log", "b.log"]
     assert resolved["feeds"][0]["core"] == -1
+    assert (resolved["huge_pages"], resolved["lock"]) == ("auto", "auto")
+    assert (resolved["idle"], resolved["stat_path"]) == ("backoff", "")
     assert resolved["model"]["cores"] == []
     assert resolved["model"]["max_age_us"] == 0
     assert resolved["model"]["path"] == str(tmp_path / "m.onnx")

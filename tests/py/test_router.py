@@ -432,3 +432,57 @@ async def test_row_callback_that_raises_ends_the_router() -> None:
     with pytest.raises(OSError, match="disk"):
         await router.run()
     assert engine._head == 1  # The slots went back all the same.
+
+
+async def test_snapshot_request_wakes_the_router_and_is_served(
+    core: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fetch(self: Any, feed: Any, symbol: str) -> bytes:
+        return symbol.encode()
+
+    monkeypatch.setattr("tickwire.rest.SnapshotService._fetch", fetch)
+    monkeypatch.setattr("tickwire.rest._POLL_S", 3600.0)
+    async with Pipeline(config()) as pipeline:
+        engine = engine_of(pipeline)
+        await settle()
+        engine.requests = [(0, 1, 0)]
+        async with asyncio.timeout(5):
+            while not engine.delivered:  # noqa: ASYNC110 - the router's task delivers.
+                await asyncio.sleep(0.005)
+        assert engine.delivered == [(0, 1, b"ETHUSDT")]
+        assert pipeline.stats().snapshots["fetched"] == 1
+
+
+async def test_requests_are_served_while_a_consumer_holds_the_router(
+    core: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fetch(self: Any, feed: Any, symbol: str) -> bytes:
+        return b"x"
+
+    monkeypatch.setattr("tickwire.rest.SnapshotService._fetch", fetch)
+    async with Pipeline(config()) as pipeline:
+        engine = engine_of(pipeline)
+        stream = pipeline.features()
+        engine.push(make_rows(1, 2))
+        batch = await anext(stream)
+        engine.requests = [(0, 0, 0)]
+        async with asyncio.timeout(5):
+            while not engine.delivered:  # noqa: ASYNC110 - the service's task delivers.
+                await asyncio.sleep(0.005)
+        assert len(batch) == 1  # Still held.
+
+
+async def test_start_that_fails_leaves_no_recording_behind(
+    core: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    def refuse(self: Any) -> None:
+        raise core.SetupError("feeds[0].core: expected a core")
+
+    monkeypatch.setattr(core.Engine, "start", refuse)
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "there"):
+        with pytest.raises(SetupError):
+            async with Pipeline(config(), record_dir=folder):
+                pass
+    assert list((tmp_path / "there").iterdir()) == []
+    assert not (tmp_path / "new").exists()

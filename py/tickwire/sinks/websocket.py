@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -103,9 +102,8 @@ class WebSocketSink:
             self.client_dropped += client.offer(messages)
 
     async def close(self) -> None:
-        for client in list(self._clients):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(client.socket.close(code=1001, message=b"engine stopped"), 1.0)
+        closing = [client.socket.close(code=1001, message=b"engine stopped") for client in self._clients]
+        await asyncio.gather(*(asyncio.wait_for(one, 1.0) for one in closing), return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
