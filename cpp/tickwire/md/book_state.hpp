@@ -35,7 +35,7 @@ enum class InvalidReason : std::uint8_t {
   Malformed = 3,       // A message of this instrument could not be read.
   BadNumber = 4,       // A price or quantity with too many digits, out of range, or no number at all.
   Disconnected = 5,    // The connection that carried it is gone.
-  BufferOverflow = 6,  // One message holds more levels than the configuration allows.
+  TooManyLevels = 6,   // One message holds more levels than the configuration allows.
   Stale = 7,
   Halted = 8,
 };
@@ -48,7 +48,7 @@ constexpr std::string_view name_of(InvalidReason reason) noexcept {
     case InvalidReason::Malformed: return "malformed";
     case InvalidReason::BadNumber: return "bad_number";
     case InvalidReason::Disconnected: return "disconnected";
-    case InvalidReason::BufferOverflow: return "buffer_overflow";
+    case InvalidReason::TooManyLevels: return "too_many_levels";
     case InvalidReason::Stale: return "stale";
     case InvalidReason::Halted: return "halted";
   }

@@ -94,6 +94,7 @@ bool PriceBook::set_in(HalfBook& half, std::int64_t price, std::int64_t qty) noe
     entry.count = 1;
     half.pool[entry.block].levels[0] = {price, qty};
     half.levels = 1;
+    ++changes_;
     refresh_best(half);
     return true;
   }
@@ -102,6 +103,7 @@ bool PriceBook::set_in(HalfBook& half, std::int64_t price, std::int64_t qty) noe
   Level* const levels = half.pool[entry.block].levels;
   const std::size_t at = find_level<kSide>(levels, entry.count, price);
   if (at < entry.count && levels[at].price == price) {
+    changes_ += levels[at].qty != qty ? 1 : 0;
     if (qty != 0) {
       levels[at].qty = qty;
     } else {
@@ -163,6 +165,7 @@ bool PriceBook::insert(HalfBook& half, std::size_t at_entry, std::size_t at, Lev
   ++entry.count;
   ++half.levels;
   if (at == 0) entry.worst = level.price;
+  ++changes_;
   refresh_best(half);
   return true;
 }

@@ -50,6 +50,9 @@ class PriceBook {
     return bids_.best != nullptr && asks_.best != nullptr && bids_.best->price >= asks_.best->price;
   }
 
+  /// Grows with each set() that changed something: an event between two equal readings only repeated
+  /// what was known.
+  [[nodiscard]] std::uint64_t changes() const noexcept TICKWIRE_HOT { return changes_; }
   [[nodiscard]] std::uint64_t dropped_levels() const noexcept TICKWIRE_HOT { return dropped_levels_; }
   [[nodiscard]] std::size_t max_levels() const noexcept TICKWIRE_HOT { return max_levels_; }
 
@@ -98,6 +101,7 @@ class PriceBook {
 
   std::size_t max_levels_;
   std::uint64_t dropped_levels_ = 0;
+  std::uint64_t changes_ = 0;
   HalfBook bids_;
   HalfBook asks_;
 };

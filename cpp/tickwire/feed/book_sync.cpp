@@ -1,0 +1,259 @@
+#include "tickwire/feed/book_sync.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "tickwire/core/error.hpp"
+
+namespace tickwire::feed {
+
+using md::BookState;
+using md::InvalidReason;
+using md::Side;
+
+namespace {
+
+/// A held snapshot is ahead of the stream by what the stream lags, seconds at the worst. Events that
+/// are still older than it after this long are of another count of ids: the venue started anew.
+constexpr TsNs kHoldNs = 30'000'000'000;
+
+/// Levels of a usual diff. The ring of levels holds the largest message and buffer_events usual ones.
+constexpr std::size_t kUsualLevels = 16;
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------------
+// The buffer
+
+BookSync::Buffer::Buffer(Arena& arena, std::size_t max_events, std::size_t max_levels)
+    : entries_(arena.allocate<Entry>(max_events)), levels_(arena.allocate<md::Level>(max_levels)) {}
+
+void BookSync::Buffer::clear() noexcept {
+  first_ = size_ = 0;
+  write_ = taken_ = 0;
+}
+
+void BookSync::Buffer::pop() noexcept {
+  taken_ -= entries_[first_].taken;
+  first_ = first_ + 1 == entries_.size() ? 0 : first_ + 1;
+  if (--size_ == 0) clear();
+}
+
+std::size_t BookSync::Buffer::push(const md::Event& event) noexcept {
+  const std::size_t count = event.bids.size() + event.asks.size();
+  std::size_t popped = 0;
+  // The levels of an event stay together: where the end of the ring is too short it is left empty.
+  std::size_t skipped = 0;
+  for (;; pop(), ++popped) {
+    skipped = write_ + count > levels_.size() ? levels_.size() - write_ : 0;
+    const bool fits = size_ < entries_.size() && taken_ + skipped + count <= levels_.size();
+    if (fits || size_ == 0) break;
+  }
+  // More levels than the whole ring; the decoder's limit is below.
+  if (count > levels_.size()) [[unlikely]] return popped + 1;
+
+  if (skipped != 0) write_ = 0;
+  md::Level* const place = levels_.data() + write_;
+  std::copy(event.bids.begin(), event.bids.end(), place);
+  std::copy(event.asks.begin(), event.asks.end(), place + event.bids.size());
+  const std::size_t at = first_ + size_;
+  entries_[at < entries_.size() ? at : at - entries_.size()] = {
+      event.first_id, event.last_id, event.prev_id, {place, event.bids.size()},
+      {place + event.bids.size(), event.asks.size()}, skipped + count};
+  ++size_;
+  write_ += count;
+  taken_ += skipped + count;
+  return popped;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The rule
+
+BookSync::BookSync(SyncRule rule, md::PriceBook& book, Arena& arena, std::size_t buffer_events,
+                   std::size_t max_event_levels)
+    : rule_(rule), book_(book), buffer_(arena, buffer_events, 2 * max_event_levels + kUsualLevels * buffer_events) {
+  if (buffer_events == 0) throw SetupError("buffer_events", "a positive number", "0");
+}
+
+bool BookSync::follows(std::uint64_t first_id, std::uint64_t prev_id, std::uint64_t last) const noexcept {
+  // first_id - 1 may wrap where last + 1 would: an id of 0 is not in use.
+  return rule_ == SyncRule::Spot ? first_id <= last || first_id - 1 == last : prev_id == last;
+}
+
+bool BookSync::in_snapshot(std::uint64_t last_id, std::uint64_t snapshot_id) const noexcept {
+  return rule_ == SyncRule::Spot ? last_id <= snapshot_id : last_id < snapshot_id;
+}
+
+/// For an event that is not in the snapshot, so that its end is known to be far enough.
+bool BookSync::bridges(std::uint64_t first_id, std::uint64_t last_id, std::uint64_t prev_id,
+                       std::uint64_t snapshot_id) const noexcept {
+  if (in_snapshot(last_id, snapshot_id)) return false;
+  if (rule_ == SyncRule::Spot) return follows(first_id, prev_id, snapshot_id);
+  return first_id <= snapshot_id || prev_id == snapshot_id;
+}
+
+void BookSync::apply(std::span<const md::Level> bids, std::span<const md::Level> asks) noexcept {
+  for (const md::Level& level : bids) book_.set(Side::Bid, level.price, level.qty);
+  for (const md::Level& level : asks) book_.set(Side::Ask, level.price, level.qty);
+  ++counts_.applied;
+}
+
+void BookSync::load(const md::Event& snapshot) noexcept {
+  book_.clear();
+  // Venues list the best level first; the book takes the best last without moving any.
+  for (std::size_t i = snapshot.bids.size(); i-- > 0;) {
+    book_.set(Side::Bid, snapshot.bids[i].price, snapshot.bids[i].qty);
+  }
+  for (std::size_t i = snapshot.asks.size(); i-- > 0;) {
+    book_.set(Side::Ask, snapshot.asks[i].price, snapshot.asks[i].qty);
+  }
+  last_id_ = snapshot.last_id;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Diffs
+
+SyncStep BookSync::on_diff(const md::Event& event) noexcept {
+  // A message sent later than all before it, with an id that was passed long ago, is no duplicate:
+  // the venue counts anew.
+  const bool newest = event.ts_event > newest_ts_event_;
+  if (newest) newest_ts_event_ = event.ts_event;
+
+  if (state_ != BookState::Valid || event.last_id <= last_id_ ||
+      !follows(event.first_id, event.prev_id, last_id_)) [[unlikely]] {
+    return on_diff_slow(event, newest);
+  }
+  apply(event.bids, event.asks);
+  last_id_ = event.last_id;
+  if (book_.crossed()) [[unlikely]] return invalidate(&event, InvalidReason::Crossed);
+  return {.result = SyncResult::Applied, .event_applied = true};
+}
+
+SyncStep BookSync::on_diff_slow(const md::Event& event, bool newest) noexcept {
+  if (state_ == BookState::Valid) {
+    if (event.last_id <= last_id_ && !newest) {
+      ++counts_.ignored;
+      return {.result = SyncResult::Ignored};
+    }
+    return invalidate(&event, InvalidReason::Gap);
+  }
+  // A capture may begin without the line that says a connection was opened.
+  if (state_ == BookState::Empty) state_ = BookState::Buffering;
+  return held_ ? bridge_held(event) : buffer(event, newest);
+}
+
+SyncStep BookSync::bridge_held(const md::Event& event) noexcept {
+  if (in_snapshot(event.last_id, last_id_) && event.ts_recv - held_since_ <= kHoldNs) {
+    ++counts_.ignored;
+    return {.result = SyncResult::Ignored};
+  }
+  held_ = false;
+  if (!bridges(event.first_id, event.last_id, event.prev_id, last_id_)) {
+    ++counts_.snapshots_expired;
+    return buffer(event, false);
+  }
+  apply(event.bids, event.asks);
+  last_id_ = event.last_id;
+  if (book_.crossed()) return invalidate(&event, InvalidReason::Crossed);
+  state_ = BookState::Valid;
+  ++epoch_;
+  ++counts_.snapshots_applied;
+  return {.result = SyncResult::Applied, .became_valid = true, .event_applied = true};
+}
+
+SyncStep BookSync::buffer(const md::Event& event, bool newest) noexcept {
+  if (buffer_.size() != 0) {
+    const std::uint64_t last = buffer_[buffer_.size() - 1].last_id;
+    if (event.last_id <= last && !newest) {
+      ++counts_.ignored;
+      return {.result = SyncResult::Ignored};
+    }
+    if (event.last_id <= last || !follows(event.first_id, event.prev_id, last)) {
+      ++counts_.buffer_restarts;
+      buffer_.clear();
+    }
+  }
+  ++counts_.buffered;
+  counts_.buffer_dropped += buffer_.push(event);
+  return {.result = SyncResult::Buffered};
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Everything else
+
+SyncStep BookSync::on_snapshot(const md::Event& event) noexcept {
+  if (state_ == BookState::Valid || (held_ && event.last_id <= last_id_)) {
+    ++counts_.snapshots_ignored;
+    return {.result = SyncResult::Ignored};
+  }
+  if (state_ == BookState::Empty) state_ = BookState::Buffering;
+
+  std::size_t first = 0;
+  while (first < buffer_.size() && in_snapshot(buffer_[first].last_id, event.last_id)) ++first;
+  const bool ahead = first == buffer_.size();
+  if (!ahead) {
+    const Buffer::Entry& entry = buffer_[first];
+    if (!bridges(entry.first_id, entry.last_id, entry.prev_id, event.last_id)) {
+      ++counts_.snapshots_refused;
+      return {.result = SyncResult::SnapshotRefused, .reason = InvalidReason::Gap};
+    }
+  }
+
+  load(event);
+  held_ = false;
+  for (; first < buffer_.size(); ++first) {
+    apply(buffer_[first].bids, buffer_[first].asks);
+    last_id_ = buffer_[first].last_id;
+  }
+  if (book_.crossed()) {
+    // The buffer stays: a later snapshot covers whatever is wrong in it.
+    ++counts_.crossed;
+    return {.result = SyncResult::SnapshotRefused, .reason = InvalidReason::Crossed};
+  }
+  buffer_.clear();
+  if (ahead) {
+    held_ = true;
+    held_since_ = event.ts_recv;
+    ++counts_.snapshots_held;
+    return {.result = SyncResult::SnapshotHeld};
+  }
+  state_ = BookState::Valid;
+  ++epoch_;
+  ++counts_.snapshots_applied;
+  return {.result = SyncResult::SnapshotApplied, .became_valid = true};
+}
+
+SyncStep BookSync::invalidate(const md::Event* first_of_buffer, InvalidReason reason) noexcept {
+  const bool was_valid = state_ == BookState::Valid;
+  state_ = BookState::Suspect;
+  held_ = false;
+  counts_.gaps += was_valid && reason == InvalidReason::Gap ? 1 : 0;
+  counts_.crossed += reason == InvalidReason::Crossed ? 1 : 0;
+  buffer_.clear();
+  if (first_of_buffer != nullptr) {
+    ++counts_.buffered;
+    counts_.buffer_dropped += buffer_.push(*first_of_buffer);
+  }
+  return {.result = SyncResult::Invalid, .left_valid = was_valid, .reason = reason};
+}
+
+SyncStep BookSync::on_damaged(InvalidReason reason) noexcept {
+  if (state_ != BookState::Valid) return {.result = SyncResult::Ignored};
+  return invalidate(nullptr, reason);
+}
+
+SyncStep BookSync::disconnect(BookState state) noexcept {
+  const bool was_valid = state_ == BookState::Valid;
+  state_ = state;
+  held_ = false;
+  newest_ts_event_ = kNoTime;
+  buffer_.clear();
+  return {.result = SyncResult::StateChanged,
+          .left_valid = was_valid,
+          .reason = was_valid ? InvalidReason::Disconnected : InvalidReason::None};
+}
+
+SyncStep BookSync::on_open() noexcept { return disconnect(BookState::Buffering); }
+SyncStep BookSync::on_close() noexcept { return disconnect(BookState::Empty); }
+
+}  // namespace tickwire::feed
