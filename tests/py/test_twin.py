@@ -140,10 +140,10 @@ def test_identity_of_rows(tmp_path: Path) -> None:
     assert list(rows.sequence) == [15, 17, 22]
 
 
-def test_trade_trigger_evicts_by_the_trade_and_names_it(tmp_path: Path) -> None:
+def test_trade_trigger_evicts_by_the_trade_and_names_the_book(tmp_path: Path) -> None:
     rows = replay(tmp_path, CAPTURE, "trade_count(window='100ms')", "imbalance(levels=1)", trigger="trade")
     assert list(rows.ts_recv) == [2_600 * MS, 2_800 * MS]
-    assert list(rows.sequence) == [70, 71]
+    assert list(rows.sequence) == [15, 15]  # Of the last event applied to the book.
     assert rows.ts_event == [MS, MS]
     assert rows.values.tolist() == [[1, 0.25], [1, 0.25]]
 
@@ -152,6 +152,14 @@ def test_wrapped_window_keeps_its_newest_sample(tmp_path: Path) -> None:
     # At the trade of 2.8 the sample of e1 (2.5) is older than 100 ms, and still is the value.
     rows = replay(tmp_path, CAPTURE, "mean(imbalance(levels=1), window='100ms')", trigger="trade")
     assert rows.values.tolist() == [[0.25], [0.25]]
+
+
+def test_book_trigger_needs_a_change_of_the_book(tmp_path: Path) -> None:
+    # Removes a level that is not there and repeats one that is: a sample, but no row.
+    repeat = diff(4.0, (23, 24, 22), [["90", "0"]], [["110", "2"]])
+    again = diff(4.1, (25, 26, 24), [], [["110", "2"]])
+    rows = replay(tmp_path, [*CAPTURE, repeat, again, diff(4.2, (27, 28, 26), [["98", "1"]], [])], "spread()")
+    assert list(rows.sequence) == [15, 17, 22, 24, 28]
 
 
 def test_top_trigger_needs_a_change_of_the_best(tmp_path: Path) -> None:
@@ -164,7 +172,7 @@ def test_every_emits_the_first_event_at_or_past_a_boundary(tmp_path: Path) -> No
     # From 2.0 on, boundaries at 2.4, 2.8, 3.2: met by e1, by the trade on 2.8 itself, and, as the
     # unprintable trade of 3.2 is none, by e3.
     rows = replay(tmp_path, CAPTURE, "spread()", every="400ms")
-    assert list(rows.sequence) == [15, 71, 22]
+    assert list(rows.sequence) == [15, 15, 22]
 
 
 def test_every_uses_a_boundary_up_before_the_row_is_warm(tmp_path: Path) -> None:

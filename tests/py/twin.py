@@ -11,7 +11,9 @@ is the one taken, here and in the engine:
   of its snapshots, over the whole capture, not only while the book is valid.
 - `every`: the event is the first at or past a boundary of the period (UTC, on the window clock) since
   the epoch's start or the last such event; an event before the row is warm uses its boundary up.
-- `sequence` is the venue's id of the event that emits: `u` of a diff, the trade's id of a trade.
+- `book`: an event that only repeats what the book already says, such as the removal of a level that is
+  not there, changes nothing and emits no row. It is a sample all the same.
+- `sequence` is the venue's id of the last event applied to the book, for a row on a trade too.
 - Prices and quantities are integers in units of 1e-8, so that equal ratios are equal.
 
 `replay(...)` takes a minute at most for the longest recording with a dozen features.
@@ -70,17 +72,22 @@ class Book:
     bid_prices: list[int] = field(default_factory=list)
     ask_prices: list[int] = field(default_factory=list)
 
-    def set(self, bids: list[list[str]], asks: list[list[str]]) -> None:
+    def set(self, bids: list[list[str]], asks: list[list[str]]) -> bool:
+        """True where anything is not as it was."""
+        changed = False
         for side, prices, changes in ((self.bids, self.bid_prices, bids), (self.asks, self.ask_prices, asks)):
             for price_token, qty_token in changes:
                 price, qty = exact(price_token), exact(qty_token)
                 if qty == 0:
                     if side.pop(price, None) is not None:
                         del prices[bisect_left(prices, price)]
+                        changed = True
                 else:
                     if price not in side:
                         insort(prices, price)
+                    changed = changed or side.get(price) != qty
                     side[price] = qty
+        return changed
 
     def top(self, levels: int) -> tuple[tuple[int, int], ...]:
         """`levels` bids and then `levels` asks, best first; a level that is not there is (-1, 0)."""
@@ -103,6 +110,7 @@ class Point:
     """Something that may emit a row: a book event or a trade, within an epoch."""
 
     is_book: bool
+    changed: bool  # A book event after which the book is another.
     clock: int
     ts_event: int | None
     ts_recv: int
@@ -142,6 +150,7 @@ class Synchronizer:
     def lose(self, first: dict[str, Any] | None = None) -> None:
         """The book is not known any more; `first` begins the new buffer."""
         self.valid = False
+        self.changed = False  # Did the last event that was applied change the book?
         self.book = Book()
         self.last_id = 0
         self.held_since: int | None = None  # The book is a snapshot that waits for its bridge.
@@ -166,7 +175,7 @@ class Synchronizer:
 
     def _apply(self, diff: dict[str, Any]) -> bool:
         """False where the book is crossed by it and lost."""
-        self.book.set(diff["b"], diff["a"])
+        self.changed = self.book.set(diff["b"], diff["a"])
         self.last_id = diff["u"]
         if self.book.crossed():
             self.lose(diff)
@@ -284,7 +293,8 @@ def epochs_of(
             epoch.states.append(sync.book.top(levels))
             epoch.state_clocks.append(now)
             count = (len(epoch.states) - 1, len(epoch.trades))
-            epoch.points.append(Point(True, now, ts_event, ts_recv, data["u"], *count))
+            changed = sync.changed or became_valid
+            epoch.points.append(Point(True, changed, now, ts_event, ts_recv, sync.last_id, *count))
         elif kind == trades:
             ts_event = advance(ts_recv, data)
             assert now is not None
@@ -292,9 +302,8 @@ def epochs_of(
             if epoch is None or data.get("X", "MARKET") != "MARKET" or qty == 0:
                 continue
             epoch.trades.append((now, price, qty, -1 if data["m"] else 1))
-            trade_id = data["t"] if kind == "trade" else data["a"]
             count = (len(epoch.states) - 1, len(epoch.trades))
-            epoch.points.append(Point(False, now, ts_event, ts_recv, trade_id, *count))
+            epoch.points.append(Point(False, False, now, ts_event, ts_recv, sync.last_id, *count))
     if epoch is not None:
         yield epoch
 
@@ -645,7 +654,7 @@ def triggered(epoch: Epoch, trigger: str, every: int | None) -> list[bool]:
             fires.append(point.clock // every > boundary)
             boundary = point.clock // every
         elif trigger == "book":
-            fires.append(point.is_book)
+            fires.append(point.changed)
         elif trigger == "trade":
             fires.append(not point.is_book)
         elif trigger == "top":

@@ -6,8 +6,8 @@
 
 namespace tickwire::signal {
 
-SignalPort::SignalPort(concurrent::SpscQueue& queue, concurrent::Waker& reader,
-                       std::size_t instrument_count, Arena& arena)
+SignalPort::SignalPort(concurrent::SpscQueue& queue, concurrent::Waker& reader, std::size_t instrument_count,
+                       Arena& arena)
     : queue_(queue), reader_(reader), waiting_(arena.allocate<SignalHeader>(instrument_count)) {}
 
 bool SignalPort::send(const SignalHeader& header) noexcept {

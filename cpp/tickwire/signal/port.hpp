@@ -33,7 +33,8 @@ class SignalPort {
       return nullptr;
     }
     std::byte* slot = queue_.try_claim();
-    if (slot == nullptr) [[unlikely]] ++dropped_;
+    if (slot == nullptr) [[unlikely]]
+      ++dropped_;
     return slot;
   }
 

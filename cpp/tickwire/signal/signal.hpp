@@ -95,9 +95,7 @@ class RecordView {
  public:
   RecordView(std::byte* record, const RecordLayout& layout) noexcept : record_(record), layout_(layout) {}
 
-  [[nodiscard]] SignalHeader& header() const noexcept {
-    return *reinterpret_cast<SignalHeader*>(record_);
-  }
+  [[nodiscard]] SignalHeader& header() const noexcept { return *reinterpret_cast<SignalHeader*>(record_); }
   [[nodiscard]] std::span<float> scores() const noexcept {
     return {reinterpret_cast<float*>(record_ + layout_.scores_offset()), layout_.score_count};
   }

@@ -31,8 +31,9 @@ TEST(RowHistory, WindowIsTheLastRowsOldestFirst) {
       ASSERT_EQ(history.full(), all.size() >= window_rows * kFeatures);
       if (!history.full()) continue;
       const auto window = history.window();
-      EXPECT_EQ(std::vector<float>(window.begin(), window.end()),
-                std::vector<float>(all.end() - static_cast<std::ptrdiff_t>(window_rows * kFeatures), all.end()));
+      EXPECT_EQ(
+          std::vector<float>(window.begin(), window.end()),
+          std::vector<float>(all.end() - static_cast<std::ptrdiff_t>(window_rows * kFeatures), all.end()));
     }
   }
 }

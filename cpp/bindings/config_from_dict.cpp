@@ -1,0 +1,174 @@
+#include "config_from_dict.hpp"
+
+#include <pybind11/stl.h>
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "tickwire/core/error.hpp"
+#include "tickwire/features/plan.hpp"
+
+namespace tickwire::bindings {
+
+namespace py = pybind11;
+
+namespace {
+
+/// A dict and where it stands in the whole, for messages.
+class Section {
+ public:
+  Section(py::dict dict, std::string where) : dict_(std::move(dict)), where_(std::move(where)) {}
+
+  template <typename T>
+  [[nodiscard]] T get(const char* key) const {
+    try {
+      return object(key).template cast<T>();
+    } catch (const py::cast_error&) {
+      throw SetupError(path(key), py::type_id<T>(), py::repr(object(key)).template cast<std::string>());
+    }
+  }
+
+  /// The enumerator whose name the key holds.
+  template <typename E>
+  [[nodiscard]] E choose(const char* key,
+                         std::initializer_list<std::pair<std::string_view, E>> choices) const {
+    const auto name = get<std::string>(key);
+    std::string expected;
+    for (const auto& [text, value] : choices) {
+      if (text == name) return value;
+      expected += (expected.empty() ? "" : ", ") + std::string(text);
+    }
+    throw SetupError(path(key), "one of " + expected, name);
+  }
+
+  [[nodiscard]] Section section(const char* key) const { return {get<py::dict>(key), path(key)}; }
+
+  [[nodiscard]] std::vector<Section> sections(const char* key) const {
+    std::vector<Section> all;
+    for (const py::handle item : get<py::list>(key)) {
+      all.emplace_back(item.cast<py::dict>(), path(key) + "[" + std::to_string(all.size()) + "]");
+    }
+    return all;
+  }
+
+  [[nodiscard]] bool has_section(const char* key) const { return !object(key).is_none(); }
+  [[nodiscard]] std::string path(const char* key) const { return where_.empty() ? key : where_ + "." + key; }
+
+ private:
+  [[nodiscard]] py::object object(const char* key) const {
+    if (!dict_.contains(key)) throw SetupError(path(key), "a value", "no such key");
+    return dict_[key];
+  }
+
+  py::dict dict_;
+  std::string where_;
+};
+
+engine::FeedConfig feed_from(const Section& s) {
+  using feed::binance::Market;
+  using feed::binance::TradeStream;
+  std::vector<engine::InstrumentConfig> instruments;
+  for (const Section& instrument : s.sections("instruments")) {
+    instruments.push_back({.symbol = instrument.get<std::string>("symbol"),
+                           .price_decimals = instrument.get<int>("price_decimals"),
+                           .qty_decimals = instrument.get<int>("qty_decimals")});
+  }
+  return {.name = s.get<std::string>("name"),
+          .market = s.choose<Market>("venue", {{"binance_spot", Market::Spot},
+                                               {"binance_usdm", Market::UsdM},
+                                               {"binance_coinm", Market::CoinM}}),
+          .trades = s.choose<TradeStream>(
+              "trades", {{"trade", TradeStream::Trade}, {"aggTrade", TradeStream::AggTrade}}),
+          .url = s.get<std::string>("url"),
+          .subscribe = s.get<std::vector<std::string>>("subscribe"),
+          .inputs = s.get<std::vector<std::string>>("inputs"),
+          .instruments = std::move(instruments),
+          .core = s.get<int>("core"),
+          .snapshot_retries = s.get<std::uint32_t>("snapshot_retries"),
+          .snapshot_backoff_ns = s.get<std::int64_t>("snapshot_backoff_ns"),
+          .max_levels = s.get<std::size_t>("max_levels"),
+          .max_frame_bytes = s.get<std::size_t>("max_frame_bytes"),
+          .buffer_events = s.get<std::size_t>("buffer_events"),
+          .ca_file = s.get<std::string>("ca_file"),
+          .reconnect_min_ns = s.get<std::int64_t>("reconnect_min_ns"),
+          .reconnect_max_ns = s.get<std::int64_t>("reconnect_max_ns")};
+}
+
+features::FeaturePlan plan_from(const Section& s) {
+  features::FeaturePlan plan;
+  for (const Section& node : s.sections("nodes")) {
+    const auto name = node.get<std::string>("kernel");
+    const auto kernel = features::kernel_from_name(name);
+    if (!kernel) throw SetupError(node.path("kernel"), "the name of a kernel", name);
+    plan.nodes.push_back({.kernel = *kernel,
+                          .input = node.get<std::int32_t>("input"),
+                          .levels = node.get<std::uint32_t>("levels"),
+                          .window_ns = node.get<std::int64_t>("window_ns"),
+                          .window_count = node.get<std::uint32_t>("window_count"),
+                          .halflife_ns = node.get<std::int64_t>("halflife_ns"),
+                          .lag = node.get<std::uint32_t>("lag")});
+  }
+  plan.outputs = s.get<std::vector<std::uint32_t>>("outputs");
+  return plan;
+}
+
+engine::FeaturesConfig features_from(const Section& s) {
+  using engine::Trigger;
+  using engine::WindowClock;
+  return {
+      .trigger = s.choose<Trigger>("trigger", {{"book", Trigger::Book},
+                                               {"top", Trigger::Top},
+                                               {"trade", Trigger::Trade},
+                                               {"every", Trigger::Every}}),
+      .every_ns = s.get<std::int64_t>("every_ns"),
+      .clock = s.choose<WindowClock>("clock", {{"recv", WindowClock::Recv}, {"event", WindowClock::Event}}),
+      .window_rows = s.get<std::size_t>("window_rows"),
+      .max_event_rate = s.get<double>("max_event_rate"),
+      .plan = plan_from(s)};
+}
+
+engine::ModelConfig model_from(const Section& s) {
+  using engine::QueuePolicy;
+  return {.path = s.get<std::string>("path"),
+          .ort_library = s.get<std::string>("ort_library"),
+          .id = s.get<std::uint32_t>("id"),
+          .cores = s.get<std::vector<int>>("cores"),
+          .max_age_ns = s.get<std::int64_t>("max_age_us") * 1000,
+          .queue_slots = s.get<std::size_t>("queue_slots"),
+          .policy = s.choose<QueuePolicy>("policy", {{"every", QueuePolicy::Every},
+                                                     {"drop_oldest", QueuePolicy::DropOldest},
+                                                     {"conflate", QueuePolicy::Conflate}}),
+          .queue_limit = s.get<std::size_t>("queue_limit")};
+}
+
+}  // namespace
+
+engine::EngineConfig config_from_dict(const py::dict& dict) {
+  using concurrent::IdleKind;
+  const Section s(dict, "");
+  std::vector<engine::FeedConfig> feeds;
+  for (const Section& feed : s.sections("feeds")) feeds.push_back(feed_from(feed));
+  std::optional<engine::ModelConfig> model;
+  if (s.has_section("model")) model = model_from(s.section("model"));
+  return {
+      .layout = s.choose<engine::Layout>(
+          "layout", {{"inline", engine::Layout::Inline}, {"threads", engine::Layout::Threads}}),
+      .idle = s.choose<IdleKind>(
+          "idle", {{"spin", IdleKind::Spin}, {"yield", IdleKind::Yield}, {"backoff", IdleKind::Backoff}}),
+      .huge_pages = s.choose<HugePages>(
+          "huge_pages",
+          {{"auto", HugePages::Auto}, {"require", HugePages::Require}, {"off", HugePages::Off}}),
+      .lock = s.choose<LockMemory>(
+          "lock", {{"auto", LockMemory::Auto}, {"require", LockMemory::Require}, {"off", LockMemory::Off}}),
+      .output_slots = s.get<std::size_t>("output_slots"),
+      .stat_path = s.get<std::string>("stat_path"),
+      .replay = s.get<bool>("replay"),
+      .record_dir = s.get<std::string>("record_dir"),
+      .feeds = std::move(feeds),
+      .features = features_from(s.section("features")),
+      .model = std::move(model)};
+}
+
+}  // namespace tickwire::bindings

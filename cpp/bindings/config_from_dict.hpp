@@ -1,0 +1,15 @@
+#pragma once
+
+/// The resolved configuration of py/tickwire/config.py as the engine's structs. A key that is missing
+/// or of the wrong type is a SetupError that names it: Python has checked everything before, so it is
+/// a mistake of ours, not the user's.
+
+#include <pybind11/pybind11.h>
+
+#include "tickwire/engine/config.hpp"
+
+namespace tickwire::bindings {
+
+[[nodiscard]] engine::EngineConfig config_from_dict(const pybind11::dict& dict);
+
+}  // namespace tickwire::bindings

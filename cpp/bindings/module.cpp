@@ -1,0 +1,11 @@
+#include <pybind11/pybind11.h>
+
+#include "bind_engine.hpp"
+#include "errors.hpp"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The data plane. Private: use the names of the package tickwire.";
+  m.attr("__version__") = TICKWIRE_VERSION;
+  tickwire::bindings::register_errors(m);
+  tickwire::bindings::bind_engine(m);
+}

@@ -1,0 +1,83 @@
+#pragma once
+
+/// What the control plane hands down, resolved: every field is set, none has a default here.
+/// The meaning of each, its default and why one would change it stand in py/tickwire/config.py.
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tickwire/concurrent/idle.hpp"
+#include "tickwire/core/arena.hpp"
+#include "tickwire/features/plan.hpp"
+#include "tickwire/feed/venue/binance/decoder.hpp"
+
+namespace tickwire::engine {
+
+enum class Layout : std::uint8_t { Inline, Threads };
+enum class Trigger : std::uint8_t { Book, Top, Trade, Every };
+enum class WindowClock : std::uint8_t { Recv, Event };
+enum class QueuePolicy : std::uint8_t { Every, DropOldest, Conflate };
+
+struct InstrumentConfig {
+  std::string symbol;
+  int price_decimals;
+  int qty_decimals;
+};
+
+struct FeedConfig {
+  std::string name;
+  feed::binance::Market market;
+  feed::binance::TradeStream trades;
+  std::string url;                     // Live.
+  std::vector<std::string> subscribe;  // Live: names of the streams.
+  std::vector<std::string> inputs;     // Replay: captures, read one after another.
+  std::vector<InstrumentConfig> instruments;
+  int core;
+  std::uint32_t snapshot_retries;
+  std::int64_t snapshot_backoff_ns;
+  std::size_t max_levels;
+  std::size_t max_frame_bytes;
+  std::size_t buffer_events;
+  std::string ca_file;
+  std::int64_t reconnect_min_ns;
+  std::int64_t reconnect_max_ns;
+};
+
+struct FeaturesConfig {
+  Trigger trigger;
+  std::int64_t every_ns;
+  WindowClock clock;
+  std::size_t window_rows;
+  double max_event_rate;
+  features::FeaturePlan plan;
+};
+
+struct ModelConfig {
+  std::string path;
+  std::string ort_library;
+  std::uint32_t id;
+  std::vector<int> cores;
+  std::int64_t max_age_ns;  // 0: no limit.
+  std::size_t queue_slots;
+  QueuePolicy policy;
+  std::size_t queue_limit;
+};
+
+struct EngineConfig {
+  Layout layout;
+  concurrent::IdleKind idle;
+  HugePages huge_pages;
+  LockMemory lock;
+  std::size_t output_slots;
+  std::string stat_path;
+  bool replay;
+  std::string record_dir;  // Empty: nothing is recorded.
+  std::vector<FeedConfig> feeds;
+  FeaturesConfig features;
+  std::optional<ModelConfig> model;
+};
+
+}  // namespace tickwire::engine

@@ -1,0 +1,121 @@
+#pragma once
+
+/// The whole data plane of one run: builds it from a configuration, starts its threads, and is what
+/// the control plane drains. Live and replay differ in the source of bytes and in waiting instead of
+/// dropping; all else is the same code.
+///
+/// Everything here is called by one control thread; the agents run on theirs.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "tickwire/concurrent/agent_runner.hpp"
+#include "tickwire/concurrent/spsc_queue.hpp"
+#include "tickwire/concurrent/waker.hpp"
+#include "tickwire/core/arena.hpp"
+#include "tickwire/engine/config.hpp"
+#include "tickwire/engine/inference_agent.hpp"
+#include "tickwire/engine/ingest_agent.hpp"
+#include "tickwire/engine/recorder.hpp"
+#include "tickwire/infer/model.hpp"
+#include "tickwire/metrics/stat_file.hpp"
+#include "tickwire/signal/port.hpp"
+#include "tickwire/signal/signal.hpp"
+
+namespace tickwire::engine {
+
+/// Records that lie one after another in a ring, `stride` bytes apart.
+struct RecordBatch {
+  const std::byte* records;
+  std::size_t count;
+  std::size_t stride;
+};
+
+class Engine {
+ public:
+  /// Reserves everything: memory, sockets' buffers, sessions. Throws SetupError.
+  explicit Engine(EngineConfig config);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  /// Starts the threads; models are warm when it returns. Throws what a thread's start threw.
+  void start();
+  /// Stops and joins the threads, sources first, so that what was read is scored and recorded.
+  /// Idempotent. Rethrows what an agent died of.
+  void stop();
+
+  /// Lines of the start-up report: memory, clock, threads, model.
+  [[nodiscard]] std::vector<std::string> report() const;
+  /// Name and kernel id of each thread, once started.
+  [[nodiscard]] std::vector<std::pair<std::string, std::int32_t>> threads() const;
+  [[nodiscard]] const std::string& stat_path() const noexcept { return stats_->path(); }
+  [[nodiscard]] const signal::RecordLayout& layout() const noexcept { return layout_; }
+  [[nodiscard]] const std::vector<std::string>& score_names() const noexcept { return score_names_; }
+  /// The model's executor, empty without a model: scores compare bit for bit only within one.
+  [[nodiscard]] const std::string& executor() const noexcept { return executor_; }
+
+  // What the router does, from one thread.
+
+  [[nodiscard]] concurrent::Waker& waker() noexcept { return waker_; }
+  /// Is there anything to poll() or poll_request()? For the last look before a sleep.
+  [[nodiscard]] bool has_output() const noexcept;
+  /// The next records of one ring, none if there are none. They hold until release().
+  [[nodiscard]] RecordBatch poll() noexcept;
+  /// Gives back what the last poll() returned.
+  void release() noexcept;
+  [[nodiscard]] std::optional<SnapshotRequest> poll_request() noexcept;
+  /// Hands a REST answer down. False when the agent's command ring is full (try again) or the body is
+  /// larger than it can ever take (see max_snapshot_bytes()).
+  [[nodiscard]] bool deliver_snapshot(std::uint32_t feed, InstrumentId instrument,
+                                      std::string_view body) noexcept;
+  [[nodiscard]] bool fail_snapshot(std::uint32_t feed, InstrumentId instrument,
+                                   std::string_view why) noexcept;
+  [[nodiscard]] std::size_t max_snapshot_bytes() const noexcept;
+
+  /// Replay: all inputs are read and all their records can be polled.
+  [[nodiscard]] bool finished() const noexcept;
+  /// Why an agent died, if one did.
+  [[nodiscard]] std::optional<std::string> failed() const;
+
+ private:
+  struct Ring;
+
+  void build_ingest();
+  void build_model();
+  [[nodiscard]] signal::SignalPort& add_router_ring();
+  [[nodiscard]] ScoringStage::Setup scoring_setup(const std::string& agent);
+  [[nodiscard]] std::unique_ptr<infer::Model> load_model() const;
+  void add_runner(concurrent::Agent& agent, int core);
+
+  const EngineConfig config_;
+  Arena arena_;
+  std::unique_ptr<metrics::StatFile> stats_;
+  signal::RecordLayout layout_{};
+  std::vector<std::string> score_names_;
+  std::string executor_;
+  std::vector<std::string> model_report_;
+  std::size_t instrument_count_ = 0;
+  std::vector<std::uint32_t> agent_of_feed_;
+  concurrent::Waker waker_;
+  std::unique_ptr<Recorder> recorder_;
+  std::vector<std::unique_ptr<Ring>> router_rings_;
+  std::vector<std::unique_ptr<Ring>> work_rings_;
+  std::vector<std::unique_ptr<InferenceAgent>> inference_;
+  std::vector<std::unique_ptr<IngestAgent>> ingest_;
+  // In the order of starting: readers before writers. Stopped the other way round.
+  std::vector<std::unique_ptr<concurrent::AgentRunner>> runners_;
+  std::size_t next_ring_ = 0;
+  std::size_t polled_ring_ = 0;
+  std::size_t polled_count_ = 0;
+  bool started_ = false;
+  bool stopped_ = false;
+};
+
+}  // namespace tickwire::engine

@@ -1,0 +1,54 @@
+#pragma once
+
+/// What the engine's agents write to their error logs: a kind, and the text of its first time.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/metrics/error_log.hpp"
+
+namespace tickwire::engine {
+
+enum class ErrorKind : std::uint32_t {
+  Connection,
+  ConnectionClosed,
+  SubscribeRefused,
+  MessageMalformed,
+  MessageBadNumber,
+  SnapshotMalformed,
+  SnapshotTimeout,
+  SnapshotFailed,
+  SnapshotGivenUp,
+  SnapshotWithoutInstrument,
+  CaptureTruncated,
+  CaptureLineSkipped,
+  ModelRun,
+  RecorderDisk,
+};
+
+inline constexpr std::array<std::string_view, 14> kErrorKindNames = {
+    "connection",         "connection_closed",
+    "subscribe_refused",  "message_malformed",
+    "message_bad_number", "snapshot_malformed",
+    "snapshot_timeout",   "snapshot_failed",
+    "snapshot_given_up",  "snapshot_without_instrument",
+    "capture_truncated",  "capture_line_skipped",
+    "model_run",          "recorder_disk"};
+
+/// Counts the error under its kind; the first time its text becomes "kind: detail".
+inline void report(metrics::ErrorLog& log, ErrorKind kind, std::string_view detail, TsNs ts) noexcept
+    TICKWIRE_HOT {
+  std::array<char, metrics::ErrorLog::kMaxText> text;
+  const std::string_view name = kErrorKindNames[static_cast<std::size_t>(kind)];
+  std::size_t size = name.copy(text.data(), text.size());
+  size += std::string_view(": ").copy(text.data() + size, text.size() - size);
+  size += detail.copy(text.data() + size, text.size() - size);
+  log.report(static_cast<std::uint32_t>(kind), {text.data(), size}, ts);
+}
+
+}  // namespace tickwire::engine

@@ -1,0 +1,684 @@
+#include "tickwire/engine/ingest_agent.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "tickwire/core/error.hpp"
+#include "tickwire/engine/error_kinds.hpp"
+#include "tickwire/engine/work.hpp"
+
+namespace tickwire::engine {
+
+namespace {
+
+using feed::binance::Outcome;
+
+constexpr std::size_t kRequestSlots = 1024;
+constexpr std::size_t kCommandBytes = 16U << 20U;  // A full-depth snapshot is well under a megabyte.
+constexpr std::size_t kPaddingBytes = 64;          // Readable bytes that simdjson wants after a document.
+constexpr int kLinesATurn = 256;                   // Replay: bounds a turn, so that stop() is served.
+constexpr std::int64_t kAnswerTimeoutNs = 60'000'000'000;  // The control plane's own limits are shorter.
+constexpr std::int64_t kMaxBackoffNs = 60'000'000'000;
+constexpr std::size_t kSendBufferBytes = 256U << 10U;  // A subscription to a thousand streams, and pongs.
+constexpr std::int64_t kConnectTimeoutNs = 10'000'000'000;
+constexpr std::int64_t kCloseTimeoutNs = 2'000'000'000;
+constexpr std::int64_t kHealthyAfterNs = 10'000'000'000;  // Then a loss is a new one, not the old one again.
+
+std::size_t index_of(signal::Stage stage) noexcept { return static_cast<std::size_t>(stage); }
+
+}  // namespace
+
+/// When an event came and how far it is.
+struct IngestAgent::Arrival {
+  std::uint64_t tsc_start;
+  std::uint64_t tsc_decoded;
+  TsNs ts_recv;
+  RecvClock clock;
+};
+
+/// One instrument and its dealings with the control plane.
+struct IngestAgent::Lane {
+  enum class Snapshot : std::uint8_t { NotWanted, Requested, WaitingToRetry };
+
+  Lane(InstrumentId id_, std::uint32_t feed_, const FeedConfig& feed_config,
+       const InstrumentConfig& instrument, const FeaturesConfig& features, metrics::StatFile& stats,
+       Arena& arena)
+      : id(id_),
+        feed(feed_),
+        pipeline(feed_config, instrument, features, arena),
+        state(stats.counter(feed_config.name + "/" + instrument.symbol, "book_state")),
+        epoch(stats.counter(feed_config.name + "/" + instrument.symbol, "epoch")),
+        rows(stats.counter(feed_config.name + "/" + instrument.symbol, "rows")),
+        left_valid(stats.counter(feed_config.name + "/" + instrument.symbol, "left_valid")),
+        window_overflows(stats.counter(feed_config.name + "/" + instrument.symbol, "window_overflows")),
+        levels_dropped(stats.counter(feed_config.name + "/" + instrument.symbol, "levels_dropped")) {}
+
+  const InstrumentId id;
+  const std::uint32_t feed;
+  InstrumentPipeline pipeline;
+  Snapshot snapshot = Snapshot::NotWanted;
+  std::uint32_t attempts = 0;
+  TsNs due = 0;  // Requested: when to give up waiting; WaitingToRetry: when to ask again.
+  metrics::Counter& state;
+  metrics::Counter& epoch;
+  metrics::Counter& rows;
+  metrics::Counter& left_valid;
+  metrics::Counter& window_overflows;
+  metrics::Counter& levels_dropped;
+};
+
+/// One feed: where its bytes come from, how they are decoded, what was seen.
+struct IngestAgent::Feed final : feed::WebSocketHandler {
+  Feed(IngestAgent& agent_, const FeedConfig& config_, std::uint32_t number_, std::size_t first_lane_,
+       md::InstrumentTable table_, metrics::StatFile& stats)
+      : agent(agent_),
+        config(config_),
+        number(number_),
+        first_lane(first_lane_),
+        table(std::move(table_)),
+        decoder(table, {config.market, config.trades, config.max_frame_bytes, config.max_levels}),
+        messages(stats.counter(config.name, "messages")),
+        bytes(stats.counter(config.name, "message_bytes")),
+        book_events(stats.counter(config.name, "book_events")),
+        trades(stats.counter(config.name, "trades")),
+        quotes(stats.counter(config.name, "quotes")),
+        ignored(stats.counter(config.name, "ignored")),
+        other_trades(stats.counter(config.name, "other_trade_stream")),
+        unknown_symbol(stats.counter(config.name, "unknown_symbol")),
+        malformed(stats.counter(config.name, "malformed")),
+        bad_number(stats.counter(config.name, "bad_number")),
+        subscribe_errors(stats.counter(config.name, "subscribe_errors")),
+        shutdown_notices(stats.counter(config.name, "shutdown_notices")),
+        gaps(stats.counter(config.name, "gaps")),
+        left_valid(stats.counter(config.name, "left_valid")),
+        became_valid(stats.counter(config.name, "became_valid")),
+        snapshots(stats.counter(config.name, "snapshots")),
+        snapshots_refused(stats.counter(config.name, "snapshots_refused")),
+        snapshot_requests(stats.counter(config.name, "snapshot_requests")),
+        snapshots_given_up(stats.counter(config.name, "snapshots_given_up")),
+        connects(stats.counter(config.name, "connects")),
+        disconnects(stats.counter(config.name, "disconnects")),
+        connect_failures(stats.counter(config.name, "connect_failures")),
+        pings(stats.counter(config.name, "pings")),
+        protocol_errors(stats.counter(config.name, "protocol_errors")),
+        lines_skipped(stats.counter(config.name, "capture_lines_skipped")),
+        truncated(stats.counter(config.name, "capture_truncated")) {}
+
+  void on_open() noexcept override { agent.on_open(*this, agent.utc_.now()); }
+  void on_message(const feed::WebSocketMessage& message) noexcept override {
+    agent.on_message(*this, message.payload, message.recv_clock, message.ts_recv);
+  }
+  void on_close(std::uint16_t /*code*/, std::string_view reason) noexcept override {
+    report(agent.errors_, ErrorKind::ConnectionClosed, reason, agent.utc_.now());
+    agent.on_close(*this, agent.utc_.now());
+  }
+
+  IngestAgent& agent;
+  const FeedConfig config;
+  const std::uint32_t number;
+  const std::size_t first_lane;
+  const md::InstrumentTable table;
+  feed::binance::Decoder decoder;
+  std::unique_ptr<feed::WebSocketSource> source;  // Live.
+  std::unique_ptr<md::CaptureReader> reader;      // Replay.
+  const md::CaptureLine* line = nullptr;          // Replay: the next line, null at the end.
+  CaptureTap* tap = nullptr;
+  std::uint64_t errors_seen = 0;
+
+  metrics::Counter& messages;
+  metrics::Counter& bytes;
+  metrics::Counter& book_events;
+  metrics::Counter& trades;
+  metrics::Counter& quotes;
+  metrics::Counter& ignored;
+  metrics::Counter& other_trades;
+  metrics::Counter& unknown_symbol;
+  metrics::Counter& malformed;
+  metrics::Counter& bad_number;
+  metrics::Counter& subscribe_errors;
+  metrics::Counter& shutdown_notices;
+  metrics::Counter& gaps;
+  metrics::Counter& left_valid;
+  metrics::Counter& became_valid;
+  metrics::Counter& snapshots;
+  metrics::Counter& snapshots_refused;
+  metrics::Counter& snapshot_requests;
+  metrics::Counter& snapshots_given_up;
+  metrics::Counter& connects;
+  metrics::Counter& disconnects;
+  metrics::Counter& connect_failures;
+  metrics::Counter& pings;
+  metrics::Counter& protocol_errors;
+  metrics::Counter& lines_skipped;
+  metrics::Counter& truncated;
+};
+
+IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
+    : name_(std::move(setup.name)),
+      replay_(setup.replay),
+      layout_(setup.layout),
+      control_(setup.control),
+      heartbeat_(setup.heartbeat),
+      first_instrument_(setup.first_instrument),
+      requests_(arena, sizeof(SnapshotRequest), kRequestSlots),
+      commands_(arena, kCommandBytes),
+      command_body_(arena.allocate<char>(kCommandBytes / 2 + kPaddingBytes)),
+      scratch_(arena.allocate<std::byte>(layout_.record_bytes())),
+      stages_(stats, name_),
+      rows_(stats.counter(name_, "rows")),
+      rows_dropped_(stats.counter(name_, "rows_dropped")),
+      notices_(stats.counter(name_, "notices")),
+      errors_(stats.error_log(name_)) {
+  std::uint32_t number = setup.first_feed;
+  for (const FeedConfig& config : setup.feeds) {
+    md::InstrumentTable table;
+    for (const InstrumentConfig& instrument : config.instruments) {
+      table.add({instrument.symbol, config.name, instrument.price_decimals, instrument.qty_decimals});
+    }
+    auto feed = std::make_unique<Feed>(*this, config, number, lanes_.size(), std::move(table), stats);
+    for (const InstrumentConfig& instrument : config.instruments) {
+      lanes_.push_back(std::make_unique<Lane>(first_instrument_ + static_cast<InstrumentId>(lanes_.size()),
+                                              number, config, instrument, setup.config.features, stats,
+                                              arena));
+    }
+    if (replay_) {
+      feed->reader = std::make_unique<md::CaptureReader>(config.inputs);
+    } else {
+      feed->source = std::make_unique<feed::WebSocketSource>(
+          feed::WebSocketConfig{.url = config.url,
+                                .ca_file = config.ca_file,
+                                .on_open = {feed::binance::subscribe_message(config.subscribe)},
+                                .headers = {},
+                                .max_frame_bytes = config.max_frame_bytes,
+                                .send_buffer_bytes = kSendBufferBytes,
+                                .connect_timeout_ns = kConnectTimeoutNs,
+                                .close_timeout_ns = kCloseTimeoutNs,
+                                .reconnect_min_ns = config.reconnect_min_ns,
+                                .reconnect_max_ns = config.reconnect_max_ns,
+                                .healthy_after_ns = kHealthyAfterNs},
+          "feeds[" + std::to_string(number) + "]");
+    }
+    if (setup.recorder != nullptr) feed->tap = &setup.recorder->add_capture(config.name, arena);
+    feeds_.push_back(std::move(feed));
+    ++number;
+  }
+  if (setup.recorder != nullptr) {
+    rows_tap_ = &setup.recorder->add_rows(name_, layout_.record_bytes(), arena);
+  }
+}
+
+IngestAgent::~IngestAgent() = default;
+
+void IngestAgent::send_rows_to(signal::SignalPort& router) { ports_ = {&router}; }
+
+void IngestAgent::score_inline(ScoringStage::Setup scoring, signal::SignalPort& router,
+                               metrics::StatFile& stats, Arena& arena) {
+  const std::size_t floats = scoring.model->info().rows * scoring.model->info().features;
+  ports_ = {&router};
+  // One input on a cache line, not the window where it lies: a runtime may sum in another order from
+  // another alignment, and the scores must be those of the other layouts, bit for bit.
+  model_input_ = arena.allocate<float>(floats);
+  scoring_ = std::make_unique<ScoringStage>(std::move(scoring), router, stages_, errors_, stats, arena);
+  model_handle_ = scoring_->bind(model_input_.data());
+}
+
+void IngestAgent::send_work_to(std::vector<signal::SignalPort*> inference, std::size_t input_floats) {
+  ports_ = std::move(inference);
+  work_floats_ = input_floats;
+}
+
+bool IngestAgent::deliver(const Command& command, std::string_view body) noexcept {
+  std::byte* place = commands_.try_claim(sizeof command + body.size());
+  if (place == nullptr) return false;
+  std::memcpy(place, &command, sizeof command);
+  if (!body.empty()) std::memcpy(place + sizeof command, body.data(), body.size());
+  commands_.publish();
+  command_waker_.notify();
+  return true;
+}
+
+void IngestAgent::on_start() {
+  if (scoring_ != nullptr) scoring_->warm_up();
+  for (auto& feed : feeds_) {
+    if (replay_) {
+      feed->line = feed->reader->next();
+    } else {
+      feed->source->start();
+    }
+  }
+}
+
+int IngestAgent::do_work() noexcept {
+  for (signal::SignalPort* port : ports_) port->flush();
+  if (replay_) return replay_turn();
+  int work = take_commands();
+  for (auto& feed : feeds_) work += feed->source->poll(*feed, utc_);
+  return work;
+}
+
+void IngestAgent::on_close() {
+  if (replay_) return;
+  for (auto& feed : feeds_) feed->source->stop();
+  const auto open = [](const auto& feed) { return !feed->source->stopped(); };
+  while (std::any_of(feeds_.begin(), feeds_.end(), open)) {
+    for (auto& feed : feeds_) feed->source->poll(*feed, utc_);
+    Agent::park(1'000'000);
+  }
+  every_100ms();
+}
+
+void IngestAgent::park(std::int64_t max_ns) noexcept {
+  if (replay_) return Agent::park(std::min<std::int64_t>(max_ns, 200'000));
+  park_fds_.clear();
+  const std::uint64_t tsc = tsc_now();
+  std::int64_t limit_ns = max_ns;
+  for (const auto& feed : feeds_) {
+    if (feed->source->fd() >= 0) park_fds_.push_back(feed->source->fd());
+    // Waiting to write is rare and short: do not sleep on it.
+    if (feed->source->wants_write()) limit_ns = std::min<std::int64_t>(limit_ns, 50'000);
+    limit_ns = std::min(limit_ns, std::max<std::int64_t>(0, feed->source->ns_to_deadline(tsc)));
+  }
+  const auto has_work = [this] { return commands_.front().data() != nullptr; };
+  if (command_waker_.prepare_sleep(has_work)) command_waker_.wait(limit_ns, park_fds_);
+}
+
+void IngestAgent::every_100ms() noexcept {
+  utc_.resync();
+  const TsNs now = utc_.now();
+  if (heartbeat_ != nullptr) heartbeat_->heartbeat(now);
+  for (auto& lane : lanes_) {
+    lane->state.set(static_cast<std::int64_t>(lane->pipeline.state()));
+    lane->epoch.set(lane->pipeline.epoch());
+    lane->window_overflows.set(static_cast<std::int64_t>(lane->pipeline.window_overflows()));
+    lane->levels_dropped.set(static_cast<std::int64_t>(lane->pipeline.book().dropped_levels()));
+    if (replay_ || lane->snapshot == Lane::Snapshot::NotWanted || now < lane->due) continue;
+    Feed& feed = *feeds_[lane->feed - feeds_.front()->number];
+    if (lane->snapshot == Lane::Snapshot::Requested) {
+      report(errors_, ErrorKind::SnapshotTimeout,
+             feed.table[lane->id - first_instrument_ - static_cast<InstrumentId>(feed.first_lane)].symbol,
+             now);
+      snapshot_refused(feed, *lane);
+    } else {
+      request_snapshot(feed, *lane);
+    }
+  }
+  for (auto& feed : feeds_) {
+    if (feed->source == nullptr) continue;
+    const feed::WebSocketStats& seen = feed->source->stats();
+    feed->connects.set(static_cast<std::int64_t>(seen.opens));
+    feed->disconnects.set(static_cast<std::int64_t>(seen.closes));
+    feed->connect_failures.set(static_cast<std::int64_t>(seen.lookup_failures + seen.connect_failures +
+                                                         seen.tls_failures + seen.handshake_failures));
+    feed->pings.set(static_cast<std::int64_t>(seen.pings_received));
+    feed->protocol_errors.set(static_cast<std::int64_t>(seen.protocol_errors));
+    if (seen.errors != feed->errors_seen) {
+      feed->errors_seen = seen.errors;
+      report(errors_, ErrorKind::Connection, feed->source->last_error(), now);
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Replay
+
+bool IngestAgent::has_room() noexcept {
+  // An event makes at most one row and one notice.
+  return std::all_of(ports_.begin(), ports_.end(),
+                     [](signal::SignalPort* port) { return port->room() >= 2; });
+}
+
+int IngestAgent::replay_turn() noexcept {
+  if (finished_.load()) return 0;
+  int lines = 0;
+  for (; lines < kLinesATurn && has_room(); ++lines) {
+    // Feeds merge by ts_recv, then in the order of the configuration.
+    Feed* next = nullptr;
+    for (auto& feed : feeds_) {
+      if (feed->line != nullptr && (next == nullptr || feed->line->ts_recv < next->line->ts_recv)) {
+        next = feed.get();
+      }
+    }
+    if (next == nullptr) {
+      for (auto& feed : feeds_) {
+        feed->lines_skipped.set(feed->reader->skipped_lines());
+        if (feed->reader->truncated()) {
+          feed->truncated.set(1);
+          report(errors_, ErrorKind::CaptureTruncated, feed->reader->error(), 0);
+        } else if (feed->reader->skipped_lines() != 0) {
+          report(errors_, ErrorKind::CaptureLineSkipped, feed->reader->error(), 0);
+        }
+      }
+      every_100ms();
+      finished_.publish(true);
+      break;
+    }
+    const md::CaptureLine& line = *next->line;
+    switch (line.kind) {
+      case md::CaptureKind::Message: on_message(*next, line.body, RecvClock::Recorded, line.ts_recv); break;
+      case md::CaptureKind::BareSnapshot:
+        if (next->table.size() == 1) {
+          on_snapshot(*next, 0, line.body, RecvClock::Recorded, line.ts_recv);
+        } else {
+          next->snapshots_refused.add(1);
+          report(errors_, ErrorKind::SnapshotWithoutInstrument,
+                 "a bare REST snapshot line is accepted in a feed of one instrument", line.ts_recv);
+        }
+        break;
+      case md::CaptureKind::Snapshot: {
+        const InstrumentId local = next->table.find(line.instrument);
+        if (local == kNoInstrument) {
+          next->unknown_symbol.add(1);
+        } else {
+          on_snapshot(*next, local, line.body, RecvClock::Recorded, line.ts_recv);
+        }
+        break;
+      }
+      case md::CaptureKind::Open: on_open(*next, line.ts_recv); break;
+      case md::CaptureKind::Close: on_close(*next, line.ts_recv); break;
+    }
+    next->line = next->reader->next();
+  }
+  return lines;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// What arrives
+
+void IngestAgent::on_message(Feed& feed, std::span<const char> message, RecvClock clock,
+                             TsNs ts_recv) noexcept {
+  Arrival arrival{tsc_now(), 0, ts_recv, clock};
+  feed.messages.add(1);
+  feed.bytes.add(static_cast<std::int64_t>(message.size()));
+
+  md::Event event;
+  const Outcome outcome = feed.decoder.decode(message, clock, ts_recv, event);
+  arrival.tsc_decoded = tsc_now();
+  stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
+  if (outcome == Outcome::Event) [[likely]] {
+    Lane& lane = *lanes_[feed.first_lane + event.instrument];
+    Step step;
+    switch (event.kind) {
+      case md::EventKind::BookDiff:
+        feed.book_events.add(1);
+        step = lane.pipeline.on_diff(event);
+        stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
+        finish(feed, lane, step, event, arrival);
+        break;
+      case md::EventKind::Trade:
+        feed.trades.add(1);
+        step = lane.pipeline.on_trade(event);
+        finish(feed, lane, step, event, arrival);
+        break;
+      case md::EventKind::Quote: feed.quotes.add(1); break;
+      case md::EventKind::BookSnapshot: break;  // Comes by REST, never in a message.
+    }
+  } else {
+    refuse(feed, outcome, event, arrival);
+  }
+  // After the signal is out, so that recording costs it nothing.
+  if (feed.tap != nullptr) feed.tap->message(ts_recv, message);
+}
+
+void IngestAgent::refuse(Feed& feed, Outcome outcome, const md::Event& event,
+                         const Arrival& arrival) noexcept {
+  md::InvalidReason reason = md::InvalidReason::None;
+  switch (outcome) {
+    case Outcome::Event: return;
+    case Outcome::Ignored: return feed.ignored.add(1);
+    case Outcome::OtherTradeStream: return feed.other_trades.add(1);
+    case Outcome::UnknownSymbol: return feed.unknown_symbol.add(1);
+    case Outcome::Shutdown: return feed.shutdown_notices.add(1);
+    case Outcome::SubscribeError:
+      feed.subscribe_errors.add(1);
+      return report(errors_, ErrorKind::SubscribeRefused, feed.config.name, arrival.ts_recv);
+    case Outcome::Malformed:
+      feed.malformed.add(1);
+      reason = md::InvalidReason::Malformed;
+      report(errors_, ErrorKind::MessageMalformed, feed.config.name, arrival.ts_recv);
+      break;
+    case Outcome::BadNumber:
+    case Outcome::TooManyLevels:
+      feed.bad_number.add(1);
+      reason = md::InvalidReason::BadNumber;
+      report(errors_, ErrorKind::MessageBadNumber, feed.config.name, arrival.ts_recv);
+      break;
+  }
+  if (event.instrument == kNoInstrument) return;
+  // A message for this instrument is lost, so its book is: what it said is unknown.
+  Lane& lane = *lanes_[feed.first_lane + event.instrument];
+  finish(feed, lane, lane.pipeline.on_damaged(reason), event, arrival);
+}
+
+void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const char> body, RecvClock clock,
+                              TsNs ts_recv) noexcept {
+  Lane& lane = *lanes_[feed.first_lane + local];
+  Arrival arrival{tsc_now(), 0, ts_recv, clock};
+  md::Event event;
+  const Outcome outcome = feed.decoder.decode_snapshot(body, local, clock, ts_recv, event);
+  arrival.tsc_decoded = tsc_now();
+  if (outcome != Outcome::Event) {
+    feed.snapshots_refused.add(1);
+    report(errors_, ErrorKind::SnapshotMalformed, feed.table[local].symbol, ts_recv);
+    if (!replay_) snapshot_refused(feed, lane);
+    return;
+  }
+  feed.snapshots.add(1);
+  if (lane.snapshot == Lane::Snapshot::Requested) lane.snapshot = Lane::Snapshot::NotWanted;
+  const Step step = lane.pipeline.on_snapshot(event);
+  // Before finish(), which may ask for another: the file says what happened in its order.
+  if (feed.tap != nullptr) feed.tap->snapshot(ts_recv, lane.id, body);
+  if (!replay_ && lane.pipeline.wants_snapshot()) {
+    // It fits none of the buffered events: the next one is asked for after a pause.
+    snapshot_refused(feed, lane);
+  }
+  finish(feed, lane, step, event, arrival);
+}
+
+void IngestAgent::on_open(Feed& feed, TsNs ts) noexcept {
+  if (feed.tap != nullptr) feed.tap->open(ts);
+  const Arrival arrival{tsc_now(), tsc_now(), ts, RecvClock::Read};
+  for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
+    Lane& lane = *lanes_[feed.first_lane + i];
+    lane.snapshot = Lane::Snapshot::NotWanted;
+    lane.attempts = 0;
+    const Step step = lane.pipeline.on_open();
+    if (step.left_valid) emit_notice(feed, lane, step.reason, kNoTime, arrival);
+  }
+}
+
+void IngestAgent::on_close(Feed& feed, TsNs ts) noexcept {
+  if (feed.tap != nullptr) feed.tap->close(ts);
+  const Arrival arrival{tsc_now(), tsc_now(), ts, RecvClock::Read};
+  for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
+    Lane& lane = *lanes_[feed.first_lane + i];
+    lane.snapshot = Lane::Snapshot::NotWanted;
+    const Step step = lane.pipeline.on_close();
+    if (step.left_valid) emit_notice(feed, lane, step.reason, kNoTime, arrival);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// What leaves
+
+signal::SignalPort& IngestAgent::port_of(const Lane& lane) noexcept {
+  return *ports_[lane.id % ports_.size()];
+}
+
+void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Event& event,
+                         const Arrival& arrival) noexcept {
+  if (step.row) emit_row(lane, step, event, arrival);
+  if (step.left_valid) [[unlikely]] {
+    if (step.reason == md::InvalidReason::Gap) feed.gaps.add(1);
+    emit_notice(feed, lane, step.reason, event.ts_event, arrival);
+  }
+  if (step.became_valid) [[unlikely]] {
+    feed.became_valid.add(1);
+    lane.attempts = 0;
+  }
+  if (lane.snapshot == Lane::Snapshot::NotWanted && lane.pipeline.wants_snapshot() && !replay_) [[unlikely]] {
+    request_snapshot(feed, lane);
+  }
+}
+
+void IngestAgent::emit_row(Lane& lane, const Step& step, const md::Event& event,
+                           const Arrival& arrival) noexcept {
+  const InstrumentPipeline& pipeline = lane.pipeline;
+  const RowHistory& history = pipeline.history();
+  const bool whole_window = history.full();
+
+  signal::SignalHeader header{};
+  header.instrument = lane.id;
+  header.epoch = pipeline.epoch();
+  header.row = pipeline.row();
+  header.sequence = pipeline.sequence();
+  header.ts_event = event.ts_event;
+  header.ts_recv = event.ts_recv;
+  header.state = signal::SignalState::Valid;
+  header.recv_clock = event.recv_clock;
+  if (!replay_) {
+    header.stage_ns[index_of(signal::Stage::Receive)] =
+        std::max<std::int64_t>(0, utc_.at(arrival.tsc_start) - event.ts_recv);
+    stages_.record(signal::Stage::Receive, header.stage_ns[index_of(signal::Stage::Receive)]);
+  }
+  header.stage_ns[index_of(signal::Stage::Decode)] = tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start);
+  header.stage_ns[index_of(signal::Stage::Book)] = tsc_to_ns(step.tsc_book - arrival.tsc_decoded);
+  const std::uint64_t tsc_row = tsc_now();
+  header.stage_ns[index_of(signal::Stage::Features)] = tsc_to_ns(tsc_row - step.tsc_book);
+  stages_.record(signal::Stage::Features, header.stage_ns[index_of(signal::Stage::Features)]);
+  rows_.add(1);
+  lane.rows.add(1);
+
+  signal::SignalPort& port = port_of(lane);
+  if (scoring_ != nullptr) {
+    const std::span<const float> input = whole_window ? history.window() : history.newest();
+    // Short of a whole window the row stands where the newest of a window does.
+    std::memcpy(model_input_.data() + model_input_.size() - input.size(), input.data(), input.size_bytes());
+    header.scored = whole_window ? 1 : 0;
+    scoring_->process(header, model_handle_, model_input_, arrival.tsc_start, tsc_row);
+  } else if (std::byte* slot = port.try_claim_row(); slot == nullptr) [[unlikely]] {
+    rows_dropped_.add(1);
+  } else if (work_floats_ != 0) {
+    const std::span<const float> input = whole_window ? history.window() : history.newest();
+    WorkHead& head = work_head(slot);
+    head.header = header;
+    head.header.scored = whole_window ? 1 : 0;
+    head.tsc_start = arrival.tsc_start;
+    std::memcpy(work_input(slot) + work_floats_ - input.size(), input.data(), input.size_bytes());
+    head.tsc_pushed = tsc_now();
+    port.publish();
+  } else {
+    const signal::RecordView view(slot, layout_);
+    std::memcpy(view.features().data(), history.newest().data(), history.newest().size_bytes());
+    stages_.close(header, tsc_row);
+    view.header() = header;
+    port.publish();
+    stages_.count(header);
+  }
+
+  if (rows_tap_ != nullptr) [[unlikely]]
+    record_row(header, history.newest());
+}
+
+void IngestAgent::record_row(const signal::SignalHeader& header, std::span<const float> features) noexcept {
+  const signal::RecordView view(scratch_.data(), layout_);
+  std::fill(view.scores().begin(), view.scores().end(), std::numeric_limits<float>::quiet_NaN());
+  std::fill(view.features().begin(), view.features().end(), std::numeric_limits<float>::quiet_NaN());
+  std::copy(features.begin(), features.end(), view.features().begin());
+  view.header() = header;
+  if (header.row != 0) {  // As it left this agent: without what a model said of it.
+    view.header().state = signal::SignalState::Valid;
+    view.header().scored = 0;
+  }
+  rows_tap_->put(scratch_.data());
+}
+
+void IngestAgent::emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts_event,
+                              const Arrival& arrival) noexcept {
+  feed.left_valid.add(1);
+  lane.left_valid.add(1);
+  notices_.add(1);
+  signal::SignalHeader header{};
+  header.instrument = lane.id;
+  header.epoch = lane.pipeline.epoch();
+  header.sequence = lane.pipeline.sequence();
+  header.ts_event = ts_event;
+  header.ts_recv = arrival.ts_recv;
+  header.state = signal::signal_state(lane.pipeline.state());
+  header.reason = reason;
+  header.recv_clock = arrival.clock;
+  header.stage_ns[index_of(signal::Stage::Book)] = tsc_to_ns(tsc_now() - arrival.tsc_start);
+  header.ts_out = header.ts_recv + header.stage_ns[index_of(signal::Stage::Book)];
+  port_of(lane).notice(header);
+  if (rows_tap_ != nullptr) record_row(header, {});
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Snapshots
+
+const std::string& IngestAgent::symbol_of(const Feed& feed, const Lane& lane) const noexcept {
+  return feed.config.instruments[lane.id - first_instrument_ - feed.first_lane].symbol;
+}
+
+void IngestAgent::request_snapshot(Feed& feed, Lane& lane) noexcept {
+  std::byte* slot = requests_.try_claim();
+  if (slot == nullptr) {
+    // The control plane is behind by a thousand requests: ask again with the next turn of the timer.
+    lane.snapshot = Lane::Snapshot::WaitingToRetry;
+    lane.due = utc_.now();
+    return;
+  }
+  ++lane.attempts;
+  const SnapshotRequest request{feed.number, lane.id, lane.attempts};
+  std::memcpy(slot, &request, sizeof request);
+  requests_.publish();
+  control_.notify();
+  feed.snapshot_requests.add(1);
+  lane.snapshot = Lane::Snapshot::Requested;
+  lane.due = utc_.now() + kAnswerTimeoutNs;
+}
+
+void IngestAgent::snapshot_refused(Feed& feed, Lane& lane) noexcept {
+  // Doubling pauses with jitter; after the allowed number of attempts the instrument stays suspect and
+  // is tried once a minute, which no venue takes amiss.
+  std::int64_t pause_ns = kMaxBackoffNs;
+  if (lane.attempts < feed.config.snapshot_retries) {
+    const std::uint32_t doublings = std::min<std::uint32_t>(lane.attempts, 16);
+    pause_ns = std::min(kMaxBackoffNs, feed.config.snapshot_backoff_ns << doublings >> 1U);
+    pause_ns =
+        pause_ns / 2 + static_cast<std::int64_t>(tsc_now() % static_cast<std::uint64_t>(pause_ns / 2 + 1));
+  } else if (lane.attempts == feed.config.snapshot_retries) {
+    feed.snapshots_given_up.add(1);
+    report(errors_, ErrorKind::SnapshotGivenUp, symbol_of(feed, lane), utc_.now());
+  }
+  lane.snapshot = Lane::Snapshot::WaitingToRetry;
+  lane.due = utc_.now() + pause_ns;
+}
+
+int IngestAgent::take_commands() noexcept {
+  int taken = 0;
+  for (;;) {
+    const std::span<const std::byte> message = commands_.front();
+    if (message.data() == nullptr) return taken;
+    Command command;
+    std::memcpy(&command, message.data(), sizeof command);
+    Lane& lane = *lanes_[command.instrument - first_instrument_];
+    Feed& feed = *feeds_[lane.feed - feeds_.front()->number];
+    const auto local = static_cast<InstrumentId>(command.instrument - first_instrument_ - feed.first_lane);
+    // A reply that nobody waits for any more, as after a re-connect, would be older than the buffer.
+    const bool expected = lane.snapshot == Lane::Snapshot::Requested;
+    const std::size_t size = message.size() - sizeof command;
+    std::memcpy(command_body_.data(), message.data() + sizeof command, size);
+    if (expected && command.kind == Command::Kind::Snapshot) {
+      on_snapshot(feed, local, {command_body_.data(), size}, RecvClock::Read, utc_.now());
+    } else if (expected) {
+      report(errors_, ErrorKind::SnapshotFailed, {command_body_.data(), size}, utc_.now());
+      snapshot_refused(feed, lane);
+    }
+    commands_.pop();
+    ++taken;
+  }
+}
+
+}  // namespace tickwire::engine

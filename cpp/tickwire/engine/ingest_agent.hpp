@@ -1,0 +1,159 @@
+#pragma once
+
+/// From bytes to rows: polls the sources of its feeds, decodes, keeps the books, computes features
+/// and hands each row on, to an inference agent, to its own model (inline layout), or to the router
+/// where no model is configured. Live there is one agent a feed; a replay has one for all feeds, so
+/// that their captures merge in one order.
+///
+/// Its only ways to the outside are rings: rows out, snapshot requests out, snapshots in, and taps to
+/// the recorder. It never waits for any of them, but in a replay, where it stops reading while a ring
+/// has no room.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tickwire/concurrent/agent.hpp"
+#include "tickwire/concurrent/cell.hpp"
+#include "tickwire/concurrent/spsc_byte_ring.hpp"
+#include "tickwire/concurrent/spsc_queue.hpp"
+#include "tickwire/concurrent/waker.hpp"
+#include "tickwire/core/arena.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/time.hpp"
+#include "tickwire/engine/config.hpp"
+#include "tickwire/engine/instrument_pipeline.hpp"
+#include "tickwire/engine/recorder.hpp"
+#include "tickwire/engine/scoring_stage.hpp"
+#include "tickwire/engine/stages.hpp"
+#include "tickwire/feed/venue/binance/decoder.hpp"
+#include "tickwire/feed/websocket/websocket_source.hpp"
+#include "tickwire/infer/model.hpp"
+#include "tickwire/md/capture.hpp"
+#include "tickwire/md/instrument.hpp"
+#include "tickwire/metrics/stat_file.hpp"
+#include "tickwire/signal/port.hpp"
+
+namespace tickwire::engine {
+
+/// Asks the control plane to fetch a REST snapshot.
+struct SnapshotRequest {
+  std::uint32_t feed;
+  InstrumentId instrument;
+  std::uint32_t attempt;  // 1, 2, 3 … since the book was last valid.
+};
+
+/// What a message from the control plane begins with; the snapshot's body follows, or why there is none.
+struct Command {
+  enum class Kind : std::uint32_t { Snapshot, SnapshotFailed };
+  Kind kind;
+  InstrumentId instrument;
+};
+
+class IngestAgent final : public concurrent::Agent {
+ public:
+  struct Setup {
+    std::string name;
+    bool replay;
+    const EngineConfig& config;
+    std::uint32_t first_feed;  // The engine's number of the first of `feeds`.
+    std::span<const FeedConfig> feeds;
+    InstrumentId first_instrument;  // The engine's id of the first feed's first instrument.
+    signal::RecordLayout layout;
+    Recorder* recorder;            // Null: not recorded.
+    concurrent::Waker& control;    // Wakes the control plane for snapshot requests.
+    metrics::StatFile* heartbeat;  // Given to one agent of the engine.
+  };
+
+  IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena);
+  ~IngestAgent() override;
+
+  /// Set-up: where rows go. Exactly one of the three, by layout and configuration; with several
+  /// inference agents an instrument always goes to the same one.
+  void send_rows_to(signal::SignalPort& router);
+  void score_inline(ScoringStage::Setup scoring, signal::SignalPort& router, metrics::StatFile& stats,
+                    Arena& arena);
+  void send_work_to(std::vector<signal::SignalPort*> inference, std::size_t input_floats);
+
+  /// Control plane's side of the rings.
+  [[nodiscard]] concurrent::SpscQueue& requests() noexcept { return requests_; }
+  [[nodiscard]] bool deliver(const Command& command, std::string_view body) noexcept;
+  [[nodiscard]] std::size_t max_body_bytes() const noexcept {
+    return commands_.max_record_bytes() - sizeof(Command);
+  }
+
+  /// Replay: every input has been read and every row handed on.
+  [[nodiscard]] bool finished() const noexcept { return finished_.observe(); }
+
+  [[nodiscard]] std::string_view name() const noexcept override { return name_; }
+  void on_start() override;
+  int do_work() noexcept override;
+  void on_close() override;
+  void park(std::int64_t max_ns) noexcept override;
+  void every_100ms() noexcept override;
+
+ private:
+  struct Lane;
+  struct Feed;
+  struct Arrival;
+
+  int replay_turn() noexcept;
+  [[nodiscard]] bool has_room() noexcept TICKWIRE_HOT;
+  int take_commands() noexcept;
+
+  void on_message(Feed& feed, std::span<const char> message, RecvClock clock, TsNs ts_recv) noexcept
+      TICKWIRE_HOT;
+  void on_snapshot(Feed& feed, InstrumentId local, std::span<const char> body, RecvClock clock,
+                   TsNs ts_recv) noexcept;
+  void on_open(Feed& feed, TsNs ts) noexcept;
+  void on_close(Feed& feed, TsNs ts) noexcept;
+  void refuse(Feed& feed, feed::binance::Outcome outcome, const md::Event& event,
+              const Arrival& arrival) noexcept;
+
+  void finish(Feed& feed, Lane& lane, const Step& step, const md::Event& event,
+              const Arrival& arrival) noexcept TICKWIRE_HOT;
+  void emit_row(Lane& lane, const Step& step, const md::Event& event, const Arrival& arrival) noexcept
+      TICKWIRE_HOT;
+  void emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts_event,
+                   const Arrival& arrival) noexcept;
+  void record_row(const signal::SignalHeader& header, std::span<const float> features) noexcept TICKWIRE_HOT;
+  [[nodiscard]] signal::SignalPort& port_of(const Lane& lane) noexcept TICKWIRE_HOT;
+
+  [[nodiscard]] const std::string& symbol_of(const Feed& feed, const Lane& lane) const noexcept;
+  void request_snapshot(Feed& feed, Lane& lane) noexcept;
+  void snapshot_refused(Feed& feed, Lane& lane) noexcept;
+
+  const std::string name_;
+  const bool replay_;
+  const signal::RecordLayout layout_;
+  concurrent::Waker& control_;
+  metrics::StatFile* const heartbeat_;
+  UtcClock utc_;
+  std::vector<std::unique_ptr<Feed>> feeds_;
+  std::vector<std::unique_ptr<Lane>> lanes_;
+  InstrumentId first_instrument_;
+  concurrent::SpscQueue requests_;
+  concurrent::SpscByteRing commands_;
+  concurrent::Waker command_waker_;
+  std::span<char> command_body_;  // A snapshot's body with the padding its decoder wants.
+  std::vector<int> park_fds_;
+  std::vector<signal::SignalPort*> ports_;
+  std::size_t work_floats_ = 0;            // A model's whole input, where rows go to inference agents.
+  std::unique_ptr<ScoringStage> scoring_;  // Inline layout alone.
+  std::size_t model_handle_ = 0;
+  std::span<float> model_input_;
+  std::span<std::byte> scratch_;  // A record for the recorder.
+  RecordTap* rows_tap_ = nullptr;
+  StageHistograms stages_;
+  concurrent::Cell<bool> finished_;
+  metrics::Counter& rows_;
+  metrics::Counter& rows_dropped_;
+  metrics::Counter& notices_;
+  metrics::ErrorLog& errors_;
+};
+
+}  // namespace tickwire::engine

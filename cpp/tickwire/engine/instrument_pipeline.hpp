@@ -1,0 +1,89 @@
+#pragma once
+
+/// One instrument from a decoded event to a feature row: sequence check, book, kernels, trigger,
+/// history of rows. It knows no thread, no source, no model and no wall clock: its time is the
+/// events' own, so a replay of the same events gives the same rows, bit for bit.
+///
+/// Owned by one ingest agent.
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "tickwire/core/arena.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/engine/config.hpp"
+#include "tickwire/engine/row_history.hpp"
+#include "tickwire/features/feature_engine.hpp"
+#include "tickwire/feed/book_sync.hpp"
+#include "tickwire/md/book_state.hpp"
+#include "tickwire/md/event.hpp"
+#include "tickwire/md/price_book.hpp"
+
+namespace tickwire::engine {
+
+/// What an event asks of the agent. At most one row and one notice.
+struct Step {
+  bool row = false;  // A new row is the newest of history().
+  bool became_valid = false;
+  bool left_valid = false;  // Tell the reader, with `reason`.
+  md::InvalidReason reason = md::InvalidReason::None;
+  std::uint64_t tsc_book = 0;  // When the book was up to date and the kernels began.
+};
+
+class InstrumentPipeline {
+ public:
+  InstrumentPipeline(const FeedConfig& feed, const InstrumentConfig& instrument,
+                     const FeaturesConfig& features, Arena& arena);
+
+  Step on_diff(const md::Event& event) noexcept TICKWIRE_HOT;
+  Step on_trade(const md::Event& event) noexcept TICKWIRE_HOT;
+  Step on_snapshot(const md::Event& event) noexcept TICKWIRE_HOT;
+  Step on_open() noexcept TICKWIRE_HOT;
+  Step on_close() noexcept TICKWIRE_HOT;
+  /// A message for this instrument could not be used: its book can no longer be trusted.
+  Step on_damaged(md::InvalidReason reason) noexcept TICKWIRE_HOT;
+
+  [[nodiscard]] md::BookState state() const noexcept TICKWIRE_HOT { return sync_.state(); }
+  [[nodiscard]] std::uint32_t epoch() const noexcept TICKWIRE_HOT { return sync_.epoch(); }
+  [[nodiscard]] std::uint64_t sequence() const noexcept TICKWIRE_HOT { return sync_.last_id(); }
+  [[nodiscard]] bool wants_snapshot() const noexcept TICKWIRE_HOT { return sync_.wants_snapshot(); }
+  /// Number of the newest row within the epoch.
+  [[nodiscard]] std::uint64_t row() const noexcept TICKWIRE_HOT { return row_; }
+  [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return history_; }
+  [[nodiscard]] const feed::BookSync& sync() const noexcept { return sync_; }
+  [[nodiscard]] const md::PriceBook& book() const noexcept { return book_; }
+  [[nodiscard]] std::uint64_t window_overflows() const noexcept { return features_.window_overflows(); }
+
+ private:
+  struct Best {
+    md::Level bid;
+    md::Level ask;
+    bool operator==(const Best&) const = default;
+  };
+
+  void advance_clock(const md::Event& event) noexcept TICKWIRE_HOT;
+  [[nodiscard]] features::TopOfBook read_top() noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool boundary_passed() noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool write_row() noexcept TICKWIRE_HOT;
+  void begin_epoch(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
+
+  const Trigger trigger_;
+  const std::int64_t every_ns_;
+  const WindowClock window_clock_;
+  md::PriceBook book_;
+  feed::BookSync sync_;
+  features::FeatureEngine features_;
+  RowHistory history_;
+  std::span<md::Level> top_bids_;
+  std::span<md::Level> top_asks_;
+  std::uint64_t book_changes_ = 0;  // Of the book, up to the last applied event.
+  Best best_{};                     // After the last applied event; a missing side is all zero.
+  TsNs clock_ = kNoTime;            // Running maximum: the clock of every window.
+  std::int64_t next_boundary_ = 0;  // Of the Every trigger.
+  std::uint64_t row_ = 0;
+};
+
+}  // namespace tickwire::engine

@@ -1,0 +1,140 @@
+#pragma once
+
+/// Writes a run to a folder while it happens: what came in, the rows and the scores.
+///
+/// An agent with a thread of its own. Each ingest or inference agent writes to a tap, a ring that
+/// drops and counts when it is full, so recording never slows the feed. A disk that fails is
+/// reported, counted and tried again with a new file a second later; whatever was lost makes the
+/// recording incomplete, and verify refuses it.
+///
+///     capture/<feed>/000001.log    capture lines in the order they were processed
+///     rows/<agent>/000001.bin      signal records as the ingest agent emitted them, without scores
+///     scores/<agent>/000001.bin    signal records as they were published
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tickwire/concurrent/agent.hpp"
+#include "tickwire/concurrent/spsc_byte_ring.hpp"
+#include "tickwire/concurrent/spsc_queue.hpp"
+#include "tickwire/core/arena.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/metrics/stat_file.hpp"
+
+namespace tickwire::engine {
+
+/// A feed's way to the recorder. Producer thread: the feed's ingest agent.
+class CaptureTap {
+ public:
+  CaptureTap(std::size_t ring_bytes, metrics::Counter& lost, Arena& arena)
+      : ring_(arena, ring_bytes), lost_(lost) {}
+
+  void message(TsNs ts_recv, std::span<const char> bytes) noexcept TICKWIRE_HOT {
+    put(Kind::Message, ts_recv, kNoInstrument, bytes);
+  }
+  void snapshot(TsNs ts_recv, InstrumentId instrument, std::span<const char> body) noexcept TICKWIRE_HOT {
+    put(Kind::Snapshot, ts_recv, instrument, body);
+  }
+  void open(TsNs ts) noexcept TICKWIRE_HOT { put(Kind::Open, ts, kNoInstrument, {}); }
+  void close(TsNs ts) noexcept TICKWIRE_HOT { put(Kind::Close, ts, kNoInstrument, {}); }
+
+ private:
+  friend class Recorder;
+  enum class Kind : std::uint32_t { Message, Snapshot, Open, Close };
+  struct Head {
+    TsNs ts;
+    InstrumentId instrument;
+    Kind kind;
+  };
+
+  void put(Kind kind, TsNs ts, InstrumentId instrument, std::span<const char> bytes) noexcept TICKWIRE_HOT;
+
+  concurrent::SpscByteRing ring_;
+  metrics::Counter& lost_;
+};
+
+/// An agent's way to the recorder for whole signal records.
+class RecordTap {
+ public:
+  RecordTap(std::size_t record_bytes, std::size_t slots, metrics::Counter& lost, Arena& arena)
+      : queue_(arena, record_bytes, slots), record_bytes_(record_bytes), lost_(lost) {}
+
+  void put(const std::byte* record) noexcept TICKWIRE_HOT;
+
+ private:
+  friend class Recorder;
+  concurrent::SpscQueue queue_;
+  std::size_t record_bytes_;
+  metrics::Counter& lost_;
+};
+
+class Recorder final : public concurrent::Agent {
+ public:
+  /// Creates `run_dir`'s folders; throws SetupError where it cannot. `symbols` names the instruments
+  /// of the whole engine by their id.
+  Recorder(std::string run_dir, std::vector<std::string> symbols, metrics::StatFile& stats);
+  ~Recorder() override;
+
+  /// Set-up. The taps live as long as the recorder.
+  CaptureTap& add_capture(const std::string& feed, Arena& arena);
+  RecordTap& add_rows(const std::string& agent, std::size_t record_bytes, Arena& arena);
+  RecordTap& add_scores(const std::string& agent, std::size_t record_bytes, Arena& arena);
+
+  [[nodiscard]] std::string_view name() const noexcept override { return "recorder"; }
+  int do_work() noexcept override;
+  void on_close() override;
+
+ private:
+  /// Numbered files of one stream; each is written whole or said to be cut.
+  class Segments {
+   public:
+    Segments(std::string folder, std::string_view suffix, Recorder& owner);
+    ~Segments();
+    void append(std::string_view bytes) noexcept;
+    void flush() noexcept;
+
+   private:
+    bool open_next() noexcept;
+    void fail(const char* what) noexcept;
+
+    std::string folder_;
+    std::string suffix_;
+    Recorder& owner_;
+    std::string buffer_;
+    std::uint64_t buffered_units_ = 0;  // Lines or records in the buffer, for the count of a failed write.
+    int fd_ = -1;
+    std::uint64_t file_bytes_ = 0;
+    unsigned number_ = 0;
+    std::int64_t retry_at_ns_ = 0;
+  };
+  struct CaptureStream {
+    std::unique_ptr<CaptureTap> tap;
+    std::unique_ptr<Segments> files;
+  };
+  struct RecordStream {
+    std::unique_ptr<RecordTap> tap;
+    std::unique_ptr<Segments> files;
+  };
+
+  RecordTap& add_records(const std::string& stream, std::size_t record_bytes, Arena& arena);
+  [[nodiscard]] int drain(CaptureStream& stream) noexcept;
+  [[nodiscard]] int drain(RecordStream& stream) noexcept;
+
+  std::string run_dir_;
+  std::vector<std::string> symbols_;
+  metrics::StatFile& stats_;
+  metrics::Counter& disk_lost_;
+  metrics::Counter& bytes_written_;
+  metrics::ErrorLog& errors_;
+  std::vector<CaptureStream> captures_;
+  std::vector<RecordStream> records_;
+  std::string line_;
+};
+
+}  // namespace tickwire::engine
