@@ -207,6 +207,7 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
   if (setup.recorder != nullptr) {
     rows_tap_ = &setup.recorder->add_rows(name_, layout_.record_bytes(), arena);
   }
+  park_fds_.reserve(feeds_.size());
 }
 
 IngestAgent::~IngestAgent() = default;
