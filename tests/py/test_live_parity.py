@@ -1,4 +1,4 @@
-"""A recorded live run against the simulator, every market and layout: `tickwire verify` finds no differing bit."""
+"""A recorded live run against the simulator, every market and layout: `tickwire verify` finds no difference."""
 
 from __future__ import annotations
 

@@ -14,8 +14,6 @@
 
 namespace tickwire::md {
 
-bool operator==(const Level& a, const Level& b) { return a.price == b.price && a.qty == b.qty; }
-
 namespace {
 
 /// The same book on std::map, one obvious statement an operation.
@@ -104,6 +102,21 @@ TEST(PriceBook, KeepsBidsFromHighAndAsksFromLow) {
   book.clear();
   EXPECT_EQ(book.depth(Side::Bid), 0U);
   EXPECT_EQ(book.best(Side::Ask), nullptr);
+}
+
+TEST(PriceBook, CountsAChangeExactlyWhereTheLevelsBecomeOthers) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  Arena arena;
+  PriceBook book(arena, 20);  // Small, so that it is full at times.
+  for (int i = 0; i < 20'000; ++i) {
+    const Side side = random() % 2 == 0 ? Side::Bid : Side::Ask;
+    const std::vector<Level> before = levels_of(book, side);
+    const std::uint64_t changes = book.changes();
+    book.set(side, 100 + static_cast<std::int64_t>(random() % 30), static_cast<std::int64_t>(random() % 3));
+    ASSERT_EQ(book.changes() != changes, levels_of(book, side) != before) << "step " << i;
+  }
 }
 
 TEST(PriceBook, IsCrossedWhenBidReachesAsk) {
