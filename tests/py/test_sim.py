@@ -411,10 +411,7 @@ def test_later_snapshot_repairs_the_book_of_a_capture_with_a_gap(tmp_path: Path)
         path.write_bytes(b"".join(capture))
         market = CaptureMarket("usdm", [path])
         for message in market.messages():
-            if message.repair is not None:
-                market.books[message.symbol].repair(message.repair)
-            elif message.diff is not None:
-                market.books[message.symbol].apply(message.diff)
+            market.advance(message)
         return market.books["BTCUSDT"].bids
 
     assert end_of(kept) == book.bids
@@ -440,8 +437,7 @@ async def test_true_stream_can_be_recorded(tmp_path: Path) -> None:
     messages = list(replayed.messages())
     assert len(messages) == played
     for message in messages:
-        if message.diff is not None:
-            replayed.books[message.symbol].apply(message.diff)
+        replayed.advance(message)
     assert {symbol: book.bids for symbol, book in replayed.books.items()} == ends
 
 

@@ -42,10 +42,15 @@ class TruthBook:
         self.asks = dict(snapshot["asks"])
 
     def repair(self, snapshot: dict[str, Any]) -> None:
-        """Starts over from a snapshot that lies behind the diffs already applied."""
+        """Starts over from a snapshot that the stream may already be ahead of."""
         self.load(snapshot)
         for diff in list(self._recent):
             self._apply(diff)
+
+    def forget(self) -> None:
+        """What was applied says nothing about what comes: the ids may start anew."""
+        self.last_id = 0
+        self._recent.clear()
 
     def apply(self, diff: Diff) -> bool:
         """False where the diff is older than the book and was left out."""

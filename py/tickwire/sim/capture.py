@@ -99,6 +99,8 @@ class CaptureMarket(Market):
                 repair = self._later_snapshot(message, started)
                 if repair is not None:
                     yield Message(due_ns, repair[0], "", b"", repair=repair[1])
+                elif started and message.startswith(b'{"tickwire":"open"'):
+                    yield Message(due_ns, "", "", b"", reopened=True)
                 continue
             symbol = stream[: stream.index(b"@")].decode().upper()
             diff = _diff(json.loads(data)) if b"@depth" in stream else None

@@ -65,8 +65,10 @@ class Message(NamedTuple):
     stream: str  # As the market itself names it, for example "btcusdt@depth@100ms".
     data: bytes
     diff: Diff | None = None
-    # Not a message to send (data is empty): the true book starts over from this snapshot.
+    # Not messages to send (data is empty): the true book starts over from this snapshot; the
+    # connection that a capture came from was opened anew.
     repair: dict[str, Any] | None = None
+    reopened: bool = False
 
 
 _INTERVAL = re.compile(r"@depth@\d+ms$")
@@ -85,7 +87,7 @@ class Market(ABC):
     """Where the messages of one market come from.
 
     `messages()` is lazy: a market that is longer than memory can be played. The venue applies each
-    message's diff to `books` when it sends the message, not when the iterator makes it.
+    message to `books` when it sends the message, not when the iterator makes it.
     """
 
     rules: Rules
@@ -94,3 +96,13 @@ class Market(ABC):
 
     @abstractmethod
     def messages(self) -> Iterator[Message]: ...
+
+    def advance(self, message: Message) -> None:
+        """Takes the true books past a message."""
+        if message.diff is not None:
+            self.books[message.symbol].apply(message.diff)
+        elif message.repair is not None:
+            self.books[message.symbol].repair(message.repair)
+        elif message.reopened:
+            for book in self.books.values():
+                book.forget()

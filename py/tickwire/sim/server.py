@@ -103,6 +103,7 @@ class _Play:
         self.subscribed_clients: set[int] = set()
         self.snapshot_served: set[str] = set()
         self.id_offset = 0
+        self.ended = False  # Nobody is let in any more.
         self.empty = asyncio.Event()  # No client is connected.
         self.empty.set()
         self.changed = asyncio.Event()  # A subscription or a snapshot request came in.
@@ -226,6 +227,11 @@ class Venue:
     def markets(self) -> dict[str, Market]:
         return {name: play.market for name, play in self._plays.items()}
 
+    @property
+    def id_offsets(self) -> dict[str, int]:
+        """What a restart has added to the ids of each market's own stream and books."""
+        return {name: play.id_offset for name, play in self._plays.items()}
+
     # ---- life ----
 
     async def __aenter__(self) -> Self:
@@ -344,6 +350,7 @@ class Venue:
             if client.held is not None:
                 self._send(client, b"")
         if self._at_end == "close":
+            play.ended = True
             for client in list(play.clients):
                 client.close_when_written()
             await play.empty.wait()
@@ -365,12 +372,10 @@ class Venue:
                     await play.changed.wait()
 
     def _publish(self, play: _Play, message: Message) -> None:
-        if message.repair is not None:
-            play.market.books[message.symbol].repair(message.repair)
+        play.market.advance(message)
+        if not message.data:
             return
         self.counters["played"] += 1
-        if message.diff is not None:
-            play.market.books[message.symbol].apply(message.diff)
         data = message.data
         if play.id_offset:
             data = _shift_ids(data, play.id_offset)
@@ -468,6 +473,8 @@ class Venue:
         play.id_offset = -(smallest // 2) if back else smallest
         for client in list(play.clients):
             client.close_when_written()
+        if self._record is not None:
+            self._record.write(b'%d {"tickwire":"open","conn":0}\n' % time.time_ns())
         self._record_snapshots(play)
 
     def _record_snapshots(self, play: _Play) -> None:
@@ -485,6 +492,8 @@ class Venue:
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
         play = self._play_of(request)
+        if play.ended:
+            raise web.HTTPServiceUnavailable
         ws = web.WebSocketResponse(autoping=False, compress=False, timeout=2.0, max_msg_size=1 << 20)
         await ws.prepare(request)
         client = _Client(self.counters["connections"], ws, request, play)
