@@ -451,6 +451,11 @@ class Pipeline:
         return self._running().layout
 
     @property
+    def threads(self) -> dict[str, int]:
+        """The data-plane threads: name and kernel id."""
+        return dict(self._engine.threads) if self._engine is not None else {}
+
+    @property
     def executor(self) -> str:
         """What runs the model: scores agree to the last bit only within one. Empty without a model."""
         return self._engine.executor if self._engine is not None else ""

@@ -281,7 +281,7 @@ def summary(stats: Stats, config: Config) -> list[str]:
         if count:
             out.append(f"note: {count:,} {finding.text}")
     if stats.count("capture_truncated"):
-        out.append("note: an input ends in the middle of a line or of its compressed stream; its tail is cut")
+        out.append("note: an input ends in the middle of a line or of its compressed stream")
     out += [f"note: {entry.scope}: {entry.text} ({entry.count:,} times)" for entry in stats.errors]
     for feed, name in zip(config.feeds, config.feed_names, strict=True):
         others = stats.counters.get(f"{name}/other_trade_stream", 0)

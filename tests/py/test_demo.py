@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -10,11 +11,15 @@ import sys
 from pathlib import Path
 
 import aiohttp
+import numpy as np
+import onnxruntime
 import pytest
 
 from tickwire import models
 from tickwire.demo import demo_config, simulator
+from tickwire.engine import Pipeline
 from tickwire.errors import SetupError
+from tickwire.sinks import JsonlSink
 
 needs_engine = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
@@ -47,6 +52,48 @@ async def test_simulator_that_cannot_start_is_an_error() -> None:
     with pytest.raises(SetupError, match="ended with 2 before it was ready"):
         async with simulator("--no-such-option"):
             pass
+
+
+@needs_engine
+@pytest.mark.parametrize("layout", ["threads", "inline"])
+async def test_live_pipeline_gives_every_consumer_the_same_rows(layout: str, tmp_path: Path) -> None:
+    arguments = ("--synthetic", "--market", "usdm", "--rate", "500", "--at-end", "idle")
+    async with asyncio.timeout(60), simulator(*arguments) as venue:
+        config = demo_config(venue, tmp_path, layout=layout, market="usdm")
+        async with Pipeline(config) as pipeline:
+            await pipeline.add_sink(JsonlSink(str(tmp_path / "signals.jsonl")))
+            called: list[int] = []
+            pipeline.on_signal(lambda signal: called.append(signal.row))
+            features: dict[int, list[float]] = {}
+
+            async def collect() -> None:
+                async for batch in pipeline.features():
+                    for row, values in zip(batch.rows["row"].tolist(), batch.values.tolist(), strict=True):
+                        features[row] = values
+
+            collecting = asyncio.create_task(collect())
+            signals = []
+            async for signal in pipeline.signals():
+                signals.append(signal)
+                if len(signals) == 200:
+                    break
+            stats = pipeline.stats()
+        await collecting
+    assert [signal.row for signal in signals] == list(range(1, 201))
+    for signal in signals:
+        assert (signal.state, signal.model, len(signal.scores)) == ("valid", "demo", 3)
+        assert sum(signal.scores) == pytest.approx(1, abs=1e-5)  # The demo's model ends in a softmax.
+        assert sum(signal.stages_ns) == signal.latency_ns > 0
+    # The model's answer is to the features of that very row.
+    session = onnxruntime.InferenceSession(tmp_path / "demo.onnx", providers=["CPUExecutionProvider"])
+    for signal in signals[::20]:
+        (again,) = session.run(None, {"features": np.array([features[signal.row]], np.float32)})
+        np.testing.assert_allclose(signal.scores, again[0], rtol=1e-4, atol=1e-6)
+    lines = [json.loads(line) for line in (tmp_path / "signals.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines[:200]] == called[:200] == [signal.row for signal in signals]
+    assert lines[7]["scores"] == list(signals[7].scores)
+    assert set(stats.cpu_share) == {"python", *pipeline.threads}
+    assert all(share >= 0 for share in stats.cpu_share.values())
 
 
 @needs_engine

@@ -252,7 +252,7 @@ def test_summary_tells_what_was_wrong() -> None:
         "100 messages, 10 rows, 2 gaps, 1 invalid, 3 malformed lines in 2.00 s, 50 messages a second"
     )
     assert "4 venue messages could not be used" in lines[1]
-    assert "its tail is cut" in lines[2]
+    assert "ends in the middle of a line" in lines[2]
     assert len(lines) == 3
 
 
