@@ -28,17 +28,17 @@ def console(*, to_stderr: bool) -> Console:
 
 
 def status_text(stats: Stats, previous: Stats | None) -> str:
-    """The state of a run in one line."""
+    """The state of a run in one line that fits a terminal: valid books, rows, tick-to-signal, losses."""
     since = previous.seconds if previous is not None else 0.0
     rate = (stats.rows - (previous.rows if previous is not None else 0)) / max(stats.seconds - since, 1e-9)
     books = [value for key, value in stats.counters.items() if key.endswith("/book_state")]
-    valid = f"  books {sum(value == _BOOK_VALID for value in books)}/{len(books)} valid" if books else ""
+    valid = f"  books {sum(value == _BOOK_VALID for value in books)}/{len(books)}" if books else ""
     lost = sum(counts.get("dropped", 0) + counts.get("lost", 0) for counts in stats.sinks.values())
     sinks = f"  sinks lost {lost:,}" if lost else ""
     return (
-        f"{stats.seconds:6.1f} s{valid}  rows {stats.rows:,} ({rate:,.0f}/s)  signals {stats.signals:,}  "
-        f"gaps {stats.gaps}  dropped {stats.dropped}{sinks}  "
-        f"tick-to-signal p50 {stats.latency.p50 / 1e3:.1f} µs  p99 {stats.latency.p99 / 1e3:.1f} µs"
+        f"{stats.seconds:5.1f} s{valid}  rows {stats.rows:,} ({rate:,.0f}/s)  "
+        f"p50 {stats.latency.p50 / 1e3:.1f} µs  p99 {stats.latency.p99 / 1e3:.1f} µs  "
+        f"gaps {stats.gaps}  dropped {stats.dropped}{sinks}"
     )
 
 
