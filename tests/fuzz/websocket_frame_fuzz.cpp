@@ -25,7 +25,8 @@ inline void require(bool held) {
 
 /// Feeds `bytes` in pieces whose sizes come from `pieces` (0: as large as they fit) and writes down
 /// everything that comes out.
-inline std::string transcript(tickwire::feed::FrameParser& parser, std::string_view bytes, std::uint8_t pieces) {
+inline std::string transcript(tickwire::feed::FrameParser& parser, std::string_view bytes,
+                              std::uint8_t pieces) {
   using tickwire::feed::FrameKind;
   std::string out;
   parser.reset();

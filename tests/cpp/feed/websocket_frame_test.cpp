@@ -31,8 +31,8 @@ struct Item {
 };
 
 std::ostream& operator<<(std::ostream& out, const Item& item) {
-  return out << "{kind " << static_cast<int>(item.kind) << ", code " << item.code << ", " << item.payload.size()
-             << " bytes: " << item.payload.substr(0, 40) << "}";
+  return out << "{kind " << static_cast<int>(item.kind) << ", code " << item.code << ", "
+             << item.payload.size() << " bytes: " << item.payload.substr(0, 40) << "}";
 }
 
 /// Decodes one code point by arithmetic on its value. 1: good, 0: cut short so far without fault, -1: bad.
@@ -90,7 +90,9 @@ std::vector<Item> twin_parse(std::string stream) {
     return items;
   };
   while (!stream.empty()) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned>(static_cast<unsigned char>(stream[i])); };
+    const auto byte = [&](std::size_t i) {
+      return static_cast<unsigned>(static_cast<unsigned char>(stream[i]));
+    };
     const bool fin = byte(0) >> 7;
     const unsigned reserved = byte(0) >> 4 & 7;
     const unsigned opcode = byte(0) & 15;
@@ -144,7 +146,8 @@ std::vector<Item> twin_parse(std::string stream) {
         int code = 1005;
         if (length >= 2) {
           code = static_cast<unsigned char>(payload[0]) * 256 + static_cast<unsigned char>(payload[1]);
-          const std::vector<int> good = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014};
+          const std::vector<int> good = {1000, 1001, 1002, 1003, 1007, 1008,
+                                         1009, 1010, 1011, 1012, 1013, 1014};
           if (std::find(good.begin(), good.end(), code) == good.end() && !(code >= 3000 && code < 5000)) {
             return violation(1002);
           }
@@ -222,10 +225,11 @@ const std::string kEuro = "\xE2\x82\xAC";
 
 // A stream with everything a good server may send.
 std::string good_stream() {
-  return frame(0x81, "{\"e\":\"depthUpdate\"}") + frame(0x89, "are you there") + frame(0x01, "first \xE2\x82") +
-         frame(0x89, "") + frame(0x00, "\xAC second ") + frame(0x8A, "pong") + frame(0x80, "third") +
-         frame(0x82, std::string("\x00\xFF\x80", 3)) + frame(0x81, "") + frame(0x81, std::string(200, 'x') + kEuro) +
-         frame(0x02, "") + frame(0x80, "tail") + frame(0x88, close_payload(1001, "bye " + kEuro));
+  return frame(0x81, "{\"e\":\"depthUpdate\"}") + frame(0x89, "are you there") +
+         frame(0x01, "first \xE2\x82") + frame(0x89, "") + frame(0x00, "\xAC second ") + frame(0x8A, "pong") +
+         frame(0x80, "third") + frame(0x82, std::string("\x00\xFF\x80", 3)) + frame(0x81, "") +
+         frame(0x81, std::string(200, 'x') + kEuro) + frame(0x02, "") + frame(0x80, "tail") +
+         frame(0x88, close_payload(1001, "bye " + kEuro));
 }
 
 // ---- Tests ----
@@ -270,7 +274,8 @@ TEST(FrameParser, AgreesWithTheTwinOnRandomStreams) {
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
   const auto below = [&](unsigned limit) { return static_cast<unsigned>(random() % limit); };
-  const std::vector<std::string> atoms = {"a", "tick", kEuro, "\xF0\x9F\x90\x82", "\xC3\xA4", "\xE2\x82", "\xED\xA0\x80", "\xFF"};
+  const std::vector<std::string> atoms = {"a",        "tick",     kEuro,          "\xF0\x9F\x90\x82",
+                                          "\xC3\xA4", "\xE2\x82", "\xED\xA0\x80", "\xFF"};
   Feeder feeder;
   std::size_t messages = 0;
   std::size_t violations = 0;
@@ -291,12 +296,14 @@ TEST(FrameParser, AgreesWithTheTwinOnRandomStreams) {
       } else if (choice < 97) {
         stream += frame(0x89u + below(2), payload.substr(0, below(126)));
       } else if (choice < 98) {
-        stream += frame(0x88, close_payload(static_cast<int>(995 + below(25)), payload.substr(0, below(100))));
+        stream +=
+            frame(0x88, close_payload(static_cast<int>(995 + below(25)), payload.substr(0, below(100))));
       } else {
         stream += frame(below(256), payload);
       }
     }
-    if (below(5) == 0) stream[below(static_cast<unsigned>(stream.size()))] ^= static_cast<char>(1u << below(8));
+    if (below(5) == 0)
+      stream[below(static_cast<unsigned>(stream.size()))] ^= static_cast<char>(1u << below(8));
     if (below(5) == 0) stream.resize(below(static_cast<unsigned>(stream.size() + 1)));
 
     const std::vector<Item> expected = twin_parse(stream);
@@ -331,7 +338,8 @@ TEST(FrameParser, HandsOutUnfragmentedMessagesWithoutACopy) {
 
 TEST(FrameParser, LeavesReadablePaddingBehindTheLargestMessage) {
   Feeder feeder;
-  feeder.feed(frame(0x02, std::string(kMessageLimit - kFrameLimit, 'a')) + frame(0x80, std::string(kFrameLimit - 1, 'b')));
+  feeder.feed(frame(0x02, std::string(kMessageLimit - kFrameLimit, 'a')) +
+              frame(0x80, std::string(kFrameLimit - 1, 'b')));
   feeder.feed(frame(0x82, std::string(kFrameLimit, 'c')));
   ASSERT_EQ(feeder.items().size(), 2u);
   FrameParser parser({.max_frame_bytes = 125});
@@ -379,13 +387,18 @@ TEST(FrameParser, RefusesEachViolationWithItsCloseCode) {
       {"text inside text", open_text + frame(0x81, "x"), 1002, "new message inside"},
       {"binary inside text", open_text + frame(0x02, "x"), 1002, "new message inside"},
       {"16-bit length of 125", std::string("\x82\x7E\x00\x7D", 4), 1002, "shortest form"},
-      {"64-bit length of 65535", std::string("\x82\x7F\x00\x00\x00\x00\x00\x00\xFF\xFF", 10), 1002, "shortest form"},
-      {"64-bit length, top bit", std::string("\x82\x7F\x80\x00\x00\x00\x00\x00\xFF\xFF", 10), 1002, "top bit"},
-      {"huge frame", std::string("\x82\x7F\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 10), 1009, "frame above the limit"},
-      {"frame above the limit", frame(0x82, std::string(kFrameLimit + 1, 'x')), 1009, "frame above the limit"},
+      {"64-bit length of 65535", std::string("\x82\x7F\x00\x00\x00\x00\x00\x00\xFF\xFF", 10), 1002,
+       "shortest form"},
+      {"64-bit length, top bit", std::string("\x82\x7F\x80\x00\x00\x00\x00\x00\xFF\xFF", 10), 1002,
+       "top bit"},
+      {"huge frame", std::string("\x82\x7F\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 10), 1009,
+       "frame above the limit"},
+      {"frame above the limit", frame(0x82, std::string(kFrameLimit + 1, 'x')), 1009,
+       "frame above the limit"},
       {"message above the limit",
-       frame(0x02, std::string(kFrameLimit, 'x')) + frame(0x80, std::string(kMessageLimit - kFrameLimit + 1, 'x')), 1009,
-       "message above the limit"},
+       frame(0x02, std::string(kFrameLimit, 'x')) +
+           frame(0x80, std::string(kMessageLimit - kFrameLimit + 1, 'x')),
+       1009, "message above the limit"},
       {"bad text", frame(0x81, "ab\xFF"), 1007, "not UTF-8"},
       {"text cut inside a character", frame(0x81, "ab\xE2\x82"), 1007, "ends inside"},
       {"bad text over fragments", frame(0x01, "\xE2\x82") + frame(0x80, "x"), 1007, "not UTF-8"},
@@ -400,7 +413,8 @@ TEST(FrameParser, RefusesEachViolationWithItsCloseCode) {
     feeder.feed(c.bytes);
     ASSERT_FALSE(feeder.items().empty());
     EXPECT_EQ(feeder.items().back(), (Item{FrameKind::Violation, c.code, ""}));
-    EXPECT_NE(feeder.parser().violation().find(c.says), std::string_view::npos) << feeder.parser().violation();
+    EXPECT_NE(feeder.parser().violation().find(c.says), std::string_view::npos)
+        << feeder.parser().violation();
     EXPECT_EQ(twin_parse(c.bytes), feeder.items());
   }
 }
@@ -408,7 +422,8 @@ TEST(FrameParser, RefusesEachViolationWithItsCloseCode) {
 TEST(FrameParser, AcceptsOnlyCloseCodesThatMayBeSent) {
   Feeder feeder;
   for (int code = 0; code <= 65535; ++code) {
-    const bool good = (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999);
+    const bool good =
+        (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999);
     feeder.restart();
     feeder.feed(frame(0x88, close_payload(code)));
     ASSERT_EQ(feeder.items().size(), 1u);
@@ -421,13 +436,15 @@ TEST(FrameParser, TakesTheLargestFrameAndMessage) {
   const std::string large = std::string(kFrameLimit, 'x');
   EXPECT_EQ(parse_whole(frame(0x81, large)), (std::vector<Item>{{FrameKind::Text, 0, large}}));
   const std::string rest = std::string(kMessageLimit - kFrameLimit, 'y');
-  EXPECT_EQ(parse_whole(frame(0x01, large) + frame(0x80, rest)), (std::vector<Item>{{FrameKind::Text, 0, large + rest}}));
+  EXPECT_EQ(parse_whole(frame(0x01, large) + frame(0x80, rest)),
+            (std::vector<Item>{{FrameKind::Text, 0, large + rest}}));
 }
 
 TEST(FrameParser, TakesEveryLengthAroundTheHeaderForms) {
   for (const std::size_t size : {0u, 1u, 124u, 125u, 126u, 127u, 65534u, 65535u, 65536u, 65537u}) {
     const std::string payload(size, 'z');
-    EXPECT_EQ(parse_whole(frame(0x82, payload)), (std::vector<Item>{{FrameKind::Binary, 0, payload}})) << size;
+    EXPECT_EQ(parse_whole(frame(0x82, payload)), (std::vector<Item>{{FrameKind::Binary, 0, payload}}))
+        << size;
   }
 }
 
@@ -442,7 +459,10 @@ TEST(FrameParser, RefusesBadTextBeforeItsFrameIsComplete) {
 
 TEST(FrameParser, RefusesABadHeaderBeforeItsPayload) {
   for (const auto& [bytes, code] : std::vector<std::pair<std::string, int>>{
-           {"\xC1", 1002}, {"\x83", 1002}, {std::string("\x81\xFF", 2), 1002}, {std::string("\x82\x7F\x00\x00\x00\x00\x10\x00\x00\x00", 10), 1009}}) {
+           {"\xC1", 1002},
+           {"\x83", 1002},
+           {std::string("\x81\xFF", 2), 1002},
+           {std::string("\x82\x7F\x00\x00\x00\x00\x10\x00\x00\x00", 10), 1009}}) {
     Feeder feeder;
     feeder.feed(bytes);
     EXPECT_EQ(feeder.items(), (std::vector<Item>{{FrameKind::Violation, code, ""}}));
@@ -476,7 +496,8 @@ TEST(FrameParser, StaysInPlaceOverALongStream) {
   std::string stream;
   for (int i = 0; i < 2000; ++i) stream += one;
   Feeder feeder;
-  for (std::size_t at = 0; at < stream.size(); at += 7777) feeder.feed(std::string_view(stream).substr(at, 7777));
+  for (std::size_t at = 0; at < stream.size(); at += 7777)
+    feeder.feed(std::string_view(stream).substr(at, 7777));
   ASSERT_EQ(feeder.items().size(), 2000u);
   for (const Item& item : feeder.items()) ASSERT_EQ(item.payload, std::string(3000, 'q'));
 }
@@ -496,7 +517,8 @@ Utf8 validate_at_every_split(const std::string& text) {
   Utf8 verdict = Utf8::Good;
   for (std::size_t cut = 0; cut <= text.size(); ++cut) {
     Utf8Validator validator;
-    const bool good = validator.accept(text.data(), cut) && validator.accept(text.data() + cut, text.size() - cut);
+    const bool good =
+        validator.accept(text.data(), cut) && validator.accept(text.data() + cut, text.size() - cut);
     const Utf8 here = !good ? Utf8::Bad : validator.complete() ? Utf8::Good : Utf8::Cut;
     if (cut == 0) verdict = here;
     EXPECT_EQ(here, verdict) << "cut at " << cut;
@@ -510,7 +532,11 @@ TEST(Utf8Validator, AgreesWithTheOracleOnAllSequencesOfUpToThreeBytes) {
       const std::string two = {static_cast<char>(a), static_cast<char>(b)};
       Utf8Validator validator;
       const bool good = validator.accept(two.data(), 2);
-      ASSERT_EQ(!good ? Utf8::Bad : validator.complete() ? Utf8::Good : Utf8::Cut, oracle_utf8(two)) << a << ' ' << b;
+      ASSERT_EQ(!good                  ? Utf8::Bad
+                : validator.complete() ? Utf8::Good
+                                       : Utf8::Cut,
+                oracle_utf8(two))
+          << a << ' ' << b;
       if (a < 0xE0) continue;
       for (unsigned c = 0; c < 256; c += 1) {
         const std::string three = two + static_cast<char>(c);
@@ -523,19 +549,39 @@ TEST(Utf8Validator, AgreesWithTheOracleOnAllSequencesOfUpToThreeBytes) {
 }
 
 TEST(Utf8Validator, AgreesWithTheOracleOnKnownHardCases) {
-  for (const std::string& text : std::vector<std::string>{
-           "", "plain", "\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5", "\xF4\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xED\x9F\xBF",
-           "\xED\xA0\x80", "\xEE\x80\x80", "\xEF\xBF\xBF", "\xC0\x80", "\xC1\xBF", "\xE0\x80\xAF", "\xE0\xA0\x80",
-           "\xF0\x80\x80\xAF", "\xF0\x90\x80\x80", "\xF8\x88\x80\x80\x80", "\xFC\x84\x80\x80\x80\x80", "\xFE", "\xFF", "\x80", "\xBF",
-           std::string(31, 'a') + "\xE2\x82\xAC" + std::string(64, 'b') + "\xC3\xA4", std::string(100, 'x') + "\xE2",
-           std::string("nul\0inside", 10)}) {
+  for (const std::string& text :
+       std::vector<std::string>{"",
+                                "plain",
+                                "\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5",
+                                "\xF4\x8F\xBF\xBF",
+                                "\xF4\x90\x80\x80",
+                                "\xED\x9F\xBF",
+                                "\xED\xA0\x80",
+                                "\xEE\x80\x80",
+                                "\xEF\xBF\xBF",
+                                "\xC0\x80",
+                                "\xC1\xBF",
+                                "\xE0\x80\xAF",
+                                "\xE0\xA0\x80",
+                                "\xF0\x80\x80\xAF",
+                                "\xF0\x90\x80\x80",
+                                "\xF8\x88\x80\x80\x80",
+                                "\xFC\x84\x80\x80\x80\x80",
+                                "\xFE",
+                                "\xFF",
+                                "\x80",
+                                "\xBF",
+                                std::string(31, 'a') + "\xE2\x82\xAC" + std::string(64, 'b') + "\xC3\xA4",
+                                std::string(100, 'x') + "\xE2",
+                                std::string("nul\0inside", 10)}) {
     EXPECT_EQ(validate_at_every_split(text), oracle_utf8(text)) << testing::PrintToString(text);
   }
 }
 
 TEST(FrameWriter, WritesWhatAServerUnmasks) {
   KeyGenerator keys(7);
-  for (const std::size_t size : {0u, 1u, 3u, 4u, 7u, 8u, 9u, 125u, 126u, 127u, 1000u, 65535u, 65536u, 70001u}) {
+  for (const std::size_t size :
+       {0u, 1u, 3u, 4u, 7u, 8u, 9u, 125u, 126u, 127u, 1000u, 65535u, 65536u, 70001u}) {
     std::string payload(size, '\0');
     for (char& byte : payload) byte = static_cast<char>(keys.next());
     std::string out(masked_frame_bytes(size) + 1, '\x55');
@@ -550,7 +596,8 @@ TEST(FrameWriter, WritesWhatAServerUnmasks) {
     ASSERT_EQ(out.substr(0, header), expected.substr(0, header)) << size;
     const std::string key = out.substr(header, 4);
     std::string unmasked = out.substr(header + 4);
-    for (std::size_t i = 0; i < unmasked.size(); ++i) unmasked[i] = static_cast<char>(unmasked[i] ^ key[i % 4]);
+    for (std::size_t i = 0; i < unmasked.size(); ++i)
+      unmasked[i] = static_cast<char>(unmasked[i] ^ key[i % 4]);
     EXPECT_EQ(unmasked, payload) << size;
   }
 }
@@ -569,9 +616,12 @@ TEST(FrameParserFuzz, HoldsOverSeededMutations) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
-  const std::vector<std::string> corpus = {good_stream(), frame(0x01, kEuro) + frame(0x80, kEuro),
-                                           frame(0x82, std::string(4096, 'x')), frame(0x88, close_payload(1000)),
-                                           frame(0x89, "p") + frame(0x81, "t"), std::string("\x82\x7F", 2)};
+  const std::vector<std::string> corpus = {good_stream(),
+                                           frame(0x01, kEuro) + frame(0x80, kEuro),
+                                           frame(0x82, std::string(4096, 'x')),
+                                           frame(0x88, close_payload(1000)),
+                                           frame(0x89, "p") + frame(0x81, "t"),
+                                           std::string("\x82\x7F", 2)};
   for (int round = 0; round < 20000; ++round) {
     std::string input(1, static_cast<char>(random()));
     for (auto parts = 1 + random() % 3; parts-- > 0;) input += corpus[random() % corpus.size()];

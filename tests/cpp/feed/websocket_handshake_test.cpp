@@ -22,7 +22,8 @@ std::string message_of(const auto& act) {
 }
 
 TEST(WebSocketUrl, ReadsEveryPart) {
-  const WebSocketUrl url = parse_websocket_url("feeds[0].url", "wss://stream.binance.com:9443/ws/btcusdt@depth?timeUnit=MICROSECOND");
+  const WebSocketUrl url = parse_websocket_url(
+      "feeds[0].url", "wss://stream.binance.com:9443/ws/btcusdt@depth?timeUnit=MICROSECOND");
   EXPECT_TRUE(url.tls);
   EXPECT_EQ(url.host, "stream.binance.com");
   EXPECT_FALSE(url.host_is_address);
@@ -59,7 +60,8 @@ TEST(WebSocketUrl, SaysWhatIsWrong) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"", "feeds[0].url: expected a URL that begins with ws:// or wss://, found an empty text"},
       {"http://host", "feeds[0].url: expected a URL that begins with ws:// or wss://, found \"http://\""},
-      {"host:80", "feeds[0].url: expected a URL that begins with ws:// or wss://, found a text without a scheme"},
+      {"host:80",
+       "feeds[0].url: expected a URL that begins with ws:// or wss://, found a text without a scheme"},
       {"ws://", "feeds[0].url: expected a host name or address (IPv6 in [ ]), found none"},
       {"ws://a b", "feeds[0].url: expected a host name or address (IPv6 in [ ]), found \"a b\""},
       {"ws://host:0", "feeds[0].url: expected a port from 1 to 65535, found \"0\""},
@@ -77,7 +79,8 @@ TEST(WebSocketUrl, SaysWhatIsWrong) {
 }
 
 TEST(WebSocketUrl, NeverShowsCredentials) {
-  for (const std::string text : {"ws://user:hunter2@host/", "hunter2", "ws://host/?key=hunter2\n", "ws://host/hunter2#x"}) {
+  for (const std::string text :
+       {"ws://user:hunter2@host/", "hunter2", "ws://host/?key=hunter2\n", "ws://host/hunter2#x"}) {
     const std::string message = message_of([&] { (void)parse_websocket_url("url", text); });
     EXPECT_NE(message, "nothing thrown");
     EXPECT_EQ(message.find("hunter2"), std::string::npos) << message;
@@ -104,8 +107,8 @@ TEST(Handshake, WritesARequestWithANewKeyEachTime) {
     request.renew(keys);
     const std::string text(request.text());
     EXPECT_EQ(text.substr(0, 45), "GET /stream?x=1 HTTP/1.1\r\nHost: venue:8080\r\nU");
-    for (const char* line : {"\r\nUpgrade: websocket\r\n", "\r\nConnection: Upgrade\r\n", "\r\nSec-WebSocket-Version: 13\r\n",
-                             "\r\nX-MBX-APIKEY: secret\r\n"}) {
+    for (const char* line : {"\r\nUpgrade: websocket\r\n", "\r\nConnection: Upgrade\r\n",
+                             "\r\nSec-WebSocket-Version: 13\r\n", "\r\nX-MBX-APIKEY: secret\r\n"}) {
       EXPECT_NE(text.find(line), std::string::npos) << line;
     }
     EXPECT_EQ(text.substr(text.size() - 4), "\r\n\r\n");
@@ -125,7 +128,8 @@ TEST(Handshake, RefusesHeadersThatCannotBe) {
     return message_of([&] { HandshakeRequest(url, std::vector<std::string>{header}, "feeds[0].headers"); });
   };
   EXPECT_EQ(message("secret"),
-            "feeds[0].headers[0]: expected a header line such as \"Name: value\", found a line without a name and a colon");
+            "feeds[0].headers[0]: expected a header line such as \"Name: value\", found a line without a "
+            "name and a colon");
   EXPECT_EQ(message("X-Key: secret\r\nEvil: yes"),
             "feeds[0].headers[0]: expected no control characters, found one in the value of X-Key");
   EXPECT_EQ(message("host: secret"),
@@ -135,7 +139,8 @@ TEST(Handshake, RefusesHeadersThatCannotBe) {
 constexpr std::string_view kAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 std::string good_answer() {
-  return "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
+  return "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: "
+         "Upgrade\r\nSec-WebSocket-Accept: " +
          std::string(kAccept) + "\r\n\r\n";
 }
 
@@ -143,7 +148,8 @@ TEST(Handshake, AcceptsAGoodAnswerOnceItIsComplete) {
   const std::string answer = good_answer();
   FixedText error;
   for (std::size_t size = 0; size < answer.size(); ++size) {
-    ASSERT_EQ(check_handshake(answer.substr(0, size), kAccept, error).status, HandshakeStatus::Incomplete) << size;
+    ASSERT_EQ(check_handshake(answer.substr(0, size), kAccept, error).status, HandshakeStatus::Incomplete)
+        << size;
   }
   const HandshakeAnswer whole = check_handshake(answer + "\x81\x02hi", kAccept, error);
   EXPECT_EQ(whole.status, HandshakeStatus::Accepted);
@@ -153,11 +159,15 @@ TEST(Handshake, AcceptsAGoodAnswerOnceItIsComplete) {
 TEST(Handshake, AcceptsTheFreedomsOfHttp) {
   FixedText error;
   const std::string accept(kAccept);
-  for (const std::string& answer : std::vector<std::string>{
-           "HTTP/1.1 101\r\nUPGRADE:WebSocket\r\nconnection:  keep-alive ,\tupgrade \r\nsec-websocket-accept:" + accept + "  \r\n\r\n",
-           "HTTP/1.1 101 \r\nServer: x\r\nUpgrade: websocket\r\nConnection: keep-alive\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
-               accept + "\r\nX-Empty:\r\nSec-WebSocket-Extensions:\r\n\r\n"}) {
-    EXPECT_EQ(check_handshake(answer, kAccept, error).status, HandshakeStatus::Accepted) << answer << error.view();
+  for (const std::string& answer :
+       std::vector<std::string>{"HTTP/1.1 101\r\nUPGRADE:WebSocket\r\nconnection:  keep-alive ,\tupgrade "
+                                "\r\nsec-websocket-accept:" +
+                                    accept + "  \r\n\r\n",
+                                "HTTP/1.1 101 \r\nServer: x\r\nUpgrade: websocket\r\nConnection: "
+                                "keep-alive\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
+                                    accept + "\r\nX-Empty:\r\nSec-WebSocket-Extensions:\r\n\r\n"}) {
+    EXPECT_EQ(check_handshake(answer, kAccept, error).status, HandshakeStatus::Accepted)
+        << answer << error.view();
   }
 }
 
@@ -173,15 +183,18 @@ TEST(Handshake, RefusesAndSaysWhy) {
       {"HTTP/1.1 1O1 x\r\n\r\n", "handshake: expected an HTTP status line, found \"HTTP/1.1 1O1 x\""},
       {"HTTP/1.\r\n\r\n", "handshake: expected an HTTP status line, found \"HTTP/1.\""},
       {"HTTP/1.1 403 Forbidden\r\n\r\n", "handshake: expected HTTP 101, found 403 Forbidden"},
-      {"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\n\r\n", "handshake: expected HTTP 101, found 429 Too Many Requests"},
-      {"HTTP/1.1 200 OK\r\n" + upgrade + connection + accept + "\r\n", "handshake: expected HTTP 101, found 200 OK"},
+      {"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\n\r\n",
+       "handshake: expected HTTP 101, found 429 Too Many Requests"},
+      {"HTTP/1.1 200 OK\r\n" + upgrade + connection + accept + "\r\n",
+       "handshake: expected HTTP 101, found 200 OK"},
       {start + connection + accept + "\r\n",
        "handshake: expected \"Upgrade: websocket\" and \"Connection: Upgrade\", found an answer without"},
       {start + upgrade + accept + "\r\n",
        "handshake: expected \"Upgrade: websocket\" and \"Connection: Upgrade\", found an answer without"},
       {start + "Upgrade: h2c\r\n" + connection + accept + "\r\n",
        "handshake: expected \"Upgrade: websocket\" and \"Connection: Upgrade\", found an answer without"},
-      {start + upgrade + connection + "\r\n", "handshake: expected Sec-WebSocket-Accept for our key, found none"},
+      {start + upgrade + connection + "\r\n",
+       "handshake: expected Sec-WebSocket-Accept for our key, found none"},
       {start + upgrade + connection + "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
        "handshake: expected Sec-WebSocket-Accept for our key, found another"},
       {start + upgrade + connection + accept + accept + "\r\n",
@@ -190,9 +203,12 @@ TEST(Handshake, RefusesAndSaysWhy) {
        "handshake: expected no Sec-WebSocket-Extensions (none was offered), found \"permessage-deflate\""},
       {start + upgrade + connection + accept + "Sec-WebSocket-Protocol: chat\r\n\r\n",
        "handshake: expected no Sec-WebSocket-Protocol (none was offered), found \"chat\""},
-      {start + upgrade + " folded\r\n" + connection + accept + "\r\n", "handshake: expected a header line, found \" folded\""},
-      {start + upgrade + connection + accept + "no colon\r\n\r\n", "handshake: expected a header line, found \"no colon\""},
-      {start + std::string(kMaxHandshakeBytes, 'x'), "handshake: expected at most 16384 bytes of HTTP header, found more"},
+      {start + upgrade + " folded\r\n" + connection + accept + "\r\n",
+       "handshake: expected a header line, found \" folded\""},
+      {start + upgrade + connection + accept + "no colon\r\n\r\n",
+       "handshake: expected a header line, found \"no colon\""},
+      {start + std::string(kMaxHandshakeBytes, 'x'),
+       "handshake: expected at most 16384 bytes of HTTP header, found more"},
   };
   for (const auto& [answer, expected] : cases) {
     FixedText error;

@@ -46,7 +46,8 @@ class Client final : public WebSocketHandler {
     std::string text(message.payload.data(), message.payload.size());
     log.push_back((message.is_text ? "text " : "binary ") + text);
     messages.push_back({std::move(text), message.recv_clock, message.ts_recv, message.tsc_read});
-    if (echo) message.is_text ? source.send_text(messages.back().text) : source.send_binary(messages.back().text);
+    if (echo)
+      message.is_text ? source.send_text(messages.back().text) : source.send_binary(messages.back().text);
     if (stop_after != 0 && messages.size() == stop_after) source.stop();
   }
   void on_close(std::uint16_t code, std::string_view reason) noexcept override {
@@ -58,8 +59,9 @@ class Client final : public WebSocketHandler {
   void run_until(Done done) {
     const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     while (!done()) {
-      ASSERT_LT(std::chrono::steady_clock::now(), limit) << "state " << static_cast<int>(source.state()) << ", last error: "
-                                                         << source.last_error() << ", log: " << testing::PrintToString(log);
+      ASSERT_LT(std::chrono::steady_clock::now(), limit)
+          << "state " << static_cast<int>(source.state()) << ", last error: " << source.last_error()
+          << ", log: " << testing::PrintToString(log);
       if (source.poll(*this, clock) > 0) continue;
       const std::int64_t wait_ns = std::min<std::int64_t>(source.ns_to_deadline(tsc_now()), 20 * kMs);
       pollfd ready{source.fd(), static_cast<short>(POLLIN | (source.wants_write() ? POLLOUT : 0)), 0};
@@ -104,8 +106,8 @@ TEST(WebSocketSource, DeliversWholeMessages) {
   std::string pong;
   TestServer server({[&](Connection& c) {
     c.accept_websocket();
-    c.send(server_frame(0x81, "one") + server_frame(0x01, "tw") + server_frame(0x89, "alive?") + server_frame(0x80, "o") +
-           server_frame(0x82, std::string("\x00\xFF", 2)));
+    c.send(server_frame(0x81, "one") + server_frame(0x01, "tw") + server_frame(0x89, "alive?") +
+           server_frame(0x80, "o") + server_frame(0x82, std::string("\x00\xFF", 2)));
     const auto frame = c.read_frame();
     EXPECT_TRUE(frame.masked && frame.final);
     EXPECT_EQ(frame.opcode, 0xAu);
@@ -117,7 +119,8 @@ TEST(WebSocketSource, DeliversWholeMessages) {
   client.stop();
   server.stop();
   EXPECT_EQ(pong, "alive?");
-  EXPECT_EQ(client.log, (Log{"open", "text one", "text two", std::string("binary \x00\xFF", 9), "close 1000 stopped"}));
+  EXPECT_EQ(client.log,
+            (Log{"open", "text one", "text two", std::string("binary \x00\xFF", 9), "close 1000 stopped"}));
   const WebSocketStats& stats = client.source.stats();
   EXPECT_EQ(stats.messages, 3u);
   EXPECT_EQ(stats.message_bytes, 8u);
@@ -131,8 +134,9 @@ TEST(WebSocketSource, DeliversWholeMessages) {
 }
 
 TEST(WebSocketSource, GivesTheSameMessagesForBytesInPieces) {
-  const std::string frames = server_frame(0x81, "one") + server_frame(0x01, "t\xE2\x82") + server_frame(0x89, "p") +
-                             server_frame(0x80, "\xAC") + server_frame(0x82, std::string(300, 'b')) + server_close(1001, "bye");
+  const std::string frames = server_frame(0x81, "one") + server_frame(0x01, "t\xE2\x82") +
+                             server_frame(0x89, "p") + server_frame(0x80, "\xAC") +
+                             server_frame(0x82, std::string(300, 'b')) + server_close(1001, "bye");
   TestServer server({[&](Connection& c) {
     const std::string answer = Connection::answer_to(c.read_request()) + frames;
     for (const char& byte : answer) c.send({&byte, 1});
@@ -144,12 +148,14 @@ TEST(WebSocketSource, GivesTheSameMessagesForBytesInPieces) {
   config.close_timeout_ns = 50 * kMs;  // This server leaves the end of the connection to us.
   Client client(config);
   client.run_until([&] { return client.source.stopped(); });
-  EXPECT_EQ(client.log, (Log{"open", "text one", "text t\xE2\x82\xAC", "binary " + std::string(300, 'b'), "close 1001 bye"}));
+  EXPECT_EQ(client.log, (Log{"open", "text one", "text t\xE2\x82\xAC", "binary " + std::string(300, 'b'),
+                             "close 1001 bye"}));
 }
 
 TEST(WebSocketSource, TakesFramesThatComeWithTheHandshake) {
   TestServer server({[&](Connection& c) {
-    c.send(Connection::answer_to(c.read_request()) + server_frame(0x81, "early") + server_frame(0x81, "bird"));
+    c.send(Connection::answer_to(c.read_request()) + server_frame(0x81, "early") +
+           server_frame(0x81, "bird"));
     close_with_client(c);
   }});
   Client client(config_for(server.url()));
@@ -161,30 +167,34 @@ TEST(WebSocketSource, TakesFramesThatComeWithTheHandshake) {
 TEST(WebSocketSource, StampsWithTheKernelsClock) {
   TestServer server({[&](Connection& c) {
     c.accept_websocket();
-    for (int i = 0; i < 20; ++i) {
+    for (;;) {
       c.send(server_frame(0x81, "tick"));
-      EXPECT_EQ(c.read_frame().payload, "tick");
+      const auto frame = c.read_frame();
+      if (frame.opcode == 8) return c.finish_close(frame.close_code());
+      if (frame.opcode == 0) return;
     }
-    close_with_client(c);
   }});
   Client client(config_for(server.url()));
   client.echo = true;
   const TsNs before = read_utc();
-  client.run_until([&] { return client.messages.size() == 20; });
+  // The kernel turns its stamps on a moment after the first socket asks; until then our clock stands in.
+  client.run_until([&] {
+    return client.messages.size() >= 20 &&
+           (client.messages.back().recv_clock == RecvClock::Kernel || read_utc() > before + 2000 * kMs);
+  });
   const TsNs after = read_utc();
   client.stop();
-  TsNs last = 0;
+  const bool kernel_stamps = client.source.stats().kernel_stamps > 0;
+  std::uint64_t last_tsc = 0;
   for (const auto& message : client.messages) {
-    // Whichever clock it was, the stamp is UTC and of this moment (the clocks may differ by some microseconds).
+    // Whichever clock it was, the stamp is UTC and of this moment (the two differ by some microseconds).
     EXPECT_GE(message.ts_recv, before - kMs);
     EXPECT_LE(message.ts_recv, after + kMs);
-    EXPECT_GE(message.ts_recv, last - kMs);
-    last = message.ts_recv;
-    EXPECT_NE(message.tsc_read, 0u);
+    EXPECT_GT(message.tsc_read, last_tsc);
+    last_tsc = message.tsc_read;
+    EXPECT_TRUE(message.recv_clock == RecvClock::Read || kernel_stamps);
   }
-  const WebSocketStats& stats = client.source.stats();
-  EXPECT_GE(stats.kernel_stamps + stats.read_stamps, 20u);
-  // The kernel turns its stamps on when the first socket asks, a moment later: the last must have one.
+  if (!kernel_stamps) GTEST_SKIP() << "this kernel stamps no TCP receive";
   EXPECT_EQ(client.messages.back().recv_clock, RecvClock::Kernel);
 }
 
@@ -249,6 +259,7 @@ TEST(WebSocketSource, SubscribesAgainAfterEachEnd) {
       [&](Connection& c) {  // Without a word.
         subscribe(c);
         c.send(server_frame(0x81, "b"));
+        EXPECT_EQ(c.read_frame().payload, "b");  // Bytes left unread would turn the end into a reset.
         c.end();
       },
       [&](Connection& c) {  // By a reset.
@@ -312,8 +323,9 @@ TEST(WebSocketSource, RefusesViolationsWithTheirCodeAfterWhatCameBefore) {
   server.stop();
   EXPECT_EQ(codes, (std::vector<int>{1002, 1007, 1009, 1002}));
   EXPECT_EQ(client.log, (Log{"open", "text good", "close 1002 reserved bits set", "open", "text good",
-                             "close 1007 text that is not UTF-8", "open", "text good", "close 1009 frame above the limit",
-                             "open", "text good", "close 1002 close frame with half a code", "open", "close 1000 stopped"}));
+                             "close 1007 text that is not UTF-8", "open", "text good",
+                             "close 1009 frame above the limit", "open", "text good",
+                             "close 1002 close frame with half a code", "open", "close 1000 stopped"}));
   EXPECT_EQ(client.source.stats().protocol_errors, 4u);
   EXPECT_EQ(client.source.stats().bad_text, 1u);
   EXPECT_EQ(client.source.stats().too_large, 1u);
@@ -384,7 +396,8 @@ TEST(WebSocketSource, BacksOffFromAPortThatRefuses) {
     }
     return client.source.stats().connect_failures >= 20;
   });
-  EXPECT_EQ(client.source.last_error(), "connect to 127.0.0.1:" + std::to_string(port) + ": Connection refused");
+  EXPECT_EQ(client.source.last_error(),
+            "connect to 127.0.0.1:" + std::to_string(port) + ": Connection refused");
   EXPECT_EQ(client.source.stats().attempts, 20u);
   client.stop();
   EXPECT_TRUE(client.log.empty());
@@ -461,7 +474,9 @@ TEST(WebSocketSource, StopsAtOnceWhereNothingIsOpen) {
   auto config = config_for("ws://127.0.0.1:1");
   config.reconnect_min_ns = config.reconnect_max_ns = 1'000'000 * kMs;
   Client client(config);
-  client.run_until([&] { return client.source.state() == WebSocketState::BackingOff && client.source.stats().errors > 0; });
+  client.run_until([&] {
+    return client.source.state() == WebSocketState::BackingOff && client.source.stats().errors > 0;
+  });
   client.source.stop();
   EXPECT_TRUE(client.source.stopped());
   EXPECT_EQ(client.source.poll(client, client.clock), 0);
@@ -480,7 +495,8 @@ TEST(WebSocketSource, ReopensWhenAsked) {
   client.source.reopen("no data for 10 s");
   client.run_until_log(5);
   client.stop();
-  EXPECT_EQ(client.log, (Log{"open", "text x", "close 1000 no data for 10 s", "open", "text x", "close 1000 stopped"}));
+  EXPECT_EQ(client.log,
+            (Log{"open", "text x", "close 1000 no data for 10 s", "open", "text x", "close 1000 stopped"}));
 }
 
 TEST(WebSocketSource, DropsAPeerThatAnswersNoPing) {
@@ -606,7 +622,8 @@ TEST(WebSocketSource, RefusesAConfigurationThatCannotWork) {
   EXPECT_EQ(message([](WebSocketConfig&) {}), "nothing thrown");
   EXPECT_EQ(message([](WebSocketConfig& c) { c.url = "tcp://host"; }),
             "feeds[2].url: expected a URL that begins with ws:// or wss://, found \"tcp://\"");
-  EXPECT_EQ(message([](WebSocketConfig& c) { c.max_frame_bytes = 0; }), "feeds[2].max_frame_bytes: expected at least 125, found 0");
+  EXPECT_EQ(message([](WebSocketConfig& c) { c.max_frame_bytes = 0; }),
+            "feeds[2].max_frame_bytes: expected at least 125, found 0");
   EXPECT_EQ(message([](WebSocketConfig& c) { c.connect_timeout_ns = -5; }),
             "feeds[2].connect_timeout_ns: expected a positive number, found -5");
   EXPECT_EQ(message([](WebSocketConfig& c) { c.reconnect_max_ns = 10; }),
@@ -620,11 +637,12 @@ TEST(WebSocketSource, RefusesAConfigurationThatCannotWork) {
             "feeds[2].send_buffer_bytes: expected at least 106 for what on_open sends, found 105");
   EXPECT_EQ(message([](WebSocketConfig& c) { c.ca_file = "ca.pem"; }),
             "feeds[2].ca_file: expected none, since the URL is not wss://, found ca.pem");
-  EXPECT_NE(message([](WebSocketConfig& c) {
-              c.url = "wss://host";
-              c.ca_file = "/no/such/ca.pem";
-            }).find("feeds[2].ca_file: expected a readable file of PEM certificates, found \"/no/such/ca.pem\""),
-            std::string::npos);
+  EXPECT_NE(
+      message([](WebSocketConfig& c) {
+        c.url = "wss://host";
+        c.ca_file = "/no/such/ca.pem";
+      }).find("feeds[2].ca_file: expected a readable file of PEM certificates, found \"/no/such/ca.pem\""),
+      std::string::npos);
 }
 
 // ---- TLS ----
@@ -684,6 +702,7 @@ TEST_F(WebSocketSourceTls, ConnectsAgain) {
                      [](Connection& c) {
                        c.accept_websocket();
                        c.send(server_frame(0x81, "b"));
+                       EXPECT_EQ(c.read_frame().payload, "b");
                        c.end();  // TLS ends in order, WebSocket does not.
                      },
                      [](Connection& c) {
@@ -705,7 +724,9 @@ TEST_F(WebSocketSourceTls, ConnectsAgain) {
   client.stop();
   EXPECT_EQ(client.messages.size(), 3u);
   EXPECT_EQ(client.source.stats().drops, 2u);
-  EXPECT_EQ(std::count(client.log.begin(), client.log.end(), "close 1006 connection to localhost: ended TLS without a close frame"), 1);
+  EXPECT_EQ(std::count(client.log.begin(), client.log.end(),
+                       "close 1006 connection to localhost: ended TLS without a close frame"),
+            1);
   EXPECT_EQ(std::count(client.log.begin(), client.log.end(), "close 1001 "), 1);
 }
 
@@ -720,14 +741,16 @@ void expect_refused(const WebSocketConfig& config, const std::string& expected) 
 
 TEST_F(WebSocketSourceTls, RefusesAnUnknownAuthority) {
   TestAuthority authority("DNS:localhost", directory_);
-  TestServer server({[](Connection&) { ADD_FAILURE() << "the handshake went through"; }}, authority.context());
+  TestServer server({[](Connection&) { ADD_FAILURE() << "the handshake went through"; }},
+                    authority.context());
   expect_refused(config_for(server.url("localhost")),
                  "TLS: the certificate of localhost does not verify: unable to get local issuer certificate");
 }
 
 TEST_F(WebSocketSourceTls, RefusesACertificateOfAnotherHost) {
   TestAuthority authority("DNS:example.test,IP:10.0.0.1", directory_);
-  TestServer server({[](Connection&) { ADD_FAILURE() << "the handshake went through"; }}, authority.context());
+  TestServer server({[](Connection&) { ADD_FAILURE() << "the handshake went through"; }},
+                    authority.context());
   auto config = config_for(server.url("localhost"));
   config.ca_file = authority.ca_file();
   expect_refused(config, "TLS: the certificate of localhost does not verify: hostname mismatch");

@@ -9,13 +9,13 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <stdexcept>
@@ -46,7 +46,8 @@ inline std::string server_frame(unsigned first_byte, const std::string& payload)
 }
 
 inline std::string server_close(int code, const std::string& reason = "") {
-  return server_frame(0x88, std::string{static_cast<char>(code >> 8), static_cast<char>(code & 0xFF)} + reason);
+  return server_frame(0x88,
+                      std::string{static_cast<char>(code >> 8), static_cast<char>(code & 0xFF)} + reason);
 }
 
 struct ClientFrame {
@@ -56,8 +57,9 @@ struct ClientFrame {
   std::string payload;
 
   int close_code() const {
-    return payload.size() < 2 ? 0
-                              : static_cast<unsigned char>(payload[0]) * 256 + static_cast<unsigned char>(payload[1]);
+    return payload.size() < 2
+               ? 0
+               : static_cast<unsigned char>(payload[0]) * 256 + static_cast<unsigned char>(payload[1]);
   }
 };
 
@@ -82,8 +84,9 @@ class Connection {
 
   void send(std::string_view bytes) {
     while (!bytes.empty()) {
-      const long sent = ssl_ != nullptr ? ::SSL_write(ssl_.get(), bytes.data(), static_cast<int>(bytes.size()))
-                                        : ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      const long sent = ssl_ != nullptr
+                            ? ::SSL_write(ssl_.get(), bytes.data(), static_cast<int>(bytes.size()))
+                            : ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
       if (sent <= 0) return;
       bytes.remove_prefix(static_cast<std::size_t>(sent));
     }
@@ -101,7 +104,8 @@ class Connection {
     const std::size_t at = request.find(name);
     const std::string key = at == std::string::npos ? "" : request.substr(at + name.size(), 24);
     const auto accept = accept_for_key(key);
-    return "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
+    return "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: "
+           "Upgrade\r\nSec-WebSocket-Accept: " +
            std::string(accept.data(), accept.size()) + "\r\n\r\n";
   }
 
@@ -131,7 +135,8 @@ class Connection {
     if (frame.masked && !read_exactly(key, 4)) return {};
     frame.payload.resize(size);
     if (!read_exactly(frame.payload.data(), size)) return {};
-    for (std::size_t i = 0; i < size; ++i) frame.payload[i] = static_cast<char>(frame.payload[i] ^ key[i % 4]);
+    for (std::size_t i = 0; i < size; ++i)
+      frame.payload[i] = static_cast<char>(frame.payload[i] ^ key[i % 4]);
     return frame;
   }
 
@@ -167,7 +172,8 @@ class Connection {
   bool read_exactly(void* out, std::size_t size) {
     auto* at = static_cast<char*>(out);
     while (size > 0) {
-      const long got = ssl_ != nullptr ? ::SSL_read(ssl_.get(), at, static_cast<int>(size)) : ::recv(fd_, at, size, 0);
+      const long got =
+          ssl_ != nullptr ? ::SSL_read(ssl_.get(), at, static_cast<int>(size)) : ::recv(fd_, at, size, 0);
       if (got <= 0) return false;
       at += got;
       size -= static_cast<std::size_t>(got);
@@ -188,13 +194,15 @@ using Script = std::function<void(Connection&)>;
 
 class TestServer {
  public:
-  explicit TestServer(std::vector<Script> scripts, SSL_CTX* context = nullptr) : scripts_(std::move(scripts)), context_(context) {
+  explicit TestServer(std::vector<Script> scripts, SSL_CTX* context = nullptr)
+      : scripts_(std::move(scripts)), context_(context) {
     listen_fd_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
     socklen_t size = sizeof address;
-    if (::bind(listen_fd_, reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(listen_fd_, 16) != 0 ||
+    if (::bind(listen_fd_, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+        ::listen(listen_fd_, 16) != 0 ||
         ::getsockname(listen_fd_, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
       throw std::runtime_error("test server: no port");
     }
@@ -219,6 +227,11 @@ class TestServer {
 
  private:
   void serve() {
+    // OpenSSL writes without MSG_NOSIGNAL: a client that has gone must not end the test program.
+    sigset_t pipe;
+    ::sigemptyset(&pipe);
+    ::sigaddset(&pipe, SIGPIPE);
+    ::pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
     while (!stopping_) {
       pollfd ready{listen_fd_, POLLIN, 0};
       if (::poll(&ready, 1, 10) <= 0) continue;
@@ -277,8 +290,8 @@ class TestAuthority {
     ::X509_EXTENSION_free(extension);
   }
 
-  static Certificate make(EVP_PKEY* key, const char* name, X509* issuer, EVP_PKEY* issuer_key, const char* constraints,
-                          const std::string& names) {
+  static Certificate make(EVP_PKEY* key, const char* name, X509* issuer, EVP_PKEY* issuer_key,
+                          const char* constraints, const std::string& names) {
     Certificate made(::X509_new());
     X509* const x = made.get();
     ::X509_set_version(x, 2);

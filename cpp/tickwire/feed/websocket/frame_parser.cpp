@@ -40,7 +40,8 @@ FrameLimits checked(const FrameLimits& limits) {
                      std::to_string(limits.max_frame_bytes));
   }
   if (limits.max_message_bytes != 0 && limits.max_message_bytes < limits.max_frame_bytes) {
-    throw SetupError("max_message_bytes", "0 or at least max_frame_bytes", std::to_string(limits.max_message_bytes));
+    throw SetupError("max_message_bytes", "0 or at least max_frame_bytes",
+                     std::to_string(limits.max_message_bytes));
   }
   // Far below where a sum of sizes could wrap.
   constexpr std::size_t kMost = std::size_t{1} << 40;
@@ -78,7 +79,8 @@ std::span<char> FrameParser::writable() noexcept {
     // Move the tail to the front when the frame in hand would not fit behind begin_, or when so much
     // is behind us that moving pays for itself: staying at the front keeps the buffer in cache.
     const std::size_t frame_bytes = have_header_ ? header_bytes_ + payload_bytes_ : kMaxHeaderBytes;
-    if (capacity_ - begin_ < frame_bytes + 1 || end_ == capacity_ || (begin_ >= kReadBytes && tail <= begin_)) {
+    if (capacity_ - begin_ < frame_bytes + 1 || end_ == capacity_ ||
+        (begin_ >= kReadBytes && tail <= begin_)) {
       std::memmove(buffer_.data(), buffer_.data() + begin_, tail);
       begin_ = 0;
       end_ = tail;
@@ -115,18 +117,22 @@ bool FrameParser::read_header() noexcept {
   const std::size_t available = end_ - begin_;
   if (available == 0) return false;
 
-  const auto refuse = [this](std::uint16_t code, std::string_view why) noexcept TICKWIRE_HOT {
+  const auto refuse = [this](std::uint16_t code, std::string_view why) noexcept {
     (void)fail(code, why);
     return false;
   };
   const bool final = (at[0] & 0x80) != 0;
   const auto opcode = static_cast<std::uint8_t>(at[0] & 0x0F);
-  if ((at[0] & 0x70) != 0) [[unlikely]] return refuse(kCloseProtocolError, "reserved bits set");
+  if ((at[0] & 0x70) != 0) [[unlikely]]
+    return refuse(kCloseProtocolError, "reserved bits set");
   if (is_control(opcode)) {
-    if (opcode > kPong) [[unlikely]] return refuse(kCloseProtocolError, "unknown control opcode");
-    if (!final) [[unlikely]] return refuse(kCloseProtocolError, "fragmented control frame");
+    if (opcode > kPong) [[unlikely]]
+      return refuse(kCloseProtocolError, "unknown control opcode");
+    if (!final) [[unlikely]]
+      return refuse(kCloseProtocolError, "fragmented control frame");
   } else {
-    if (opcode > kBinary) [[unlikely]] return refuse(kCloseProtocolError, "unknown data opcode");
+    if (opcode > kBinary) [[unlikely]]
+      return refuse(kCloseProtocolError, "unknown data opcode");
     if (opcode == kContinuation && !in_message_) [[unlikely]] {
       return refuse(kCloseProtocolError, "continuation of no message");
     }
@@ -136,7 +142,8 @@ bool FrameParser::read_header() noexcept {
   }
 
   if (available < 2) return false;
-  if ((at[1] & 0x80) != 0) [[unlikely]] return refuse(kCloseProtocolError, "masked frame from the server");
+  if ((at[1] & 0x80) != 0) [[unlikely]]
+    return refuse(kCloseProtocolError, "masked frame from the server");
   std::uint64_t length = at[1] & 0x7F;
   std::size_t header_bytes = 2;
   if (is_control(opcode) && length > kMaxControlBytes) [[unlikely]] {
@@ -155,7 +162,8 @@ bool FrameParser::read_header() noexcept {
       return refuse(kCloseProtocolError, "frame length not in its shortest form");
     }
   }
-  if (length > max_frame_) [[unlikely]] return refuse(kCloseTooLarge, "frame above the limit");
+  if (length > max_frame_) [[unlikely]]
+    return refuse(kCloseTooLarge, "frame above the limit");
   if (!is_control(opcode) && in_message_ && length > max_message_ - message_bytes_) [[unlikely]] {
     return refuse(kCloseTooLarge, "message above the limit");
   }
@@ -191,7 +199,8 @@ Frame FrameParser::take_data() noexcept {
 
   begin_ += header_bytes_ + payload_bytes_;
   have_header_ = false;
-  if (!final_ || in_message_) [[unlikely]] return take_fragment({payload, payload_bytes_});
+  if (!final_ || in_message_) [[unlikely]]
+    return take_fragment({payload, payload_bytes_});
   return {is_text_ ? FrameKind::Text : FrameKind::Binary, 0, {payload, payload_bytes_}};
 }
 
@@ -218,7 +227,8 @@ Frame FrameParser::take_close(std::span<const char> payload) noexcept {
   if (payload.size() >= 2) {
     code = static_cast<std::uint16_t>(static_cast<unsigned char>(payload[0]) << 8 |
                                       static_cast<unsigned char>(payload[1]));
-    if (!may_be_on_the_wire(code)) return fail(kCloseProtocolError, "close frame with a code that is not allowed");
+    if (!may_be_on_the_wire(code))
+      return fail(kCloseProtocolError, "close frame with a code that is not allowed");
     payload = payload.subspan(2);
     // A validator of its own: a fragmented text may be in progress around the close.
     Utf8Validator reason;

@@ -16,8 +16,8 @@ enum CloseCode : std::uint16_t {
   kCloseNormal = 1000,
   kCloseGoingAway = 1001,
   kCloseProtocolError = 1002,
-  kCloseNoCode = 1005,    // Never on the wire: the close frame carried none.
-  kCloseDropped = 1006,   // Never on the wire: the connection ended without a close frame.
+  kCloseNoCode = 1005,   // Never on the wire: the close frame carried none.
+  kCloseDropped = 1006,  // Never on the wire: the connection ended without a close frame.
   kCloseBadText = 1007,
   kCloseTooLarge = 1009,
 };
@@ -30,8 +30,8 @@ struct FrameLimits {
 };
 
 enum class FrameKind : std::uint8_t {
-  None,       // Nothing complete: more bytes are needed (or the peer has closed).
-  Text,       // A whole message, unfragmented or joined.
+  None,  // Nothing complete: more bytes are needed (or the peer has closed).
+  Text,  // A whole message, unfragmented or joined.
   Binary,
   Ping,
   Pong,

@@ -15,7 +15,7 @@ static_assert(std::endian::native == std::endian::little, "the mask is applied i
 void write_frame(char* out, FrameOpcode opcode, std::uint32_t mask, std::span<const char> payload) noexcept {
   const std::size_t size = payload.size();
   *out++ = static_cast<char>(0x80 | static_cast<std::uint8_t>(opcode));
-  const auto length_byte = [&out](std::uint64_t value) noexcept TICKWIRE_HOT { *out++ = static_cast<char>(value); };
+  const auto length_byte = [&out](std::uint64_t value) noexcept { *out++ = static_cast<char>(value); };
   if (size < 126) {
     length_byte(0x80 | size);
   } else if (size < 65536) {

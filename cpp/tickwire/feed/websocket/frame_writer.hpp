@@ -19,7 +19,8 @@ constexpr std::size_t masked_frame_bytes(std::size_t payload_bytes) noexcept TIC
 
 /// Writes header, mask and masked payload to `out`, which has masked_frame_bytes() of room and does
 /// not overlap the payload. Bit 0 of the key is bit 0 of the first masked byte.
-void write_frame(char* out, FrameOpcode opcode, std::uint32_t mask, std::span<const char> payload) noexcept TICKWIRE_HOT;
+void write_frame(char* out, FrameOpcode opcode, std::uint32_t mask, std::span<const char> payload) noexcept
+    TICKWIRE_HOT;
 
 /// Source of masking keys and handshake nonces: xoshiro256**, seeded by the kernel's generator. RFC
 /// 6455 §5.3 wants keys that the sender of the payload cannot predict; nobody but us chooses ours.

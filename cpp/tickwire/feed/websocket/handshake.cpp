@@ -63,7 +63,8 @@ std::array<char, 28> accept_for_key(std::string_view key) noexcept {
 HandshakeRequest::HandshakeRequest(const WebSocketUrl& url, std::span<const std::string> headers,
                                    const std::string& where) {
   text_ = "GET " + url.target + " HTTP/1.1\r\nHost: " + url.host_header() +
-          "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nUser-Agent: tickwire\r\n";
+          "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nUser-Agent: "
+          "tickwire\r\n";
   for (std::size_t i = 0; i < headers.size(); ++i) {
     const std::string& line = headers[i];
     const std::string key = where + '[' + std::to_string(i) + ']';
@@ -72,13 +73,15 @@ HandshakeRequest::HandshakeRequest(const WebSocketUrl& url, std::span<const std:
     if (colon == std::string::npos || !is_token(name)) {
       throw SetupError(key, "a header line such as \"Name: value\"", "a line without a name and a colon");
     }
-    if (std::any_of(line.begin(), line.end(), [](unsigned char c) { return (c < ' ' && c != '\t') || c == 0x7F; })) {
+    if (std::any_of(line.begin(), line.end(),
+                    [](unsigned char c) { return (c < ' ' && c != '\t') || c == 0x7F; })) {
       throw SetupError(key, "no control characters", "one in the value of " + name);
     }
-    for (const char* ours : {"Host", "Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version",
-                             "Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol", "Content-Length",
-                             "Transfer-Encoding"}) {
-      if (same_ignoring_case(name, ours)) throw SetupError(key, "a header that the handshake does not set itself", name);
+    for (const char* ours :
+         {"Host", "Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version",
+          "Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol", "Content-Length", "Transfer-Encoding"}) {
+      if (same_ignoring_case(name, ours))
+        throw SetupError(key, "a header that the handshake does not set itself", name);
     }
     text_ += line + "\r\n";
   }
@@ -95,7 +98,8 @@ void HandshakeRequest::renew(KeyGenerator& keys) noexcept {
   accept_ = accept_for_key({text_.data() + key_at_, kKeyBytes});
 }
 
-HandshakeAnswer check_handshake(std::string_view received, std::string_view expected_accept, FixedText& error) noexcept {
+HandshakeAnswer check_handshake(std::string_view received, std::string_view expected_accept,
+                                FixedText& error) noexcept {
   const HandshakeAnswer refused{HandshakeStatus::Refused, 0};
   constexpr std::string_view kVersion = "HTTP/1.";
   if (received.substr(0, kVersion.size()) != kVersion.substr(0, received.size())) {
@@ -119,7 +123,9 @@ HandshakeAnswer check_handshake(std::string_view received, std::string_view expe
   };
 
   const std::string_view status = next_line();  // HTTP/1.1 101 Switching Protocols
-  const auto digit = [&](std::size_t i) noexcept { return i < status.size() && status[i] >= '0' && status[i] <= '9'; };
+  const auto digit = [&](std::size_t i) noexcept {
+    return i < status.size() && status[i] >= '0' && status[i] <= '9';
+  };
   if (!digit(7) || status[8] != ' ' || !digit(9) || !digit(10) || !digit(11) ||
       (status.size() > 12 && status[12] != ' ')) {
     error.set("handshake: expected an HTTP status line, found \"%.*s\"", TICKWIRE_PRINTF_VIEW(status));
@@ -152,7 +158,8 @@ HandshakeAnswer check_handshake(std::string_view received, std::string_view expe
     } else if (same_ignoring_case(name, "Sec-WebSocket-Accept")) {
       ++accepts;
       accept_matches = value == expected_accept;
-    } else if (same_ignoring_case(name, "Sec-WebSocket-Extensions") || same_ignoring_case(name, "Sec-WebSocket-Protocol")) {
+    } else if (same_ignoring_case(name, "Sec-WebSocket-Extensions") ||
+               same_ignoring_case(name, "Sec-WebSocket-Protocol")) {
       if (value.empty()) continue;
       error.set("handshake: expected no %.*s (none was offered), found \"%.*s\"", TICKWIRE_PRINTF_VIEW(name),
                 TICKWIRE_PRINTF_VIEW(value));
@@ -160,12 +167,14 @@ HandshakeAnswer check_handshake(std::string_view received, std::string_view expe
     }
   }
   if (!upgrade || !connection) {
-    error.set("handshake: expected \"Upgrade: websocket\" and \"Connection: Upgrade\", found an answer without");
+    error.set(
+        "handshake: expected \"Upgrade: websocket\" and \"Connection: Upgrade\", found an answer without");
     return refused;
   }
   if (accepts != 1 || !accept_matches) {
-    error.set("handshake: expected Sec-WebSocket-Accept for our key, found %s",
-              accepts == 0 ? "none" : accepts == 1 ? "another" : "several");
+    error.set("handshake: expected Sec-WebSocket-Accept for our key, found %s", accepts == 0   ? "none"
+                                                                                : accepts == 1 ? "another"
+                                                                                               : "several");
     return refused;
   }
   return {HandshakeStatus::Accepted, end + 4};

@@ -49,6 +49,7 @@ struct HandshakeAnswer {
 };
 
 /// Looks at everything received so far. Where it gives Refused, `error` says what was expected and found.
-HandshakeAnswer check_handshake(std::string_view received, std::string_view expected_accept, FixedText& error) noexcept;
+HandshakeAnswer check_handshake(std::string_view received, std::string_view expected_accept,
+                                FixedText& error) noexcept;
 
 }  // namespace tickwire::feed

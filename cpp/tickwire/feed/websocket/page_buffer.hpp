@@ -26,9 +26,11 @@ class PageBuffer {
   PageBuffer() = default;
 
   PageBuffer(const char* what, std::size_t bytes, std::size_t prefault_bytes = 0) : bytes_(bytes) {
-    void* pages = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* pages =
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages == MAP_FAILED) {
-      throw SetupError(std::string(what) + ": cannot map " + std::to_string(bytes) + " bytes: " + std::strerror(errno));
+      throw SetupError(std::string(what) + ": cannot map " + std::to_string(bytes) +
+                       " bytes: " + std::strerror(errno));
     }
     data_ = static_cast<char*>(pages);
     std::memset(data_, 0, prefault_bytes < bytes ? prefault_bytes : bytes);

@@ -1,40 +1,38 @@
 #include "tickwire/feed/websocket/resolver.hpp"
 
 #include <arpa/inet.h>
+#include <netdb.h>
 #include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
 
+#include <condition_variable>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
-#include <vector>
+#include <system_error>
+#include <utility>
 
 #include "tickwire/core/error.hpp"
 
 namespace tickwire::feed {
 
-// glibc reads and writes all of this until the look-up has ended, so it lives in one place of its own.
-struct Resolver::Request {
-  std::string host;
-  std::string port;
-  addrinfo hints{};
-  gaicb control{};
-  bool running = false;
-  int start_error = 0;
+// Kept alive by whoever ends last: the resolver or a look-up that hangs.
+struct Resolver::Shared {
+  Shared(std::string host_name, std::string port_number)
+      : host(std::move(host_name)), port(std::move(port_number)) {}
+
+  const std::string host;
+  const std::string port;
+
+  std::mutex mutex;  // Guards all below; held for copying only, never during a look-up.
+  std::condition_variable changed;
+  bool wanted = false;
+  bool finished = false;
+  bool stop = false;
+  int result = 0;
+  Addresses addresses;
 };
-
-namespace {
-
-/// Look-ups whose owner is gone while the system still works on them. Kept reachable until the
-/// process ends: their memory is glibc's to write to. One at most for each source that is destroyed
-/// in the middle of a hanging look-up.
-void abandon(std::shared_ptr<void> request) {
-  static std::mutex mutex;
-  static auto* const abandoned = new std::vector<std::shared_ptr<void>>;
-  const std::lock_guard lock(mutex);
-  abandoned->push_back(std::move(request));
-}
-
-}  // namespace
 
 void SocketAddress::describe(char* out, std::size_t out_bytes) const noexcept {
   char host[INET6_ADDRSTRLEN] = "?";
@@ -49,69 +47,104 @@ void SocketAddress::describe(char* out, std::size_t out_bytes) const noexcept {
   }
 }
 
-Resolver::Resolver(const WebSocketUrl& url, const std::string& where)
-    : fixed_(url.host_is_address), request_(std::make_unique<Request>()) {
-  Request& request = *request_;
-  request.host = url.host;
-  request.port = std::to_string(url.port);
-  request.hints.ai_family = AF_UNSPEC;
-  request.hints.ai_socktype = SOCK_STREAM;
-  request.hints.ai_protocol = IPPROTO_TCP;
-  request.hints.ai_flags = AI_NUMERICSERV | (fixed_ ? AI_NUMERICHOST : 0);
-  request.control.ar_name = request.host.c_str();
-  request.control.ar_service = request.port.c_str();
-  request.control.ar_request = &request.hints;
-  if (!fixed_) return;
+int Resolver::look_up(const std::string& host, const std::string& port, int flags, Addresses& out) noexcept {
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_protocol = IPPROTO_TCP;
+  hints.ai_flags = AI_NUMERICSERV | flags;
   addrinfo* list = nullptr;
-  const int error = ::getaddrinfo(request.host.c_str(), request.port.c_str(), &request.hints, &list);
-  if (error != 0) throw SetupError(where + ".url", "a usable address", request.host + ": " + ::gai_strerror(error));
-  take(list);
+  const int result = ::getaddrinfo(host.c_str(), port.c_str(), &hints, &list);
+  if (result != 0) return result;
+  out.count = 0;
+  for (const addrinfo* at = list; at != nullptr && out.count < kMaxAddresses; at = at->ai_next) {
+    if ((at->ai_family != AF_INET && at->ai_family != AF_INET6) || at->ai_addrlen > sizeof(sockaddr_storage))
+      continue;
+    SocketAddress& address = out.list[out.count++];
+    std::memcpy(&address.storage, at->ai_addr, at->ai_addrlen);
+    address.size = at->ai_addrlen;
+  }
   ::freeaddrinfo(list);
+  return out.count > 0 ? 0 : EAI_NONAME;
 }
 
-Resolver::~Resolver() {
-  if (!request_->running) return;
-  if (::gai_cancel(&request_->control) == EAI_NOTCANCELED && ::gai_error(&request_->control) == EAI_INPROGRESS) {
-    abandon(std::shared_ptr<Request>(std::move(request_)));
-  } else if (request_->control.ar_result != nullptr) {
-    ::freeaddrinfo(request_->control.ar_result);
+void Resolver::serve(const std::shared_ptr<Shared>& shared) noexcept {
+  Addresses found;
+  std::unique_lock lock(shared->mutex);
+  for (;;) {
+    shared->changed.wait(lock, [&] { return shared->wanted || shared->stop; });
+    if (shared->stop) return;
+    shared->wanted = false;
+    lock.unlock();
+    const int result = look_up(shared->host, shared->port, 0, found);
+    lock.lock();
+    shared->result = result;
+    shared->addresses = found;
+    shared->finished = true;
   }
 }
 
-void Resolver::take(const addrinfo* list) noexcept {
-  count_ = 0;
-  for (; list != nullptr && count_ < kMaxAddresses; list = list->ai_next) {
-    if ((list->ai_family != AF_INET && list->ai_family != AF_INET6) || list->ai_addrlen > sizeof(sockaddr_storage)) continue;
-    std::memcpy(&addresses_[count_].storage, list->ai_addr, list->ai_addrlen);
-    addresses_[count_].size = list->ai_addrlen;
-    ++count_;
+Resolver::Resolver(const WebSocketUrl& url, const std::string& where) {
+  const std::string port = std::to_string(url.port);
+  if (url.host_is_address) {
+    const int result = look_up(url.host, port, AI_NUMERICHOST, addresses_);
+    if (result != 0)
+      throw SetupError(where + ".url", "a usable address", url.host + ": " + ::gai_strerror(result));
+    return;
+  }
+  shared_ = std::make_shared<Shared>(url.host, port);
+  // Signals are for the process's own threads.
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    thread_ = std::thread([shared = shared_] { serve(shared); });
+  } catch (const std::system_error& error) {
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw SetupError(where + ".url: cannot start a thread for look-ups: " + error.what());
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  (void)::pthread_setname_np(thread_.native_handle(), "tw-lookup");
+}
+
+Resolver::~Resolver() {
+  if (shared_ == nullptr) return;
+  bool busy;
+  {
+    const std::lock_guard lock(shared_->mutex);
+    busy = running_ && !shared_->finished;
+    shared_->stop = true;
+  }
+  shared_->changed.notify_one();
+  if (busy) {
+    thread_.detach();
+  } else {
+    thread_.join();
   }
 }
 
 void Resolver::start() noexcept {
-  if (fixed_ || request_->running) return;
-  request_->control.ar_result = nullptr;
-  gaicb* list[1] = {&request_->control};
-  request_->start_error = ::getaddrinfo_a(GAI_NOWAIT, list, 1, nullptr);
-  request_->running = request_->start_error == 0;
+  if (shared_ == nullptr || running_) return;
+  running_ = true;
+  {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->wanted = true;
+    shared_->finished = false;
+  }
+  shared_->changed.notify_one();
 }
 
 Resolver::Status Resolver::poll(FixedText& error) noexcept {
-  if (fixed_) return Status::Ready;
-  int result = request_->start_error;
-  if (request_->running) {
-    result = ::gai_error(&request_->control);
-    if (result == EAI_INPROGRESS) return Status::Pending;
-    request_->running = false;
-    if (result == 0) {
-      take(request_->control.ar_result);
-      ::freeaddrinfo(request_->control.ar_result);
-      request_->control.ar_result = nullptr;
-      if (count_ > 0) return Status::Ready;
-      result = EAI_NONAME;
-    }
+  if (shared_ == nullptr) return Status::Ready;
+  const std::unique_lock lock(shared_->mutex, std::try_to_lock);
+  if (!lock.owns_lock() || !shared_->finished) return Status::Pending;
+  running_ = false;
+  if (shared_->result == 0) {
+    addresses_ = shared_->addresses;
+    return Status::Ready;
   }
-  error.set("look-up of %s: %s", request_->host.c_str(), ::gai_strerror(result));
+  error.set("look-up of %s: %s", shared_->host.c_str(), ::gai_strerror(shared_->result));
   return Status::Failed;
 }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <netdb.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -9,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <thread>
 
 #include "tickwire/feed/websocket/fixed_text.hpp"
 #include "tickwire/feed/websocket/url.hpp"
@@ -25,11 +25,15 @@ struct SocketAddress {
   void describe(char* out, std::size_t out_bytes) const noexcept;
 };
 
-/// Looks a host up without blocking: glibc's getaddrinfo_a asks on a thread of its own, we look
-/// whether it has finished. An address in the URL needs no look-up. Slow path: glibc allocates.
+/// Looks a host up without blocking the agent: getaddrinfo has no other form, so a thread made at
+/// set-up waits for requests and asks for us. An address in the URL needs neither.
 ///
-/// One thread. A look-up that hangs in the system's resolver cannot be cancelled: start() then finds
-/// it still running and waits for that one, and the destructor leaves it behind to end by itself.
+/// Made at set-up and not at the first look-up, because a thread inherits its maker's core: below a
+/// pinned, busy-polling agent it would never get to run. That rules out getaddrinfo_a of glibc too.
+///
+/// start() and poll() belong to one thread, and neither allocates nor waits for the look-up. A look-up
+/// that hangs in the system's resolver cannot be cancelled: start() then finds it still running and
+/// goes on waiting for that one, and the destructor leaves the thread behind to end by itself.
 class Resolver {
  public:
   static constexpr std::size_t kMaxAddresses = 16;
@@ -46,17 +50,24 @@ class Resolver {
   void start() noexcept;
   Status poll(FixedText& error) noexcept;
   /// In the order the system prefers them. Valid once poll() has given Ready.
-  std::span<const SocketAddress> addresses() const noexcept { return {addresses_.data(), count_}; }
+  std::span<const SocketAddress> addresses() const noexcept {
+    return {addresses_.list.data(), addresses_.count};
+  }
 
  private:
-  struct Request;
+  struct Addresses {
+    std::array<SocketAddress, kMaxAddresses> list;
+    std::size_t count = 0;
+  };
+  struct Shared;
 
-  void take(const addrinfo* list) noexcept;
+  static int look_up(const std::string& host, const std::string& port, int flags, Addresses& out) noexcept;
+  static void serve(const std::shared_ptr<Shared>& shared) noexcept;
 
-  const bool fixed_;
-  std::array<SocketAddress, kMaxAddresses> addresses_;
-  std::size_t count_ = 0;
-  std::unique_ptr<Request> request_;
+  Addresses addresses_;
+  std::shared_ptr<Shared> shared_;  // Null where the URL holds an address.
+  std::thread thread_;
+  bool running_ = false;
 };
 
 }  // namespace tickwire::feed

@@ -70,7 +70,8 @@ struct TlsBio {
       void operator()(BIO_METHOD* made) const noexcept { ::BIO_meth_free(made); }
     };
     static const std::unique_ptr<BIO_METHOD, Free> made = [] {
-      std::unique_ptr<BIO_METHOD, Free> bio(::BIO_meth_new(::BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "tickwire"));
+      std::unique_ptr<BIO_METHOD, Free> bio(
+          ::BIO_meth_new(::BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "tickwire"));
       if (bio == nullptr) throw SetupError("TLS: OpenSSL gives no BIO method: " + openssl_reason());
       ::BIO_meth_set_read(bio.get(), &read);
       ::BIO_meth_set_write(bio.get(), &write);
@@ -110,7 +111,8 @@ TlsClient::TlsClient(const WebSocketUrl& url, const std::string& ca_file, const 
       throw SetupError(where + ".ca_file: cannot use the system's certificates: " + openssl_reason());
     }
   } else if (::SSL_CTX_load_verify_locations(context, ca_file.c_str(), nullptr) != 1) {
-    throw SetupError(where + ".ca_file", "a readable file of PEM certificates", '"' + ca_file + "\": " + openssl_reason());
+    throw SetupError(where + ".ca_file", "a readable file of PEM certificates",
+                     '"' + ca_file + "\": " + openssl_reason());
   }
 
   X509_VERIFY_PARAM* const verify = ::SSL_CTX_get0_param(context);
@@ -204,7 +206,8 @@ std::ptrdiff_t TlsClient::write(std::span<const char> plain) noexcept {
 }
 
 void TlsClient::close_notify() noexcept {
-  if (ssl_ != nullptr && ::SSL_is_init_finished(ssl_.get()) == 1 && error_.empty()) (void)::SSL_shutdown(ssl_.get());
+  if (ssl_ != nullptr && ::SSL_is_init_finished(ssl_.get()) == 1 && error_.empty())
+    (void)::SSL_shutdown(ssl_.get());
   ::ERR_clear_error();
 }
 
@@ -218,9 +221,11 @@ void TlsClient::fail(const char* doing) noexcept {
   const unsigned long code = ::ERR_peek_last_error();
   const char* reason = code != 0 ? ::ERR_reason_error_string(code) : nullptr;
   if (verdict != X509_V_OK) {
-    error_.set("TLS: the certificate of %s does not verify: %s", host_.c_str(), ::X509_verify_cert_error_string(verdict));
+    error_.set("TLS: the certificate of %s does not verify: %s", host_.c_str(),
+               ::X509_verify_cert_error_string(verdict));
   } else {
-    error_.set("TLS %s with %s: %s", doing, host_.c_str(), reason != nullptr ? reason : "failed without a reason");
+    error_.set("TLS %s with %s: %s", doing, host_.c_str(),
+               reason != nullptr ? reason : "failed without a reason");
   }
   ::ERR_clear_error();
 }

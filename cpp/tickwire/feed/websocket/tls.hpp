@@ -43,7 +43,9 @@ class TlsClient {
   void commit_received(std::size_t count) noexcept TICKWIRE_HOT { in_end_ += count; }
 
   /// To send to the socket, then how much of it went.
-  std::span<const char> to_send() const noexcept TICKWIRE_HOT { return {out_.data() + out_begin_, out_end_ - out_begin_}; }
+  std::span<const char> to_send() const noexcept TICKWIRE_HOT {
+    return {out_.data() + out_begin_, out_end_ - out_begin_};
+  }
   void commit_sent(std::size_t count) noexcept TICKWIRE_HOT;
 
   static constexpr std::ptrdiff_t kClosed = -1;  // The peer has ended TLS in order.

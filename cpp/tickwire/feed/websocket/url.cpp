@@ -20,7 +20,8 @@ std::string quoted(std::string_view text) { return '"' + std::string(text) + '"'
 
 std::string lower(std::string_view text) {
   std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(out.begin(), out.end(), out.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return out;
 }
 
@@ -39,8 +40,9 @@ WebSocketUrl parse_websocket_url(const std::string& where, std::string_view text
   if (scheme != "ws" && scheme != "wss") {
     // Nothing of what follows the scheme is shown: it is not known yet what part of it is secret.
     throw SetupError(where, "a URL that begins with ws:// or wss://",
-                     text.empty() ? "an empty text"
-                     : scheme_end == std::string_view::npos ? "a text without a scheme" : quoted(scheme + "://"));
+                     text.empty()                           ? "an empty text"
+                     : scheme_end == std::string_view::npos ? "a text without a scheme"
+                                                            : quoted(scheme + "://"));
   }
   url.tls = scheme == "wss";
   std::string_view rest = text.substr(scheme_end + 3);
@@ -63,12 +65,14 @@ WebSocketUrl parse_websocket_url(const std::string& where, std::string_view text
   std::string_view port;
   if (!authority.empty() && authority.front() == '[') {
     const std::size_t close = authority.find(']');
-    if (close == std::string_view::npos) throw SetupError(where, "] after the IPv6 address", quoted(authority));
+    if (close == std::string_view::npos)
+      throw SetupError(where, "] after the IPv6 address", quoted(authority));
     url.host = std::string(authority.substr(1, close - 1));
     if (!is_address(AF_INET6, url.host)) throw SetupError(where, "an IPv6 address in [ ]", quoted(url.host));
     url.host_is_address = true;
     port = authority.substr(close + 1);
-    if (!port.empty() && port.front() != ':') throw SetupError(where, ":port or nothing after ]", quoted(port));
+    if (!port.empty() && port.front() != ':')
+      throw SetupError(where, ":port or nothing after ]", quoted(port));
   } else {
     const std::size_t colon = authority.find(':');
     url.host = lower(authority.substr(0, colon));

@@ -46,7 +46,8 @@ class Utf8Validator {
   [[nodiscard]] bool complete() const noexcept TICKWIRE_HOT { return pending_ == 0; }
 
  private:
-  static const unsigned char* skip_ascii(const unsigned char* at, const unsigned char* end) noexcept TICKWIRE_HOT {
+  static const unsigned char* skip_ascii(const unsigned char* at, const unsigned char* end) noexcept
+      TICKWIRE_HOT {
     while (end - at >= 32) {
       std::uint64_t words[4];
       std::memcpy(words, at, sizeof words);

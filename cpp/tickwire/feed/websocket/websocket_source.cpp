@@ -24,7 +24,7 @@ namespace {
 /// Kept free for the close frame, so that a full send buffer does not cost an orderly end.
 constexpr std::size_t kCloseReserve = masked_frame_bytes(125);
 
-/// How often a look-up that runs on glibc's thread is looked at while the agent sleeps.
+/// How often a look-up that runs on the resolver's thread is looked at while the agent sleeps.
 constexpr std::int64_t kLookupPollNs = 1'000'000;
 
 void require_positive(const std::string& where, const char* field, std::int64_t value) {
@@ -47,7 +47,8 @@ WebSocketConfig checked(WebSocketConfig config, const std::string& where) {
     }
   }
   if (config.reconnect_max_ns < config.reconnect_min_ns) {
-    throw SetupError(where + ".reconnect_max_ns", "at least reconnect_min_ns (" + std::to_string(config.reconnect_min_ns) + ')',
+    throw SetupError(where + ".reconnect_max_ns",
+                     "at least reconnect_min_ns (" + std::to_string(config.reconnect_min_ns) + ')',
                      std::to_string(config.reconnect_max_ns));
   }
   if (config.max_frame_bytes < 125) {
@@ -56,16 +57,19 @@ WebSocketConfig checked(WebSocketConfig config, const std::string& where) {
   std::size_t on_open_bytes = 0;
   for (const std::string& text : config.on_open) on_open_bytes += masked_frame_bytes(text.size());
   if (config.send_buffer_bytes < on_open_bytes || config.send_buffer_bytes == 0) {
-    throw SetupError(where + ".send_buffer_bytes",
-                     "at least " + std::to_string(std::max<std::size_t>(on_open_bytes, 1)) + " for what on_open sends",
-                     std::to_string(config.send_buffer_bytes));
+    throw SetupError(
+        where + ".send_buffer_bytes",
+        "at least " + std::to_string(std::max<std::size_t>(on_open_bytes, 1)) + " for what on_open sends",
+        std::to_string(config.send_buffer_bytes));
   }
   return config;
 }
 
-std::unique_ptr<TlsClient> make_tls(const WebSocketUrl& url, const WebSocketConfig& config, const std::string& where) {
+std::unique_ptr<TlsClient> make_tls(const WebSocketUrl& url, const WebSocketConfig& config,
+                                    const std::string& where) {
   if (url.tls) return std::make_unique<TlsClient>(url, config.ca_file, where);
-  if (!config.ca_file.empty()) throw SetupError(where + ".ca_file", "none, since the URL is not wss://", config.ca_file);
+  if (!config.ca_file.empty())
+    throw SetupError(where + ".ca_file", "none, since the URL is not wss://", config.ca_file);
   return nullptr;
 }
 
@@ -109,7 +113,8 @@ int WebSocketSource::poll(WebSocketHandler& handler, const UtcClock& clock) noex
 }
 
 bool WebSocketSource::wants_write() const noexcept {
-  return out_begin_ != out_end_ || state_ == WebSocketState::Connecting || (tls_ != nullptr && !tls_->to_send().empty());
+  return out_begin_ != out_end_ || state_ == WebSocketState::Connecting ||
+         (tls_ != nullptr && !tls_->to_send().empty());
 }
 
 WebSocketSource::Read WebSocketSource::read_socket(std::span<char> room, std::size_t& count,
@@ -133,7 +138,8 @@ WebSocketSource::Read WebSocketSource::read_socket(std::span<char> room, std::si
   count = static_cast<std::size_t>(got);
   stats_.socket_bytes += count;
   const cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_TIMESTAMPNS) [[likely]] {
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_TIMESTAMPNS)
+      [[likely]] {
     timespec stamp;
     std::memcpy(&stamp, CMSG_DATA(header), sizeof stamp);
     stamp_ = static_cast<TsNs>(stamp.tv_sec) * 1'000'000'000 + static_cast<TsNs>(stamp.tv_nsec);
@@ -151,7 +157,8 @@ int WebSocketSource::receive(WebSocketHandler& handler, const UtcClock& clock) n
   std::size_t count = 0;
   const bool secure = tls_ != nullptr;
   const Read read = read_socket(secure ? tls_->received_room() : parser_.writable(), count, clock);
-  if (read == Read::Nothing) [[likely]] return 0;
+  if (read == Read::Nothing) [[likely]]
+    return 0;
   if (read == Read::End) [[unlikely]] {
     TICKWIRE_HOT_EXEMPT_BEGIN("slow path: the connection is gone")
     on_dropped(count == 0 ? "ended without a close frame" : std::strerror(static_cast<int>(count)));
@@ -339,7 +346,8 @@ void WebSocketSource::begin_address() noexcept {
     (void)::setsockopt(fd_, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
     (void)::setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (config_.socket_receive_bytes > 0) {
-      (void)::setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &config_.socket_receive_bytes, sizeof config_.socket_receive_bytes);
+      (void)::setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &config_.socket_receive_bytes,
+                         sizeof config_.socket_receive_bytes);
     }
     if (::connect(fd_, address.get(), address.size) != 0 && errno != EINPROGRESS) error = errno;
   }
@@ -405,7 +413,8 @@ int WebSocketSource::service_connecting(std::uint64_t now) noexcept {
 
 void WebSocketSource::begin_tls() noexcept {
   state_ = WebSocketState::Tls;
-  if (tls_->start() && tls_->handshake() != TlsClient::Progress::Failed) return;  // The hello now waits to be sent.
+  if (tls_->start() && tls_->handshake() != TlsClient::Progress::Failed)
+    return;  // The hello now waits to be sent.
   last_error_.set("%.*s", TICKWIRE_PRINTF_VIEW(tls_->error()));
   ++stats_.tls_failures;
   ++stats_.errors;
@@ -453,7 +462,8 @@ void WebSocketSource::begin_handshake() noexcept {
   out_end_ = request_.text().size();
 }
 
-int WebSocketSource::service_handshake(std::uint64_t now, WebSocketHandler& handler, const UtcClock& clock) noexcept {
+int WebSocketSource::service_handshake(std::uint64_t now, WebSocketHandler& handler,
+                                       const UtcClock& clock) noexcept {
   const auto refused = [this]() noexcept {
     ++stats_.handshake_failures;
     ++stats_.errors;
@@ -470,8 +480,9 @@ int WebSocketSource::service_handshake(std::uint64_t now, WebSocketHandler& hand
     return 1;
   }
   if (read == Read::End) {
-    last_error_.set("handshake with %s: %s", url_.host.c_str(),
-                    count == 0 ? "the connection ended before the answer" : std::strerror(static_cast<int>(count)));
+    last_error_.set(
+        "handshake with %s: %s", url_.host.c_str(),
+        count == 0 ? "the connection ended before the answer" : std::strerror(static_cast<int>(count)));
     return refused();
   }
   std::ptrdiff_t ended = 0;
@@ -515,7 +526,8 @@ int WebSocketSource::service_handshake(std::uint64_t now, WebSocketHandler& hand
 void WebSocketSource::opened(WebSocketHandler& handler) noexcept {
   state_ = WebSocketState::Open;
   opened_tsc_ = tsc_now();
-  first_address_ = (first_address_ + tried_) % resolver_.addresses().size();  // It works: begin there next time.
+  first_address_ =
+      (first_address_ + tried_) % resolver_.addresses().size();  // It works: begin there next time.
   ping_number_ = 0;
   ping_tsc_ = config_.ping_interval_ns > 0 ? after(opened_tsc_, config_.ping_interval_ns) : kNever;
   pong_tsc_ = kNever;
@@ -608,7 +620,8 @@ void WebSocketSource::leave_open(std::uint16_t code, std::string_view reason) no
 
 /// From Open to Closing: our close frame goes out behind what already waits, then the server is
 /// expected to end the connection. What it still sends is thrown away.
-void WebSocketSource::begin_close(std::uint16_t code, std::string_view reason, std::uint16_t code_to_send) noexcept {
+void WebSocketSource::begin_close(std::uint16_t code, std::string_view reason,
+                                  std::uint16_t code_to_send) noexcept {
   std::array<char, 2> payload{static_cast<char>(code_to_send >> 8), static_cast<char>(code_to_send & 0xFF)};
   const bool has_code = code_to_send != kCloseNoCode;
   (void)queue(FrameOpcode::Close, {payload.data(), has_code ? payload.size() : 0}, 0);
@@ -654,7 +667,8 @@ void WebSocketSource::back_off() noexcept {
   }
   // In floating point: min · 2^n leaves the integers long before it matters.
   double ceiling = static_cast<double>(config_.reconnect_min_ns);
-  for (unsigned i = 0; i < failures_ && ceiling < static_cast<double>(config_.reconnect_max_ns); ++i) ceiling *= 2;
+  for (unsigned i = 0; i < failures_ && ceiling < static_cast<double>(config_.reconnect_max_ns); ++i)
+    ceiling *= 2;
   ceiling = std::min(ceiling, static_cast<double>(config_.reconnect_max_ns));
   if (failures_ < 64) ++failures_;
   state_ = WebSocketState::BackingOff;

@@ -93,41 +93,50 @@ class WebSocketHandler {
 
 /// Plain counts of one thread; the agent copies them into its counters.
 struct WebSocketStats {
-  std::uint64_t attempts = 0;            // Tries to connect, each address counted.
+  std::uint64_t attempts = 0;  // Tries to connect, each address counted.
   std::uint64_t opens = 0;
-  std::uint64_t closes = 0;              // Open connections that ended, for whatever reason.
-  std::uint64_t drops = 0;               // Of those: without a close frame from either side.
+  std::uint64_t closes = 0;  // Open connections that ended, for whatever reason.
+  std::uint64_t drops = 0;   // Of those: without a close frame from either side.
   std::uint64_t lookup_failures = 0;
   std::uint64_t connect_failures = 0;
-  std::uint64_t tls_failures = 0;        // In the TLS handshake, certificates included, or later.
+  std::uint64_t tls_failures = 0;  // In the TLS handshake, certificates included, or later.
   std::uint64_t handshake_failures = 0;
-  std::uint64_t timeouts = 0;            // Of the look-up, an attempt or a close.
+  std::uint64_t timeouts = 0;  // Of the look-up, an attempt or a close.
   std::uint64_t messages = 0;
   std::uint64_t message_bytes = 0;
-  std::uint64_t socket_bytes = 0;        // As received, framing and TLS included.
-  std::uint64_t kernel_stamps = 0;       // Reads that carried the kernel's stamp …
-  std::uint64_t read_stamps = 0;         // … and those that we had to stamp.
+  std::uint64_t socket_bytes = 0;   // As received, framing and TLS included.
+  std::uint64_t kernel_stamps = 0;  // Reads that carried the kernel's stamp …
+  std::uint64_t read_stamps = 0;    // … and those that we had to stamp.
   std::uint64_t pings_received = 0;
   std::uint64_t pings_sent = 0;
   std::uint64_t pongs_received = 0;
   std::uint64_t pongs_sent = 0;
   std::uint64_t pong_timeouts = 0;
   std::uint64_t closes_received = 0;
-  std::uint64_t protocol_errors = 0;     // Violations by the peer, the next two included.
+  std::uint64_t protocol_errors = 0;  // Violations by the peer, the next two included.
   std::uint64_t bad_text = 0;
   std::uint64_t too_large = 0;
-  std::uint64_t sent = 0;                // Messages of ours, accepted into the send buffer.
-  std::uint64_t send_refused = 0;        // Messages and pongs that had no room or no connection.
-  std::uint64_t errors = 0;              // Times that last_error() was written.
+  std::uint64_t sent = 0;          // Messages of ours, accepted into the send buffer.
+  std::uint64_t send_refused = 0;  // Messages and pongs that had no room or no connection.
+  std::uint64_t errors = 0;        // Times that last_error() was written.
 };
 
-enum class WebSocketState : std::uint8_t { Idle, Resolving, Connecting, Tls, Handshake, Open, Closing, BackingOff };
+enum class WebSocketState : std::uint8_t {
+  Idle,
+  Resolving,
+  Connecting,
+  Tls,
+  Handshake,
+  Open,
+  Closing,
+  BackingOff
+};
 
-/// A busy-polled, non-blocking WebSocket client that lives on an agent's thread: it has no thread of
-/// its own, and every poll() returns without waiting. An open connection costs one recvmsg a turn
-/// (0.3 µs when nothing came); messages are handed out where they were received. Nothing is
-/// allocated after construction by our code, also not by a re-connect; glibc's look-up and OpenSSL
-/// allocate theirs.
+/// A busy-polled, non-blocking WebSocket client that lives on an agent's thread: every poll() returns
+/// without waiting, and only name look-ups happen elsewhere (see Resolver). An open connection costs
+/// one recvmsg a turn (0.3 µs when nothing came); messages are handed out where they were received.
+/// Nothing is allocated after construction by our code, also not by a re-connect; OpenSSL allocates
+/// its own.
 ///
 /// It connects again after every end that stop() did not ask for, and then sends the subscriptions
 /// again. It does all protocol duties itself: pongs, the close handshake, refusing what RFC 6455
@@ -160,12 +169,14 @@ class WebSocketSource {
 
   /// False, and counted, when the connection is not open or the send buffer has no room.
   bool send_text(std::string_view text) noexcept TICKWIRE_HOT { return send(FrameOpcode::Text, text); }
-  bool send_binary(std::span<const char> bytes) noexcept TICKWIRE_HOT { return send(FrameOpcode::Binary, bytes); }
+  bool send_binary(std::span<const char> bytes) noexcept TICKWIRE_HOT {
+    return send(FrameOpcode::Binary, bytes);
+  }
 
   WebSocketState state() const noexcept { return state_; }
   /// -1 where there is no socket.
   int fd() const noexcept { return fd_; }
-  bool wants_write() const noexcept;
+  bool wants_write() const noexcept TICKWIRE_HOT;
   /// Nanoseconds from `tsc` until poll() has something to do on its own; the maximum where never.
   std::int64_t ns_to_deadline(std::uint64_t tsc) const noexcept;
 
@@ -184,7 +195,8 @@ class WebSocketSource {
   bool send(FrameOpcode opcode, std::span<const char> payload) noexcept TICKWIRE_HOT;
   bool queue(FrameOpcode opcode, std::span<const char> payload, std::size_t reserve) noexcept TICKWIRE_HOT;
 
-  /// One receive. Bytes: `count` of them came and are stamped. End: `count` is the errno, 0 for an orderly end.
+  /// One receive. Bytes: `count` of them came and are stamped. End: `count` is the errno, 0 for an orderly
+  /// end.
   Read read_socket(std::span<char> room, std::size_t& count, const UtcClock& clock) noexcept TICKWIRE_HOT;
   int receive(WebSocketHandler& handler, const UtcClock& clock) noexcept TICKWIRE_HOT;
   int deliver(WebSocketHandler& handler) noexcept TICKWIRE_HOT;
@@ -250,9 +262,9 @@ class WebSocketSource {
 
   // An open connection.
   std::uint64_t opened_tsc_ = 0;
-  std::uint64_t ping_tsc_ = 0;        // When the next ping is due.
-  std::uint64_t pong_tsc_ = 0;        // When the pong to the last one is overdue.
-  std::uint64_t ping_number_ = 0;     // Payload of the last ping.
+  std::uint64_t ping_tsc_ = 0;     // When the next ping is due.
+  std::uint64_t pong_tsc_ = 0;     // When the pong to the last one is overdue.
+  std::uint64_t ping_number_ = 0;  // Payload of the last ping.
 
   // The end of one, until the handler has heard of it.
   bool close_notice_ = false;
