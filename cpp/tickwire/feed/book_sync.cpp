@@ -43,16 +43,18 @@ std::size_t BookSync::Buffer::push(const md::Event& event) noexcept {
   const std::size_t count = event.bids.size() + event.asks.size();
   std::size_t popped = 0;
   // The levels of an event stay together: where the end of the ring is too short it is left empty.
+  bool wraps = false;
   std::size_t skipped = 0;
   for (;; pop(), ++popped) {
-    skipped = write_ + count > levels_.size() ? levels_.size() - write_ : 0;
+    wraps = write_ + count > levels_.size();
+    skipped = wraps ? levels_.size() - write_ : 0;
     const bool fits = size_ < entries_.size() && taken_ + skipped + count <= levels_.size();
     if (fits || size_ == 0) break;
   }
   // More levels than the whole ring; the decoder's limit is below.
   if (count > levels_.size()) [[unlikely]] return popped + 1;
 
-  if (skipped != 0) write_ = 0;
+  if (wraps) write_ = 0;
   md::Level* const place = levels_.data() + write_;
   std::copy(event.bids.begin(), event.bids.end(), place);
   std::copy(event.asks.begin(), event.asks.end(), place + event.bids.size());
@@ -114,14 +116,16 @@ void BookSync::load(const md::Event& snapshot) noexcept {
 // Diffs
 
 SyncStep BookSync::on_diff(const md::Event& event) noexcept {
-  // A message sent later than all before it, with an id that was passed long ago, is no duplicate:
-  // the venue counts anew.
+  // A message sent later than all before it, with an id that was passed already, is no duplicate: the
+  // venue counts anew.
   const bool newest = event.ts_event > newest_ts_event_;
+  const bool went_back = newest && event.last_id <= stream_id_;
   if (newest) newest_ts_event_ = event.ts_event;
+  if (event.last_id > stream_id_ || went_back) stream_id_ = event.last_id;
 
   if (state_ != BookState::Valid || event.last_id <= last_id_ ||
       !follows(event.first_id, event.prev_id, last_id_)) [[unlikely]] {
-    return on_diff_slow(event, newest);
+    return on_diff_slow(event, went_back);
   }
   apply(event.bids, event.asks);
   last_id_ = event.last_id;
@@ -129,9 +133,9 @@ SyncStep BookSync::on_diff(const md::Event& event) noexcept {
   return {.result = SyncResult::Applied, .event_applied = true};
 }
 
-SyncStep BookSync::on_diff_slow(const md::Event& event, bool newest) noexcept {
+SyncStep BookSync::on_diff_slow(const md::Event& event, bool went_back) noexcept {
   if (state_ == BookState::Valid) {
-    if (event.last_id <= last_id_ && !newest) {
+    if (event.last_id <= last_id_ && !went_back) {
       ++counts_.ignored;
       return {.result = SyncResult::Ignored};
     }
@@ -139,18 +143,18 @@ SyncStep BookSync::on_diff_slow(const md::Event& event, bool newest) noexcept {
   }
   // A capture may begin without the line that says a connection was opened.
   if (state_ == BookState::Empty) state_ = BookState::Buffering;
-  return held_ ? bridge_held(event) : buffer(event, newest);
+  return held_ ? bridge_held(event, went_back) : buffer(event, went_back);
 }
 
-SyncStep BookSync::bridge_held(const md::Event& event) noexcept {
-  if (in_snapshot(event.last_id, last_id_) && event.ts_recv - held_since_ <= kHoldNs) {
+SyncStep BookSync::bridge_held(const md::Event& event, bool went_back) noexcept {
+  if (in_snapshot(event.last_id, last_id_) && !went_back && event.ts_recv - held_since_ <= kHoldNs) {
     ++counts_.ignored;
     return {.result = SyncResult::Ignored};
   }
   held_ = false;
-  if (!bridges(event.first_id, event.last_id, event.prev_id, last_id_)) {
+  if (went_back || !bridges(event.first_id, event.last_id, event.prev_id, last_id_)) {
     ++counts_.snapshots_expired;
-    return buffer(event, false);
+    return buffer(event, went_back);
   }
   apply(event.bids, event.asks);
   last_id_ = event.last_id;
@@ -161,10 +165,10 @@ SyncStep BookSync::bridge_held(const md::Event& event) noexcept {
   return {.result = SyncResult::Applied, .became_valid = true, .event_applied = true};
 }
 
-SyncStep BookSync::buffer(const md::Event& event, bool newest) noexcept {
+SyncStep BookSync::buffer(const md::Event& event, bool went_back) noexcept {
   if (buffer_.size() != 0) {
     const std::uint64_t last = buffer_[buffer_.size() - 1].last_id;
-    if (event.last_id <= last && !newest) {
+    if (event.last_id <= last && !went_back) {
       ++counts_.ignored;
       return {.result = SyncResult::Ignored};
     }
@@ -247,6 +251,7 @@ SyncStep BookSync::disconnect(BookState state) noexcept {
   state_ = state;
   held_ = false;
   newest_ts_event_ = kNoTime;
+  stream_id_ = 0;
   buffer_.clear();
   return {.result = SyncResult::StateChanged,
           .left_valid = was_valid,

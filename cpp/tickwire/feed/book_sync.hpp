@@ -151,9 +151,9 @@ class BookSync {
   void load(const md::Event& snapshot) noexcept TICKWIRE_HOT;
   SyncStep invalidate(const md::Event* first_of_buffer, md::InvalidReason reason) noexcept TICKWIRE_HOT;
   SyncStep disconnect(md::BookState state) noexcept TICKWIRE_HOT;
-  SyncStep on_diff_slow(const md::Event& event, bool ids_went_back) noexcept TICKWIRE_HOT;
-  SyncStep bridge_held(const md::Event& event) noexcept TICKWIRE_HOT;
-  SyncStep buffer(const md::Event& event, bool ids_went_back) noexcept TICKWIRE_HOT;
+  SyncStep on_diff_slow(const md::Event& event, bool went_back) noexcept TICKWIRE_HOT;
+  SyncStep bridge_held(const md::Event& event, bool went_back) noexcept TICKWIRE_HOT;
+  SyncStep buffer(const md::Event& event, bool went_back) noexcept TICKWIRE_HOT;
 
   const SyncRule rule_;
   md::PriceBook& book_;
@@ -163,7 +163,9 @@ class BookSync {
   TsNs held_since_ = 0;
   std::uint32_t epoch_ = 0;
   std::uint64_t last_id_ = 0;
-  TsNs newest_ts_event_ = kNoTime;  // Of all diffs of this connection.
+  // Of this connection's diffs, whatever became of them.
+  TsNs newest_ts_event_ = kNoTime;
+  std::uint64_t stream_id_ = 0;
   SyncCounts counts_;
 };
 
