@@ -172,14 +172,27 @@ def lose_some(path: Path, symbol: str, at: int, count: int) -> None:
     ids=["book", "top", "trade", "every", "event-clock"],
 )
 def test_synthetic_capture(tmp_path: Path, market: str, when: dict[str, str]) -> None:
-    path = capture(tmp_path, market, instruments=2, rate=150, seconds=40, seed=5)
+    path = capture(tmp_path, market, instruments=2, rate=200, seconds=20, seed=5)
     symbols = list(SyntheticMarket(market, instruments=2).instruments)
     compare(tmp_path, [path], f"binance_{market}", symbols, **when)
 
 
+@pytest.mark.parametrize("row", ROWS)
+def test_warm_up_of_an_expression_alone(tmp_path: Path, row: str) -> None:
+    # In a row of many, the longest warm-up hides all others.
+    path = capture(tmp_path, "spot", rate=300, seconds=9, seed=8)
+    compare(tmp_path, [path], "binance_spot", ["BTCUSDT"], [row])
+
+
+def test_boundary_after_the_start_of_an_epoch(tmp_path: Path) -> None:
+    path = capture(tmp_path, "spot", rate=100, seconds=3, seed=8)
+    rows = compare(tmp_path, [path], "binance_spot", ["BTCUSDT"], ["spread()"], every="250ms")
+    assert 10 <= len(rows["BTCUSDT"]) <= 13
+
+
 @pytest.mark.parametrize("market", ["spot", "usdm", "coinm"])
 def test_gap_starts_another_epoch_of_one_instrument(tmp_path: Path, market: str) -> None:
-    path = capture(tmp_path, market, instruments=2, rate=150, seconds=40, seed=6)
+    path = capture(tmp_path, market, instruments=2, rate=200, seconds=25, seed=6)
     symbols = list(SyntheticMarket(market, instruments=2).instruments)
     lose_some(path, symbols[0], at=1000, count=5)
     rows = compare(tmp_path, [path], f"binance_{market}", symbols)
@@ -187,21 +200,27 @@ def test_gap_starts_another_epoch_of_one_instrument(tmp_path: Path, market: str)
     assert set(rows[symbols[1]].epoch) == {1}
 
 
+RECORDINGS = {
+    "spot": ("BTCUSDT", ["spot_btcusdt_20240808", "spot_btcusdt_20240809"]),
+    "usdm": ("BTCUSDT", ["usdm_btcusdt_20240808"]),
+    "coinm": ("BTCUSD_PERP", ["coinm_btcusd_perp_20240808", "coinm_btcusd_perp_20240809"]),
+}
+
+
 @pytest.mark.parametrize(
-    ("market", "symbol", "files"),
+    ("market", "when"),
     [
-        ("spot", "BTCUSDT", ["spot_btcusdt_20240808", "spot_btcusdt_20240809"]),
-        ("usdm", "BTCUSDT", ["usdm_btcusdt_20240808"]),
-        ("coinm", "BTCUSD_PERP", ["coinm_btcusd_perp_20240808", "coinm_btcusd_perp_20240809"]),
+        ("spot", {}),
+        ("usdm", {}),
+        ("coinm", {}),
+        ("spot", {"trigger": "trade"}),
+        ("usdm", {"every": "100ms", "clock": "event"}),
     ],
+    ids=["spot", "usdm", "coinm", "spot-trade", "usdm-every-event-clock"],
 )
-@pytest.mark.parametrize(
-    "when",
-    [{}, {"trigger": "trade"}, {"every": "100ms", "clock": "event"}],
-    ids=["book", "trade", "every-event-clock"],
-)
-def test_recording(tmp_path: Path, market: str, symbol: str, files: list[str], when: dict[str, str]) -> None:
-    inputs = [DATA / f"{name}.log.gz" for name in files]
+def test_recording(tmp_path: Path, market: str, when: dict[str, str]) -> None:
+    symbol, names = RECORDINGS[market]
+    inputs = [DATA / f"{name}.log.gz" for name in names]
     if not all(path.exists() for path in inputs):
         pytest.skip(f"recorded data is not there: {DATA}")
     rows = compare(tmp_path, inputs, f"binance_{market}", [symbol], **when)
