@@ -1,4 +1,4 @@
-"""`python -m tickwire.sim`: a local venue as a process of its own.
+"""`python -m tickwire.sim`, or `tickwire sim`: a local venue as a process of its own.
 
 Prints one line of JSON when it is ready (addresses and instruments) and one with its counters at the
 end. Ends with the play, or at SIGTERM or SIGINT.
@@ -26,7 +26,7 @@ def _pace(text: str) -> float:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tickwire.sim", description="A local venue.")
+    parser = argparse.ArgumentParser(prog="tickwire sim", description="A local venue.")
     parser.add_argument("--market", action="append", help="spot, usdm or coinm; repeat it or join by commas")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(_serve(arguments))
     except (ValueError, OSError) as error:
-        print(f"python -m tickwire.sim: {error}", file=sys.stderr)
+        print(f"tickwire sim: {error}", file=sys.stderr)
         return 2
     return 0
 
