@@ -78,12 +78,14 @@ void bind_engine(py::module_& m) {
   m.attr("STAGES") = names_tuple(signal::kStageNames);
   m.attr("STATES") = names_tuple(signal::kSignalStateNames);
   py::list reasons;
-  for (std::uint8_t code = 0; code <= static_cast<std::uint8_t>(md::InvalidReason::Halted); ++code) {
+  for (std::uint8_t code = 0; code <= static_cast<std::uint8_t>(md::InvalidReason::Stopped); ++code) {
     reasons.append(std::string(md::name_of(static_cast<md::InvalidReason>(code))));
   }
   m.attr("REASONS") = py::tuple(reasons);
 
-  py::class_<BoundEngine>(m, "Engine")
+  // An ordinary metaclass: pybind11's own serves static properties, of which there are none, and no stub
+  // could name it.
+  py::class_<BoundEngine>(m, "Engine", py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)))
       .def(py::init([](const py::dict& config) {
              return std::make_unique<BoundEngine>(config_from_dict(config));
            }),
@@ -97,6 +99,19 @@ void bind_engine(py::module_& m) {
                                py::dict threads;
                                for (const auto& [name, tid] : engine.threads()) threads[py::str(name)] = tid;
                                return threads;
+                             })
+      .def_property_readonly("duty_cycles",
+                             [](const BoundEngine& engine) {
+                               py::dict all;
+                               for (const auto& duty : engine.duty_cycles()) {
+                                 py::dict one;
+                                 one["cycles"] = duty.cycles;
+                                 one["busy"] = duty.busy;
+                                 one["long"] = duty.too_long;
+                                 one["max_ns"] = duty.max_ns;
+                                 all[py::str(duty.thread)] = one;
+                               }
+                               return all;
                              })
       .def_property_readonly("stat_path", &BoundEngine::stat_path)
       .def_property_readonly("score_names", &BoundEngine::score_names)

@@ -117,6 +117,9 @@ class Stats:
     snapshots: dict[str, int]
     cpu_share: dict[str, float]
     """By thread, the part of one core it took since the start."""
+    duty_cycles: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By thread: turns, those that did something (`busy`), those of more than a millisecond (`long`), and the
+    longest in nanoseconds."""
     report: list[str] = field(default_factory=list)
     """What the engine got at start-up: memory, pages, cores, model."""
 
@@ -493,6 +496,7 @@ class Pipeline:
             sinks=sinks,
             snapshots=self._snapshots.counters() if self._snapshots is not None else {},
             cpu_share=self._thread_shares(),
+            duty_cycles=self._engine.duty_cycles if self._engine is not None else {},
             report=self.report,
         )
 

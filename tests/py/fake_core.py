@@ -18,7 +18,7 @@ import numpy as np
 
 STAGES = ("receive", "decode", "book", "features", "queue", "model", "publish")
 STATES = ("valid", "suspect", "stale", "halted", "empty", "nonfinite", "model_error")
-REASONS = ("none", "gap", "crossed", "malformed", "disconnected")
+REASONS = ("none", "gap", "crossed", "malformed", "disconnected", "stopped")
 NO_TIME = -(2**63)
 _POISON = 0xEE
 
@@ -97,6 +97,7 @@ class Engine:
         )
         self.report = ["a fake engine"]
         self.threads: dict[str, int] = {}
+        self.duty_cycles: dict[str, dict[str, int]] = {}
         self.stat_path = ""
         self.finished = False
         self.failed: str | None = None

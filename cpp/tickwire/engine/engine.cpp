@@ -235,6 +235,18 @@ std::vector<std::pair<std::string, std::int32_t>> Engine::threads() const {
   return threads;
 }
 
+std::vector<DutyCycles> Engine::duty_cycles() const {
+  std::vector<DutyCycles> all;
+  for (const auto& runner : runners_) {
+    all.push_back({.thread = runner->config().thread_name,
+                   .cycles = runner->cycles().load(),
+                   .busy = runner->busy_cycles().load(),
+                   .too_long = runner->long_cycles().load(),
+                   .max_ns = runner->max_cycle_ns().load()});
+  }
+  return all;
+}
+
 bool Engine::has_output() const noexcept {
   return std::any_of(router_rings_.begin(), router_rings_.end(),
                      [](const auto& ring) { return ring->queue.readable() != 0; }) ||

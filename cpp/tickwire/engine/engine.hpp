@@ -37,6 +37,15 @@ struct RecordBatch {
   std::size_t stride;
 };
 
+/// How a thread's turns went so far.
+struct DutyCycles {
+  std::string thread;
+  std::uint64_t cycles;
+  std::uint64_t busy;      // Turns that did something.
+  std::uint64_t too_long;  // Turns of more than a millisecond.
+  std::int64_t max_ns;
+};
+
 class Engine {
  public:
   /// Reserves everything: memory, sockets' buffers, sessions. Throws SetupError.
@@ -55,6 +64,7 @@ class Engine {
   [[nodiscard]] std::vector<std::string> report() const;
   /// Name and kernel id of each thread, once started.
   [[nodiscard]] std::vector<std::pair<std::string, std::int32_t>> threads() const;
+  [[nodiscard]] std::vector<DutyCycles> duty_cycles() const;
   [[nodiscard]] const std::string& stat_path() const noexcept { return stats_->path(); }
   [[nodiscard]] const signal::RecordLayout& layout() const noexcept { return layout_; }
   [[nodiscard]] const std::vector<std::string>& score_names() const noexcept { return score_names_; }

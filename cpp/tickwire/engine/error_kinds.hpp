@@ -20,6 +20,7 @@ enum class ErrorKind : std::uint32_t {
   SubscribeRefused,
   MessageMalformed,
   MessageBadNumber,
+  MessageTooManyLevels,
   SnapshotMalformed,
   SnapshotTimeout,
   SnapshotFailed,
@@ -31,14 +32,21 @@ enum class ErrorKind : std::uint32_t {
   RecorderDisk,
 };
 
-inline constexpr std::array<std::string_view, 14> kErrorKindNames = {
-    "connection",         "connection_closed",
-    "subscribe_refused",  "message_malformed",
-    "message_bad_number", "snapshot_malformed",
-    "snapshot_timeout",   "snapshot_failed",
-    "snapshot_given_up",  "snapshot_without_instrument",
-    "capture_truncated",  "capture_line_skipped",
-    "model_run",          "recorder_disk"};
+inline constexpr std::array<std::string_view, 15> kErrorKindNames = {"connection",
+                                                                     "connection_closed",
+                                                                     "subscribe_refused",
+                                                                     "message_malformed",
+                                                                     "message_bad_number",
+                                                                     "message_too_many_levels",
+                                                                     "snapshot_malformed",
+                                                                     "snapshot_timeout",
+                                                                     "snapshot_failed",
+                                                                     "snapshot_given_up",
+                                                                     "snapshot_without_instrument",
+                                                                     "capture_truncated",
+                                                                     "capture_line_skipped",
+                                                                     "model_run",
+                                                                     "recorder_disk"};
 
 /// Counts the error under its kind; the first time its text becomes "kind: detail".
 inline void report(metrics::ErrorLog& log, ErrorKind kind, std::string_view detail, TsNs ts) noexcept

@@ -89,6 +89,7 @@ struct IngestAgent::Feed final : feed::WebSocketHandler {
         unknown_symbol(stats.counter(config.name, "unknown_symbol")),
         malformed(stats.counter(config.name, "malformed")),
         bad_number(stats.counter(config.name, "bad_number")),
+        too_many_levels(stats.counter(config.name, "too_many_levels")),
         subscribe_errors(stats.counter(config.name, "subscribe_errors")),
         shutdown_notices(stats.counter(config.name, "shutdown_notices")),
         gaps(stats.counter(config.name, "gaps")),
@@ -111,7 +112,7 @@ struct IngestAgent::Feed final : feed::WebSocketHandler {
     agent.on_message(*this, message.payload, message.recv_clock, message.ts_recv);
   }
   void on_close(std::uint16_t /*code*/, std::string_view reason) noexcept override {
-    report(agent.errors_, ErrorKind::ConnectionClosed, reason, agent.utc_.now());
+    if (!agent.stopping_) report(agent.errors_, ErrorKind::ConnectionClosed, reason, agent.utc_.now());
     agent.on_close(*this, agent.utc_.now());
   }
 
@@ -137,6 +138,7 @@ struct IngestAgent::Feed final : feed::WebSocketHandler {
   metrics::Counter& unknown_symbol;
   metrics::Counter& malformed;
   metrics::Counter& bad_number;
+  metrics::Counter& too_many_levels;
   metrics::Counter& subscribe_errors;
   metrics::Counter& shutdown_notices;
   metrics::Counter& gaps;
@@ -261,6 +263,7 @@ int IngestAgent::do_work() noexcept {
 
 void IngestAgent::on_close() {
   if (replay_) return;
+  stopping_ = true;
   for (auto& feed : feeds_) feed->source->stop();
   const auto open = [](const auto& feed) { return !feed->source->stopped(); };
   while (std::any_of(feeds_.begin(), feeds_.end(), open)) {
@@ -440,10 +443,14 @@ void IngestAgent::refuse(Feed& feed, Outcome outcome, const md::Event& event,
       report(errors_, ErrorKind::MessageMalformed, feed.config.name, arrival.ts_recv);
       break;
     case Outcome::BadNumber:
-    case Outcome::TooManyLevels:
       feed.bad_number.add(1);
       reason = md::InvalidReason::BadNumber;
       report(errors_, ErrorKind::MessageBadNumber, feed.config.name, arrival.ts_recv);
+      break;
+    case Outcome::TooManyLevels:
+      feed.too_many_levels.add(1);
+      reason = md::InvalidReason::TooManyLevels;
+      report(errors_, ErrorKind::MessageTooManyLevels, feed.config.name, arrival.ts_recv);
       break;
   }
   if (event.instrument == kNoInstrument) return;
@@ -490,13 +497,15 @@ void IngestAgent::on_open(Feed& feed, TsNs ts) noexcept {
 }
 
 void IngestAgent::on_close(Feed& feed, TsNs ts) noexcept {
-  if (feed.tap != nullptr) feed.tap->close(ts);
+  // Our own stop is not the venue's doing: it is no part of the recording.
+  if (feed.tap != nullptr && !stopping_) feed.tap->close(ts);
   const Arrival arrival{tsc_now(), tsc_now(), ts, RecvClock::Read};
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
     lane.snapshot = Lane::Snapshot::NotWanted;
     const Step step = lane.pipeline.on_close();
-    if (step.left_valid) emit_notice(feed, lane, step.reason, kNoTime, arrival);
+    if (step.left_valid)
+      emit_notice(feed, lane, stopping_ ? md::InvalidReason::Stopped : step.reason, kNoTime, arrival);
   }
 }
 
@@ -612,7 +621,7 @@ void IngestAgent::emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, 
   header.stage_ns[index_of(signal::Stage::Book)] = tsc_to_ns(tsc_now() - arrival.tsc_start);
   header.ts_out = header.ts_recv + header.stage_ns[index_of(signal::Stage::Book)];
   port_of(lane).notice(header);
-  if (rows_tap_ != nullptr) record_row(header, {});
+  if (rows_tap_ != nullptr && !stopping_) record_row(header, {});
 }
 
 // ---------------------------------------------------------------------------------------------------

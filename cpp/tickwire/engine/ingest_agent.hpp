@@ -150,6 +150,7 @@ class IngestAgent final : public concurrent::Agent {
   RecordTap* rows_tap_ = nullptr;
   StageHistograms stages_;
   concurrent::Cell<bool> finished_;
+  bool stopping_ = false;
   metrics::Counter& rows_;
   metrics::Counter& rows_dropped_;
   metrics::Counter& notices_;

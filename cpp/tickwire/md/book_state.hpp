@@ -38,6 +38,7 @@ enum class InvalidReason : std::uint8_t {
   TooManyLevels = 6,   // One message holds more levels than the configuration allows.
   Stale = 7,
   Halted = 8,
+  Stopped = 9,         // We ended it ourselves, in order.
 };
 
 constexpr std::string_view name_of(InvalidReason reason) noexcept {
@@ -51,6 +52,7 @@ constexpr std::string_view name_of(InvalidReason reason) noexcept {
     case InvalidReason::TooManyLevels: return "too_many_levels";
     case InvalidReason::Stale: return "stale";
     case InvalidReason::Halted: return "halted";
+    case InvalidReason::Stopped: return "stopped";
   }
   return "unknown";
 }

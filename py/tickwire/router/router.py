@@ -44,6 +44,7 @@ class Router:
         self.before_sleep: Callable[[], None] | None = None
         """Called when the ring is empty: for what else the engine wakes us for."""
         self._engine = engine
+        self._stopped = layout.reasons.index("stopped")
         self._lossless = lossless
         self._queues: list[SignalQueue] = []
         self._row_callbacks: list[Callable[[Rows], None]] = []
@@ -157,9 +158,10 @@ class Router:
         valid = real & (rows["state"] == 0)
         if self.layout.score_count:
             valid &= rows["scored"] != 0
-        count = int(real.sum())
-        self.rows += count
-        self.announcements += len(rows) - count
+        # Our own stop ends every book's life in order: nothing was invalid.
+        stopped = rows["reason"] == self._stopped
+        self.rows += int(real.sum())
+        self.announcements += int((~real & ~stopped).sum())
         self.valid += int(valid.sum())
 
     def _close(self) -> None:

@@ -10,7 +10,6 @@
 #include <thread>
 #include <vector>
 
-#include "tickwire/metrics/stage_timer.hpp"
 
 namespace tickwire::metrics {
 namespace {
@@ -154,23 +153,6 @@ TEST(Histogram, IsReadWhileItIsWritten) {
   }
   writer.join();
   EXPECT_EQ(last, kValues);
-}
-
-TEST(StageTimer, StagesAddUpToThePass) {
-  const auto first = std::make_unique<Histogram>();
-  const auto second = std::make_unique<Histogram>();
-  StageTimer timer;
-  const std::uint64_t begin = tsc_now();
-  timer.start(begin);
-  std::int64_t total = 0;
-  for (int i = 0; i < 10; ++i) {
-    total += timer.lap(*first);
-    total += timer.lap(*second);
-  }
-  // Each lap drops less than a nanosecond to rounding.
-  EXPECT_NEAR(static_cast<double>(total), static_cast<double>(tsc_to_ns(timer.last_tsc() - begin)), 20.0);
-  EXPECT_EQ(first->snapshot().count(), 10U);
-  EXPECT_EQ(first->snapshot().sum + second->snapshot().sum, static_cast<std::uint64_t>(total));
 }
 
 }  // namespace
