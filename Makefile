@@ -16,7 +16,7 @@ help:
 	@echo "make setup    .venv with the tickwire command in it"
 	@echo "make demo     a simulated venue, the engine and a small model, live for some seconds"
 	@echo "make test     every test and check"
-	@echo "make bench    the C++ benchmarks"
+	@echo "make bench    beside the usual Python design and the peers of each stage; some minutes"
 	@echo "make format   format C++ and Python"
 	@echo "make tidy     clang-tidy over the C++ layers; needs tools/bootstrap --all"
 	@echo "make clean    remove what was built; .venv and .deps stay"
@@ -51,10 +51,14 @@ check:
 	.venv/bin/mypy
 	$(python) -m mypy.stubtest tickwire._core
 
+# Side by side with the peers first: that is what the rest explains.
 .PHONY: bench
 bench: setup
+	@tools/bootstrap bench
 	cmake -S . -B build/bench -G Ninja -DTICKWIRE_BENCH=ON
 	cmake --build build/bench
+	@$(python) tools/bench/compare.py --json build/bench/compare.json
+	@$(python) tools/bench/replay.py --json build/bench/replay.json
 	@for program in build/bench/*_bench; do "$$program"; done
 
 .PHONY: format
