@@ -177,6 +177,9 @@ class Decoder::Impl {
   static constexpr std::size_t kSmallestLimit = 128;
   static constexpr std::size_t kLargestLimit = std::size_t{1} << 30U;
 
+  /// No message has more; it bounds a recursion.
+  static constexpr int kMaxSkippedDepth = 16;
+
   /// The later ones outrank the earlier.
   enum class LevelsState : std::uint8_t { None, Deferred, Ok, BadNumber, TooMany, Malformed };
   struct Levels {
@@ -205,7 +208,7 @@ class Decoder::Impl {
   using KeyOf = Key (*)(const char*) noexcept;
 
   /// Event where the message is one JSON object, with all fields of interest in tokens_ and its levels
-  /// read; UnknownSymbol as soon as that is known.
+  /// read, else Malformed.
   template <KeyOf kKeyOf>
   Outcome read(std::span<const char> message) noexcept {
     ondemand::document document;
@@ -213,67 +216,71 @@ class Decoder::Impl {
         simdjson::SUCCESS) {
       return Outcome::Malformed;
     }
-    Outcome outcome = read_document<kKeyOf>(document);
-    if (outcome != Outcome::Event) return outcome;
-    if (bids_read_.state == LevelsState::Deferred || asks_read_.state == LevelsState::Deferred) [[unlikely]] {
-      // The symbol came behind the levels. Now it is known; no second round can be deferred.
-      if (instrument_ == kNoInstrument) return outcome;
+    bool whole = read_document<kKeyOf>(document);
+    if (whole && instrument_ != kNoInstrument &&
+        (bids_read_.state == LevelsState::Deferred || asks_read_.state == LevelsState::Deferred)) [[unlikely]] {
+      // The symbol came behind the levels. Now that it is known nothing is deferred.
       seen_ = 0;
       document.rewind();
-      outcome = read_document<kKeyOf>(document);
+      whole = read_document<kKeyOf>(document);
     }
-    return outcome;
+    return whole ? Outcome::Event : Outcome::Malformed;
   }
 
   template <KeyOf kKeyOf>
-  Outcome read_document(ondemand::document& document) noexcept {
+  bool read_document(ondemand::document& document) noexcept {
     ondemand::object object;
-    if (document.get_object().get(object) != simdjson::SUCCESS) return Outcome::Malformed;
-    const Outcome outcome = read_object<kKeyOf, true>(object);
-    if (outcome != Outcome::Event) return outcome;
+    if (document.get_object().get(object) != simdjson::SUCCESS) return false;
+    if (!read_object<kKeyOf, true>(object)) return false;
     // Nothing may follow the object. There is no current location only at the very end.
-    return document.current_location().error() == simdjson::OUT_OF_BOUNDS ? Outcome::Event : Outcome::Malformed;
+    return document.current_location().error() == simdjson::OUT_OF_BOUNDS;
   }
 
   template <KeyOf kKeyOf, bool kOutermost>
-  Outcome read_object(ondemand::object& object) noexcept {
+  bool read_object(ondemand::object& object) noexcept {
     for (simdjson::simdjson_result<ondemand::field> result : object) {
       ondemand::field field;
-      if (std::move(result).get(field) != simdjson::SUCCESS) return Outcome::Malformed;
-      const Key key = kKeyOf(field.key().raw());
-      if (key == Key::Other || (key == Key::Data && !kOutermost)) continue;
-      if (has(key)) return Outcome::Malformed;
-      seen_ |= bit(key);
+      if (std::move(result).get(field) != simdjson::SUCCESS) return false;
       ondemand::value& value = field.value();
+      const Key key = kKeyOf(field.key().raw());
+      if (key == Key::Other || (key == Key::Data && !kOutermost)) {
+        if (!skip(value, kMaxSkippedDepth)) return false;
+        continue;
+      }
+      if (has(key)) return false;
+      seen_ |= bit(key);
 
-      if (key == Key::Data) {
+      const char first = first_char(value);
+      if (key == Key::Data && first == '{') {
         if constexpr (kOutermost) {
-          ondemand::json_type type;
-          if (value.type().get(type) != simdjson::SUCCESS) return Outcome::Malformed;
-          if (type != ondemand::json_type::object) continue;  // A stream of lists, none of ours.
           ondemand::object data;
-          if (value.get_object().get(data) != simdjson::SUCCESS) return Outcome::Malformed;
-          const Outcome outcome = read_object<kKeyOf, false>(data);
-          if (outcome != Outcome::Event) return outcome;
+          if (value.get_object().get(data) != simdjson::SUCCESS) return false;
+          if (!read_object<kKeyOf, false>(data)) return false;
         }
         continue;
       }
-      if (key == Key::Error) continue;  // That it is there says enough.
-      if (key == Key::Bids || key == Key::Asks) {
-        bool is_array = false;
-        const Outcome outcome = read_side(value, key == Key::Bids ? bids_read_ : asks_read_, is_array);
-        if (outcome != Outcome::Event) return outcome;
-        if (is_array) continue;
+      // An error's being there says enough, and data that is no object is of a stream of lists, none
+      // of ours.
+      if (key == Key::Data || key == Key::Error) {
+        if (!skip(value, kMaxSkippedDepth)) return false;
+        continue;
+      }
+      if ((key == Key::Bids || key == Key::Asks) && first == '[') {
+        if (!read_side(value, key == Key::Bids ? bids_read_ : asks_read_)) return false;
+        continue;
       }
       Token& token = tokens_[static_cast<std::size_t>(key)];
-      if (!scalar(value, token)) return Outcome::Malformed;
+      if (!scalar(value, token)) return false;
       if (key == Key::Symbol && instrument_ == kNoInstrument) {
-        if (!token.quoted) return Outcome::Malformed;
+        if (!token.quoted) return false;
         instrument_ = instruments_.find(token.text);
-        if (instrument_ == kNoInstrument) return Outcome::UnknownSymbol;
       }
     }
-    return Outcome::Event;
+    return true;
+  }
+
+  [[nodiscard]] static char first_char(ondemand::value& value) noexcept {
+    return value.raw_json_token().front();
   }
 
   /// False for what is no scalar. A token is never longer than the message, whatever a broken message
@@ -290,48 +297,78 @@ class Decoder::Impl {
       case '"':
         if (text.size() < 2 || text.back() != '"') return false;
         out = {text.substr(1, text.size() - 2), true};
-        return true;
+        // Left where it is, a string before a colon would be passed over as a key.
+        return value.get_raw_json_string().error() == simdjson::SUCCESS;
       case '{': case '}': case '[': case ']': case ',': case ':': return false;
       default: out = {text, false}; return true;
     }
   }
 
-  /// Reads the levels of one side where the value is an array; leaves a scalar untouched.
-  Outcome read_side(ondemand::value& value, Levels& side, bool& is_array) noexcept {
-    ondemand::json_type type;
-    if (value.type().get(type) != simdjson::SUCCESS) return Outcome::Malformed;
-    is_array = type == ondemand::json_type::array;
-    if (!is_array) return Outcome::Event;
-    if (instrument_ == kNoInstrument) {
-      side.state = LevelsState::Deferred;
-      return Outcome::Event;
+  /// Passes over a value that is not needed. The parser's own way of skipping counts brackets without
+  /// matching them and can be led beyond the end, where the answer would depend on what lies there: a
+  /// replay's buffer holds other bytes than the run's did.
+  [[nodiscard]] bool skip(ondemand::value& value, int depth) const noexcept {
+    switch (first_char(value)) {
+      case '{': {
+        ondemand::object object;
+        if (depth == 0 || value.get_object().get(object) != simdjson::SUCCESS) return false;
+        for (simdjson::simdjson_result<ondemand::field> result : object) {
+          ondemand::field field;
+          if (std::move(result).get(field) != simdjson::SUCCESS || !skip(field.value(), depth - 1)) return false;
+        }
+        return true;
+      }
+      case '[': {
+        ondemand::array array;
+        if (depth == 0 || value.get_array().get(array) != simdjson::SUCCESS) return false;
+        for (simdjson::simdjson_result<ondemand::value> result : array) {
+          ondemand::value element;
+          if (std::move(result).get(element) != simdjson::SUCCESS || !skip(element, depth - 1)) return false;
+        }
+        return true;
+      }
+      default: {
+        Token ignored;
+        return scalar(value, ignored);
+      }
     }
-    ondemand::array levels;
-    if (value.get_array().get(levels) != simdjson::SUCCESS) return Outcome::Malformed;
-    side.state = LevelsState::Ok;
+  }
+
+  /// Reads an array as the levels of one side. What is no list of levels may still be a field of another
+  /// kind of message, so that is noted and not judged. False for what is no JSON.
+  bool read_side(ondemand::value& value, Levels& side) noexcept {
+    side.state = instrument_ == kNoInstrument ? LevelsState::Deferred : LevelsState::Ok;
     side.count = 0;
+    if (side.state == LevelsState::Deferred) return skip(value, kMaxSkippedDepth);
+
     const md::Instrument& instrument = instruments_[instrument_];
-    for (simdjson::simdjson_result<ondemand::value> element : levels) {
-      // What is no list of levels may still be a field of another kind of message: noted, not judged.
-      if (element.type().get(type) != simdjson::SUCCESS) return Outcome::Malformed;
-      if (type != ondemand::json_type::array) {
+    ondemand::array levels;
+    if (value.get_array().get(levels) != simdjson::SUCCESS) return false;
+    for (simdjson::simdjson_result<ondemand::value> result : levels) {
+      ondemand::value element;
+      if (std::move(result).get(element) != simdjson::SUCCESS) return false;
+      ondemand::array level;
+      if (first_char(element) != '[') {
+        if (!skip(element, kMaxSkippedDepth)) return false;
         side.note(LevelsState::Malformed);
         continue;
       }
-      ondemand::array level;
-      if (element.get_array().get(level) != simdjson::SUCCESS) return Outcome::Malformed;
-      Token price;
-      Token qty;
+      if (element.get_array().get(level) != simdjson::SUCCESS) return false;
+      // Price and quantity; old messages have a third, empty cell.
+      Token texts[2];
+      std::size_t scalars = 0;
       std::size_t cells = 0;
-      bool wrong_type = false;
-      for (simdjson::simdjson_result<ondemand::value> cell : level) {
-        ondemand::value text;
-        if (std::move(cell).get(text) != simdjson::SUCCESS) return Outcome::Malformed;
-        // Old messages have a third, empty cell.
-        if (cells < 2 && !scalar(text, cells == 0 ? price : qty)) wrong_type = true;
+      for (simdjson::simdjson_result<ondemand::value> cell_result : level) {
+        ondemand::value cell;
+        if (std::move(cell_result).get(cell) != simdjson::SUCCESS) return false;
+        if (cells < 2 && scalar(cell, texts[cells])) {
+          ++scalars;
+        } else if (!skip(cell, kMaxSkippedDepth)) {
+          return false;
+        }
         ++cells;
       }
-      if (cells < 2 || wrong_type) {
+      if (scalars != 2) {
         side.note(LevelsState::Malformed);
         continue;
       }
@@ -340,12 +377,12 @@ class Decoder::Impl {
         continue;
       }
       md::Level& out = side.room[side.count++];
-      if (!parse_amount(price.text, instrument.price_decimals, out.price) || out.price == 0 ||
-          !parse_amount(qty.text, instrument.qty_decimals, out.qty)) [[unlikely]] {
+      if (!parse_amount(texts[0].text, instrument.price_decimals, out.price) || out.price == 0 ||
+          !parse_amount(texts[1].text, instrument.qty_decimals, out.qty)) [[unlikely]] {
         side.note(LevelsState::BadNumber);
       }
     }
-    return Outcome::Event;
+    return true;
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -368,6 +405,7 @@ class Decoder::Impl {
     static constexpr std::uint32_t kQuote = bit(Key::LastId) | bit(Key::Symbol) | bit(Key::Bids) |
                                             bit(Key::BidQty) | bit(Key::Asks) | bit(Key::AskQty);
     out.instrument = instrument_;
+    if (has(Key::Symbol) && instrument_ == kNoInstrument) return Outcome::UnknownSymbol;
     if (!has(Key::EventType)) {
       if (has(Key::Error)) return Outcome::SubscribeError;
       if ((seen_ & kQuote) == kQuote) return quote(out);

@@ -1,0 +1,67 @@
+// Fuzz target of the capture reader: whatever a file holds, its lines do not depend on the size of the
+// blocks it is read in, and memory keeps to the limit. Built by libFuzzer where clang is there;
+// tests/cpp/md/capture_test.cpp runs it over seeded mutations everywhere.
+//
+// Input: one byte for the block, then the file.
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "tickwire/md/capture.hpp"
+
+namespace capture_reader_fuzz {
+
+inline constexpr std::size_t kMaxLine = 1000;
+
+inline void require(bool held) {
+  if (!held) std::abort();
+}
+
+struct Transcript {
+  std::string text;
+  bool truncated;
+};
+
+inline Transcript transcript(const std::string& path, std::size_t block_bytes) {
+  tickwire::md::CaptureReader reader({path}, {.max_line_bytes = kMaxLine, .block_bytes = block_bytes});
+  std::string out;
+  while (const tickwire::md::CaptureLine* line = reader.next()) {
+    require(line->body.size() <= kMaxLine && line->ts_recv >= 0);
+    volatile char sum = 0;
+    for (std::size_t i = 0; i < reader.kPaddingBytes && line->body.data() != nullptr; ++i) {
+      sum = static_cast<char>(sum + line->body.data()[line->body.size() + i]);
+    }
+    out += std::to_string(static_cast<int>(line->kind)) + ':' + std::to_string(line->ts_recv) + ':' +
+           std::to_string(line->conn) + ':' + std::to_string(reader.line_number()) + ':';
+    out.append(line->instrument).append(line->body.data(), line->body.size()).append("\n");
+    // Enough of a file that is all zeros, a thousand times smaller when compressed.
+    if (out.size() > (std::size_t{1} << 22U)) break;
+  }
+  require(!reader.truncated() || !reader.error().empty());
+  require((reader.skipped_lines() == 0 && !reader.truncated()) == reader.error().empty());
+  return {out + std::to_string(reader.skipped_lines()) + reader.error(), reader.truncated()};
+}
+
+}  // namespace capture_reader_fuzz
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace capture_reader_fuzz;
+  if (size == 0) return 0;
+  const int fd = ::memfd_create("capture", MFD_CLOEXEC);
+  require(fd >= 0 && ::write(fd, data + 1, size - 1) == static_cast<ssize_t>(size - 1));
+  const std::string path = "/proc/self/fd/" + std::to_string(fd);
+  const Transcript large = transcript(path, std::size_t{1} << 16U);
+  const Transcript small = transcript(path, 1 + data[0]);
+  // What a damaged compressed stream still gives before its end depends on the library's own blocks.
+  const bool compressed = size > 2 && (data[1] == 0x1F || data[1] == 0x28);
+  require(large.truncated == small.truncated);
+  require(large.text == small.text || (compressed && large.truncated));
+  ::close(fd);
+  return 0;
+}
