@@ -1,9 +1,9 @@
 """Replay: events a second, how the cost of an event grows, and resident memory over ten million events.
 
 Captures are made by the sender's own generator. The figures are of one run: each table's cases take
-turns, round by round, and the median of the rounds is shown. A replay keeps one core busy with
-reading, decoding, book and features, so its nanoseconds an event are the data plane's whole work
-but for the socket; reading the file is part of it.
+turns, round by round, and the medians over the rounds are shown, also of each round's ratios. A replay
+keeps one core busy with reading, decoding, book and features, so its nanoseconds an event are the data
+plane's whole work but for the socket; reading the file is part of it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from tickwire import Config, Pipeline, models
 from tickwire.engine import core_module
 
 MILLION = 1_000_000
+# Where a market's ids begin: SyntheticBook in market.hpp.
+_IDS_BEFORE = 4_000_000_000
 _PLAIN = ["imbalance(levels=5)", "microprice_offset()", 'zscore(ofi(levels=5, window="1s"), window="10s")']
 
 
@@ -94,7 +96,8 @@ class Captures:
 def capture_command(program: Path, events: int, levels: int, instruments: int = 1) -> list[str]:
     return [
         *(os.fspath(program), "capture", "--events", str(events), "--levels", str(levels)),
-        *("--instruments", str(instruments), "--rate", str(1000 * instruments)),
+        # The pace is that of all instruments together.
+        *("--instruments", str(instruments), "--rate", "1000"),
     ]
 
 
@@ -146,10 +149,18 @@ def run_tables(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 if not arguments.events // 4 < rows <= arguments.events:
                     raise RuntimeError(f"{title}, {case.label}: {rows} rows of {arguments.events} events")
                 times[case.label].append(seconds)
-        result[title] = {label: statistics.median(t) / arguments.events * 1e9 for label, t in times.items()}
+        first = times[cases[0].label]
+        result[title] = {
+            label: {
+                "ns": statistics.median(seconds) / arguments.events * 1e9,
+                # Round by round: a machine that changes its speed between rounds changes both.
+                "to_first": statistics.median(s / f for s, f in zip(seconds, first, strict=True)),
+            }
+            for label, seconds in times.items()
+        }
         lines = [
-            [label, f"{ns:,.0f}", f"{1e9 / ns:,.0f}", f"{ns / next(iter(result[title].values())):.2f}x"]
-            for label, ns in result[title].items()
+            [label, f"{case['ns']:,.0f}", f"{1e9 / case['ns']:,.0f}", f"{case['to_first']:.2f}x"]
+            for label, case in result[title].items()
         ]
         print(f"\n{title}")
         print_table(["", "ns an event", "events a second", "to the first"], lines)
@@ -173,19 +184,19 @@ def memory_run(arguments: argparse.Namespace, folder: Path) -> dict[str, int]:
     writer = subprocess.Popen([*capture_command(program, events, case.levels), "--out", os.fspath(pipe)])
     engine = core_module().Engine(config.resolve(replay=True, inputs={config.feed_names[0]: [pipe]}))
     engine.start()
-    rows, lost = 0, 0
+    seen, lost = 0, 0
     result: dict[str, int] = {}
     while True:
         finished = engine.finished
         batch = engine.poll()
         count = len(batch)
         if count:
-            # An event without a row, before the windows are warm, counts by its place.
-            rows = max(rows, int(batch["row"][-1]))
+            # A message takes two ids a level, so the last id says how many there have been.
+            seen = (int(batch["sequence"][-1]) - _IDS_BEFORE) // (2 * case.levels)
             lost += int((batch["state"] != 0).sum())
         del batch
         engine.release()
-        while marks and rows + events // 20 >= marks[0]:
+        while marks and seen >= marks[0]:
             result[f"{marks.pop(0):,}"] = resident_bytes()
         if not count:
             if finished:
@@ -224,7 +235,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--events", type=int, default=100_000, help="in each replay of the tables (100,000)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--memory-events", type=int, default=10 * MILLION, help="0 leaves it out (10 million)"
     )
@@ -244,7 +255,7 @@ def main() -> None:
         for key, value in about.items():
             print(f"  {key}: {value}")
         print(f"  median of {arguments.rounds} rounds of {arguments.events:,} events")
-        document: dict[str, Any] = {"machine": about, "ns_an_event": run_tables(arguments, folder)}
+        document: dict[str, Any] = {"machine": about, "replay": run_tables(arguments, folder)}
         if arguments.memory_events:
             same = ["--memory-events", str(arguments.memory_events), "--build", str(arguments.build)]
             document["resident_bytes"] = run_memory([*same, *(["--memory-model"] * arguments.memory_model)])
