@@ -15,10 +15,11 @@ from tickwire.sim.book import TruthBook
 from tickwire.sim.capture import CaptureMarket
 from tickwire.sim.faults import Faults
 from tickwire.sim.market import Diff, Market, Message, Rules, rules_of
-from tickwire.sim.server import Venue
+from tickwire.sim.server import BookChange, Venue
 from tickwire.sim.synthetic import SyntheticMarket, write_capture
 
 __all__ = [
+    "BookChange",
     "CaptureMarket",
     "Diff",
     "Faults",

@@ -8,7 +8,7 @@ answer; the truth itself is never touched, so a test can compare with it. A faul
 |---|---|---|
 | drop | message | not sent |
 | duplicate | message | sent twice |
-| reorder | message | sent after the next message of the connection |
+| reorder | message | sent after the next message of its stream |
 | corrupt | message | cut in the middle: no JSON any more |
 | stall | message | the connection stays open and sends nothing for `stall_s`, pings included |
 | close | message | closed with a close frame |
@@ -18,7 +18,7 @@ answer; the truth itself is never touched, so a test can compare with it. A faul
 | snapshot_old | REST | a snapshot whose id lies before everything that the client buffered |
 | snapshot_ahead | REST | a snapshot whose id lies far ahead of the stream |
 | snapshot_oversized | REST | a body of more than `oversized_bytes` |
-| rest_fail | REST | a 5xx or 429 answer |
+| rest_fail | REST | a 5xx answer, or a 429 that asks for a second of silence |
 | rest_slow | REST | answered, with the book of that moment, after `slow_s` |
 """
 
@@ -89,14 +89,22 @@ class Faults:
         self.random = random.Random(f"tickwire/faults/{seed}")
         self.counts: Counter[str] = Counter()
         self.log: list[FaultRecord] = []
-        self._armed: list[tuple[str, str | None, str | None]] = []
+        self._armed: list[tuple[str, str | None, str | None, str | None]] = []
         self._message_rates = [(kind, self.rates[kind]) for kind in MESSAGE_KINDS if self.rates.get(kind)]
         self._rest_rates = [(kind, self.rates[kind]) for kind in REST_KINDS if self.rates.get(kind)]
 
-    def arm(self, kind: str, *, symbol: str | None = None, stream: str | None = None, count: int = 1) -> None:
-        """Makes the next `count` opportunities (of that symbol, of that stream) go wrong."""
+    def arm(
+        self,
+        kind: str,
+        *,
+        market: str | None = None,
+        symbol: str | None = None,
+        stream: str | None = None,
+        count: int = 1,
+    ) -> None:
+        """Makes the next `count` opportunities (of that market, that symbol, that stream) go wrong."""
         _check_kind(kind)
-        self._armed += [(kind, symbol, stream)] * count
+        self._armed += [(kind, market, symbol, stream)] * count
 
     def disarm(self) -> None:
         """From here on nothing goes wrong any more."""
@@ -106,22 +114,24 @@ class Faults:
 
     def for_message(self, market: str, symbol: str, stream: str, connection: int, last_id: int) -> str | None:
         channel = stream.split("@")[1]
-        kind = self._choose(symbol, channel, self._message_rates, MESSAGE_KINDS)
+        kind = self._choose(market, symbol, channel, self._message_rates, MESSAGE_KINDS)
         if kind is not None:
             self._note(kind, market, symbol, stream, connection, last_id)
         return kind
 
     def for_rest(self, market: str, symbol: str, last_id: int) -> str | None:
-        kind = self._choose(symbol, "", self._rest_rates, REST_KINDS)
+        kind = self._choose(market, symbol, "", self._rest_rates, REST_KINDS)
         if kind is not None:
             self._note(kind, market, symbol, "", -1, last_id)
         return kind
 
     def _choose(
-        self, symbol: str, stream: str, rates: list[tuple[str, float]], kinds: tuple[str, ...]
+        self, market: str, symbol: str, stream: str, rates: list[tuple[str, float]], kinds: tuple[str, ...]
     ) -> str | None:
-        for index, (kind, armed_symbol, armed_stream) in enumerate(self._armed):
-            if kind in kinds and armed_symbol in (None, symbol) and armed_stream in (None, stream):
+        for index, (kind, *armed) in enumerate(self._armed):
+            if kind in kinds and all(
+                a in (None, b) for a, b in zip(armed, (market, symbol, stream), strict=True)
+            ):
                 del self._armed[index]
                 return kind
         if not rates or (self.symbols is not None and symbol not in self.symbols):

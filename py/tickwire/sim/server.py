@@ -26,10 +26,10 @@ import subprocess
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 from aiohttp import WSMsgType, web
 
@@ -37,7 +37,7 @@ from tickwire.sim.faults import Faults
 from tickwire.sim.market import Market, Message, stream_key
 from tickwire.sim.synthetic import SyntheticMarket
 
-__all__ = ["Venue"]
+__all__ = ["BookChange", "Venue"]
 
 # Bytes in a client's queue at which a play without a pace waits.
 _HIGH_WATER_BYTES = 1 << 20
@@ -47,6 +47,18 @@ _STREAMS_OF_SPLIT = {"public": ("depth", "bookTicker"), "market": ("trade", "agg
 _IDS = re.compile(rb'"(U|u|pu)":(\d+)')
 _SNAPSHOT_TIMEOUT_S = 30.0
 _STUCK_CLIENT_S = 10.0
+
+
+class BookChange(NamedTuple):
+    """What became of a true book, told before any fault can touch the message that says so."""
+
+    ts_ns: int  # UTC; no client can have received the message before.
+    market: str
+    symbol: str
+    last_id: int  # As the clients see it.
+    bids: list[list[str]]  # Price and quantity as printed; zero removes.
+    asks: list[list[str]]
+    whole: bool  # The levels are the whole book and not changes of it.
 
 
 class _Client:
@@ -65,7 +77,7 @@ class _Client:
         self.wake = asyncio.Event()
         self.closing = False  # Close after the queue has been written.
         self.gone = False
-        self.held: bytes | None = None  # A message that a fault lets the next one overtake.
+        self.held: dict[str, bytes] = {}  # By stream, a message that a fault lets the next one overtake.
         self.stalled_until = 0.0
         self.ping_payload: bytes | None = None
         self.pong_due = math.inf
@@ -137,6 +149,7 @@ class Venue:
     at_end          "close" the connections when the market has been played, or stay "idle"
     ping_interval_s, pong_timeout_s   default: the venue's own
     record          a capture file of the true stream (before any fault), with the snapshots it began with
+    on_book         is told each change of a true book, before any fault
     """
 
     def __init__(
@@ -155,6 +168,7 @@ class Venue:
         tls: bool = False,
         faults: Faults | None = None,
         record: str | Path | None = None,
+        on_book: Callable[[BookChange], None] | None = None,
     ) -> None:
         if not pace > 0:
             raise ValueError(f"pace: expected a positive number, found {pace}")
@@ -172,6 +186,7 @@ class Venue:
                 "slow_clients",  # Cut off because their queue was full.
                 "dropped",  # Messages that were still in such a queue.
                 "stalled",  # Messages that a stalled connection swallowed.
+                "shutdown_notices",
                 "snapshots",
                 "rest_errors",
                 "pong_timeouts",
@@ -193,6 +208,7 @@ class Venue:
         self._pong_timeout_s = pong_timeout_s
         self._tls = tls
         self._record_path = record
+        self._on_book = on_book
         self._record: IO[bytes] | None = None
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -312,6 +328,7 @@ class Venue:
             play.changed.clear()
             await play.changed.wait()
         self._record_snapshots(play)
+        self._tell_whole_books(play)
         loop = asyncio.get_running_loop()
         unbounded = math.isinf(self._pace)
         start = loop.time()
@@ -347,8 +364,8 @@ class Venue:
                     await self._wait_for_snapshots(play)
                     start += loop.time() - before
         for client in list(play.clients):
-            if client.held is not None:
-                self._send(client, b"")
+            for stream in list(client.held):
+                self._send(client, b"", stream)
         if self._at_end == "close":
             play.ended = True
             for client in list(play.clients):
@@ -373,6 +390,8 @@ class Venue:
 
     def _publish(self, play: _Play, message: Message) -> None:
         play.market.advance(message)
+        if self._on_book is not None:
+            self._tell_book(play, message)
         if not message.data:
             return
         self.counters["played"] += 1
@@ -384,7 +403,7 @@ class Venue:
             self._record.write(b'%d {"stream":"%s","data":%s}\n' % (stamp, message.stream.encode(), data))
         envelopes: dict[str, bytes] = {}
         for client in list(play.subscribers.get(stream_key(message.stream), ())):
-            if client.gone:
+            if client.gone or client.closing:
                 continue
             if client.combined:
                 name = client.streams[stream_key(message.stream)]
@@ -395,19 +414,37 @@ class Venue:
             else:
                 frame = data
             if self.faults is None:
-                self._send(client, frame)
+                self._send(client, frame, message.stream)
             else:
                 self._send_through_faults(play, client, message, frame)
 
-    def _send(self, client: _Client, frame: bytes) -> None:
+    def _tell_book(self, play: _Play, message: Message) -> None:
+        assert self._on_book is not None
+        if message.reopened or message.repair is not None:
+            self._tell_whole_books(play)
+        elif message.diff is not None:
+            last_id = message.diff.last_id + play.id_offset
+            changes = (message.diff.bids, message.diff.asks)
+            self._on_book(
+                BookChange(time.time_ns(), play.name, message.symbol, last_id, *changes, whole=False)
+            )
+
+    def _tell_whole_books(self, play: _Play) -> None:
+        if self._on_book is None:
+            return
+        for symbol, book in play.market.books.items():
+            sides = ([[*level] for level in side.items()] for side in (book.bids, book.asks))
+            last_id = book.last_id + play.id_offset
+            self._on_book(BookChange(time.time_ns(), play.name, symbol, last_id, *sides, whole=True))
+
+    def _send(self, client: _Client, frame: bytes, stream: str) -> None:
         if client.queued_bytes > self._queue_bytes:
             self._cut_off(client)
             return
         if frame:
             client.push(frame)
-        if client.held is not None:
-            client.push(client.held)
-            client.held = None
+        if client.held and (held := client.held.pop(stream, None)) is not None:
+            client.push(held)
 
     def _cut_off(self, client: _Client) -> None:
         self.counters["slow_clients"] += 1
@@ -424,21 +461,21 @@ class Venue:
             return
         last_id = message.diff.last_id + play.id_offset if message.diff is not None else 0
         kind = self.faults.for_message(play.name, message.symbol, message.stream, client.index, last_id)
+        stream = message.stream
         match kind:
             case None:
-                self._send(client, frame)
+                self._send(client, frame, stream)
             case "drop":
                 pass
             case "duplicate":
-                self._send(client, frame)
-                self._send(client, frame)
+                self._send(client, frame, stream)
+                self._send(client, frame, stream)
             case "reorder":
-                held, client.held = client.held, None
-                if held is not None:
+                if (held := client.held.get(stream)) is not None:
                     client.push(held)
-                client.held = frame
+                client.held[stream] = frame
             case "corrupt":
-                self._send(client, frame[: len(frame) // 2])
+                self._send(client, frame[: len(frame) // 2], stream)
             case "stall":
                 client.stalled_until = now + self.faults.stall_s
                 self.counters["stalled"] += 1
@@ -447,7 +484,7 @@ class Venue:
             case "reset":
                 client.reset()
             case "shutdown":
-                self._send(client, frame)
+                self._send(client, frame, stream)
                 self._announce_shutdown(client, self.faults.shutdown_grace_s)
             case "restart":
                 self.restart(play.name)
@@ -457,6 +494,7 @@ class Venue:
         if client.combined:
             notice = b'{"stream":"!serverShutdown","data":%s}' % notice
         client.push(notice)
+        self.counters["shutdown_notices"] += 1
         asyncio.get_running_loop().call_later(grace_s, client.close_when_written)
 
     def shut_down(self, market: str, grace_s: float = 2.0) -> None:
@@ -464,18 +502,19 @@ class Venue:
         for client in list(self._plays[market].clients):
             self._announce_shutdown(client, grace_s)
 
-    def restart(self, market: str) -> None:
-        """Closes every connection of a market; its ids go on from elsewhere, and may go back."""
+    def restart(self, market: str, *, back: bool | None = None) -> None:
+        """Closes every connection of a market; its ids go on from elsewhere: back, ahead, or by chance."""
         play = self._plays[market]
-        rand = self.faults.random if self.faults is not None else None
         smallest = min(book.last_id for book in play.market.books.values())
-        back = rand is None or rand.random() < 0.5
+        if back is None:
+            back = self.faults is None or self.faults.random.random() < 0.5
         play.id_offset = -(smallest // 2) if back else smallest
         for client in list(play.clients):
             client.close_when_written()
         if self._record is not None:
             self._record.write(b'%d {"tickwire":"open","conn":0}\n' % time.time_ns())
         self._record_snapshots(play)
+        self._tell_whole_books(play)
 
     def _record_snapshots(self, play: _Play) -> None:
         if self._record is None:
@@ -646,7 +685,8 @@ class Venue:
 
     def _refuse(self, status: int, code: int, text: str) -> web.Response:
         self.counters["rest_errors"] += 1
-        return web.json_response({"code": code, "msg": text}, status=status)
+        headers = {"Retry-After": "1"} if status == 429 else {}
+        return web.json_response({"code": code, "msg": text}, status=status, headers=headers)
 
 
 def _json(value: dict[str, Any]) -> bytes:
