@@ -1,0 +1,320 @@
+/// From a row to a signal without ONNX Runtime: a model of ours says what a real one could.
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tickwire/engine/inference_agent.hpp"
+#include "tickwire/engine/scoring_stage.hpp"
+#include "tickwire/engine/work.hpp"
+
+namespace tickwire::engine {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr signal::RecordLayout kLayout{.score_count = 1, .feature_count = 2};
+
+/// Scores a row with the sum of its cells; fails or blows up where the first cell says so.
+class SumModel final : public infer::Model {
+ public:
+  static constexpr float kFail = -1.0F;
+  static constexpr float kOverflow = -2.0F;
+
+  SumModel() {
+    info_.rows = 1;
+    info_.features = 2;
+    info_.score_names = {"sum"};
+  }
+  const infer::ModelInfo& info() const noexcept override { return info_; }
+  std::size_t bind(const float* input) override {
+    inputs_.push_back(input);
+    return inputs_.size() - 1;
+  }
+  std::size_t warm_up(std::size_t, std::int64_t) override { return 0; }
+  bool run(std::size_t handle, std::span<float> scores) noexcept override {
+    ++runs;
+    const float* input = inputs_[handle];
+    if (input[0] == kFail) return false;
+    scores[0] = input[0] == kOverflow ? std::numeric_limits<float>::infinity() : input[0] + input[1];
+    return true;
+  }
+  std::string_view last_error() const noexcept override { return "the model was told to fail"; }
+
+  int runs = 0;
+
+ private:
+  infer::ModelInfo info_;
+  std::vector<const float*> inputs_;
+};
+
+ModelConfig model_config(QueuePolicy policy, std::size_t limit = 2, std::int64_t max_age_ns = 0) {
+  return {.path = "",
+          .ort_library = "",
+          .id = 42,
+          .cores = {},
+          .max_age_ns = max_age_ns,
+          .queue_slots = 8,
+          .policy = policy,
+          .queue_limit = limit};
+}
+
+class ScoringTest : public ::testing::Test {
+ protected:
+  struct Signal {
+    signal::SignalHeader header;
+    float score;
+  };
+
+  std::vector<Signal> drain() {
+    std::vector<Signal> signals;
+    for (; router_queue_.readable() != 0; router_queue_.release(1)) {
+      const signal::RecordView view(router_queue_.slot(0), kLayout);
+      signals.push_back({view.header(), view.scores()[0]});
+    }
+    return signals;
+  }
+
+  std::int64_t counter(std::string_view name) {
+    // Names are given once, so a second one of the same file reads what the first wrote.
+    for (const auto& reading : metrics::StatReader(stats_->path()).counters()) {
+      if (reading.name == name) return reading.value;
+    }
+    ADD_FAILURE() << "no counter " << name;
+    return -1;
+  }
+
+  static signal::SignalHeader row(std::uint64_t number, InstrumentId instrument = 0) {
+    signal::SignalHeader header{};
+    header.instrument = instrument;
+    header.row = number;
+    header.scored = 1;  // Wants a score.
+    header.ts_recv = 1'000'000;
+    return header;
+  }
+
+  std::string stat_path() const {
+    return metrics::default_stat_directory() + "/scoring-test-" + std::to_string(::getpid()) + ".stat";
+  }
+
+  Arena arena_{ArenaConfig{.huge_pages = HugePages::Off, .lock = LockMemory::Off}};
+  std::unique_ptr<metrics::StatFile> stats_ =
+      metrics::StatFile::create(stat_path(), {.counters = 32, .histograms = 16, .error_logs = 2});
+  concurrent::Waker waker_;
+  concurrent::SpscQueue router_queue_{arena_, kLayout.record_bytes(), 16};
+  signal::SignalPort router_{router_queue_, waker_, 3, arena_};
+
+  void TearDown() override { stats_->remove(); }
+};
+
+class ScoringStageTest : public ScoringTest {
+ protected:
+  void build(const ModelConfig& config, bool replay = false) {
+    auto model = std::make_unique<SumModel>();
+    model_ = model.get();
+    stage_ = std::make_unique<ScoringStage>(ScoringStage::Setup{.scope = "agent",
+                                                                .config = config,
+                                                                .model = std::move(model),
+                                                                .layout = kLayout,
+                                                                .replay = replay,
+                                                                .scores = nullptr},
+                                            router_, stages_, stats_->error_log("agent"), *stats_, arena_);
+    input_ = arena_.allocate<float>(2);
+    handle_ = stage_->bind(input_.data());
+    stats_->publish();
+  }
+
+  Signal score(float first, float second, signal::SignalHeader header, std::uint64_t age_ticks = 0) {
+    input_[0] = first;
+    input_[1] = second;
+    const std::uint64_t now = tsc_now();
+    stage_->process(header, handle_, input_, now - age_ticks, now);
+    const std::vector<Signal> signals = drain();
+    EXPECT_EQ(signals.size(), 1U);
+    return signals.at(0);
+  }
+
+  StageHistograms stages_{*stats_, "agent"};
+  SumModel* model_ = nullptr;
+  std::unique_ptr<ScoringStage> stage_;
+  std::span<float> input_;
+  std::size_t handle_ = 0;
+};
+
+TEST_F(ScoringStageTest, GivesTheModelsScoreToAValidRow) {
+  build(model_config(QueuePolicy::Every));
+  const Signal signal = score(1.5F, 2.0F, row(7));
+  EXPECT_EQ(signal.header.state, signal::SignalState::Valid);
+  EXPECT_EQ(signal.header.scored, 1);
+  EXPECT_EQ(signal.header.row, 7U);
+  EXPECT_EQ(signal.header.model_id, 42U);
+  EXPECT_EQ(signal.score, 3.5F);
+  EXPECT_EQ(counter("scored"), 1);
+}
+
+TEST_F(ScoringStageTest, NeverCallsANumberThatIsNotFiniteValid) {
+  build(model_config(QueuePolicy::Every));
+  for (const float bad :
+       {kNan, std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+    const Signal signal = score(1.0F, bad, row(1));
+    EXPECT_EQ(signal.header.state, signal::SignalState::NonFinite);
+    EXPECT_EQ(signal.header.scored, 0);
+    EXPECT_TRUE(std::isnan(signal.score));
+  }
+  EXPECT_EQ(model_->runs, 0) << "a row that is not finite is not worth a run";
+  const Signal overflow = score(SumModel::kOverflow, 1.0F, row(2));
+  EXPECT_EQ(overflow.header.state, signal::SignalState::NonFinite);
+  EXPECT_TRUE(std::isnan(overflow.score));
+  EXPECT_EQ(counter("nonfinite"), 4);
+}
+
+TEST_F(ScoringStageTest, ReportsARunThatFailedAndGoesOn) {
+  build(model_config(QueuePolicy::Every));
+  const Signal failed = score(SumModel::kFail, 1.0F, row(1));
+  EXPECT_EQ(failed.header.state, signal::SignalState::ModelError);
+  EXPECT_EQ(failed.header.scored, 0);
+  EXPECT_TRUE(std::isnan(failed.score));
+  EXPECT_EQ(score(1.0F, 1.0F, row(2)).score, 2.0F);
+  EXPECT_EQ(counter("model_errors"), 1);
+}
+
+TEST_F(ScoringStageTest, DoesNotScoreARowThatIsTooOld) {
+  build(model_config(QueuePolicy::Every, 2, 50'000'000));
+  EXPECT_EQ(score(1.0F, 1.0F, row(1)).header.state, signal::SignalState::Valid);
+  const Signal old = score(1.0F, 1.0F, row(2), ns_to_tsc(60'000'000));
+  EXPECT_EQ(old.header.state, signal::SignalState::Stale);
+  EXPECT_TRUE(std::isnan(old.score));
+  EXPECT_EQ(model_->runs, 1);
+
+  signal::SignalHeader late = row(3);  // It waited in the kernel before we saw it.
+  late.stage_ns[static_cast<std::size_t>(signal::Stage::Receive)] = 60'000'000;
+  EXPECT_EQ(score(1.0F, 1.0F, late).header.state, signal::SignalState::Stale);
+  EXPECT_EQ(counter("stale"), 2);
+}
+
+TEST_F(ScoringStageTest, AReplayIgnoresAge) {
+  build(model_config(QueuePolicy::Every, 2, 50'000'000), true);
+  EXPECT_EQ(score(1.0F, 1.0F, row(1), ns_to_tsc(60'000'000)).header.state, signal::SignalState::Valid);
+}
+
+TEST_F(ScoringStageTest, PassesARowOnThatWantsNoScore) {
+  build(model_config(QueuePolicy::Every));
+  signal::SignalHeader header = row(1);
+  header.scored = 0;
+  const Signal signal = score(1.0F, 1.0F, header);
+  EXPECT_EQ(signal.header.state, signal::SignalState::Valid);
+  EXPECT_EQ(signal.header.scored, 0);
+  EXPECT_TRUE(std::isnan(signal.score));
+  EXPECT_EQ(model_->runs, 0);
+}
+
+TEST_F(ScoringStageTest, StagesAddUpToTheTimeOfPublication) {
+  build(model_config(QueuePolicy::Every));
+  signal::SignalHeader header = row(1);
+  for (std::size_t i = 0; i < 5; ++i) header.stage_ns[i] = static_cast<std::int64_t>(1000 * (i + 1));
+  const Signal signal = score(1.0F, 1.0F, header);
+  std::int64_t total_ns = 0;
+  for (const std::int64_t ns : signal.header.stage_ns) total_ns += ns;
+  EXPECT_GE(total_ns, 15'000);
+  EXPECT_EQ(signal.header.ts_out, signal.header.ts_recv + total_ns);
+}
+
+class InferenceAgentTest : public ScoringTest {
+ protected:
+  void build(QueuePolicy policy, std::size_t limit = 2) {
+    config_ = model_config(policy, limit);
+    agent_ = std::make_unique<InferenceAgent>("infer",
+                                              ScoringStage::Setup{.scope = "infer",
+                                                                  .config = config_,
+                                                                  .model = std::make_unique<SumModel>(),
+                                                                  .layout = kLayout,
+                                                                  .replay = false,
+                                                                  .scores = nullptr},
+                                              router_, 3, *stats_, arena_);
+    agent_->add_input(work_);
+    stats_->publish();
+  }
+
+  void push(signal::SignalHeader header, float value) {
+    std::byte* slot = work_.try_claim();
+    ASSERT_NE(slot, nullptr);
+    WorkHead& head = work_head(slot);
+    head.header = header;
+    head.tsc_start = head.tsc_pushed = tsc_now();
+    work_input(slot)[0] = value;
+    work_input(slot)[1] = 0.5F;
+    work_.publish();
+  }
+  void notice(InstrumentId instrument) {
+    signal::SignalHeader header{};
+    header.instrument = instrument;
+    header.state = signal::SignalState::Suspect;
+    push(header, 0.0F);
+  }
+
+  /// What left, as "instrument/row=score" or "instrument/!" for a notice.
+  std::string run() {
+    while (agent_->do_work() != 0) {
+    }
+    std::string text;
+    for (const Signal& signal : drain()) {
+      if (!text.empty()) text += ' ';
+      text += std::to_string(signal.header.instrument) + '/';
+      text += signal.header.row == 0 ? "!"
+                                     : std::to_string(signal.header.row) + '=' +
+                                           std::to_string(static_cast<int>(signal.score * 10));
+    }
+    return text;
+  }
+
+  ModelConfig config_ = model_config(QueuePolicy::Every);
+  concurrent::SpscQueue work_{arena_, work_slot_bytes(2), 8};
+  std::unique_ptr<InferenceAgent> agent_;
+};
+
+TEST_F(InferenceAgentTest, EveryScoresAllRowsInOrder) {
+  build(QueuePolicy::Every);
+  for (std::uint64_t i = 1; i <= 5; ++i) push(row(i), static_cast<float>(i));
+  notice(0);
+  push(row(1), 9.0F);
+  EXPECT_EQ(run(), "0/1=15 0/2=25 0/3=35 0/4=45 0/5=55 0/! 0/1=95");
+}
+
+TEST_F(InferenceAgentTest, DropOldestKeepsTheLimitAndCountsTheRest) {
+  build(QueuePolicy::DropOldest, 2);
+  for (std::uint64_t i = 1; i <= 6; ++i) push(row(i), static_cast<float>(i));
+  EXPECT_EQ(run(), "0/5=55 0/6=65");
+  EXPECT_EQ(counter("unscored_dropped_oldest"), 4);
+  EXPECT_EQ(counter("scored"), 2);
+}
+
+TEST_F(InferenceAgentTest, ConflateScoresTheNewestRowOfEachInstrument) {
+  build(QueuePolicy::Conflate);
+  push(row(1, 0), 1.0F);
+  push(row(1, 1), 2.0F);
+  push(row(2, 0), 3.0F);
+  push(row(3, 0), 4.0F);
+  push(row(1, 2), 5.0F);
+  push(row(2, 1), 6.0F);
+  EXPECT_EQ(run(), "0/3=45 2/1=55 1/2=65");
+  EXPECT_EQ(counter("unscored_conflated"), 3);
+}
+
+TEST_F(InferenceAgentTest, NoPolicyDropsANotice) {
+  build(QueuePolicy::Conflate);
+  push(row(1, 0), 1.0F);
+  notice(0);
+  push(row(1, 1), 2.0F);
+  EXPECT_EQ(run(), "0/! 1/1=25") << "the row before the notice is not the newest thing said of instrument 0";
+  push(row(2, 1), 3.0F);
+  notice(2);
+  EXPECT_EQ(run(), "1/2=35 2/!");
+}
+
+}  // namespace
+}  // namespace tickwire::engine
