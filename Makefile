@@ -17,6 +17,7 @@ help:
 	@echo "make demo     a simulated venue, the engine and a small model, live for some seconds"
 	@echo "make test     every test and check"
 	@echo "make bench    beside the usual Python design and the peers of each stage; some minutes"
+	@echo "make conformance  the WebSocket client against the Autobahn suite; needs a Python 2.7"
 	@echo "make format   format C++ and Python"
 	@echo "make tidy     clang-tidy over the C++ layers; needs tools/bootstrap --all"
 	@echo "make clean    remove what was built; .venv and .deps stay"
@@ -60,6 +61,11 @@ bench: setup
 	@$(python) tools/bench/compare.py --json build/bench/compare.json
 	@$(python) tools/bench/replay.py --json build/bench/replay.json
 	@for program in build/bench/*_bench; do "$$program"; done
+
+# Further than make test goes: the suite wants a Python 2.7, which it finds on the path or in pyenv.
+.PHONY: conformance
+conformance: setup
+	@$(python) tools/conformance
 
 .PHONY: format
 format:
