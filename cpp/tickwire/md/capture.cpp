@@ -104,6 +104,8 @@ bool walk_json(std::string_view text, OnKey on_key) {
   return false;
 }
 
+constexpr std::string_view kOwnLine = "{\"tickwire\":";
+
 bool is_whole_json(std::string_view text) {
   return walk_json(text, [](std::string_view) {});
 }
@@ -135,7 +137,7 @@ bool parse_line(std::string_view text, CaptureLine& line) {
   line.conn = 0;
   line.instrument = {};
   line.body = {};
-  if (text.starts_with("{\"tickwire\":")) return OwnLineParser(text).parse(line);
+  if (text.starts_with(kOwnLine)) return OwnLineParser(text).parse(line);
   line.kind = is_bare_snapshot(text) ? CaptureKind::BareSnapshot : CaptureKind::Message;
   line.body = {text.data(), text.size()};
   return true;
@@ -522,6 +524,9 @@ void append_own(std::string& out, TsNs ts, std::string_view kind, std::uint32_t 
 void format_message(std::string& out, TsNs ts_recv, std::span<const char> message) {
   append_number(out, ts_recv);
   out.push_back(' ');
+  // What a venue sends must not read as a line of ours: a replay would do what the run did not.
+  const std::string_view text(message.data(), message.size());
+  if (text.starts_with(kOwnLine) || is_bare_snapshot(text)) out.push_back('\t');
   append_text(out, message);
   out.push_back('\n');
 }

@@ -131,6 +131,22 @@ TEST_F(Capture, KeepsAMessageWithLineBreaksOnOneLine) {
   EXPECT_EQ(read_all({write("c.log", text)}).size(), 1U);
 }
 
+TEST_F(Capture, GivesAMessageThatLooksLikeALineOfOursBackAsAMessage) {
+  const std::vector<std::string> messages = {
+      R"({"tickwire":"close","conn":0})",
+      R"({"tickwire":"snapshot","conn":0,"instrument":"BTCUSDT","body":{}})",
+      R"({"lastUpdateId":7,"bids":[["9","1"]],"asks":[]})",
+  };
+  std::string text;
+  for (const std::string& message : messages) format_message(text, 1, chars(message));
+  const std::vector<Line> lines = read_all({write("capture.log", text)});
+  ASSERT_EQ(lines.size(), messages.size());
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_EQ(lines[i].kind, CaptureKind::Message);
+    EXPECT_EQ(lines[i].body, "\t" + messages[i]) << "the same JSON, behind white space";
+  }
+}
+
 TEST_F(Capture, TellsABareSnapshotByItsOutermostKeys) {
   const std::string text =
       "1 {\"lastUpdateId\":7,\"bids\":[[\"1\",\"2\"]],\"asks\":[]}\n"
