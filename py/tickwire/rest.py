@@ -12,6 +12,7 @@ this minute the next requests wait for the next minute before the limit is reach
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ class SnapshotService:
         # The engine numbers instruments through all feeds, in the configuration's order.
         self._symbols = [instrument.symbol for feed in config.feeds for instrument in feed.instruments]
         self._hosts: dict[str, _Host] = {}
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -98,7 +99,7 @@ class SnapshotService:
 
     async def close(self) -> None:
         """Ends what is under way. Requests without an answer stay so: the engine is stopping."""
-        tasks = [task for task in (self._task, *self._jobs) if task is not None]
+        tasks = [task for task in (self._task, *self._jobs.values()) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -112,9 +113,17 @@ class SnapshotService:
     def poll(self) -> None:
         """Takes the engine's requests and sets about them. Never waits."""
         for feed, instrument, _attempt in self._engine.poll_requests():
+            # Asked anew, as after a re-connect: the answer to the old question would be taken for that of
+            # this one, and it may be of another count of ids.
+            if (old := self._jobs.get((feed, instrument))) is not None:
+                old.cancel()
             job = asyncio.create_task(self._serve(feed, instrument))
-            self._jobs.add(job)
-            job.add_done_callback(self._jobs.discard)
+            self._jobs[feed, instrument] = job
+            job.add_done_callback(functools.partial(self._forget, (feed, instrument)))
+
+    def _forget(self, key: tuple[int, int], job: asyncio.Task[None]) -> None:
+        if self._jobs.get(key) is job:
+            del self._jobs[key]
 
     async def _run(self) -> None:
         while True:

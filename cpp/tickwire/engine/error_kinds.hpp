@@ -22,6 +22,7 @@ enum class ErrorKind : std::uint32_t {
   MessageBadNumber,
   MessageTooManyLevels,
   SnapshotMalformed,
+  SnapshotRefused,
   SnapshotTimeout,
   SnapshotFailed,
   SnapshotGivenUp,
@@ -32,13 +33,14 @@ enum class ErrorKind : std::uint32_t {
   RecorderDisk,
 };
 
-inline constexpr std::array<std::string_view, 15> kErrorKindNames = {"connection",
+inline constexpr std::array<std::string_view, 16> kErrorKindNames = {"connection",
                                                                      "connection_closed",
                                                                      "subscribe_refused",
                                                                      "message_malformed",
                                                                      "message_bad_number",
                                                                      "message_too_many_levels",
                                                                      "snapshot_malformed",
+    "snapshot_refused",
                                                                      "snapshot_timeout",
                                                                      "snapshot_failed",
                                                                      "snapshot_given_up",

@@ -93,10 +93,14 @@ struct IngestAgent::Feed final : feed::WebSocketHandler {
         subscribe_errors(stats.counter(config.name, "subscribe_errors")),
         shutdown_notices(stats.counter(config.name, "shutdown_notices")),
         gaps(stats.counter(config.name, "gaps")),
+        crossed(stats.counter(config.name, "crossed")),
+        old_events(stats.counter(config.name, "old_events")),
         left_valid(stats.counter(config.name, "left_valid")),
         became_valid(stats.counter(config.name, "became_valid")),
         snapshots(stats.counter(config.name, "snapshots")),
         snapshots_refused(stats.counter(config.name, "snapshots_refused")),
+        snapshots_expired(stats.counter(config.name, "snapshots_expired")),
+        snapshots_failed(stats.counter(config.name, "snapshots_failed")),
         snapshot_requests(stats.counter(config.name, "snapshot_requests")),
         snapshots_given_up(stats.counter(config.name, "snapshots_given_up")),
         connects(stats.counter(config.name, "connects")),
@@ -142,10 +146,14 @@ struct IngestAgent::Feed final : feed::WebSocketHandler {
   metrics::Counter& subscribe_errors;
   metrics::Counter& shutdown_notices;
   metrics::Counter& gaps;
+  metrics::Counter& crossed;
+  metrics::Counter& old_events;
   metrics::Counter& left_valid;
   metrics::Counter& became_valid;
   metrics::Counter& snapshots;
   metrics::Counter& snapshots_refused;
+  metrics::Counter& snapshots_expired;
+  metrics::Counter& snapshots_failed;
   metrics::Counter& snapshot_requests;
   metrics::Counter& snapshots_given_up;
   metrics::Counter& connects;
@@ -303,12 +311,22 @@ void IngestAgent::every_100ms() noexcept {
       report(errors_, ErrorKind::SnapshotTimeout,
              feed.table[lane->id - first_instrument_ - static_cast<InstrumentId>(feed.first_lane)].symbol,
              now);
+      feed.snapshots_failed.add(1);
       snapshot_refused(feed, *lane);
     } else {
       request_snapshot(feed, *lane);
     }
   }
   for (auto& feed : feeds_) {
+    std::uint64_t old_events = 0;
+    std::uint64_t snapshots_expired = 0;
+    for (std::size_t i = 0; i < feed->config.instruments.size(); ++i) {
+      const feed::SyncCounts& counts = lanes_[feed->first_lane + i]->pipeline.sync().counts();
+      old_events += counts.ignored;
+      snapshots_expired += counts.snapshots_expired;
+    }
+    feed->old_events.set(static_cast<std::int64_t>(old_events));
+    feed->snapshots_expired.set(static_cast<std::int64_t>(snapshots_expired));
     if (feed->source == nullptr) continue;
     const feed::WebSocketStats& seen = feed->source->stats();
     feed->connects.set(static_cast<std::int64_t>(seen.opens));
@@ -477,9 +495,11 @@ void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const ch
   const Step step = lane.pipeline.on_snapshot(event);
   // Before finish(), which may ask for another: the file says what happened in its order.
   if (feed.tap != nullptr) feed.tap->snapshot(ts_recv, lane.id, body);
-  if (!replay_ && lane.pipeline.wants_snapshot()) {
-    // It fits none of the buffered events: the next one is asked for after a pause.
-    snapshot_refused(feed, lane);
+  if (step.snapshot_refused) {
+    feed.snapshots_refused.add(1);
+    report(errors_, ErrorKind::SnapshotRefused, feed.table[local].symbol, ts_recv);
+    // The next one is asked for after a pause.
+    if (!replay_) snapshot_refused(feed, lane);
   }
   finish(feed, lane, step, event, arrival);
 }
@@ -521,6 +541,7 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
   if (step.row) emit_row(lane, step, event, arrival);
   if (step.left_valid) [[unlikely]] {
     if (step.reason == md::InvalidReason::Gap) feed.gaps.add(1);
+    if (step.reason == md::InvalidReason::Crossed) feed.crossed.add(1);
     emit_notice(feed, lane, step.reason, event.ts_event, arrival);
   }
   if (step.became_valid) [[unlikely]] {
@@ -683,6 +704,7 @@ int IngestAgent::take_commands() noexcept {
     if (expected && command.kind == Command::Kind::Snapshot) {
       on_snapshot(feed, local, {command_body_.data(), size}, RecvClock::Read, utc_.now());
     } else if (expected) {
+      feed.snapshots_failed.add(1);
       report(errors_, ErrorKind::SnapshotFailed, {command_body_.data(), size}, utc_.now());
       snapshot_refused(feed, lane);
     }

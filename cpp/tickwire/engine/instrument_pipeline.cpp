@@ -109,7 +109,10 @@ Step InstrumentPipeline::on_snapshot(const md::Event& event) noexcept {
   const feed::SyncStep synced = sync_.on_snapshot(event);
   if (synced.became_valid) begin_epoch(read_top());
   book_changes_ = book_.changes();
-  return {.became_valid = synced.became_valid, .left_valid = synced.left_valid, .reason = synced.reason};
+  return {.became_valid = synced.became_valid,
+          .left_valid = synced.left_valid,
+          .snapshot_refused = synced.result == feed::SyncResult::SnapshotRefused,
+          .reason = synced.reason};
 }
 
 Step InstrumentPipeline::on_open() noexcept {

@@ -13,9 +13,11 @@ using md::Side;
 
 namespace {
 
-/// A held snapshot is ahead of the stream by what the stream lags, seconds at the worst. Events that
-/// are still older than it after this long are of another count of ids: the venue started anew.
-constexpr TsNs kHoldNs = 30'000'000'000;
+/// A held snapshot is ahead of the stream by what the stream lags, a second at the worst. Events that
+/// are still older than it after this long are of another count of ids, or the stream lags more than
+/// that: the next snapshot in a row is held twice as long, up to the maximum.
+constexpr TsNs kHoldNs = 2'000'000'000;
+constexpr TsNs kMaxHoldNs = 64'000'000'000;
 
 /// Levels of a usual diff. The ring of levels holds the largest message and buffer_events usual ones.
 constexpr std::size_t kUsualLevels = 16;
@@ -73,7 +75,10 @@ std::size_t BookSync::Buffer::push(const md::Event& event) noexcept {
 
 BookSync::BookSync(SyncRule rule, md::PriceBook& book, Arena& arena, std::size_t buffer_events,
                    std::size_t max_event_levels)
-    : rule_(rule), book_(book), buffer_(arena, buffer_events, 2 * max_event_levels + kUsualLevels * buffer_events) {
+    : rule_(rule),
+      book_(book),
+      buffer_(arena, buffer_events, 2 * max_event_levels + kUsualLevels * buffer_events),
+      hold_ns_(kHoldNs) {
   if (buffer_events == 0) throw SetupError("buffer_events", "a positive number", "0");
 }
 
@@ -147,21 +152,20 @@ SyncStep BookSync::on_diff_slow(const md::Event& event, bool went_back) noexcept
 }
 
 SyncStep BookSync::bridge_held(const md::Event& event, bool went_back) noexcept {
-  if (in_snapshot(event.last_id, last_id_) && !went_back && event.ts_recv - held_since_ <= kHoldNs) {
+  if (in_snapshot(event.last_id, last_id_) && !went_back && event.ts_recv - held_since_ <= hold_ns_) {
     ++counts_.ignored;
     return {.result = SyncResult::Ignored};
   }
   held_ = false;
   if (went_back || !bridges(event.first_id, event.last_id, event.prev_id, last_id_)) {
     ++counts_.snapshots_expired;
+    hold_ns_ = std::min(2 * hold_ns_, kMaxHoldNs);
     return buffer(event, went_back);
   }
   apply(event.bids, event.asks);
   last_id_ = event.last_id;
   if (book_.crossed()) return invalidate(&event, InvalidReason::Crossed);
-  state_ = BookState::Valid;
-  ++epoch_;
-  ++counts_.snapshots_applied;
+  become_valid();
   return {.result = SyncResult::Applied, .became_valid = true, .event_applied = true};
 }
 
@@ -221,10 +225,15 @@ SyncStep BookSync::on_snapshot(const md::Event& event) noexcept {
     ++counts_.snapshots_held;
     return {.result = SyncResult::SnapshotHeld};
   }
+  become_valid();
+  return {.result = SyncResult::SnapshotApplied, .became_valid = true};
+}
+
+void BookSync::become_valid() noexcept {
   state_ = BookState::Valid;
   ++epoch_;
+  hold_ns_ = kHoldNs;
   ++counts_.snapshots_applied;
-  return {.result = SyncResult::SnapshotApplied, .became_valid = true};
 }
 
 SyncStep BookSync::invalidate(const md::Event* first_of_buffer, InvalidReason reason) noexcept {
@@ -250,6 +259,7 @@ SyncStep BookSync::disconnect(BookState state) noexcept {
   const bool was_valid = state_ == BookState::Valid;
   state_ = state;
   held_ = false;
+  hold_ns_ = kHoldNs;
   newest_ts_event_ = kNoTime;
   stream_id_ = 0;
   buffer_.clear();

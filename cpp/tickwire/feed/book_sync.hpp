@@ -150,6 +150,7 @@ class BookSync {
   void apply(std::span<const md::Level> bids, std::span<const md::Level> asks) noexcept TICKWIRE_HOT;
   void load(const md::Event& snapshot) noexcept TICKWIRE_HOT;
   SyncStep invalidate(const md::Event* first_of_buffer, md::InvalidReason reason) noexcept TICKWIRE_HOT;
+  void become_valid() noexcept TICKWIRE_HOT;
   SyncStep disconnect(md::BookState state) noexcept TICKWIRE_HOT;
   SyncStep on_diff_slow(const md::Event& event, bool went_back) noexcept TICKWIRE_HOT;
   SyncStep bridge_held(const md::Event& event, bool went_back) noexcept TICKWIRE_HOT;
@@ -161,6 +162,7 @@ class BookSync {
   md::BookState state_ = md::BookState::Empty;
   bool held_ = false;            // The book is a snapshot that no event has bridged yet.
   TsNs held_since_ = 0;
+  TsNs hold_ns_;                 // How long the next snapshot that is ahead may be held.
   std::uint32_t epoch_ = 0;
   std::uint64_t last_id_ = 0;
   // Of this connection's diffs, whatever became of them.

@@ -504,13 +504,17 @@ class Venue:
 
     def restart(self, market: str, *, back: bool | None = None) -> None:
         """Closes every connection of a market; its ids go on from elsewhere: back, ahead, or by chance."""
+        for client in list(self._plays[market].clients):
+            client.close_when_written()
+        self.renumber(market, back=back)
+
+    def renumber(self, market: str, *, back: bool | None = None) -> None:
+        """The ids of a market go on from elsewhere, and no connection closes: what no venue should do."""
         play = self._plays[market]
         smallest = min(book.last_id for book in play.market.books.values())
         if back is None:
             back = self.faults is None or self.faults.random.random() < 0.5
         play.id_offset = -(smallest // 2) if back else smallest
-        for client in list(play.clients):
-            client.close_when_written()
         if self._record is not None:
             self._record.write(b'%d {"tickwire":"open","conn":0}\n' % time.time_ns())
         self._record_snapshots(play)

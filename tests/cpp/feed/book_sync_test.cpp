@@ -182,13 +182,43 @@ TEST(BookSyncSpot, GivesUpAHeldSnapshotThatTheStreamNeverReaches) {
   far.ts_recv = 100;
   rig.snapshot(far);
   Message old = spot(1, 2, 1);
-  old.ts_recv = far.ts_recv + 30'000'000'000;
+  old.ts_recv = far.ts_recv + 2'000'000'000;
   EXPECT_EQ(rig.diff(old).result, SyncResult::Ignored);
   old = spot(3, 4, 1);
-  old.ts_recv = far.ts_recv + 30'000'000'001;
+  old.ts_recv = far.ts_recv + 2'000'000'001;
   EXPECT_EQ(rig.diff(old).result, SyncResult::Buffered);
   EXPECT_TRUE(rig.sync.wants_snapshot());
   EXPECT_TRUE(rig.snapshot(rest(3)).became_valid);
+}
+
+TEST(BookSyncSpot, HoldsTheNextSnapshotLongerSoThatAStreamThatLagsGetsThere) {
+  Rig rig(SyncRule::Spot);
+  rig.sync.on_open();
+  TsNs now = 100;
+  std::uint64_t id = 1;
+  const auto diff_at = [&](TsNs ts_recv) {
+    Message message = spot(id, id, 1);
+    ++id;
+    message.ts_recv = ts_recv;
+    return rig.diff(message).result;
+  };
+  for (const TsNs hold : {2, 4, 8, 16, 32, 64, 64}) {
+    Message far = rest(1'000'000);
+    far.ts_recv = now;
+    ASSERT_EQ(rig.snapshot(far).result, SyncResult::SnapshotHeld);
+    now += hold * 1'000'000'000;
+    EXPECT_EQ(diff_at(now), SyncResult::Ignored) << hold;
+    EXPECT_EQ(diff_at(++now), SyncResult::Buffered) << hold;
+  }
+  EXPECT_EQ(rig.sync.counts().snapshots_expired, 7U);
+  // Once valid, the next one begins anew.
+  ASSERT_TRUE(rig.snapshot(rest(id - 1)).event_applied || diff_at(now) == SyncResult::Applied);
+  id += 10;
+  EXPECT_EQ(diff_at(now), SyncResult::Invalid);
+  Message far = rest(1'000'000);
+  far.ts_recv = now;
+  rig.snapshot(far);
+  EXPECT_EQ(diff_at(now + 2'000'000'001), SyncResult::Buffered);
 }
 
 TEST(BookSyncFutures, BridgesByIdOrByPreviousId) {
