@@ -1,4 +1,4 @@
-"""A recorded live run against the simulator, every market and layout: `tickwire verify` finds no difference."""
+"""A recorded live run against the simulator: `tickwire verify` finds no difference, each market and layout."""
 
 from __future__ import annotations
 
