@@ -1,4 +1,4 @@
-"""A recorded live run against the simulator: `tickwire verify` finds no difference, each market and layout."""
+"""A recorded live run against the simulator: `tickwire verify` finds no difference, market by market."""
 
 from __future__ import annotations
 
