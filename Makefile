@@ -16,6 +16,7 @@ help:
 	@echo "make setup    .venv with the tickwire command in it"
 	@echo "make demo     a simulated venue, the engine and a small model, live for some seconds"
 	@echo "make test     every test and check"
+	@echo "make soak     random storms at a simulated venue, MINUTES=5 of them, held to the truth"
 	@echo "make bench    beside the usual Python design and the peers of each stage; some minutes"
 	@echo "make conformance  the WebSocket client against the Autobahn suite; needs a Python 2.7"
 	@echo "make format   format C++ and Python"
@@ -51,6 +52,12 @@ check:
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	$(python) -m mypy.stubtest tickwire._core
+
+# SEED=n runs again what a storm printed.
+MINUTES ?= 5
+.PHONY: soak
+soak: setup
+	@$(python) tools/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # Side by side with the peers first: that is what the rest explains.
 .PHONY: bench

@@ -433,9 +433,9 @@ class Venue:
         if self._on_book is None:
             return
         for symbol, book in play.market.books.items():
-            sides = ([[*level] for level in side.items()] for side in (book.bids, book.asks))
+            bids, asks = ([[*level] for level in side.items()] for side in (book.bids, book.asks))
             last_id = book.last_id + play.id_offset
-            self._on_book(BookChange(time.time_ns(), play.name, symbol, last_id, *sides, whole=True))
+            self._on_book(BookChange(time.time_ns(), play.name, symbol, last_id, bids, asks, whole=True))
 
     def _send(self, client: _Client, frame: bytes, stream: str) -> None:
         if client.queued_bytes > self._queue_bytes:
