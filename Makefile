@@ -18,8 +18,9 @@ help:
 	@echo "make test     every test and check"
 	@echo "make soak     random storms at a simulated venue, MINUTES=5 of them, held to the truth"
 	@echo "make bench    beside the usual Python design and the peers of each stage; some minutes"
-	@echo "make conformance  the WebSocket client against the Autobahn suite; needs a Python 2.7"
+	@echo "make conformance the WebSocket client against the Autobahn suite; needs a Python 2.7"
 	@echo "make format   format C++ and Python"
+	@echo "make hot-path the rules of the data plane's functions, through their calls; under a minute"
 	@echo "make tidy     clang-tidy over the C++ layers; needs tools/bootstrap --all"
 	@echo "make clean    remove what was built; .venv and .deps stay"
 
@@ -85,6 +86,11 @@ tidy: setup
 	tools/bootstrap --all packages
 	@runner=$$(ls /usr/bin/run-clang-tidy-* | sort -V | tail -n 1); \
 	"$$runner" -quiet -j $(JOBS) -p $(build) 'cpp/tickwire/.*\.cpp$$'
+
+# The functions that run after start allocate, lock and throw nothing: what TICKWIRE_HOT says of them.
+.PHONY: hot-path
+hot-path: setup
+	@$(python) tools/check_hot_path
 
 .PHONY: clean
 clean:

@@ -33,31 +33,23 @@ enum class ErrorKind : std::uint32_t {
   RecorderDisk,
 };
 
-inline constexpr std::array<std::string_view, 16> kErrorKindNames = {"connection",
-                                                                     "connection_closed",
-                                                                     "subscribe_refused",
-                                                                     "message_malformed",
-                                                                     "message_bad_number",
-                                                                     "message_too_many_levels",
-                                                                     "snapshot_malformed",
-    "snapshot_refused",
-                                                                     "snapshot_timeout",
-                                                                     "snapshot_failed",
-                                                                     "snapshot_given_up",
-                                                                     "snapshot_without_instrument",
-                                                                     "capture_truncated",
-                                                                     "capture_line_skipped",
-                                                                     "model_run",
-                                                                     "recorder_disk"};
+inline constexpr std::array<std::string_view, 16> kErrorKindNames = {
+    "connection",         "connection_closed",       "subscribe_refused",  "message_malformed",
+    "message_bad_number", "message_too_many_levels", "snapshot_malformed", "snapshot_refused",
+    "snapshot_timeout",   "snapshot_failed",         "snapshot_given_up",  "snapshot_without_instrument",
+    "capture_truncated",  "capture_line_skipped",    "model_run",          "recorder_disk"};
 
 /// Counts the error under its kind; the first time its text becomes "kind: detail".
 inline void report(metrics::ErrorLog& log, ErrorKind kind, std::string_view detail, TsNs ts) noexcept
     TICKWIRE_HOT {
   std::array<char, metrics::ErrorLog::kMaxText> text;
-  const std::string_view name = kErrorKindNames[static_cast<std::size_t>(kind)];
-  std::size_t size = name.copy(text.data(), text.size());
-  size += std::string_view(": ").copy(text.data() + size, text.size() - size);
-  size += detail.copy(text.data() + size, text.size() - size);
+  std::size_t size = 0;
+  for (const std::string_view part :
+       {kErrorKindNames[static_cast<std::size_t>(kind)], std::string_view(": "), detail}) {
+    const std::size_t count = std::min(part.size(), text.size() - size);
+    std::copy_n(part.begin(), count, text.begin() + size);
+    size += count;
+  }
   log.report(static_cast<std::uint32_t>(kind), {text.data(), size}, ts);
 }
 

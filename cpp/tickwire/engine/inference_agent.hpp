@@ -34,7 +34,7 @@ class InferenceAgent final : public concurrent::Agent {
 
   [[nodiscard]] std::string_view name() const noexcept override { return name_; }
   void on_start() override { scoring_.warm_up(); }
-  int do_work() noexcept override;
+  int do_work() noexcept TICKWIRE_HOT override;
   void on_close() override;
   void park(std::int64_t max_ns) noexcept override;
 

@@ -91,7 +91,7 @@ class IngestAgent final : public concurrent::Agent {
 
   [[nodiscard]] std::string_view name() const noexcept override { return name_; }
   void on_start() override;
-  int do_work() noexcept override;
+  int do_work() noexcept TICKWIRE_HOT override;
   void on_close() override;
   void park(std::int64_t max_ns) noexcept override;
   void every_100ms() noexcept override;
@@ -101,31 +101,32 @@ class IngestAgent final : public concurrent::Agent {
   struct Feed;
   struct Arrival;
 
-  int replay_turn() noexcept;
+  int replay_turn() noexcept TICKWIRE_HOT;
+  void end_replay() noexcept;
   [[nodiscard]] bool has_room() noexcept TICKWIRE_HOT;
-  int take_commands() noexcept;
+  int take_commands() noexcept TICKWIRE_HOT;
 
   void on_message(Feed& feed, std::span<const char> message, RecvClock clock, TsNs ts_recv) noexcept
       TICKWIRE_HOT;
   void on_snapshot(Feed& feed, InstrumentId local, std::span<const char> body, RecvClock clock,
-                   TsNs ts_recv) noexcept;
-  void on_open(Feed& feed, TsNs ts) noexcept;
-  void on_close(Feed& feed, TsNs ts) noexcept;
+                   TsNs ts_recv) noexcept TICKWIRE_HOT;
+  void on_open(Feed& feed, TsNs ts) noexcept TICKWIRE_HOT;
+  void on_close(Feed& feed, TsNs ts) noexcept TICKWIRE_HOT;
   void refuse(Feed& feed, feed::binance::Outcome outcome, const md::Event& event,
-              const Arrival& arrival) noexcept;
+              const Arrival& arrival) noexcept TICKWIRE_HOT;
 
   void finish(Feed& feed, Lane& lane, const Step& step, const md::Event& event,
               const Arrival& arrival) noexcept TICKWIRE_HOT;
   void emit_row(Lane& lane, const Step& step, const md::Event& event, const Arrival& arrival) noexcept
       TICKWIRE_HOT;
   void emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts_event,
-                   const Arrival& arrival) noexcept;
+                   const Arrival& arrival) noexcept TICKWIRE_HOT;
   void record_row(const signal::SignalHeader& header, std::span<const float> features) noexcept TICKWIRE_HOT;
   [[nodiscard]] signal::SignalPort& port_of(const Lane& lane) noexcept TICKWIRE_HOT;
 
-  [[nodiscard]] const std::string& symbol_of(const Feed& feed, const Lane& lane) const noexcept;
-  void request_snapshot(Feed& feed, Lane& lane) noexcept;
-  void snapshot_refused(Feed& feed, Lane& lane) noexcept;
+  [[nodiscard]] const std::string& symbol_of(const Feed& feed, const Lane& lane) const noexcept TICKWIRE_HOT;
+  void request_snapshot(Feed& feed, Lane& lane) noexcept TICKWIRE_HOT;
+  void snapshot_refused(Feed& feed, Lane& lane) noexcept TICKWIRE_HOT;
 
   const std::string name_;
   const bool replay_;

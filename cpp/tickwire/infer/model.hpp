@@ -68,7 +68,7 @@ class Model {
   [[nodiscard]] virtual bool run(std::size_t handle, std::span<float> scores) noexcept TICKWIRE_HOT = 0;
 
   /// Why run() last returned false; valid until the next run().
-  [[nodiscard]] virtual std::string_view last_error() const noexcept = 0;
+  [[nodiscard]] virtual std::string_view last_error() const noexcept TICKWIRE_HOT = 0;
 };
 
 }  // namespace tickwire::infer

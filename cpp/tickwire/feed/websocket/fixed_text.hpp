@@ -3,7 +3,10 @@
 #include <cstdarg>
 #include <cstddef>
 #include <cstdio>
+#include <cstring>
 #include <string_view>
+
+#include "tickwire/core/hot.hpp"
 
 namespace tickwire::feed {
 
@@ -18,9 +21,12 @@ class FixedText {
     va_end(arguments);
     size_ = wanted < 0 ? 0 : static_cast<std::size_t>(wanted);
     if (size_ >= sizeof text_) size_ = sizeof text_ - 1;
-    for (std::size_t i = 0; i < size_; ++i) {
-      if (text_[i] < ' ' || text_[i] > '~') text_[i] = '?';
-    }
+    make_printable();
+  }
+  void assign(std::string_view text) noexcept TICKWIRE_HOT {
+    size_ = text.size() < sizeof text_ ? text.size() : sizeof text_ - 1;
+    if (size_ != 0) std::memcpy(text_, text.data(), size_);
+    make_printable();
   }
   void clear() noexcept { size_ = 0; }
 
@@ -28,6 +34,12 @@ class FixedText {
   std::string_view view() const noexcept { return {text_, size_}; }
 
  private:
+  void make_printable() noexcept TICKWIRE_HOT {
+    for (std::size_t i = 0; i < size_; ++i) {
+      if (text_[i] < ' ' || text_[i] > '~') text_[i] = '?';
+    }
+  }
+
   char text_[200] = {};
   std::size_t size_ = 0;
 };

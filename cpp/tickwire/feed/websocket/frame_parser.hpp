@@ -78,7 +78,7 @@ class FrameParser {
   std::string_view violation() const noexcept { return violation_; }
 
   /// Forgets everything, for a new connection.
-  void reset() noexcept;
+  void reset() noexcept TICKWIRE_HOT;
 
  private:
   bool read_header() noexcept TICKWIRE_HOT;

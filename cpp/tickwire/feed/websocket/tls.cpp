@@ -196,6 +196,7 @@ std::ptrdiff_t TlsClient::read_slow(int result) noexcept {
 }
 
 std::ptrdiff_t TlsClient::write(std::span<const char> plain) noexcept {
+  TICKWIRE_HOT_EXEMPT_BEGIN("OpenSSL encrypts records into a bounded buffer, no system call below our BIO")
   const int size = static_cast<int>(std::min<std::size_t>(plain.size(), std::size_t{1} << 30));
   const int result = ::SSL_write(ssl_.get(), plain.data(), size);
   if (result > 0) return result;
@@ -203,6 +204,7 @@ std::ptrdiff_t TlsClient::write(std::span<const char> plain) noexcept {
   if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) return 0;
   fail("write");
   return kFailed;
+  TICKWIRE_HOT_EXEMPT_END
 }
 
 void TlsClient::close_notify() noexcept {

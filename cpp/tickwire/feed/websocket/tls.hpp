@@ -56,7 +56,7 @@ class TlsClient {
 
   /// Encrypts as much of `plain` as there is room for: the count (0: send first), or kFailed. What was
   /// not taken must come again, unchanged, at the start of the next call.
-  std::ptrdiff_t write(std::span<const char> plain) noexcept;
+  std::ptrdiff_t write(std::span<const char> plain) noexcept TICKWIRE_HOT;
 
   /// Queues the notice that we end TLS; after a failure there is nobody to tell.
   void close_notify() noexcept;

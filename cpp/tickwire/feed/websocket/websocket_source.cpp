@@ -98,17 +98,13 @@ WebSocketSource::~WebSocketSource() { disconnect(); }
 int WebSocketSource::poll(WebSocketHandler& handler, const UtcClock& clock) noexcept {
   int done = 0;
   if (state_ != WebSocketState::Open || tsc_now() >= deadline_tsc_ || wants_write()) [[unlikely]] {
-    TICKWIRE_HOT_EXEMPT_BEGIN("slow path: connecting, closing, timers, or output that waits for the socket")
     done = service(handler, clock);
-    TICKWIRE_HOT_EXEMPT_END
     if (state_ != WebSocketState::Open) return done;
   }
   done += receive(handler, clock);
-  if (state_ != WebSocketState::Open || wants_write()) [[unlikely]] {
-    TICKWIRE_HOT_EXEMPT_BEGIN("slow path: sends what a ping or the handler queued, tells of an end")
+  // Sends what a ping or the handler queued, tells of an end.
+  if (state_ != WebSocketState::Open || wants_write()) [[unlikely]]
     done += settle(handler);
-    TICKWIRE_HOT_EXEMPT_END
-  }
   return done;
 }
 
@@ -128,12 +124,13 @@ WebSocketSource::Read WebSocketSource::read_socket(std::span<char> room, std::si
   message.msg_controllen = sizeof control;
   TICKWIRE_HOT_EXEMPT_BEGIN("the receive itself, non-blocking")
   const ssize_t got = ::recvmsg(fd_, &message, MSG_DONTWAIT);
+  const int error = got < 0 ? errno : 0;
+  TICKWIRE_HOT_EXEMPT_END
   if (got <= 0) {
-    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return Read::Nothing;
-    count = got == 0 ? 0 : static_cast<std::size_t>(errno);
+    if (error == EAGAIN || error == EWOULDBLOCK || error == EINTR) return Read::Nothing;
+    count = static_cast<std::size_t>(error);
     return Read::End;
   }
-  TICKWIRE_HOT_EXEMPT_END
   stamp_tsc_ = last_bytes_tsc_ = tsc_now();
   count = static_cast<std::size_t>(got);
   stats_.socket_bytes += count;
@@ -160,7 +157,7 @@ int WebSocketSource::receive(WebSocketHandler& handler, const UtcClock& clock) n
   if (read == Read::Nothing) [[likely]]
     return 0;
   if (read == Read::End) [[unlikely]] {
-    TICKWIRE_HOT_EXEMPT_BEGIN("slow path: the connection is gone")
+    TICKWIRE_HOT_EXEMPT_BEGIN("the connection is gone: nothing comes in that could be late")
     on_dropped(count == 0 ? "ended without a close frame" : std::strerror(static_cast<int>(count)));
     TICKWIRE_HOT_EXEMPT_END
     return 1;
@@ -180,7 +177,7 @@ int WebSocketSource::deliver_tls(WebSocketHandler& handler) noexcept {
     const std::ptrdiff_t got = tls_->read(parser_.writable());
     if (got == 0) break;
     if (got < 0) [[unlikely]] {
-      TICKWIRE_HOT_EXEMPT_BEGIN("slow path: the connection is gone")
+      TICKWIRE_HOT_EXEMPT_BEGIN("the connection is gone: nothing comes in that could be late")
       if (got == TlsClient::kClosed) {
         on_dropped("ended TLS without a close frame");
       } else {
@@ -208,9 +205,7 @@ int WebSocketSource::deliver(WebSocketHandler& handler) noexcept {
       stats_.message_bytes += frame.payload.size();
       handler.on_message({frame.payload, frame.kind == FrameKind::Text, stamp_clock_, stamp_, stamp_tsc_});
     } else {
-      TICKWIRE_HOT_EXEMPT_BEGIN("slow path: pings, pongs, the peer's close, violations")
       on_control(frame);
-      TICKWIRE_HOT_EXEMPT_END
     }
   }
   return done;
@@ -272,27 +267,38 @@ std::int64_t WebSocketSource::ns_to_deadline(std::uint64_t tsc) const noexcept {
   return deadline_tsc_ <= tsc ? 0 : tsc_to_ns(deadline_tsc_ - tsc);
 }
 
-// ---- Slow path ----
+// ---- Timers and sending ----
 
 int WebSocketSource::service(WebSocketHandler& handler, const UtcClock& clock) noexcept {
-  const std::uint64_t now = tsc_now();
   int done = 0;
+  if (state_ == WebSocketState::Open) {
+    done = service_open(tsc_now());
+  } else {
+    TICKWIRE_HOT_EXEMPT_BEGIN("no connection is open: nothing comes in that could be late")
+    done = service_unconnected(handler, clock);
+    TICKWIRE_HOT_EXEMPT_END
+  }
+  return done + settle(handler);
+}
+
+int WebSocketSource::service_unconnected(WebSocketHandler& handler, const UtcClock& clock) noexcept {
+  const std::uint64_t now = tsc_now();
   switch (state_) {
-    case WebSocketState::Idle: break;
+    case WebSocketState::Idle:
+    case WebSocketState::Open: break;
     case WebSocketState::BackingOff:
       if (now >= deadline_tsc_) {
         begin_round();
-        done = 1;
+        return 1;
       }
       break;
-    case WebSocketState::Resolving: done = service_resolving(now); break;
-    case WebSocketState::Connecting: done = service_connecting(now); break;
-    case WebSocketState::Tls: done = service_tls(now, clock); break;
-    case WebSocketState::Handshake: done = service_handshake(now, handler, clock); break;
-    case WebSocketState::Open: done = service_open(now); break;
-    case WebSocketState::Closing: done = service_closing(now, clock); break;
+    case WebSocketState::Resolving: return service_resolving(now);
+    case WebSocketState::Connecting: return service_connecting(now);
+    case WebSocketState::Tls: return service_tls(now, clock);
+    case WebSocketState::Handshake: return service_handshake(now, handler, clock);
+    case WebSocketState::Closing: return service_closing(now, clock);
   }
-  return done + settle(handler);
+  return 0;
 }
 
 /// Sends what waits and tells the handler of an end that it has not heard of.
@@ -543,7 +549,9 @@ int WebSocketSource::service_open(std::uint64_t now) noexcept {
   if (now < deadline_tsc_) return 0;
   if (now >= pong_tsc_) {
     ++stats_.pong_timeouts;
+    TICKWIRE_HOT_EXEMPT_BEGIN("the connection is given up: nothing comes in that could be late")
     on_dropped("no pong within pong_timeout_ns");
+    TICKWIRE_HOT_EXEMPT_END
     return 1;
   }
   ++ping_number_;
@@ -590,7 +598,10 @@ void WebSocketSource::on_control(const Frame& frame) noexcept {
       if (frame.code == kCloseBadText) ++stats_.bad_text;
       if (frame.code == kCloseTooLarge) ++stats_.too_large;
       const std::string_view why = parser_.violation();
+      TICKWIRE_HOT_EXEMPT_BEGIN(
+          "formats a text into a fixed buffer, once a connection: this one is at its end")
       last_error_.set("message from %s: %.*s", url_.host.c_str(), TICKWIRE_PRINTF_VIEW(why));
+      TICKWIRE_HOT_EXEMPT_END
       ++stats_.errors;
       begin_close(frame.code, why, frame.code);
       break;
@@ -615,7 +626,7 @@ void WebSocketSource::leave_open(std::uint16_t code, std::string_view reason) no
   if (tsc_now() >= after(opened_tsc_, config_.healthy_after_ns)) failures_ = 0;
   close_notice_ = true;
   close_code_ = code;
-  close_reason_.set("%.*s", TICKWIRE_PRINTF_VIEW(reason));
+  close_reason_.assign(reason);
 }
 
 /// From Open to Closing: our close frame goes out behind what already waits, then the server is
@@ -678,9 +689,12 @@ void WebSocketSource::back_off() noexcept {
 /// What the socket took: 0 when it is full, and everything when it is broken: the next receive says
 /// so, after what the peer sent before, which may be its reason.
 std::size_t WebSocketSource::send_some(std::span<const char> bytes) noexcept {
+  TICKWIRE_HOT_EXEMPT_BEGIN("the send itself, non-blocking")
   const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  const int error = sent < 0 ? errno : 0;
+  TICKWIRE_HOT_EXEMPT_END
   if (sent >= 0) return static_cast<std::size_t>(sent);
-  return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : bytes.size();
+  return error == EAGAIN || error == EWOULDBLOCK || error == EINTR ? 0 : bytes.size();
 }
 
 int WebSocketSource::flush() noexcept {

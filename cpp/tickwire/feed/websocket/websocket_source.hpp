@@ -81,11 +81,11 @@ struct WebSocketMessage {
 /// send_…(), stop() and reopen().
 class WebSocketHandler {
  public:
-  virtual void on_open() noexcept = 0;
+  virtual void on_open() noexcept TICKWIRE_HOT = 0;
   virtual void on_message(const WebSocketMessage& message) noexcept TICKWIRE_HOT = 0;
   /// Once for each on_open(), as soon as no further message can come. `code` is the peer's, or ours
   /// where we ended it; kCloseDropped where nobody said goodbye.
-  virtual void on_close(std::uint16_t code, std::string_view reason) noexcept = 0;
+  virtual void on_close(std::uint16_t code, std::string_view reason) noexcept TICKWIRE_HOT = 0;
 
  protected:
   ~WebSocketHandler() = default;
@@ -202,33 +202,37 @@ class WebSocketSource {
   int deliver(WebSocketHandler& handler) noexcept TICKWIRE_HOT;
   int deliver_tls(WebSocketHandler& handler) noexcept TICKWIRE_HOT;
 
-  // Slow path: everything but an open connection that receives.
-  int service(WebSocketHandler& handler, const UtcClock& clock) noexcept;
-  int service_open(std::uint64_t now) noexcept;
+  // Everything but receiving, as long as the connection is open.
+  int service(WebSocketHandler& handler, const UtcClock& clock) noexcept TICKWIRE_HOT;
+  int service_open(std::uint64_t now) noexcept TICKWIRE_HOT;
+  int settle(WebSocketHandler& handler) noexcept TICKWIRE_HOT;
+  void on_control(const Frame& frame) noexcept TICKWIRE_HOT;
+  void begin_close(std::uint16_t code, std::string_view reason, std::uint16_t code_to_send) noexcept
+      TICKWIRE_HOT;
+  void leave_open(std::uint16_t code, std::string_view reason) noexcept TICKWIRE_HOT;
+  void set_open_deadline() noexcept TICKWIRE_HOT;
+  int flush() noexcept TICKWIRE_HOT;
+  std::size_t send_some(std::span<const char> bytes) noexcept TICKWIRE_HOT;
+
+  // Without an open connection: nothing comes in that could be late.
+  int service_unconnected(WebSocketHandler& handler, const UtcClock& clock) noexcept;
   int service_resolving(std::uint64_t now) noexcept;
   int service_connecting(std::uint64_t now) noexcept;
   int service_tls(std::uint64_t now, const UtcClock& clock) noexcept;
   int service_handshake(std::uint64_t now, WebSocketHandler& handler, const UtcClock& clock) noexcept;
   int service_closing(std::uint64_t now, const UtcClock& clock) noexcept;
-  int settle(WebSocketHandler& handler) noexcept;
-  void on_control(const Frame& frame) noexcept;
   void on_dropped(std::string_view how) noexcept;
 
   void begin_round() noexcept;
   void begin_address() noexcept;
   void begin_tls() noexcept;
   void begin_handshake() noexcept;
-  void begin_close(std::uint16_t code, std::string_view reason, std::uint16_t code_to_send) noexcept;
   void address_failed() noexcept;
   void answer_failed() noexcept;
   void attempt_timed_out(const char* doing) noexcept;
   void opened(WebSocketHandler& handler) noexcept;
-  void leave_open(std::uint16_t code, std::string_view reason) noexcept;
   void disconnect() noexcept;
   void back_off() noexcept;
-  void set_open_deadline() noexcept;
-  int flush() noexcept;
-  std::size_t send_some(std::span<const char> bytes) noexcept;
 
   const WebSocketConfig config_;
   const WebSocketUrl url_;

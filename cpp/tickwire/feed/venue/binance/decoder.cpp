@@ -121,12 +121,12 @@ bool parse_amount(std::string_view text, int decimals, std::int64_t& out) noexce
 }
 
 std::string_view find_between(std::string_view text, std::string_view before, char after) noexcept TICKWIRE_HOT {
-  const void* found = ::memmem(text.data(), text.size(), before.data(), before.size());
-  if (found == nullptr) return {};
-  text.remove_prefix(static_cast<std::size_t>(static_cast<const char*>(found) - text.data()) + before.size());
-  const void* end = std::memchr(text.data(), after, text.size());
-  if (end == nullptr) return {};
-  return text.substr(0, static_cast<std::size_t>(static_cast<const char*>(end) - text.data()));
+  const std::size_t found = text.find(before);
+  if (found == std::string_view::npos) return {};
+  text.remove_prefix(found + before.size());
+  const std::size_t end = text.find(after);
+  if (end == std::string_view::npos) return {};
+  return {text.data(), end};
 }
 
 }  // namespace
