@@ -107,13 +107,8 @@ void BookSync::apply(std::span<const md::Level> bids, std::span<const md::Level>
 
 void BookSync::load(const md::Event& snapshot) noexcept {
   book_.clear();
-  // Venues list the best level first; the book takes the best last without moving any.
-  for (std::size_t i = snapshot.bids.size(); i-- > 0;) {
-    book_.set(Side::Bid, snapshot.bids[i].price, snapshot.bids[i].qty);
-  }
-  for (std::size_t i = snapshot.asks.size(); i-- > 0;) {
-    book_.set(Side::Ask, snapshot.asks[i].price, snapshot.asks[i].qty);
-  }
+  for (const md::Level& level : snapshot.bids) book_.set(Side::Bid, level.price, level.qty);
+  for (const md::Level& level : snapshot.asks) book_.set(Side::Ask, level.price, level.qty);
   last_id_ = snapshot.last_id;
 }
 

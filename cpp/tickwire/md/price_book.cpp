@@ -1,8 +1,9 @@
 #include "tickwire/md/price_book.hpp"
 
 #include <algorithm>
-#include <cassert>
-#include <cstring>
+#include <bit>
+#include <limits>
+#include <numeric>
 #include <string>
 
 #include "tickwire/core/error.hpp"
@@ -11,50 +12,60 @@ namespace tickwire::md {
 
 namespace {
 
-/// A side is kept worst price first.
-template <Side kSide>
-constexpr bool worse(std::int64_t a, std::int64_t b) noexcept TICKWIRE_HOT {
-  return kSide == Side::Bid ? a < b : a > b;
+/// 256 KiB of cells a side, of which a book touches those in use.
+constexpr std::size_t kMaxWindow = 32768;
+
+std::size_t checked(std::size_t max_levels) {
+  if (max_levels == 0 || max_levels > (std::size_t{1} << 24U)) {
+    throw SetupError("max_levels", "between 1 and 16777216", std::to_string(max_levels));
+  }
+  return max_levels;
 }
 
-/// Place of the first level not worse than `price`. The number of steps depends on `count` alone and
-/// each is a conditional move: where a price falls is not predictable.
-template <Side kSide>
-std::size_t find_level(const Level* levels, std::size_t count, std::int64_t price) noexcept TICKWIRE_HOT {
-  const Level* first = levels;
-  while (count > 1) {
-    const std::size_t half = count / 2;
-    first += worse<kSide>(first[half - 1].price, price) ? half : 0;
-    count -= half;
-  }
-  return static_cast<std::size_t>(first - levels) + (worse<kSide>(first->price, price) ? 1 : 0);
+/// A small book needs no large window; whole words of bits.
+std::size_t window_for(std::size_t max_levels) {
+  return std::clamp<std::size_t>(std::bit_ceil(2 * max_levels), 64, kMaxWindow);
+}
+
+/// The inverse of an odd number modulo 2^64, by Newton: each round doubles the bits that are right.
+constexpr std::uint64_t inverse_of(std::uint64_t odd) noexcept TICKWIRE_HOT {
+  std::uint64_t inverse = odd;  // Three bits.
+  for (int i = 0; i < 5; ++i) inverse *= 2 - odd * inverse;
+  return inverse;
+}
+static_assert(inverse_of(12345) * 12345 == 1);
+
+constexpr std::uint64_t distance(std::int64_t from, std::int64_t to) noexcept TICKWIRE_HOT {
+  return static_cast<std::uint64_t>(to) - static_cast<std::uint64_t>(from);
 }
 
 }  // namespace
 
-PriceBook::PriceBook(Arena& arena, std::size_t max_levels_per_side) : max_levels_(max_levels_per_side) {
-  if (max_levels_ == 0 || max_levels_ > (std::size_t{1} << 24U)) {
-    throw SetupError("max_levels", "between 1 and 16777216", std::to_string(max_levels_));
-  }
-  // Two neighbours together always hold more than kMergeLevels, so no more than this many are in use.
-  const std::size_t max_blocks = 2 * max_levels_ / (kMergeLevels + 1) + 3;
-  for (HalfBook* half : {&bids_, &asks_}) {
-    half->pool = arena.allocate<Block>(max_blocks);
-    half->free = arena.allocate<std::uint32_t>(max_blocks);
-    half->entries = arena.allocate<Entry>(max_blocks);
-    reset(*half);
-  }
+PriceBook::HalfBook::HalfBook(Arena& arena, bool ask, std::size_t max_levels, std::size_t window)
+    : cells(arena.allocate<std::int64_t>(window)),
+      used(arena.allocate<std::uint64_t>(window / 64)),
+      far(arena, max_levels),
+      is_ask(ask) {
+  reset(*this);
 }
 
+PriceBook::PriceBook(Arena& arena, std::size_t max_levels_per_side)
+    : max_levels_(checked(max_levels_per_side)),
+      bids_(arena, false, max_levels_, window_for(max_levels_)),
+      asks_(arena, true, max_levels_, window_for(max_levels_)) {}
+
 void PriceBook::reset(HalfBook& half) noexcept {
-  // The lowest numbers on top of the stack: a small book stays on few pages.
-  half.free_count = half.free.size();
-  for (std::size_t i = 0; i < half.free_count; ++i) {
-    half.free[i] = static_cast<std::uint32_t>(half.free_count - 1 - i);
+  for (std::size_t word = 0; word < half.used.size() && half.near != 0; ++word) {
+    for (; half.used[word] != 0; half.used[word] &= half.used[word] - 1) {
+      half.cells[word * 64 + static_cast<std::size_t>(std::countr_zero(half.used[word]))] = 0;
+      --half.near;
+    }
   }
-  half.entry_count = 0;
-  half.levels = 0;
-  half.best = nullptr;
+  half.far.clear();
+  half.best_cell = -1;
+  // No window: every key is worse than its base.
+  half.base = std::numeric_limits<std::int64_t>::max();
+  set_step(half, 0);
 }
 
 void PriceBook::clear() noexcept {
@@ -62,181 +73,187 @@ void PriceBook::clear() noexcept {
   reset(asks_);
 }
 
-bool PriceBook::set(Side side, std::int64_t price, std::int64_t qty) noexcept {
-  return side == Side::Bid ? set_in<Side::Bid>(bids_, price, qty) : set_in<Side::Ask>(asks_, price, qty);
+/// Of an empty window: the cells are numbered by the step.
+void PriceBook::set_step(HalfBook& half, std::uint64_t step) noexcept {
+  half.step = step;
+  half.step_shift = step == 0 ? 0 : static_cast<unsigned>(std::countr_zero(step));
+  half.inverse = step == 0 ? 0 : inverse_of(step >> half.step_shift);
+  if (__builtin_mul_overflow(step, std::uint64_t{half.cells.size()}, &half.span)) {
+    half.span = std::numeric_limits<std::uint64_t>::max();
+  }
 }
 
-/// The block that holds a price or would: the last whose worst level is not better than it.
-template <Side kSide>
-std::size_t PriceBook::find_entry(const HalfBook& half, std::int64_t price) noexcept {
-  std::size_t last = half.entry_count - 1;
-  // Most changes fall into the block of the best price or the one behind it.
-  for (int i = 0; i < 2; ++i, --last) {
-    if (last == 0 || !worse<kSide>(price, half.entries[last].worst)) return last;
+// ---------------------------------------------------------------------------------------------------
+// One change
+
+bool PriceBook::set_in(HalfBook& half, std::int64_t key, std::int64_t qty) noexcept {
+  const std::uint64_t away = distance(half.base, key);
+  if (key >= half.base && away < half.span) [[likely]] {
+    const std::uint64_t cell = (away >> half.step_shift) * half.inverse;
+    // Between two steps the quotient is no small number, or does not multiply back.
+    if (cell < half.cells.size() && cell * half.step == away) [[likely]] return set_cell(half, cell, qty);
+    return set_slow(half, key, qty);
   }
-  // At least entry 0 remains; it takes whatever is worse than all.
-  std::size_t first = 0;
-  std::size_t count = last + 1;
-  while (count > 1) {
-    const std::size_t step = count / 2;
-    first += worse<kSide>(price, half.entries[first + step].worst) ? 0 : step;
-    count -= step;
-  }
-  return first;
+  if (key < half.base && half.step != 0) [[likely]] return set_far(half, key, qty);
+  return set_slow(half, key, qty);
 }
 
-template <Side kSide>
-bool PriceBook::set_in(HalfBook& half, std::int64_t price, std::int64_t qty) noexcept {
-  if (half.entry_count == 0) [[unlikely]] {
-    if (qty == 0) return true;
-    Entry& entry = add_entry(half, 0);
-    entry.worst = price;
-    entry.count = 1;
-    half.pool[entry.block].levels[0] = {price, qty};
-    half.levels = 1;
-    ++changes_;
-    refresh_best(half);
-    return true;
-  }
-  const std::size_t at_entry = find_entry<kSide>(half, price);
-  const Entry& entry = half.entries[at_entry];
-  Level* const levels = half.pool[entry.block].levels;
-  const std::size_t at = find_level<kSide>(levels, entry.count, price);
-  if (at < entry.count && levels[at].price == price) {
-    changes_ += levels[at].qty != qty ? 1 : 0;
-    if (qty != 0) {
-      levels[at].qty = qty;
-    } else {
-      erase(half, at_entry, at);
-    }
-    return true;
-  }
-  if (qty == 0) return true;
-  return insert<kSide>(half, at_entry, at, {price, qty});
-}
-
-template <Side kSide>
-bool PriceBook::insert(HalfBook& half, std::size_t at_entry, std::size_t at, Level level) noexcept {
-  if (half.levels == max_levels_) [[unlikely]] {
-    ++dropped_levels_;
-    if (at_entry == 0 && at == 0) return false;
-    erase(half, 0, 0);
-    // What lay where may have moved; a full book pays for a second search.
-    if (half.entry_count == 0) {
-      (void)set_in<kSide>(half, level.price, level.qty);
-    } else {
-      at_entry = find_entry<kSide>(half, level.price);
-      const Entry& entry = half.entries[at_entry];
-      at = find_level<kSide>(half.pool[entry.block].levels, entry.count, level.price);
-      (void)insert<kSide>(half, at_entry, at, level);
-    }
-    return false;
-  }
-
-  if (half.entries[at_entry].count == kBlockLevels) [[unlikely]] {
-    const bool at_best_end = at == kBlockLevels && at_entry + 1 == half.entry_count;
-    const bool at_deep_end = at == 0 && at_entry == 0;
-    if (at_best_end || at_deep_end) {
-      // A book that is loaded in order fills its blocks.
-      if (at_best_end) ++at_entry;
-      Entry& fresh = add_entry(half, at_entry);
-      fresh.count = 0;
-      at = 0;
-    } else {
-      Entry& upper = add_entry(half, at_entry + 1);
-      Entry& lower = half.entries[at_entry];
-      constexpr std::size_t kHalf = kBlockLevels / 2;
-      std::memcpy(half.pool[upper.block].levels, half.pool[lower.block].levels + kHalf,
-                  (kBlockLevels - kHalf) * sizeof(Level));
-      lower.count = kHalf;
-      upper.count = kBlockLevels - kHalf;
-      upper.worst = half.pool[upper.block].levels[0].price;
-      if (at > kHalf) {
-        ++at_entry;
-        at -= kHalf;
-      }
+bool PriceBook::set_cell(HalfBook& half, std::size_t cell, std::int64_t qty) noexcept {
+  const std::int64_t old = half.cells[cell];
+  const bool had = old != 0;
+  const bool has = qty != 0;
+  if (has && !had && half.depth() == max_levels_) [[unlikely]] return set_cell_full(half, cell, qty);
+  half.cells[cell] = qty;
+  std::uint64_t& word = half.used[cell / 64];
+  word = (word & ~(std::uint64_t{1} << (cell % 64))) | (static_cast<std::uint64_t>(has) << (cell % 64));
+  half.near += static_cast<std::size_t>(has) - static_cast<std::size_t>(had);
+  changes_ += old != qty ? 1 : 0;
+  if (static_cast<std::ptrdiff_t>(cell) >= half.best_cell) [[unlikely]] {
+    if (has) {
+      half.best_cell = static_cast<std::ptrdiff_t>(cell);
+      const std::int64_t key = half.key_of(cell);
+      half.best = {half.is_ask ? turned(key) : key, qty};
+    } else if (had) {
+      refresh_best(half);
     }
   }
-
-  Entry& entry = half.entries[at_entry];
-  Level* const place = half.pool[entry.block].levels + at;
-  std::memmove(place + 1, place, (entry.count - at) * sizeof(Level));
-  *place = level;
-  ++entry.count;
-  ++half.levels;
-  if (at == 0) entry.worst = level.price;
-  ++changes_;
-  refresh_best(half);
   return true;
 }
 
-void PriceBook::erase(HalfBook& half, std::size_t at_entry, std::size_t at) noexcept {
-  Entry& entry = half.entries[at_entry];
-  Level* const levels = half.pool[entry.block].levels;
-  std::memmove(levels + at, levels + at + 1, (entry.count - at - 1) * sizeof(Level));
-  --entry.count;
-  --half.levels;
-  if (entry.count == 0) [[unlikely]] {
-    remove_entry(half, at_entry);
+bool PriceBook::set_cell_full(HalfBook& half, std::size_t cell, std::int64_t qty) noexcept {
+  ++dropped_levels_;
+  if (!half.far.empty()) {
+    half.far.pop_worst();
   } else {
-    entry.worst = levels[0].price;
-    if (entry.count < kMergeLevels) [[unlikely]] {
-      const std::size_t count = entry.count;
-      if (at_entry + 1 < half.entry_count && count + half.entries[at_entry + 1].count <= kMergeLevels) {
-        merge_with_next(half, at_entry);
-      } else if (at_entry > 0 && count + half.entries[at_entry - 1].count <= kMergeLevels) {
-        merge_with_next(half, at_entry - 1);
-      }
-    }
+    std::size_t word = 0;
+    while (half.used[word] == 0) ++word;
+    const std::size_t deepest = word * 64 + static_cast<std::size_t>(std::countr_zero(half.used[word]));
+    if (cell < deepest) return false;
+    (void)set_cell(half, deepest, 0);
   }
-  refresh_best(half);
+  (void)set_cell(half, cell, qty);
+  return false;
 }
 
-void PriceBook::merge_with_next(HalfBook& half, std::size_t at_entry) noexcept {
-  Entry& entry = half.entries[at_entry];
-  const Entry& next = half.entries[at_entry + 1];
-  std::memcpy(half.pool[entry.block].levels + entry.count, half.pool[next.block].levels,
-              next.count * sizeof(Level));
-  entry.count += next.count;
-  remove_entry(half, at_entry + 1);
+bool PriceBook::set_far(HalfBook& half, std::int64_t key, std::int64_t qty) noexcept {
+  bool kept_all = true;
+  if (qty != 0 && half.depth() == max_levels_ && !half.far.contains(key)) [[unlikely]] {
+    ++dropped_levels_;
+    if (half.far.empty() || key < half.far.worst().price) return false;
+    half.far.pop_worst();
+    kept_all = false;
+  }
+  changes_ += half.far.exchange(key, qty) != qty ? 1 : 0;
+  if (half.near == 0) [[unlikely]] refresh_best(half);
+  return kept_all;
 }
 
-PriceBook::Entry& PriceBook::add_entry(HalfBook& half, std::size_t at) noexcept {
-  assert(half.free_count > 0);
-  Entry* const place = half.entries.data() + at;
-  std::memmove(place + 1, place, (half.entry_count - at) * sizeof(Entry));
-  ++half.entry_count;
-  place->block = half.free[--half.free_count];
-  return *place;
+/// A key better than the window, between two of its steps, or one of the first two.
+bool PriceBook::set_slow(HalfBook& half, std::int64_t key, std::int64_t qty) noexcept {
+  if (half.step == 0) {
+    if (half.far.empty() || half.far.best().price == key) return set_far(half, key, qty);
+    if (qty == 0) return true;
+    const std::int64_t other = half.far.best().price;
+    set_step(half, key > other ? distance(other, key) : distance(key, other));
+    move_window(half, std::max(key, other));
+    return set_in(half, key, qty);
+  }
+  if (qty == 0) return true;  // No level can be there.
+  const std::uint64_t away = distance(half.base, key);
+  if (away % half.step != 0) {
+    empty_window(half);
+    set_step(half, std::gcd(half.step, away));
+  }
+  const std::int64_t best_key = half.is_ask ? turned(half.best.price) : half.best.price;
+  move_window(half, half.depth() == 0 ? key : std::max(best_key, key));
+  return set_in(half, key, qty);
 }
 
-void PriceBook::remove_entry(HalfBook& half, std::size_t at) noexcept {
-  Entry* const place = half.entries.data() + at;
-  half.free[half.free_count++] = place->block;
-  --half.entry_count;
-  std::memmove(place, place + 1, (half.entry_count - at) * sizeof(Entry));
-}
+// ---------------------------------------------------------------------------------------------------
+// The window
 
+/// After the best level of the window went, or while there is none in it.
 void PriceBook::refresh_best(HalfBook& half) noexcept {
-  if (half.entry_count == 0) {
-    half.best = nullptr;
+  if (half.near != 0) {
+    std::size_t word = static_cast<std::size_t>(half.best_cell) / 64;
+    while (half.used[word] == 0) --word;
+    const auto cell = word * 64 + 63 - static_cast<std::size_t>(std::countl_zero(half.used[word]));
+    half.best_cell = static_cast<std::ptrdiff_t>(cell);
+    const std::int64_t key = half.key_of(cell);
+    half.best = {half.is_ask ? turned(key) : key, half.cells[cell]};
+    // Room for the market to fall further.
+    if (cell < half.cells.size() / 8 && !half.far.empty()) [[unlikely]] move_window(half, key);
     return;
   }
-  const Entry& last = half.entries[half.entry_count - 1];
-  half.best = half.pool[last.block].levels + last.count - 1;
+  half.best_cell = -1;
+  if (half.far.empty()) return;
+  const Level best = half.far.best();
+  half.best = {half.is_ask ? turned(best.price) : best.price, best.qty};
+  if (half.step != 0) move_window(half, best.price);
+}
+
+/// Hands all levels of the window to the sorted array, worst first: each is better than what is there.
+void PriceBook::empty_window(HalfBook& half) noexcept {
+  for (std::size_t word = 0; half.near != 0; ++word) {
+    for (; half.used[word] != 0; half.used[word] &= half.used[word] - 1) {
+      const std::size_t cell = word * 64 + static_cast<std::size_t>(std::countr_zero(half.used[word]));
+      half.far.push_best({half.key_of(cell), half.cells[cell]});
+      half.cells[cell] = 0;
+      --half.near;
+    }
+  }
+  half.best_cell = -1;
+}
+
+/// Puts `best_key`, which no level is better than, three quarters up the window and takes the levels
+/// that are in reach back from the sorted array. Where one of these lies between two steps the step
+/// shrinks and it begins again; a step can be halved no more than 63 times.
+void PriceBook::move_window(HalfBook& half, std::int64_t best_key) noexcept {
+  for (bool on_grid = false; !on_grid;) {
+    empty_window(half);
+    // Not below the smallest key there is.
+    const std::uint64_t below = std::min<std::uint64_t>(
+        half.cells.size() / 4 * 3, distance(std::numeric_limits<std::int64_t>::min(), best_key) / half.step);
+    half.base = static_cast<std::int64_t>(static_cast<std::uint64_t>(best_key) - below * half.step);
+    on_grid = true;
+    while (on_grid && !half.far.empty() && half.far.best().price >= half.base) {
+      const Level level = half.far.best();
+      const std::uint64_t away = distance(half.base, level.price);
+      on_grid = away % half.step == 0;
+      if (!on_grid) {
+        empty_window(half);
+        set_step(half, std::gcd(half.step, away));
+        break;
+      }
+      const std::size_t cell = away / half.step;
+      half.cells[cell] = level.qty;
+      half.used[cell / 64] |= std::uint64_t{1} << (cell % 64);
+      half.best_cell = std::max(half.best_cell, static_cast<std::ptrdiff_t>(cell));
+      ++half.near;
+      half.far.pop_best();
+    }
+  }
 }
 
 std::size_t PriceBook::top(Side side, std::span<Level> out) const noexcept {
   const HalfBook& half = of(side);
-  const std::size_t wanted = std::min(out.size(), half.levels);
   std::size_t written = 0;
-  for (std::size_t i = half.entry_count; written < wanted;) {
-    const Entry& entry = half.entries[--i];
-    const Level* level = half.pool[entry.block].levels + entry.count;
-    const std::size_t end = std::min(wanted, written + entry.count);
-    while (written < end) out[written++] = *--level;
+  if (half.near != 0) {
+    const std::size_t wanted = std::min(out.size(), half.near);
+    for (std::size_t word = static_cast<std::size_t>(half.best_cell) / 64; written < wanted; --word) {
+      for (std::uint64_t bits = half.used[word]; bits != 0 && written < wanted;) {
+        const auto bit = static_cast<std::size_t>(63 - std::countl_zero(bits));
+        bits ^= std::uint64_t{1} << bit;
+        const std::size_t cell = word * 64 + bit;
+        out[written++] = {half.key_of(cell), half.cells[cell]};
+      }
+    }
   }
-  return wanted;
+  if (written < out.size() && !half.far.empty()) [[unlikely]] written += half.far.top(out.subspan(written));
+  if (half.is_ask) {
+    for (Level& level : out.first(written)) level.price = turned(level.price);
+  }
+  return written;
 }
 
 }  // namespace tickwire::md

@@ -1,17 +1,24 @@
 #pragma once
 
-/// An order book by price: the venue's absolute quantity at each price, both sides sorted.
+/// An order book by price: the venue's absolute quantity at each price, both sides in order.
 ///
 /// One thread owns it. Every cell comes from the arena at setup.
 ///
-/// Most updates of a venue's diff stream fall near the best price, a fair part falls anywhere in
-/// thousands of levels, and after each one somebody wants the best few. So a side is a sorted array
-/// cut into blocks of at most 64 levels, the worst price first and the best last: a change near the
-/// best moves a handful of levels at the end of the last block, a change anywhere moves at most one
-/// block (1 KiB) and, rarely, the directory of blocks behind it (16 B a block). Reading the best is
-/// one load, the best n are contiguous but for block borders. A tree such as std::map pays a cache
-/// miss a step for each of these; one flat array would move hundreds of kilobytes for a deep level.
-/// It is slow, though still bounded, on a feed that inserts at the deep end of a full book.
+/// What recorded diff streams look like: half of all changes fall more than a hundred levels away from
+/// the best price, a message changes some ten to a hundred levels of a book of thousands, and which
+/// come, change or go nobody can predict; after each message somebody wants the best few. So the best
+/// part of a side is a window: an array with a cell for each price step, and a bit for each cell that
+/// is in use. A change there is a store and a bit, without a search, a move or a branch that depends
+/// on the data; the best n levels are found by walking bits. Levels deeper than the window are kept in
+/// a sorted array (sorted_levels.hpp), where a change costs a search.
+///
+/// The price step is learnt: it is the greatest common divisor of the distances between the prices
+/// seen since clear(), so it does not matter how many decimals the prices are kept in. When the best
+/// price leaves the window, or a price falls between two steps, all levels in it are handed to the
+/// sorted array and those in reach of the new one are taken back: some ten nanoseconds a level, five
+/// times in eleven minutes of recorded BTCUSDT spot, never in the futures. Of the changes there 92 %
+/// (spot), 95 % (USD-M) and 99 % (COIN-M) fall into the window. It is slow on a book whose prices have
+/// no common step and lie far apart; then the sorted array does the work.
 
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +27,7 @@
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
 #include "tickwire/md/event.hpp"
+#include "tickwire/md/sorted_levels.hpp"
 
 namespace tickwire::md {
 
@@ -33,21 +41,26 @@ class PriceBook {
   /// The venue's new absolute quantity at a price; zero removes the level, and removing one that is
   /// not there is normal. False when the side was full, so that a level had to go: the deepest, be
   /// it the new one or another. dropped_levels() counts them.
-  bool set(Side side, std::int64_t price, std::int64_t qty) noexcept TICKWIRE_HOT;
+  bool set(Side side, std::int64_t price, std::int64_t qty) noexcept TICKWIRE_HOT {
+    return side == Side::Bid ? set_in(bids_, price, qty) : set_in(asks_, turned(price), qty);
+  }
 
   void clear() noexcept TICKWIRE_HOT;
 
-  [[nodiscard]] std::size_t depth(Side side) const noexcept TICKWIRE_HOT { return of(side).levels; }
+  [[nodiscard]] std::size_t depth(Side side) const noexcept TICKWIRE_HOT { return of(side).depth(); }
 
   /// Writes the best levels, best first, and returns how many there were room and levels for.
   std::size_t top(Side side, std::span<Level> out) const noexcept TICKWIRE_HOT;
 
   /// The best level, null on an empty side. Holds until the next set() or clear().
-  [[nodiscard]] const Level* best(Side side) const noexcept TICKWIRE_HOT { return of(side).best; }
+  [[nodiscard]] const Level* best(Side side) const noexcept TICKWIRE_HOT {
+    const HalfBook& half = of(side);
+    return half.depth() != 0 ? &half.best : nullptr;
+  }
 
   /// Best bid at or above best ask. False while a side is empty.
   [[nodiscard]] bool crossed() const noexcept TICKWIRE_HOT {
-    return bids_.best != nullptr && asks_.best != nullptr && bids_.best->price >= asks_.best->price;
+    return bids_.depth() != 0 && asks_.depth() != 0 && bids_.best.price >= asks_.best.price;
   }
 
   /// Grows with each set() that changed something: an event between two equal readings only repeated
@@ -57,46 +70,47 @@ class PriceBook {
   [[nodiscard]] std::size_t max_levels() const noexcept TICKWIRE_HOT { return max_levels_; }
 
  private:
-  static constexpr std::size_t kBlockLevels = 64;
-  /// Two neighbours that fit into half a block become one, so that blocks are at least a quarter
-  /// full on average and never more than kMaxBlocks() are needed; half, so that a level that comes
-  /// and goes does not split and merge each time.
-  static constexpr std::size_t kMergeLevels = kBlockLevels / 2;
-
-  struct Block {
-    Level levels[kBlockLevels];
-  };
-  /// A directory entry. The worst price stands here, so that a search reads one block alone.
-  struct Entry {
-    std::int64_t worst;
-    std::uint32_t block;
-    std::uint32_t count;
-  };
+  /// One side. Keys are prices turned so that a larger one is better: an ask's price is negated.
   struct HalfBook {
-    std::span<Block> pool;
-    std::span<std::uint32_t> free;  // Stack of unused blocks.
-    std::span<Entry> entries;       // Worst first.
-    std::size_t free_count = 0;
-    std::size_t entry_count = 0;
-    std::size_t levels = 0;
-    const Level* best = nullptr;
+    HalfBook(Arena& arena, bool is_ask, std::size_t max_levels, std::size_t window);
+
+    [[nodiscard]] std::size_t depth() const noexcept TICKWIRE_HOT { return near + far.size(); }
+    /// The key of a cell. Modulo 2^64, as the distances from it are.
+    [[nodiscard]] std::int64_t key_of(std::size_t cell) const noexcept TICKWIRE_HOT {
+      return static_cast<std::int64_t>(static_cast<std::uint64_t>(base) + cell * step);
+    }
+
+    // Keys from `base` on lie in the window, `step` apart; worse ones in `far`.
+    std::span<std::int64_t> cells;
+    std::span<std::uint64_t> used;  // A bit a cell.
+    std::size_t near = 0;           // Levels in the window.
+    std::int64_t base;
+    std::uint64_t step;     // 0 until two prices are known.
+    std::uint64_t span;     // Of the window in keys.
+    unsigned step_shift;    // step = step_odd << step_shift; a distance is divided by a shift and
+    std::uint64_t inverse;  // a product with the inverse of step_odd modulo 2^64, exact on the grid.
+    std::ptrdiff_t best_cell = -1;
+    SortedLevels far;
+    Level best{};           // By price. Where the side is not empty.
+    bool is_ask;
   };
 
+  [[nodiscard]] static constexpr std::int64_t turned(std::int64_t value) noexcept TICKWIRE_HOT {
+    return static_cast<std::int64_t>(0 - static_cast<std::uint64_t>(value));
+  }
   [[nodiscard]] const HalfBook& of(Side side) const noexcept TICKWIRE_HOT {
     return side == Side::Bid ? bids_ : asks_;
   }
 
-  template <Side kSide>
-  bool set_in(HalfBook& half, std::int64_t price, std::int64_t qty) noexcept TICKWIRE_HOT;
-  template <Side kSide>
-  bool insert(HalfBook& half, std::size_t entry, std::size_t at, Level level) noexcept TICKWIRE_HOT;
-  template <Side kSide>
-  static std::size_t find_entry(const HalfBook& half, std::int64_t price) noexcept TICKWIRE_HOT;
-  static void erase(HalfBook& half, std::size_t entry, std::size_t at) noexcept TICKWIRE_HOT;
-  static void merge_with_next(HalfBook& half, std::size_t entry) noexcept TICKWIRE_HOT;
-  static Entry& add_entry(HalfBook& half, std::size_t at) noexcept TICKWIRE_HOT;
-  static void remove_entry(HalfBook& half, std::size_t at) noexcept TICKWIRE_HOT;
+  bool set_in(HalfBook& half, std::int64_t key, std::int64_t qty) noexcept TICKWIRE_HOT;
+  bool set_cell(HalfBook& half, std::size_t cell, std::int64_t qty) noexcept TICKWIRE_HOT;
+  bool set_cell_full(HalfBook& half, std::size_t cell, std::int64_t qty) noexcept TICKWIRE_HOT;
+  bool set_far(HalfBook& half, std::int64_t key, std::int64_t qty) noexcept TICKWIRE_HOT;
+  bool set_slow(HalfBook& half, std::int64_t key, std::int64_t qty) noexcept TICKWIRE_HOT;
   static void refresh_best(HalfBook& half) noexcept TICKWIRE_HOT;
+  static void set_step(HalfBook& half, std::uint64_t step) noexcept TICKWIRE_HOT;
+  static void empty_window(HalfBook& half) noexcept TICKWIRE_HOT;
+  static void move_window(HalfBook& half, std::int64_t best_key) noexcept TICKWIRE_HOT;
   static void reset(HalfBook& half) noexcept TICKWIRE_HOT;
 
   std::size_t max_levels_;

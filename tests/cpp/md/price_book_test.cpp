@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "tickwire/core/error.hpp"
+#include "tickwire/md/sorted_levels.hpp"
 
 namespace tickwire::md {
 
@@ -183,12 +186,81 @@ TEST(PriceBook, RefusesCapacityZero) {
   EXPECT_THROW(PriceBook(arena, 0), SetupError);
 }
 
+TEST(PriceBook, CountsChangesAndNotRepetitions) {
+  Arena arena;
+  PriceBook book(arena, 10);
+  book.set(Side::Bid, 100, 5);
+  book.set(Side::Ask, 101, 5);
+  const std::uint64_t before = book.changes();
+  book.set(Side::Bid, 100, 5);
+  book.set(Side::Bid, 99, 0);
+  book.set(Side::Ask, 102, 0);
+  EXPECT_EQ(book.changes(), before);
+  book.set(Side::Bid, 100, 6);
+  book.set(Side::Bid, 99, 1);
+  book.set(Side::Ask, 101, 0);
+  EXPECT_EQ(book.changes(), before + 3);
+}
+
+TEST(PriceBook, LearnsThePriceStep) {
+  Arena arena;
+  PriceBook book(arena, 1000);
+  SlowBook slow(1000);
+  // A step of 1,000,000 would leave a window of 2048 units nothing to hold; then a half step, then one
+  // that divides neither.
+  for (const std::int64_t step : {1'000'000, 500'000, 3}) {
+    for (std::int64_t i = 0; i < 150; ++i) {
+      for (const Side side : {Side::Bid, Side::Ask}) {
+        const std::int64_t price = 6'183'700'000'000 + (side == Side::Bid ? -i : i + 1) * step;
+        book.set(side, price, i + 1);
+        slow.set(side, price, i + 1);
+      }
+    }
+    expect_same(book, slow);
+  }
+  book.clear();
+  slow.clear();
+  expect_same(book, slow);
+  book.set(Side::Bid, 7, 1);
+  slow.set(Side::Bid, 7, 1);
+  expect_same(book, slow);
+}
+
+TEST(PriceBook, FollowsTheMarketUpAndDown) {
+  Arena arena;
+  PriceBook book(arena, 100);  // A window of 256 steps.
+  SlowBook slow(100);
+  std::int64_t centre = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    centre += i / 2000 % 2 == 0 ? 3 : -3;
+    for (const Side side : {Side::Bid, Side::Ask}) {
+      const std::int64_t away = side == Side::Bid ? -1 : 1;
+      // One level at the best price, the ones in between go, and the book thins out behind.
+      for (const std::int64_t price : {centre + away, centre + 40 * away}) {
+        book.set(side, price, i + 1);
+        slow.set(side, price, i + 1);
+      }
+      for (std::int64_t back = 0; back < 4; ++back) {
+        book.set(side, centre - back * away, 0);
+        slow.set(side, centre - back * away, 0);
+      }
+    }
+    if (i % 50 == 0) {
+      expect_same(book, slow);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
 struct Shape {
   const char* name;
   std::size_t max_levels;
-  std::int64_t width;    // Prices lie within this many of the moving centre.
+  std::int64_t width;    // Prices lie within this many steps of the moving centre.
   double removal;        // Share of removals.
   int operations;
+  std::int64_t drift = 1;      // The centre moves up to this many steps an operation.
+  std::int64_t step = 1;
+  int off_grid_every = 0;      // One in so many prices lies between two steps.
 };
 
 class PriceBookTwin : public testing::TestWithParam<Shape> {};
@@ -198,18 +270,22 @@ TEST_P(PriceBookTwin, EqualsMapOnRandomOperations) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
+  const auto below = [&random](std::int64_t bound) {
+    return static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(bound));
+  };
   Arena arena;
   PriceBook book(arena, shape.max_levels);
   SlowBook slow(shape.max_levels);
   std::int64_t centre = 1'000'000;
   std::vector<Level> known;
   for (int i = 0; i < shape.operations; ++i) {
-    centre += static_cast<std::int64_t>(random() % 3) - 1;
+    centre += below(2 * shape.drift + 1) - shape.drift;
     const Side side = random() % 2 == 0 ? Side::Bid : Side::Ask;
     // Near the best half of the time, anywhere otherwise.
     const std::int64_t width = random() % 2 == 0 ? std::min<std::int64_t>(20, shape.width) : shape.width;
-    std::int64_t price = centre + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(2 * width)) - width;
-    std::int64_t qty = static_cast<std::int64_t>(random() % 1000) + 1;
+    std::int64_t price = (centre + below(2 * width) - width) * shape.step;
+    if (shape.off_grid_every != 0 && below(shape.off_grid_every) == 0) price += below(shape.step);
+    std::int64_t qty = below(1000) + 1;
     if (std::uniform_real_distribution<>()(random) < shape.removal) {
       qty = 0;
       known = slow.levels(side);
@@ -232,29 +308,91 @@ INSTANTIATE_TEST_SUITE_P(
     Shapes, PriceBookTwin,
     testing::Values(Shape{"shallow", 1000, 60, 0.45, 30'000}, Shape{"deep", 4000, 3000, 0.05, 20'000},
                     Shape{"full", 200, 400, 0.1, 30'000}, Shape{"tiny", 2, 10, 0.4, 10'000},
-                    Shape{"one", 1, 10, 0.4, 5'000}, Shape{"churn", 700, 600, 0.5, 30'000}),
+                    Shape{"one", 1, 10, 0.4, 5'000}, Shape{"churn", 700, 600, 0.5, 30'000},
+                    Shape{"wide", 300, 100'000, 0.45, 20'000}, Shape{"wide_full", 100, 100'000, 0.2, 20'000},
+                    Shape{"drifting", 60, 100, 0.45, 30'000, 50}, Shape{"leaping", 200, 300, 0.5, 10'000, 2000},
+                    Shape{"stepped", 500, 300, 0.45, 20'000, 2, 1000},
+                    Shape{"off_grid", 500, 300, 0.45, 20'000, 2, 720'720, 3000},
+                    Shape{"no_grid", 300, 300, 0.45, 20'000, 2, 1'000'003, 1}),
     [](const testing::TestParamInfo<Shape>& shape) { return shape.param.name; });
 
 // The bound on the number of blocks holds for the worst that removals can leave behind.
-TEST(PriceBook, NeverRunsOutOfBlocks) {
+TEST(SortedLevels, NeverRunsOutOfBlocks) {
   Arena arena;
   constexpr std::int64_t kLevels = 4096;
-  PriceBook book(arena, kLevels);
+  SortedLevels levels(arena, kLevels);
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
-  std::vector<std::int64_t> prices(2 * kLevels);
-  for (std::size_t i = 0; i < prices.size(); ++i) prices[i] = static_cast<std::int64_t>(i);
+  std::vector<std::int64_t> keys(2 * kLevels);
+  for (std::size_t i = 0; i < keys.size(); ++i) keys[i] = static_cast<std::int64_t>(i);
+  const auto fill = [&levels](std::int64_t key) {
+    if (levels.size() == kLevels && !levels.contains(key)) levels.pop_worst();
+    levels.exchange(key, 1);
+  };
   for (int round = 0; round < 20; ++round) {
-    std::shuffle(prices.begin(), prices.end(), random);
-    for (std::size_t i = 0; i < prices.size(); ++i) book.set(Side::Ask, prices[i], 1);
-    ASSERT_EQ(book.depth(Side::Ask), static_cast<std::size_t>(kLevels));
-    for (std::int64_t price = 0; price < 2 * kLevels; ++price) {
-      if (price % 33 != round) book.set(Side::Ask, price, 0);
+    std::shuffle(keys.begin(), keys.end(), random);
+    for (const std::int64_t key : keys) fill(key);
+    ASSERT_EQ(levels.size(), static_cast<std::size_t>(kLevels));
+    for (std::int64_t key = 0; key < 2 * kLevels; ++key) {
+      if (key % 33 != round) levels.exchange(key, 0);
     }
-    for (std::int64_t price = 0; price < 2 * kLevels; ++price) book.set(Side::Ask, price, 2);
-    ASSERT_EQ(book.depth(Side::Ask), static_cast<std::size_t>(kLevels));
-    ASSERT_EQ(book.best(Side::Ask)->price, 0);
+    for (std::int64_t key = 0; key < 2 * kLevels; ++key) fill(key);
+    ASSERT_EQ(levels.size(), static_cast<std::size_t>(kLevels));
+    ASSERT_EQ(levels.best().price, 2 * kLevels - 1);
+  }
+}
+
+TEST(SortedLevels, EqualsMapOnRandomOperations) {
+  const std::uint32_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  for (const std::size_t max_levels : {std::size_t{1}, std::size_t{90}, std::size_t{2000}}) {
+    Arena arena;
+    SortedLevels levels(arena, max_levels);
+    std::map<std::int64_t, std::int64_t> slow;
+    for (int i = 0; i < 40'000; ++i) {
+      const auto key = static_cast<std::int64_t>(random() % (2 * max_levels + 1));
+      const auto qty = static_cast<std::int64_t>(i / 4000 % 2 == 0 ? random() % 4 : random() % 2);
+      const auto known = slow.find(key);
+      ASSERT_EQ(levels.contains(key), known != slow.end());
+      switch (random() % 50) {
+        case 0:
+          if (!slow.empty()) {
+            levels.pop_best();
+            slow.erase(std::prev(slow.end()));
+          }
+          break;
+        case 1:
+          if (!slow.empty()) {
+            levels.pop_worst();
+            slow.erase(slow.begin());
+          }
+          break;
+        default:
+          if (known == slow.end() && slow.size() == max_levels) break;
+          ASSERT_EQ(levels.exchange(key, qty), known != slow.end() ? known->second : 0);
+          if (qty != 0) {
+            slow[key] = qty;
+          } else {
+            slow.erase(key);
+          }
+      }
+      ASSERT_EQ(levels.size(), slow.size());
+      if (!slow.empty()) {
+        ASSERT_EQ(levels.best().price, slow.rbegin()->first);
+        ASSERT_EQ(levels.worst().price, slow.begin()->first);
+      }
+      if (i % 500 == 0) {
+        std::vector<Level> all(slow.size() + 1);
+        ASSERT_EQ(levels.top(all), slow.size());
+        auto level = all.begin();
+        for (auto expected = slow.rbegin(); expected != slow.rend(); ++expected, ++level) {
+          ASSERT_EQ(level->price, expected->first);
+          ASSERT_EQ(level->qty, expected->second);
+        }
+      }
+    }
   }
 }
 
