@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,6 +74,7 @@ class _Feed:
     venue: str
     rest_url: str
     limit: int
+    ca_file: str
 
 
 class SnapshotService:
@@ -86,11 +88,17 @@ class SnapshotService:
         self._max_bytes = min(_MAX_BYTES, engine.max_snapshot_bytes)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(5.0, timeout_s))
         self._feeds = [
-            _Feed(feed.venue, feed.rest_url, int(feed.snapshot_limit or 0)) for feed in config.feeds
+            _Feed(
+                feed.venue,
+                feed.rest_url,
+                int(feed.snapshot_limit or 0),
+                str(config.path_of(feed.ca_file)) if feed.ca_file else "",
+            )
+            for feed in config.feeds
         ]
         # The engine numbers instruments through all feeds, in the configuration's order.
         self._symbols = [instrument.symbol for feed in config.feeds for instrument in feed.instruments]
-        self._hosts: dict[str, _Host] = {}
+        self._hosts: dict[tuple[str, str], _Host] = {}
         self._jobs: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -158,10 +166,7 @@ class SnapshotService:
         return False
 
     async def _fetch(self, feed: _Feed, symbol: str) -> bytes:
-        parts = urlsplit(feed.rest_url)
-        host = self._hosts.get(parts.netloc)
-        if host is None:
-            host = self._hosts[parts.netloc] = _Host(aiohttp.ClientSession(timeout=self._timeout))
+        host = self._host(feed)
         async with host.slots:
             await host.wait()
             query = {"symbol": symbol, "limit": str(feed.limit)}
@@ -171,6 +176,19 @@ class SnapshotService:
                     text = (await response.content.read(200)).decode("utf-8", "replace").strip()
                     raise _FetchError(f"HTTP {response.status} {response.reason or ''}: {text}".rstrip(": "))
                 return await _read(response, self._max_bytes)
+
+    def _host(self, feed: _Feed) -> _Host:
+        """One a host and authority: whom one feed trusts is not whom another does."""
+        key = (urlsplit(feed.rest_url).netloc, feed.ca_file)
+        host = self._hosts.get(key)
+        if host is None:
+            trust: ssl.SSLContext | bool = True
+            if feed.ca_file:
+                trust = ssl.create_default_context(cafile=feed.ca_file)
+            connector = aiohttp.TCPConnector(ssl=trust)
+            session = aiohttp.ClientSession(timeout=self._timeout, connector=connector)
+            host = self._hosts[key] = _Host(session)
+        return host
 
     @staticmethod
     def _pace(host: _Host, response: aiohttp.ClientResponse, feed: _Feed) -> None:

@@ -31,7 +31,7 @@ metrics::StatCapacity stat_capacity(const EngineConfig& config) {
   const std::size_t feeds = config.feeds.size();
   const std::size_t inference = config.model ? std::max<std::size_t>(1, config.model->cores.size()) : 0;
   const std::size_t agents = feeds + inference + 1;
-  return {.counters = static_cast<std::uint32_t>(40 * feeds + 8 * count_instruments(config) + 16 * agents),
+  return {.counters = static_cast<std::uint32_t>(64 * feeds + 8 * count_instruments(config) + 16 * agents),
           .histograms = static_cast<std::uint32_t>((signal::kStageCount + 1) * agents),
           .error_logs = static_cast<std::uint32_t>(agents)};
 }

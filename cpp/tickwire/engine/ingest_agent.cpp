@@ -26,6 +26,16 @@ constexpr std::int64_t kConnectTimeoutNs = 10'000'000'000;
 constexpr std::int64_t kCloseTimeoutNs = 2'000'000'000;
 constexpr std::int64_t kHealthyAfterNs = 10'000'000'000;  // Then a loss is a new one, not the old one again.
 
+/// What kind of error the source met since it was last looked at; of several the rarer one.
+ErrorKind new_error(const feed::WebSocketStats& now, const feed::WebSocketStats& before) noexcept {
+  if (now.protocol_errors != before.protocol_errors) return ErrorKind::ConnectionProtocol;
+  if (now.tls_failures != before.tls_failures) return ErrorKind::ConnectionTls;
+  if (now.handshake_failures != before.handshake_failures) return ErrorKind::ConnectionHandshake;
+  if (now.lookup_failures != before.lookup_failures) return ErrorKind::ConnectionLookup;
+  if (now.connect_failures != before.connect_failures) return ErrorKind::ConnectionRefused;
+  return ErrorKind::Connection;
+}
+
 std::size_t index_of(signal::Stage stage) noexcept { return static_cast<std::size_t>(stage); }
 
 }  // namespace
@@ -106,6 +116,7 @@ struct IngestAgent::Feed final : feed::WebSocketHandler {
         connects(stats.counter(config.name, "connects")),
         disconnects(stats.counter(config.name, "disconnects")),
         connect_failures(stats.counter(config.name, "connect_failures")),
+        timeouts(stats.counter(config.name, "timeouts")),
         pings(stats.counter(config.name, "pings")),
         protocol_errors(stats.counter(config.name, "protocol_errors")),
         lines_skipped(stats.counter(config.name, "capture_lines_skipped")),
@@ -130,7 +141,7 @@ struct IngestAgent::Feed final : feed::WebSocketHandler {
   std::unique_ptr<md::CaptureReader> reader;      // Replay.
   const md::CaptureLine* line = nullptr;          // Replay: the next line, null at the end.
   CaptureTap* tap = nullptr;
-  std::uint64_t errors_seen = 0;
+  feed::WebSocketStats seen;  // When the errors were last looked at.
 
   metrics::Counter& messages;
   metrics::Counter& bytes;
@@ -159,6 +170,7 @@ struct IngestAgent::Feed final : feed::WebSocketHandler {
   metrics::Counter& connects;
   metrics::Counter& disconnects;
   metrics::Counter& connect_failures;
+  metrics::Counter& timeouts;  // Of a look-up, an attempt to connect, or a close.
   metrics::Counter& pings;
   metrics::Counter& protocol_errors;
   metrics::Counter& lines_skipped;
@@ -335,9 +347,10 @@ void IngestAgent::every_100ms() noexcept {
                                                          seen.tls_failures + seen.handshake_failures));
     feed->pings.set(static_cast<std::int64_t>(seen.pings_received));
     feed->protocol_errors.set(static_cast<std::int64_t>(seen.protocol_errors));
-    if (seen.errors != feed->errors_seen) {
-      feed->errors_seen = seen.errors;
-      report(errors_, ErrorKind::Connection, feed->source->last_error(), now);
+    feed->timeouts.set(static_cast<std::int64_t>(seen.timeouts));
+    if (seen.errors != feed->seen.errors) {
+      report(errors_, new_error(seen, feed->seen), feed->source->last_error(), now);
+      feed->seen = seen;
     }
   }
 }
