@@ -1,5 +1,6 @@
 #include "tickwire/core/decimal.hpp"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -66,6 +67,21 @@ const char* append_digits(const char* text, const char* end, std::uint64_t& valu
   return text;
 }
 
+constexpr std::uint64_t kZeros = 0x3030303030303030U;
+
+/// The lowest bytes, as many as the index says.
+constexpr std::array<std::uint64_t, 9> kLowBytes = [] {
+  std::array<std::uint64_t, 9> masks{};
+  for (std::size_t i = 1; i < masks.size(); ++i) masks[i] = masks[i - 1] << 8U | 0xFFU;
+  return masks;
+}();
+
+/// The value of the first `count` digits, 1 to 8, of eight bytes.
+std::uint64_t value_of_first(std::uint64_t word, std::size_t count) noexcept TICKWIRE_HOT {
+  const std::size_t missing = 8 - count;
+  return value_of_eight(word << (8 * missing) | (kZeros & kLowBytes[missing]));
+}
+
 }  // namespace
 
 bool parse_decimal(std::string_view token, int decimals, std::int64_t& out) noexcept TICKWIRE_HOT {
@@ -101,6 +117,37 @@ bool parse_decimal(std::string_view token, int decimals, std::int64_t& out) noex
     return false;
   }
   out = negative ? -static_cast<std::int64_t>(value) : static_cast<std::int64_t>(value);
+  return true;
+}
+
+bool parse_decimal_padded(std::string_view token, int decimals, std::int64_t& out) noexcept {
+  if (token.empty() || token.size() > 17 || decimals < 0 || decimals > 8) [[unlikely]] {
+    return parse_decimal(token, decimals, out);
+  }
+  const std::uint64_t head = load_eight(token.data());
+  // The lowest zero byte of the difference is the first point; above it there may be false ones.
+  const std::uint64_t from_point = head ^ 0x2E2E2E2E2E2E2E2EU;
+  const std::uint64_t points = (from_point - 0x0101010101010101U) & ~from_point & 0x8080808080808080U;
+  const std::size_t before_point = points == 0 ? 8 : static_cast<std::size_t>(std::countr_zero(points)) / 8;
+  const std::size_t whole_digits = std::min(before_point, token.size());
+  const std::uint64_t whole = (head & kLowBytes[whole_digits]) | (kZeros & ~kLowBytes[whole_digits]);
+  if (whole_digits == 0 || !all_digits(whole)) [[unlikely]] return parse_decimal(token, decimals, out);
+  const auto units = static_cast<std::size_t>(decimals);
+  std::uint64_t value = value_of_first(head, whole_digits) * kPowersOfTen[units];
+
+  if (whole_digits != token.size()) {
+    const std::size_t digits = token.size() - whole_digits - 1;
+    const std::uint64_t kept = kLowBytes[std::min<std::size_t>(digits, 8)];
+    const std::uint64_t tail = load_eight(token.data() + whole_digits + 1);
+    const std::uint64_t fraction = (tail & kept) | (kZeros & ~kept);
+    // A ninth digit, none at all, no point, a digit beyond the unit: rare or wrong.
+    if (digits == 0 || digits > 8 || token[whole_digits] != '.' || !all_digits(fraction) ||
+        ((fraction ^ kZeros) & ~kLowBytes[units]) != 0) [[unlikely]] {
+      return parse_decimal(token, decimals, out);
+    }
+    if (units != 0) value += value_of_first(fraction, units);
+  }
+  out = static_cast<std::int64_t>(value);
   return true;
 }
 

@@ -6,6 +6,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <string_view>
 
 namespace tickwire {
 namespace {
@@ -122,6 +123,11 @@ TEST(Decimal, AgreesWithTheSlowTwin) {
     const int units = static_cast<int>(upto(20)) - 1;
     const std::optional<std::int64_t> expected = slow_parse(token, units);
     ASSERT_EQ(parse(token, units), expected) << '"' << token << "\" decimals " << units;
+    // Padding that goes on with the number, or with whatever else.
+    const std::string padded = token + std::string(kDecimalPadding, "0.9\",x"[upto(5)]);
+    std::int64_t value = 0;
+    const bool parsed = parse_decimal_padded(std::string_view(padded).substr(0, token.size()), units, value);
+    ASSERT_EQ(parsed ? std::optional(value) : std::nullopt, expected) << '"' << padded << "\" decimals " << units;
     accepted += expected.has_value();
   }
   EXPECT_GT(accepted, 20'000);  // Else the generator tests refusals alone.

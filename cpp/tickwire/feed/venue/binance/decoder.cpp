@@ -17,6 +17,7 @@
 namespace tickwire::feed::binance {
 
 static_assert(Decoder::kPaddingBytes >= simdjson::SIMDJSON_PADDING);
+static_assert(Decoder::kPaddingBytes >= kDecimalPadding);
 
 namespace {
 
@@ -117,7 +118,7 @@ bool parse_time(std::string_view text, TsNs& out) noexcept TICKWIRE_HOT {
 
 /// A price or quantity that may be zero but not less.
 bool parse_amount(std::string_view text, int decimals, std::int64_t& out) noexcept TICKWIRE_HOT {
-  return parse_decimal(text, decimals, out) && out >= 0;
+  return parse_decimal_padded(text, decimals, out) && out >= 0;
 }
 
 std::string_view find_between(std::string_view text, std::string_view before, char after) noexcept TICKWIRE_HOT {
