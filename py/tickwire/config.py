@@ -22,6 +22,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -281,6 +282,13 @@ class Feed(_Model):
             value = str(getattr(self, key))
             if not value.startswith(schemes):
                 raise _at(key, f"expected a URL that begins with {' or '.join(schemes)}", value)
+            try:
+                parts = urlsplit(value)
+                whole = bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                whole = False
+            if not whole:
+                raise _at(key, "expected a URL with a host, and a port that there is", value)
         if parse_duration(self.reconnect_min) > parse_duration(self.reconnect_max):
             raise _at(
                 "reconnect_min",

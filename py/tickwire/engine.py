@@ -304,7 +304,11 @@ class Pipeline:
             await runner.close()
         if self._recording is not None:
             counters = self._stat_file.counters() if self._stat_file is not None else {}
-            self._recording.write_end(dict(counters), self._engine.failed)
+            try:
+                self._recording.write_end(dict(counters), self._engine.failed)
+            except OSError as error:
+                # The run was as good as any; without its end the recording is refused by verify.
+                _log.error("the end of the recording cannot be written: %s", error)
 
     def raise_if_failed(self) -> None:
         """Raises `EngineError` where an engine thread, or the router, died."""

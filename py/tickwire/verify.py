@@ -165,7 +165,10 @@ class Recording:
     def write_start(self, dtype: np.dtype[np.void], executor: str) -> None:
         self._manifest["environment"] = environment(executor)
         self._manifest["row_dtype"] = _dtype_to_json(dtype)
-        self._write()
+        try:
+            self._write()
+        except OSError as error:
+            raise ConfigError(f"--record: {self.folder}: {error.strerror or error}") from None
 
     def write_end(self, counters: Mapping[str, int], failed: str | None) -> None:
         """`complete` says that the run ended as it should and its recorder lost nothing."""

@@ -28,9 +28,17 @@ def run(config: Path, *, record: Path | None, seconds: float | None, as_json: bo
     stats = uvloop.run(_run(settings, out, record, seconds))
     output.print_report(out, stats)
     if record is not None:
-        out.print(f"recorded in {record}; compare it with: tickwire verify {record}", soft_wrap=True)
+        _say_recorded(out, record, stats)
     if as_json:
         output.print_json(output.report_dict(stats))
+
+
+def _say_recorded(out: Console, record: Path, stats: Stats) -> None:
+    lost = [f"{name} = {n:,}" for name, n in stats.counters.items() if n and name.endswith("_lost")]
+    what = (
+        f", but not all of it ({', '.join(lost)})" if lost else f"; compare it with: tickwire verify {record}"
+    )
+    out.print(f"recorded in {record}{what}", soft_wrap=True)
 
 
 async def _run(config: Config, out: Console, record: Path | None, seconds: float | None) -> Stats:
@@ -86,6 +94,6 @@ def demo(
     )
     output.print_report(out, stats)
     if record is not None:
-        out.print(f"recorded in {record}; compare it with: tickwire verify {record}", soft_wrap=True)
+        _say_recorded(out, record, stats)
     if as_json:
         output.print_json(output.report_dict(stats))

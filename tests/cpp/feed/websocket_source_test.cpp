@@ -324,7 +324,7 @@ TEST(WebSocketSource, RefusesViolationsWithTheirCodeAfterWhatCameBefore) {
   EXPECT_EQ(codes, (std::vector<int>{1002, 1007, 1009, 1002}));
   EXPECT_EQ(client.log, (Log{"open", "text good", "close 1002 reserved bits set", "open", "text good",
                              "close 1007 text that is not UTF-8", "open", "text good",
-                             "close 1009 frame above the limit", "open", "text good",
+                             "close 1009 frame above max_frame_bytes", "open", "text good",
                              "close 1002 close frame with half a code", "open", "close 1000 stopped"}));
   EXPECT_EQ(client.source.stats().protocol_errors, 4u);
   EXPECT_EQ(client.source.stats().bad_text, 1u);

@@ -163,9 +163,9 @@ bool FrameParser::read_header() noexcept {
     }
   }
   if (length > max_frame_) [[unlikely]]
-    return refuse(kCloseTooLarge, "frame above the limit");
+    return refuse(kCloseTooLarge, "frame above max_frame_bytes");
   if (!is_control(opcode) && in_message_ && length > max_message_ - message_bytes_) [[unlikely]] {
-    return refuse(kCloseTooLarge, "message above the limit");
+    return refuse(kCloseTooLarge, "message above max_frame_bytes");
   }
 
   final_ = final;
