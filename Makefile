@@ -13,16 +13,17 @@ build := build/release
 
 .PHONY: help
 help:
-	@echo "make setup    .venv with the tickwire command in it"
-	@echo "make demo     a simulated venue, the engine and a small model, live for some seconds"
-	@echo "make test     every test and check"
-	@echo "make soak     random storms at a simulated venue, MINUTES=5 of them, held to the truth"
-	@echo "make bench    beside the usual Python design and the peers of each stage; some minutes"
-	@echo "make conformance the WebSocket client against the Autobahn suite; needs a Python 2.7"
-	@echo "make format   format C++ and Python"
-	@echo "make hot-path the rules of the data plane's functions, through their calls; under a minute"
-	@echo "make tidy     clang-tidy over the C++ layers; needs tools/bootstrap --all"
-	@echo "make clean    remove what was built; .venv and .deps stay"
+	@echo "make setup        .venv with the tickwire command in it"
+	@echo "make demo         a simulated venue, the engine and a small model, live for some seconds"
+	@echo "make test         every test and check"
+	@echo "make soak         random storms at a simulated venue, MINUTES=5 of them, held to the truth"
+	@echo "make bench        beside the usual Python design and the peers of each stage; some minutes"
+	@echo "make conformance  the WebSocket client against the Autobahn suite; needs a Python 2.7"
+	@echo "make format       format C++ and Python"
+	@echo "make hot-path     the rules of the data plane's functions, through their calls; under a minute"
+	@echo "make tidy         clang-tidy over the C++ layers; some minutes"
+	@echo "make fuzz         each fuzz target for a minute; needs a clang with libFuzzer"
+	@echo "make clean        remove what was built; .venv and .deps stay"
 
 # The extension and the C++ tests share one build folder, so the layers are compiled once.
 .PHONY: setup
@@ -83,14 +84,18 @@ format:
 
 .PHONY: tidy
 tidy: setup
-	tools/bootstrap --all packages
-	@runner=$$(ls /usr/bin/run-clang-tidy-* | sort -V | tail -n 1); \
-	"$$runner" -quiet -j $(JOBS) -p $(build) 'cpp/tickwire/.*\.cpp$$'
+	$(python) .venv/bin/run-clang-tidy.py -clang-tidy-binary .venv/bin/clang-tidy -quiet -j $(JOBS) -p $(build) \
+	    'cpp/tickwire/.*\.cpp$$'
 
 # The functions that run after start allocate, lock and throw nothing: what TICKWIRE_HOT says of them.
 .PHONY: hot-path
 hot-path: setup
 	@$(python) tools/check_hot_path
+
+.PHONY: fuzz
+fuzz:
+	@tools/bootstrap --all packages headers
+	@tools/fuzz
 
 .PHONY: clean
 clean:

@@ -13,6 +13,15 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(tickwire_options INTERFACE -Wno-unknown-attributes)
 endif()
 
+if(TICKWIRE_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "TICKWIRE_FUZZ: expected clang, which has libFuzzer, found ${CMAKE_CXX_COMPILER}")
+  endif()
+  # A fault that no sanitizer sees may pass unnoticed.
+  set(TICKWIRE_SANITIZE address-undefined)
+  target_compile_options(tickwire_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 if(TICKWIRE_SANITIZE STREQUAL "address-undefined")
   target_compile_options(tickwire_options INTERFACE
     -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)

@@ -1,6 +1,5 @@
 // Fuzz target of the Binance decoder: no read beyond the padding, the same answer whatever lies in the
-// padding, and an event only with fields that a book can hold. Built by libFuzzer where clang is there;
-// tests/cpp/feed/binance_decoder_test.cpp runs it over seeded mutations everywhere.
+// padding, and an event only with fields that a book can hold. CMakeLists.txt says how it is run.
 //
 // Input: one byte for market and padding, then the message.
 
@@ -83,7 +82,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const char padding = kPaddings[data[0] % kPaddings.size()];
   for (Decoder* decoder : {&spot, &futures}) {
     for (const bool snapshot : {false, true}) {
-      require(transcript(*decoder, message, padding, snapshot) == transcript(*decoder, message, '\0', snapshot));
+      require(transcript(*decoder, message, padding, snapshot) ==
+              transcript(*decoder, message, '\0', snapshot));
     }
   }
   return 0;

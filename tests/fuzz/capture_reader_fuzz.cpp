@@ -1,6 +1,5 @@
 // Fuzz target of the capture reader: whatever a file holds, its lines do not depend on the size of the
-// blocks it is read in, and memory keeps to the limit. Built by libFuzzer where clang is there;
-// tests/cpp/md/capture_test.cpp runs it over seeded mutations everywhere.
+// blocks it is read in, and memory keeps to the limit. CMakeLists.txt says how it is run.
 //
 // Input: one byte for the block, then the file.
 

@@ -1,6 +1,5 @@
 // Fuzz target of the WebSocket frame parser: the same bytes, whole and in pieces, must give the same
-// frames, and what is handed out must keep to the limits. Built by libFuzzer where clang is there;
-// tests/cpp/feed/websocket_frame_test.cpp runs it over seeded mutations everywhere.
+// frames, and what is handed out must keep to the limits. CMakeLists.txt says how it is run.
 //
 // Input: one byte that chooses the pieces, then what the server sends.
 

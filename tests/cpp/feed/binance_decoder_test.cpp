@@ -11,11 +11,6 @@
 #include <string_view>
 #include <vector>
 
-// Several fuzz targets may live in one test program.
-#define LLVMFuzzerTestOneInput binance_decoder_fuzz_one_input
-#include "../fuzz/binance_decoder_fuzz.cpp"
-#undef LLVMFuzzerTestOneInput
-
 namespace tickwire::feed::binance {
 namespace {
 
@@ -431,37 +426,6 @@ TEST_F(BinanceDecoder, RefusesSnapshotsThatAreNone) {
   EXPECT_EQ(snapshot(R"({"lastUpdateId":7,"bids":[],"asks":[]})", 0).outcome, Outcome::Event);
   make(Market::Spot, TradeStream::Trade, 1);
   EXPECT_EQ(snapshot(R"({"lastUpdateId":7,"bids":[["1","1"],["2","1"]],"asks":[]})", 0).outcome, Outcome::TooManyLevels);
-}
-
-// The fuzz target over messages that were changed at random.
-TEST_F(BinanceDecoder, SurvivesRandomDamage) {
-  const std::uint32_t seed = std::random_device{}();
-  SCOPED_TRACE("seed " + std::to_string(seed));
-  std::mt19937 random(seed);
-  const std::vector<std::string> corpus{
-      diff_with("", ""),
-      "{\"stream\":\"btcusdt@depth\",\"data\":" + diff_with("b", R"([["1.5","2"],["3","4"]])") + "}",
-      R"({"b":[["1.5","2"]],"a":[["3","4"]],"e":"depthUpdate","U":1,"u":2,"pu":0,"s":"ETHUSDT"})",
-      R"({"e":"trade","E":1,"s":"BTCUSDT","t":1,"p":"1","q":"1","X":"MARKET","m":true})",
-      R"({"u":5,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"})",
-      R"({"lastUpdateId":7,"E":1,"bids":[["1","2"]],"asks":[["2","1"]]})"};
-  constexpr std::string_view kLikely{"{}[]\",:\\ 0123456789.-eEsUuba\n\0", 30};
-  for (int i = 0; i < 20'000; ++i) {
-    std::string text = corpus[random() % corpus.size()];
-    for (auto changes = random() % 4; changes-- > 0 && !text.empty();) {
-      const std::size_t at = random() % text.size();
-      const char c = random() % 8 == 0 ? static_cast<char>(random()) : kLikely[random() % kLikely.size()];
-      switch (random() % 5) {
-        case 0: text[at] = c; break;
-        case 1: text.insert(at, 1, c); break;
-        case 2: text.erase(at, 1 + random() % 5); break;
-        case 3: text.insert(at, text.substr(random() % text.size(), random() % 20)); break;
-        default: text.resize(at); break;
-      }
-    }
-    text.insert(0, 1, static_cast<char>(random()));
-    binance_decoder_fuzz_one_input(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
-  }
 }
 
 TEST(BinanceSubscribe, AsksForAllStreamsAtOnce) {

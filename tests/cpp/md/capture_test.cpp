@@ -12,10 +12,6 @@
 #include <string>
 #include <vector>
 
-// Several fuzz targets may live in one test program.
-#define LLVMFuzzerTestOneInput capture_reader_fuzz_one_input
-#include "../fuzz/capture_reader_fuzz.cpp"
-#undef LLVMFuzzerTestOneInput
 #include "tickwire/core/error.hpp"
 
 namespace tickwire::md {
@@ -314,35 +310,6 @@ TEST_F(Capture, SkipsALineBeyondTheLimit) {
     EXPECT_EQ(lines[2].number, 5U);
     EXPECT_TRUE(reader.truncated());
     EXPECT_EQ(reader.error(), path + ":6: the file ends in the middle of a line");
-  }
-}
-
-// The fuzz target over files that were changed at random.
-TEST_F(Capture, SurvivesRandomDamage) {
-  const std::uint32_t seed = std::random_device{}();
-  SCOPED_TRACE("seed " + std::to_string(seed));
-  std::mt19937 random(seed);
-  std::string text;
-  format_open(text, 1, 0);
-  for (int i = 0; i < 5; ++i) format_message(text, 2 + i, chars("{\"a\":[1,{\"b\":\"\\\"\"}]}"));
-  format_snapshot(text, 8, 0, "BTCUSDT", chars("{\"lastUpdateId\":7}"));
-  text += "9 {\"lastUpdateId\":7,\"bids\":[]}\n";
-  format_message(text, 10, chars(std::string(990, 'x')));
-  format_close(text, 11, 0);
-  const std::vector<std::string> corpus{text, gzip(text), zstd(text), gzip(text) + gzip(text), text};
-  for (int i = 0; i < 1500; ++i) {
-    std::string bytes = corpus[random() % corpus.size()];
-    for (auto changes = random() % 4; changes-- > 0 && !bytes.empty();) {
-      const std::size_t at = random() % bytes.size();
-      switch (random() % 4) {
-        case 0: bytes[at] = static_cast<char>(random()); break;
-        case 1: bytes.insert(at, 1, "\n {}\"\\,:"[random() % 8]); break;
-        case 2: bytes.erase(at, 1 + random() % 50); break;
-        default: bytes.resize(at); break;
-      }
-    }
-    bytes.insert(0, 1, static_cast<char>(random()));
-    capture_reader_fuzz_one_input(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
   }
 }
 

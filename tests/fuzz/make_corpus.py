@@ -1,0 +1,193 @@
+"""Writes the inputs that the fuzz targets begin with: one of each thing that a format has.
+
+    python tests/fuzz/make_corpus.py
+
+Needs the zstd command. An input that a fuzzer found is added to the folder by hand, under the name of
+the fault.
+"""
+
+import gzip
+import json
+import struct
+import subprocess
+from pathlib import Path
+
+CORPUS = Path(__file__).resolve().parent / "corpus"
+
+
+def write(target: str, inputs: dict[str, bytes]) -> None:
+    folder = CORPUS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in inputs.items():
+        (folder / name).write_bytes(data)
+
+
+def frame(first: int, payload: bytes, length: int | None = None) -> bytes:
+    """As a server sends it; `length` is claimed where it is not the payload's."""
+    size = len(payload) if length is None else length
+    if size < 126:
+        return struct.pack(">BB", first, size) + payload
+    if size < 65536:
+        return struct.pack(">BBH", first, 126, size) + payload
+    return struct.pack(">BBQ", first, 127, size) + payload
+
+
+def websocket_frame() -> dict[str, bytes]:
+    """One byte that chooses the pieces, then frames. Limits of the target: 4096 a frame, 8192 a message."""
+    euro = "€".encode()
+    streams = {
+        "text": frame(0x81, "häß €".encode()),
+        "binary": frame(0x82, bytes(range(200))),
+        "empty": frame(0x81, b"") + frame(0x82, b""),
+        "largest_frame": frame(0x82, b"x" * 4096),
+        "beyond_the_frame": frame(0x82, b"", 4097),
+        "eight_byte_length": frame(0x82, b"", 1 << 40),
+        "long_form_of_short": b"\x82\x7e\x00\x05hello",
+        "fragments": frame(0x01, b"one ") + frame(0x00, b"two ") + frame(0x80, b"three"),
+        "fragmented_character": frame(0x01, euro[:1]) + frame(0x00, euro[1:2]) + frame(0x80, euro[2:]),
+        "ping_between_fragments": frame(0x01, b"a") + frame(0x89, b"p") + frame(0x80, b"b"),
+        "beyond_the_message": frame(0x02, b"x" * 4096) + frame(0x00, b"y" * 4096) + frame(0x80, b"z"),
+        "ping_pong": frame(0x89, b"12345678") + frame(0x8A, b"12345678") + frame(0x8A, b""),
+        "long_ping": frame(0x89, b"x" * 126),
+        "close_without_code": frame(0x88, b""),
+        "close_with_reason": frame(0x88, struct.pack(">H", 1001) + "bis später".encode()),
+        "close_half_a_code": frame(0x88, b"\x03"),
+        "close_bad_code": frame(0x88, struct.pack(">H", 1005)),
+        "close_bad_reason": frame(0x88, struct.pack(">H", 1000) + b"\xff"),
+        "bad_text": frame(0x81, b"a\xc3("),
+        "surrogate": frame(0x81, b"\xed\xa0\x80"),
+        "overlong": frame(0x81, b"\xc0\xaf") + frame(0x81, b"\xf4\x90\x80\x80"),
+        "cut_character": frame(0x81, euro[:2]),
+        "masked": b"\x81\x81\x00\x00\x00\x00a",
+        "reserved_bit": frame(0xC1, b"a"),
+        "unknown_opcode": frame(0x83, b"a") + frame(0x8B, b"a"),
+        "continuation_of_nothing": frame(0x80, b"a"),
+        "text_inside_text": frame(0x01, b"a") + frame(0x81, b"b"),
+        "several": frame(0x81, b"a") + frame(0x89, b"b") + frame(0x82, b"c" * 300) + frame(0x88, b""),
+    }
+    return {name: bytes([7]) + data for name, data in streams.items()}
+
+
+def binance_decoder() -> dict[str, bytes]:
+    """One byte for market and padding, then a message or a snapshot. Instruments: BTCUSDT, ETHUSDT."""
+    diff = {
+        "e": "depthUpdate",
+        "E": 1700000000123,
+        "s": "BTCUSDT",
+        "U": 100,
+        "u": 105,
+        "b": [["61837.63000000", "0.50000000"], ["61837.62", "0"]],
+        "a": [["61837.64", "1.2"]],
+    }
+    futures = diff | {"T": 1700000000120, "pu": 99}
+    trade = {
+        "e": "trade",
+        "E": 1700000000123,
+        "s": "BTCUSDT",
+        "t": 12345,
+        "p": "61837.63",
+        "q": "0.5",
+        "T": 1700000000122,
+        "m": True,
+        "M": True,
+    }
+    aggregate = {
+        "e": "aggTrade",
+        "E": 1700000000123,
+        "s": "ETHUSDT",
+        "a": 5,
+        "p": "3000",
+        "q": "1.5",
+        "f": 100,
+        "l": 102,
+        "T": 1700000000122,
+        "m": False,
+    }
+    quote = {"u": 400900217, "s": "BTCUSDT", "b": "25.35", "B": "31.21", "a": "25.36", "A": "40.66"}
+    snapshot = {
+        "lastUpdateId": 160,
+        "bids": [["61837.63", "0.5"]],
+        "asks": [["61837.64", "1.2"], ["61838", "2"]],
+    }
+    messages: dict[str, object] = {
+        "diff": diff,
+        "diff_futures": futures,
+        "diff_combined": {"stream": "btcusdt@depth@100ms", "data": diff},
+        "diff_other_order": dict(reversed(futures.items())),
+        "diff_empty": diff | {"b": [], "a": []},
+        "diff_microseconds": diff | {"E": 1700000000123456},
+        "diff_too_many_levels": diff | {"b": [[str(i), "1"] for i in range(1, 60)]},
+        "diff_too_many_digits": diff | {"b": [["61837.631", "1"]]},
+        "diff_huge_price": diff | {"b": [["99999999999999999999", "1"]]},
+        "diff_unknown_symbol": diff | {"s": "DOGEUSDT"},
+        "diff_negative": diff | {"U": -1, "a": [["-1", "1"]]},
+        "diff_nested": diff | {"x": {"b": [["1", {"u": [1, '\\"', None, 1e5]}]]}},
+        "trade": trade,
+        "trade_combined": {"stream": "btcusdt@trade", "data": trade},
+        "trade_not_at_market": trade | {"X": "INSURANCE_FUND"},
+        "trade_none": trade | {"X": "NA", "p": "0", "q": "0"},
+        "aggregate_trade": aggregate,
+        "quote": quote,
+        "snapshot": snapshot,
+        "snapshot_futures": snapshot | {"E": 1700000000123, "T": 1700000000120, "symbol": "ETHUSDT"},
+        "snapshot_empty": {"lastUpdateId": 1, "bids": [], "asks": []},
+        "subscribed": {"result": None, "id": 1},
+        "refused": {"error": {"code": 2, "msg": "Invalid request"}, "id": 1},
+        "rest_error": {"code": -1121, "msg": "Invalid symbol."},
+        "shutdown": {"e": "serverShutdown", "E": 1700000000123},
+    }
+    texts = {name: json.dumps(message, separators=(",", ":")) for name, message in messages.items()}
+    texts["diff_spaces"] = json.dumps(diff, indent=1)
+    texts["diff_cut"] = texts["diff"][:-20]
+    texts["two_documents"] = texts["trade"] * 2
+    texts["not_json"] = "<html>451</html>"
+    texts["escaped_symbol"] = texts["diff"].replace("BTCUSDT", "BTC\\u0055SDT")
+    texts["number_for_text"] = texts["trade"].replace('"61837.63"', "61837.63")
+    return {name: bytes([i % 12]) + text.encode() for i, (name, text) in enumerate(texts.items())}
+
+
+def capture_reader() -> dict[str, bytes]:
+    """One byte for the size of the blocks, then a file. Limit of the target: 1000 bytes a line."""
+    body = '{"lastUpdateId":7,"bids":[],"asks":[]}'
+    lines = [
+        '1700000000000000000 {"tickwire":"open","conn":0}',
+        '1700000000000000001 {"stream":"btcusdt@trade","data":{"e":"trade","s":"BTCUSDT","p":"1.5"}}',
+        f'1700000000000000002 {{"tickwire":"snapshot","conn":0,"instrument":"BTCUSDT","body":{body}}}',
+        "1700000000000000003 " + body,
+        '1700000000000000004 {"a":[1,{"b":"\\""}]}',
+        '1700000000000000005 {"tickwire":"close","conn":0}',
+    ]
+    text = ("\n".join(lines) + "\n").encode()
+    packed = gzip.compress(text, mtime=0)
+    zstd = subprocess.run(["zstd", "-q", "-c"], input=text, capture_output=True, check=True).stdout
+    files = {
+        "plain": text,
+        "no_last_newline": text[:-1],
+        "cut_in_a_line": text[:-30],
+        "carriage_returns": text.replace(b"\n", b"\r\n"),
+        "blank_lines": b"\n\n" + text + b"\n",
+        "longest_line": b"1 " + b"x" * 998 + b"\n2 {}\n",
+        "line_too_long": b"1 " + b"x" * 1500 + b"\n2 {}\n",
+        "no_time": b"{}\n 1 {}\nx {}\n3{}\n4 \n5\n",
+        "huge_time": b"9223372036854775807 {}\n9223372036854775808 {}\n-1 {}\n",
+        "unknown_line_of_ours": b'1 {"tickwire":"other","conn":0}\n2 {"tickwire":"open","conn":x}\n',
+        "snapshot_without_body": b'1 {"tickwire":"snapshot","conn":0,"instrument":"A"}\n2 {}\n',
+        "zero_bytes": b"1 {\x00}\n\x00\x00\n2 {}\n",
+        "gzip": packed,
+        "gzip_twice": packed + packed,
+        "gzip_cut": packed[: len(packed) // 2],
+        "gzip_then_rubbish": packed + b"rubbish",
+        "gzip_header_only": packed[:10],
+        "zstd": zstd,
+        "zstd_twice": zstd + zstd,
+        "zstd_cut": zstd[:-8],
+        "zstd_then_rubbish": zstd + b"rubbish",
+        "nothing": b"",
+    }
+    return {name: bytes([(i * 37) % 256]) + data for i, (name, data) in enumerate(files.items())}
+
+
+if __name__ == "__main__":
+    write("websocket_frame", websocket_frame())
+    write("binance_decoder", binance_decoder())
+    write("capture_reader", capture_reader())
