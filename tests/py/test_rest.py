@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import fake_core
@@ -47,11 +47,13 @@ async def venue() -> AsyncIterator[Venue]:
     await runner.cleanup()
 
 
-def start(venue: Venue, **options: Any) -> tuple[fake_core.Engine, SnapshotService]:
+def start(
+    venue: Venue, *, spot: Sequence[str] = ("BTCUSDT", "ETHUSDT"), **options: Any
+) -> tuple[fake_core.Engine, SnapshotService]:
     config = Config.from_dict(
         {
             "feeds": [
-                {"venue": "binance_spot", "rest_url": venue.url, "instruments": ["BTCUSDT", "ETHUSDT"]},
+                {"venue": "binance_spot", "rest_url": venue.url, "instruments": list(spot)},
                 {
                     "venue": "binance_usdm",
                     "rest_url": venue.url,
@@ -211,11 +213,31 @@ async def test_only_a_few_requests_at_once(venue: Venue) -> None:
         return await venue.answer(request)
 
     venue.handler = slow
-    engine, service = start(venue)
-    engine.requests = [(0, i % 2, 0) for i in range(20)]
+    engine, service = start(venue, spot=[f"COIN{i}USDT" for i in range(20)])
+    engine.requests = [(0, i, 0) for i in range(20)]
     await until(lambda: len(engine.delivered) == 20)
     await service.close()
     assert most == 4
+
+
+async def test_asking_anew_gives_up_the_old_request(venue: Venue) -> None:
+    async def slow_at_first(request: web.Request) -> web.StreamResponse:
+        number = len(venue.requests)
+        if number == 1:
+            await asyncio.sleep(0.3)
+        return web.Response(text=str(number))
+
+    venue.handler = slow_at_first
+    engine, service = start(venue)
+    engine.requests = [(0, 0, 1), (0, 1, 1)]
+    await until(lambda: len(engine.delivered) == 1)
+    engine.requests = [(0, 0, 1)]  # As after a re-connect.
+    await until(lambda: len(engine.delivered) == 2)
+    await asyncio.sleep(0.4)
+    assert engine.delivered == [(0, 1, b"2"), (0, 0, b"3")]
+    assert engine.failures == []
+    assert service.counters() == {"fetched": 2, "failed": 0, "under_way": 0}
+    await service.close()
 
 
 async def test_close_ends_what_is_under_way(venue: Venue) -> None:
