@@ -1,6 +1,7 @@
 #include "tickwire/engine/instrument_pipeline.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "tickwire/core/time.hpp"
 
@@ -50,6 +51,33 @@ void InstrumentPipeline::begin_epoch(const features::TopOfBook& top) noexcept {
   if (trigger_ == Trigger::Every) next_boundary_ = clock_ - clock_ % every_ns_ + every_ns_;
 }
 
+void InstrumentPipeline::learn_depth(const md::Event& snapshot) noexcept {
+  // A side that is as long as a reply can be asked to be was cut there. Limits: the venue's page of the
+  // depth endpoint.
+  static constexpr std::array<std::size_t, 8> kLimits = {5, 10, 20, 50, 100, 500, 1000, 5000};
+  const auto cut = [](std::size_t levels) {
+    return std::find(kLimits.begin(), kLimits.end(), levels) != kLimits.end();
+  };
+  known_bid_ = std::numeric_limits<std::int64_t>::min();
+  known_ask_ = std::numeric_limits<std::int64_t>::max();
+  const auto by_price = [](const md::Level& a, const md::Level& b) { return a.price < b.price; };
+  if (cut(snapshot.bids.size())) {
+    known_bid_ = std::min_element(snapshot.bids.begin(), snapshot.bids.end(), by_price)->price;
+  }
+  if (cut(snapshot.asks.size())) {
+    known_ask_ = std::max_element(snapshot.asks.begin(), snapshot.asks.end(), by_price)->price;
+  }
+}
+
+bool InstrumentPipeline::deep_enough(const features::TopOfBook& top) const noexcept {
+  // Beyond the known part a level that the features would count may be missing.
+  const bool bids = known_bid_ == std::numeric_limits<std::int64_t>::min() ||
+                    (top.bids.size() == top_bids_.size() && top.bids.back().price >= known_bid_);
+  const bool asks = known_ask_ == std::numeric_limits<std::int64_t>::max() ||
+                    (top.asks.size() == top_asks_.size() && top.asks.back().price <= known_ask_);
+  return bids && asks;
+}
+
 bool InstrumentPipeline::boundary_passed() noexcept {
   if (clock_ < next_boundary_) return false;
   next_boundary_ = clock_ - clock_ % every_ns_ + every_ns_;
@@ -75,6 +103,12 @@ Step InstrumentPipeline::on_diff(const md::Event& event) noexcept {
     return step;
 
   const features::TopOfBook top = read_top();
+  if (!deep_enough(top)) [[unlikely]] {
+    const Step lost = on_damaged(md::InvalidReason::Depth);
+    step.left_valid = lost.left_valid;
+    step.reason = lost.reason;
+    return step;
+  }
   if (synced.became_valid) [[unlikely]]
     begin_epoch(top);
   features_.on_book(top, clock_);
@@ -107,12 +141,23 @@ Step InstrumentPipeline::on_trade(const md::Event& event) noexcept {
 Step InstrumentPipeline::on_snapshot(const md::Event& event) noexcept {
   advance_clock(event);
   const feed::SyncStep synced = sync_.on_snapshot(event);
-  if (synced.became_valid) begin_epoch(read_top());
+  Step step{.became_valid = synced.became_valid,
+            .left_valid = synced.left_valid,
+            .snapshot_refused = synced.result == feed::SyncResult::SnapshotRefused,
+            .reason = synced.reason};
+  if (synced.result == feed::SyncResult::SnapshotApplied || synced.result == feed::SyncResult::SnapshotHeld) {
+    learn_depth(event);
+  }
   book_changes_ = book_.changes();
-  return {.became_valid = synced.became_valid,
-          .left_valid = synced.left_valid,
-          .snapshot_refused = synced.result == feed::SyncResult::SnapshotRefused,
-          .reason = synced.reason};
+  if (!synced.became_valid) return step;
+  const features::TopOfBook top = read_top();
+  begin_epoch(top);
+  if (!deep_enough(top)) {
+    const Step lost = on_damaged(md::InvalidReason::Depth);
+    step.left_valid = lost.left_valid;
+    step.reason = lost.reason;
+  }
+  return step;
 }
 
 Step InstrumentPipeline::on_open() noexcept {

@@ -30,15 +30,16 @@ constexpr std::string_view name_of(BookState state) noexcept {
 /// Why a book left Valid, or why it could not become it.
 enum class InvalidReason : std::uint8_t {
   None = 0,
-  Gap = 1,             // An event does not follow the one before, or the venue's ids went back.
-  Crossed = 2,         // Best bid at or above best ask: something was missed that no id shows.
-  Malformed = 3,       // A message of this instrument could not be read.
-  BadNumber = 4,       // A price or quantity with too many digits, out of range, or no number at all.
-  Disconnected = 5,    // The connection that carried it is gone.
-  TooManyLevels = 6,   // One message holds more levels than the configuration allows.
+  Gap = 1,            // An event does not follow the one before, or the venue's ids went back.
+  Crossed = 2,        // Best bid at or above best ask: something was missed that no id shows.
+  Malformed = 3,      // A message of this instrument could not be read.
+  BadNumber = 4,      // A price or quantity with too many digits, out of range, or no number at all.
+  Disconnected = 5,   // The connection that carried it is gone.
+  TooManyLevels = 6,  // One message holds more levels than the configuration allows.
   Stale = 7,
   Halted = 8,
-  Stopped = 9,         // We ended it ourselves, in order.
+  Stopped = 9,  // We ended it ourselves, in order.
+  Depth = 10,  // The features need levels beyond those that the snapshot showed.
 };
 
 constexpr std::string_view name_of(InvalidReason reason) noexcept {
@@ -53,6 +54,7 @@ constexpr std::string_view name_of(InvalidReason reason) noexcept {
     case InvalidReason::Stale: return "stale";
     case InvalidReason::Halted: return "halted";
     case InvalidReason::Stopped: return "stopped";
+    case InvalidReason::Depth: return "depth";
   }
   return "unknown";
 }

@@ -1,0 +1,181 @@
+#include "tickwire/engine/instrument_pipeline.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <map>
+#include <random>
+#include <vector>
+
+namespace tickwire::engine {
+namespace {
+
+/// One USD-M instrument whose rows are the imbalance of five levels, and its events.
+class InstrumentPipelineTest : public ::testing::Test {
+ protected:
+  static FeaturesConfig features() {
+    return {.trigger = Trigger::Book,
+            .every_ns = 0,
+            .clock = WindowClock::Recv,
+            .window_rows = 1,
+            .max_event_rate = 100,
+            .plan = {.nodes = {{features::KernelKind::Imbalance, -1, 5, 0, 0, 0, 0}}, .outputs = {0}}};
+  }
+  static FeedConfig feed() {
+    FeedConfig feed{};
+    feed.market = feed::binance::Market::UsdM;
+    feed.max_levels = 1000;
+    feed.max_frame_bytes = 1U << 16U;
+    feed.buffer_events = 16;
+    return feed;
+  }
+
+  md::Event event(md::EventKind kind, const std::vector<md::Level>& bids,
+                  const std::vector<md::Level>& asks) {
+    ts_ += 1'000'000;
+    md::Event event{};
+    event.kind = kind;
+    event.ts_event = event.ts_recv = ts_;
+    event.bids = bids;
+    event.asks = asks;
+    return event;
+  }
+
+  Step diff(const std::vector<md::Level>& bids, const std::vector<md::Level>& asks) {
+    md::Event diff = event(md::EventKind::BookDiff, bids, asks);
+    diff.prev_id = id_;
+    diff.first_id = id_ + 1;
+    diff.last_id = id_ += 2;
+    return pipeline_.on_diff(diff);
+  }
+
+  Step snapshot(const std::vector<md::Level>& bids, const std::vector<md::Level>& asks) {
+    md::Event snapshot = event(md::EventKind::BookSnapshot, bids, asks);
+    snapshot.last_id = snapshot.first_id = id_;
+    return pipeline_.on_snapshot(snapshot);
+  }
+
+  static std::vector<md::Level> levels(std::int64_t best, std::int64_t step, std::size_t count) {
+    std::vector<md::Level> levels;
+    for (std::size_t i = 0; i < count; ++i) {
+      levels.push_back({best + step * static_cast<std::int64_t>(i), 10 + static_cast<std::int64_t>(i)});
+    }
+    return levels;
+  }
+
+  Arena arena_{ArenaConfig{.huge_pages = HugePages::Off, .lock = LockMemory::Off}};
+  FeedConfig feed_ = feed();
+  FeaturesConfig features_ = features();
+  InstrumentPipeline pipeline_{feed_, {"BTCUSDT", 0, 0}, features_, arena_};
+  TsNs ts_ = 1'700'000'000'000'000'000;
+  std::uint64_t id_ = 100;
+};
+
+TEST_F(InstrumentPipelineTest, LeavesValidWhereTheFeaturesNeedLevelsThatTheSnapshotDidNotShow) {
+  (void)pipeline_.on_open();
+  (void)diff({}, {});
+  ASSERT_TRUE(snapshot(levels(1000, -1, 10), levels(1001, 1, 10)).became_valid);
+  EXPECT_TRUE(diff({{1000, 0}}, {}).row);
+  EXPECT_TRUE(diff({{999, 0}, {998, 0}, {997, 0}, {996, 0}}, {}).row) << "five known bids remain";
+  // The fifth best bid would now be unknown: below 991 the snapshot showed nothing.
+  const Step step = diff({{995, 0}, {500, 7}}, {});
+  EXPECT_FALSE(step.row);
+  EXPECT_TRUE(step.left_valid);
+  EXPECT_EQ(step.reason, md::InvalidReason::Depth);
+  EXPECT_NE(pipeline_.state(), md::BookState::Valid);
+}
+
+TEST_F(InstrumentPipelineTest, ASnapshotThatShowsTheWholeBookIsDeepEnough) {
+  (void)pipeline_.on_open();
+  (void)diff({}, {});
+  // No reply is asked for seven levels: there are no more.
+  ASSERT_TRUE(snapshot(levels(1000, -1, 7), levels(1001, 1, 7)).became_valid);
+  EXPECT_TRUE(diff({{1000, 0}, {999, 0}, {998, 0}}, {}).row);
+  EXPECT_EQ(pipeline_.state(), md::BookState::Valid);
+}
+
+TEST_F(InstrumentPipelineTest, ASnapshotTooShortForTheFeaturesNeverGivesARow) {
+  (void)pipeline_.on_open();
+  (void)diff({}, {});
+  EXPECT_TRUE(snapshot(levels(1000, -1, 5), levels(1001, 1, 5)).became_valid);
+  EXPECT_TRUE(diff({{1000, 3}}, {}).row) << "the five that were shown are known";
+  EXPECT_TRUE(diff({{1000, 0}}, {}).left_valid);
+}
+
+// Whatever is cut off a snapshot, a row that leaves is the row of the whole book.
+TEST_F(InstrumentPipelineTest, NoRowDiffersFromTheTruthHoweverShortTheSnapshot) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  std::map<std::int64_t, std::int64_t, std::greater<>> bids;
+  std::map<std::int64_t, std::int64_t> asks;
+  for (std::int64_t i = 0; i < 60; ++i) {
+    bids[1000 - i] = 1 + static_cast<std::int64_t>(random() % 50);
+    asks[1001 + i] = 1 + static_cast<std::int64_t>(random() % 50);
+  }
+  std::size_t rows = 0;
+  std::size_t lost = 0;
+  (void)pipeline_.on_open();
+  for (int i = 0; i < 5000; ++i) {
+    // Levels come and go; now and then a sweep takes the best six, so that the cut is reached.
+    std::vector<md::Level> changed_bids;
+    std::vector<md::Level> changed_asks;
+    for (auto k = random() % 3; k-- != 0;) {
+      const auto offset = static_cast<std::int64_t>(random() % 60);
+      const std::int64_t qty = random() % 2 == 0 ? 0 : 1 + static_cast<std::int64_t>(random() % 50);
+      (random() % 2 == 0 ? changed_bids : changed_asks).push_back({offset, qty});
+    }
+    if (i % 50 == 49) {
+      for (const auto& [price, qty] : bids) {
+        if (changed_bids.size() < 6) changed_bids.push_back({1000 - price, 0});
+      }
+    }
+    for (md::Level& level : changed_bids) {
+      level.price = 1000 - level.price;
+      if (level.qty == 0)
+        bids.erase(level.price);
+      else
+        bids[level.price] = level.qty;
+    }
+    for (md::Level& level : changed_asks) {
+      level.price = 1001 + level.price;
+      if (level.qty == 0)
+        asks.erase(level.price);
+      else
+        asks[level.price] = level.qty;
+    }
+    const Step step = diff(changed_bids, changed_asks);
+    lost += step.left_valid ? 1 : 0;
+    if (step.row) {
+      ++rows;
+      const auto sum_of_five = [](const auto& side) {
+        double sum = 0;
+        std::size_t n = 0;
+        for (auto level = side.begin(); level != side.end() && n < 5; ++level, ++n) {
+          sum += static_cast<double>(level->second);
+        }
+        return sum;
+      };
+      const double b = sum_of_five(bids);
+      const double a = sum_of_five(asks);
+      ASSERT_FLOAT_EQ(pipeline_.history().newest()[0], static_cast<float>((b - a) / (b + a)))
+          << "event " << i;
+    }
+    if (pipeline_.wants_snapshot()) {
+      std::vector<md::Level> top_bids;
+      std::vector<md::Level> top_asks;
+      for (const auto& [price, qty] : bids) {
+        if (top_bids.size() < 10) top_bids.push_back({price, qty});
+      }
+      for (const auto& [price, qty] : asks) {
+        if (top_asks.size() < 10) top_asks.push_back({price, qty});
+      }
+      (void)snapshot(top_bids, top_asks);
+    }
+  }
+  EXPECT_GT(rows, 1000U);
+  EXPECT_GT(lost, 10U) << "the cut was never reached: the test shows nothing";
+}
+
+}  // namespace
+}  // namespace tickwire::engine
