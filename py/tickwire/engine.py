@@ -100,7 +100,7 @@ class Stats:
     """Rows that reached Python; what the engine dropped before is in `dropped`."""
     signals: int
     """Of those, the ones that left as valid: scored, or with no model configured."""
-    announcements: int
+    notices: int
     """Signals without a row, which say that a book left `valid`."""
     latency: Histogram
     """Tick to signal: `ts_out - ts_recv`."""
@@ -140,7 +140,7 @@ class Stats:
     @property
     def invalid(self) -> int:
         """Signals without a score because something was not valid."""
-        return self.announcements + self.rows - self.signals
+        return self.notices + self.rows - self.signals
 
 
 class Pipeline:
@@ -491,7 +491,7 @@ class Pipeline:
             seconds=self._seconds if self._stopped else time.monotonic() - self._started_at,
             rows=router.rows,
             signals=router.valid,
-            announcements=router.announcements,
+            notices=router.notices,
             latency=latency,
             stages=stages,
             counters=dict(file.counters()) if file is not None else {},

@@ -56,7 +56,7 @@ class RowLatencies:
         self._fill = 0
 
     def on_rows(self, rows: Rows) -> None:
-        """Takes a batch in place. Announcements are left out: they are about no message's way through."""
+        """Takes a batch in place. Notices are left out: they are about no message's way through."""
         if not rows["row"].all():
             rows = rows[rows["row"] != 0]
         start = 0

@@ -47,8 +47,8 @@ ABSOLUTE_TOLERANCE = 1e-6
 _VERSION = 1
 # What a row is, besides its features. Not the stamps of stages, which no two runs share.
 _ROW_FIELDS = ("epoch", "row", "sequence", "ts_event", "ts_recv")
-# An announcement is also what it announces.
-_ANNOUNCEMENT_FIELDS = (*_ROW_FIELDS, "state", "reason")
+# A notice is also why it was sent.
+_NOTICE_FIELDS = (*_ROW_FIELDS, "state", "reason")
 
 
 def environment(executor: str) -> dict[str, str]:
@@ -190,7 +190,7 @@ class Result:
     """What a comparison found."""
 
     rows: int
-    announcements: int
+    notices: int
     scores: int
     unscored: int
     """Rows that the live run did not score: too old by `model.max_age_us`, or dropped before the model."""
@@ -300,16 +300,16 @@ async def verify(folder: str | os.PathLike[str]) -> Result:
 
 
 class _Rows:
-    """Recorded rows of each instrument, announcements apart, in the order they were written."""
+    """Recorded rows of each instrument, notices apart, in the order they were written."""
 
     def __init__(self, files: Sequence[Rows]) -> None:
         self._parts: dict[tuple[int, bool], list[tuple[Rows, NDArray[np.intp]]]] = {}
         for file in files:
-            announces = file["row"] == 0
+            is_notice = file["row"] == 0
             for instrument in np.unique(file["instrument"]).tolist():
                 mine = file["instrument"] == instrument
                 for kind in (False, True):
-                    positions = np.flatnonzero(mine & (announces == kind))
+                    positions = np.flatnonzero(mine & (is_notice == kind))
                     if len(positions):
                         self._parts.setdefault((instrument, kind), []).append((file, positions))
 
@@ -391,20 +391,20 @@ class Comparer:
         self._rows = _Rows(rows)
         self._scores = _Scores(scores)
         self._has_scores = layout.score_count > 0
-        self._compared = {"rows": 0, "announcements": 0, "scores": 0}
+        self._compared = {"rows": 0, "notices": 0, "scores": 0}
         self._unscored = 0
 
     def on_rows(self, rows: Rows) -> bool:
         """The replay's next rows, in the order it gave them. False once something differs."""
         found: list[tuple[int, str]] = []  # Place in this batch, text: the earliest is the first divergence.
-        announces = rows["row"] == 0
+        is_notice = rows["row"] == 0
         for instrument in np.unique(rows["instrument"]).tolist():
             mine = rows["instrument"] == instrument
             for kind in (False, True):
-                positions = np.flatnonzero(mine & (announces == kind))
+                positions = np.flatnonzero(mine & (is_notice == kind))
                 if len(positions):
                     self._compare_rows((instrument, kind), rows[positions], positions, found)
-            positions = np.flatnonzero(mine & ~announces)
+            positions = np.flatnonzero(mine & ~is_notice)
             if self._has_scores and len(positions):
                 self._compare_scores(instrument, rows[positions], positions, found)
         if found:
@@ -421,7 +421,7 @@ class Comparer:
     def result(self, differing: str = "") -> Result:
         return Result(
             rows=self._compared["rows"],
-            announcements=self._compared["announcements"],
+            notices=self._compared["notices"],
             scores=self._compared["scores"],
             unscored=self._unscored,
             exact=self._exact,
@@ -434,9 +434,9 @@ class Comparer:
     ) -> None:
         recorded = self._rows.take(key, len(replayed))
         count = len(recorded) if recorded is not None else 0
-        self._compared["announcements" if key[1] else "rows"] += count
+        self._compared["notices" if key[1] else "rows"] += count
         if recorded is not None:
-            names = _ANNOUNCEMENT_FIELDS if key[1] else (*_ROW_FIELDS, "features")
+            names = _NOTICE_FIELDS if key[1] else (*_ROW_FIELDS, "features")
             for name in names:
                 differs = _bits(recorded[name]) != _bits(replayed[name][:count])
                 lines = differs.any(axis=1) if differs.ndim > 1 else differs
@@ -496,7 +496,7 @@ class Comparer:
 
     def _name(self, row: Any) -> str:
         symbol, venue = self._layout.instrument(int(row["instrument"]))
-        which = f"row {row['row']}" if row["row"] else "announcement"
+        which = f"row {row['row']}" if row["row"] else "notice"
         place = f"epoch {row['epoch']}, {which}, sequence {row['sequence']}, ts_recv {row['ts_recv']}"
         return f"{venue} {symbol}, {place}"
 
@@ -527,7 +527,7 @@ def describe(result: Result) -> list[str]:
         scores += (
             f" (within {RELATIVE_TOLERANCE:g} relative or {ABSOLUTE_TOLERANCE:g}: {result.why_not_exact})"
         )
-    compared = f"{result.rows:,} rows, {result.announcements:,} announcements, {scores}"
+    compared = f"{result.rows:,} rows, {result.notices:,} notices, {scores}"
     if result.divergence is not None:
         return [f"first divergence: {result.divergence}", f"compared before it: {compared}"]
     lines = [f"live = replay: {compared}" + (", bit for bit" if result.exact else "")]

@@ -69,7 +69,7 @@ def make_rows(count: int, features: int, scores: int = 0, *, first: int = 1, ins
     return rows
 
 
-def announcement(instrument: int = 0, *, state: str = "suspect", reason: str = "gap", like: Any) -> Any:
+def notice(instrument: int = 0, *, state: str = "suspect", reason: str = "gap", like: Any) -> Any:
     """A record that says that a book left valid, of the same layout as `like`."""
     row = np.zeros(1, like.dtype)
     row["instrument"] = instrument

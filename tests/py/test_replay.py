@@ -11,7 +11,7 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
-from fake_core import announcement, make_rows
+from fake_core import make_rows, notice
 
 from tickwire.config import Config
 from tickwire.engine import Stats
@@ -83,9 +83,9 @@ def test_columns_are_the_keys_the_expressions_and_the_outputs(tmp_path: Path) ->
     assert np.float32(lines[0][10]) == rows["scores"][0, 0]
 
 
-def test_announcements_are_no_rows(tmp_path: Path) -> None:
+def test_notices_are_no_rows(tmp_path: Path) -> None:
     rows = make_rows(3, 3)
-    _, lines = written(tmp_path, np.concatenate([rows[:1], announcement(like=rows), rows[1:]]))
+    _, lines = written(tmp_path, np.concatenate([rows[:1], notice(like=rows), rows[1:]]))
     assert [line[4] for line in lines] == ["1", "2", "3"]
 
 
@@ -231,7 +231,7 @@ def stats(**counters: int) -> Stats:
         seconds=2.0,
         rows=10,
         signals=10,
-        announcements=1,
+        notices=1,
         latency=empty,
         stages={},
         counters={f"spot/{name}": value for name, value in counters.items()},

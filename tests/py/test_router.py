@@ -12,7 +12,7 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
-from fake_core import announcement, make_rows
+from fake_core import make_rows, notice
 
 from tickwire.config import Config
 from tickwire.engine import Pipeline
@@ -100,9 +100,9 @@ def test_score_is_there_only_where_the_row_is_valid_and_scored() -> None:
     assert signals[3].row == 4
 
 
-def test_announcement_says_why_and_carries_no_score() -> None:
+def test_notice_says_why_and_carries_no_score() -> None:
     rows = make_rows(1, 2, 3)
-    (signal,) = layout_of(rows).signals(announcement(like=rows))
+    (signal,) = layout_of(rows).signals(notice(like=rows))
     assert (signal.row, signal.state, signal.reason, signal.score) == (0, "suspect", "gap", None)
     assert signal.ts_event is None
 
@@ -338,14 +338,14 @@ async def test_dead_agent_is_raised_where_somebody_waits(core: Any) -> None:
             await pipeline.run_until(5)
 
 
-async def test_stats_count_rows_announcements_and_stages(core: Any) -> None:
+async def test_stats_count_rows_notices_and_stages(core: Any) -> None:
     async with Pipeline(config()) as pipeline:
         rows = make_rows(10, 2)
         engine_of(pipeline).push(rows)
-        engine_of(pipeline).push(announcement(like=rows))
+        engine_of(pipeline).push(notice(like=rows))
         await settle()
         stats = pipeline.stats()
-        assert (stats.rows, stats.signals, stats.announcements, stats.invalid) == (10, 10, 1, 1)
+        assert (stats.rows, stats.signals, stats.notices, stats.invalid) == (10, 10, 1, 1)
         assert stats.latency.count == 10
         assert stats.latency.max == 28_000
         assert stats.stages["decode"].p50 == 2_000

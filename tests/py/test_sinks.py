@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fake_core import REASONS, STAGES, STATES, announcement, make_rows
+from fake_core import REASONS, STAGES, STATES, make_rows, notice
 
 from tickwire.errors import SetupError
 from tickwire.records import RowLayout, Signal
@@ -77,8 +77,8 @@ def test_json_never_holds_a_bare_nan() -> None:
     assert json.loads(text)["scores"] == [None, None]
 
 
-def test_json_of_an_announcement_has_no_score() -> None:
-    data = json.loads(encode(as_signals(announcement(like=make_rows(1, 3, 2)))[0]))
+def test_json_of_a_notice_has_no_score() -> None:
+    data = json.loads(encode(as_signals(notice(like=make_rows(1, 3, 2)))[0]))
     assert (data["row"], data["state"], data["reason"]) == (0, "suspect", "gap")
     assert (data["model"], data["score"], data["scores"], data["ts_event"]) == (None, None, [], None)
 

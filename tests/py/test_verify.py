@@ -11,7 +11,7 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
-from fake_core import STATES, announcement, make_rows
+from fake_core import STATES, make_rows, notice
 
 from tickwire.config import Config
 from tickwire.errors import ConfigError, VerifyError
@@ -35,11 +35,11 @@ def layout_of(rows: Any) -> RowLayout:
 
 
 def run_rows() -> Any:
-    """Two instruments interleaved, with an announcement between two epochs of the first."""
+    """Two instruments interleaved, with a notice between two epochs of the first."""
     one, two = make_rows(30, 2, 2), make_rows(20, 2, 2, instrument=1)
     again = make_rows(10, 2, 2)
     again["epoch"] = 2
-    rows = np.concatenate([one, two, announcement(like=one), again])
+    rows = np.concatenate([one, two, notice(like=one), again])
     order = np.concatenate([np.stack([np.arange(20), np.arange(30, 50)], 1).ravel(), np.arange(20, 30)])
     return np.concatenate([rows[order], rows[50:]])
 
@@ -69,8 +69,8 @@ def test_same_rows_and_scores_agree() -> None:
     rows = run_rows()
     result = compare(ingest_side(rows), rows, rows).result()
     assert result.same, result.divergence
-    assert (result.rows, result.announcements, result.scores, result.unscored) == (60, 1, 60, 0)
-    assert describe(result) == ["live = replay: 60 rows, 1 announcements, 60 scores, bit for bit"]
+    assert (result.rows, result.notices, result.scores, result.unscored) == (60, 1, 60, 0)
+    assert describe(result) == ["live = replay: 60 rows, 1 notices, 60 scores, bit for bit"]
 
 
 def test_order_between_instruments_does_not_matter() -> None:
@@ -117,13 +117,13 @@ def test_first_difference_is_named(mutate: Callable[[Any], None], expected: str)
     assert divergence.endswith(expected)
 
 
-def test_announcement_is_compared_with_its_reason() -> None:
+def test_notice_is_compared_with_its_reason() -> None:
     rows = run_rows()
     replayed = rows.copy()
     replayed["reason"][rows["row"] == 0] = fake_core.REASONS.index("crossed")
     divergence = compare(ingest_side(rows), rows, replayed).result().divergence
     assert divergence is not None
-    assert "announcement" in divergence
+    assert "notice" in divergence
     assert divergence.endswith("reason: recorded gap, replayed crossed")
 
 

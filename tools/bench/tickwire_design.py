@@ -67,7 +67,7 @@ async def run(arguments: argparse.Namespace) -> None:
                 "executor": pipeline.executor,
                 "report": stats.report,
                 "dropped": stats.dropped,
-                "announcements": stats.announcements,
+                "notices": stats.notices,
                 "cpu_share": stats.cpu_share,
                 "seconds": seconds,
             }

@@ -39,7 +39,7 @@ class Router:
         self.layout = layout
         self.rows = 0
         self.valid = 0
-        self.announcements = 0
+        self.notices = 0
         self.wakeups = 0
         self.before_sleep: Callable[[], None] | None = None
         """Called when the ring is empty: for what else the engine wakes us for."""
@@ -161,7 +161,7 @@ class Router:
         # Our own stop ends every book's life in order: nothing was invalid.
         stopped = rows["reason"] == self._stopped
         self.rows += int(real.sum())
-        self.announcements += int((~real & ~stopped).sum())
+        self.notices += int((~real & ~stopped).sum())
         self.valid += int(valid.sum())
 
     def _close(self) -> None:
