@@ -31,8 +31,9 @@ class Signal:
     """One row's outcome: scores, or the reason why there are none.
 
     A signal carries scores only while its instrument's book is valid and the model's output is
-    finite. When a book leaves `valid`, one signal with `row` 0 and no score says why; nothing
-    follows for that instrument until it is valid again.
+    finite. When a book leaves `valid`, a notice, one signal with `row` 0 and no score, says why; nothing
+    follows for that instrument until it is valid again. A consumer that is too slow loses rows, and
+    of several notices of an instrument the older ones; never the last.
     """
 
     instrument: str
@@ -41,7 +42,7 @@ class Signal:
     epoch: int
     """Which life of the book; grows with every resync."""
     row: int
-    """1, 2, 3 … within instrument and epoch; 0 announces that the book left `valid`."""
+    """1, 2, 3 … within instrument and epoch; 0 in a notice."""
     sequence: int
     """The venue's id of the last event applied."""
     state: str
@@ -62,6 +63,10 @@ class Signal:
     stages_ns: tuple[int, ...]
     """Time spent in each stage, in the order of `stages`."""
     stages: tuple[str, ...]
+
+    def notice_of(self) -> tuple[str, str] | None:
+        """The venue and instrument that this is a notice of; None where it is none."""
+        return (self.venue, self.instrument) if self.row == 0 else None
 
     @property
     def latency_ns(self) -> int:

@@ -1,8 +1,9 @@
 """Who listens to the router: bounded queues of copied signals, and streams of rows in place.
 
 A consumer of signals has a bounded queue of its own. When it is full the newest signals are dropped
-for this consumer and counted; nobody else notices. In a replay nothing is dropped: the router waits
-for room, and the engine waits for the router.
+for this consumer alone, and counted. The notice that a book left `valid` is not dropped: it waits
+beside a full queue. In a replay nothing is dropped: the router waits for room, and the engine waits for
+the router.
 
 A consumer of features works in the ring itself, so the router waits for it before it gives the slots
 back. That is the price of not copying, and it is stated where it is offered.
@@ -11,10 +12,13 @@ back. That is the price of not copying, and it is stated where it is offered.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from tickwire.errors import Error
 from tickwire.records import FeatureBatch, RowLayout, Rows, Signal
+from tickwire.router.notices import NoticeQueue
 
 __all__ = ["FeatureStream", "SignalQueue", "SignalStream"]
 
@@ -28,13 +32,14 @@ class SignalQueue:
     """Bounded queue of signals: the router puts, one consumer takes. One event loop, no locks."""
 
     def __init__(self, name: str, limit: int, *, lossless: bool = False) -> None:
+        if limit < 1:
+            raise Error(f"queue: expected room for at least one signal, found {limit}")
         self.name = name
         self.limit = limit
-        self.lossless = lossless
         self.delivered = 0
         self.dropped = 0
         self.closed = False
-        self._items: deque[Signal] = deque()
+        self._items = NoticeQueue[Signal](sys.maxsize if lossless else limit, Signal.notice_of)
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -43,15 +48,11 @@ class SignalQueue:
         return len(self._items)
 
     def offer(self, signals: Sequence[Signal]) -> None:
-        """Takes what fits and counts what does not. Never waits."""
+        """Takes what fits, and every notice, and counts what it does not take. Never waits."""
         if self.closed or not signals:
             return
-        room = len(signals) if self.lossless else self.limit - len(self._items)
-        taken = signals if room >= len(signals) else signals[: max(room, 0)]
-        self._items.extend(taken)
-        self.dropped += len(signals) - len(taken)
-        if self._items:
-            self._readable.set()
+        self.dropped += self._items.offer(signals)
+        self._readable.set()
         if len(self._items) >= self.limit:
             self._writable.clear()
 
@@ -68,16 +69,11 @@ class SignalQueue:
 
     def take(self, limit: int) -> list[Signal]:
         """Up to `limit` waiting signals, oldest first. Never waits."""
-        items = self._items
-        if limit >= len(items):
-            taken = list(items)
-            items.clear()
-        else:
-            taken = [items.popleft() for _ in range(limit)]
+        taken = self._items.take(limit)
         self.delivered += len(taken)
-        if len(items) < self.limit:
+        if len(self._items) < self.limit:
             self._writable.set()
-        if not items and not self.closed:
+        if not self._items and not self.closed:
             self._readable.clear()
         return taken
 

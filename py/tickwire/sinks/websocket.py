@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from operator import attrgetter
+from typing import NamedTuple
 
 from aiohttp import WSMsgType, web
 
 from tickwire.errors import SetupError
 from tickwire.records import Signal
+from tickwire.router.notices import NoticeQueue
 from tickwire.sinks.base import encode
 
 __all__ = ["WebSocketSink"]
@@ -22,23 +24,26 @@ _STUCK_S = 10.0
 _MAX_CLIENTS = 256
 
 
+class _Message(NamedTuple):
+    text: str
+    notice_of: Hashable | None
+
+
 class _Client:
     """One connection: a bounded queue and a task that sends from it."""
 
     def __init__(self, socket: web.WebSocketResponse, limit: int, peer: str) -> None:
-        self.socket, self.limit, self.peer = socket, limit, peer
+        self.socket, self.peer = socket, peer
         self.dropped = 0
         self.sent = 0
         self.stuck = False
-        self._messages: deque[str] = deque()
+        self._messages = NoticeQueue[_Message](limit, attrgetter("notice_of"))
         self._ready = asyncio.Event()
 
-    def offer(self, messages: Sequence[str]) -> int:
-        """Queues what fits; how many did not."""
-        room = max(self.limit - len(self._messages), 0)
-        self._messages.extend(messages[:room])
+    def offer(self, messages: Sequence[_Message]) -> int:
+        """Queues what fits, and every notice; how many were lost."""
+        lost = self._messages.offer(messages)
         self._ready.set()
-        lost = max(len(messages) - room, 0)
         self.dropped += lost
         return lost
 
@@ -46,22 +51,22 @@ class _Client:
         while True:
             await self._ready.wait()
             self._ready.clear()
-            while self._messages:
+            while taken := self._messages.take(1):
                 try:
                     async with asyncio.timeout(_STUCK_S):
-                        await self.socket.send_str(self._messages[0])
+                        await self.socket.send_str(taken[0].text)
                 except TimeoutError:
                     self.stuck = True
                     return
-                self._messages.popleft()
                 self.sent += 1
 
 
 class WebSocketSink:
     """An HTTP server of its own; every path answers with the stream of signals.
 
-    Each client has its own bounded queue. A client that is too slow loses the newest signals, counted;
-    one that takes nothing for ten seconds is disconnected. What a client sends is read and ignored.
+    Each client has its own bounded queue. A client that is too slow loses the newest signals, counted,
+    but never the last notice of an instrument; one that takes nothing for ten seconds is disconnected.
+    What a client sends is read and ignored.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8765, queue: int = 1024) -> None:
@@ -97,7 +102,7 @@ class WebSocketSink:
     async def write(self, signals: Sequence[Signal]) -> None:
         if not self._clients:
             return
-        messages = [encode(signal) for signal in signals]
+        messages = [_Message(encode(signal), signal.notice_of()) for signal in signals]
         for client in self._clients:
             self.client_dropped += client.offer(messages)
 
