@@ -25,7 +25,7 @@ enum class LockMemory : std::uint8_t {
 struct ArenaConfig {
   /// Memory is taken from the kernel in pieces of this size, rounded up to whole 2 MiB pages; an
   /// allocation larger than a piece gets one of its own.
-  std::size_t chunk_bytes = std::size_t{8} << 20;
+  std::size_t chunk_bytes = std::size_t{8} << 20U;
   HugePages huge_pages = HugePages::Auto;
   LockMemory lock = LockMemory::Auto;
 };

@@ -32,17 +32,17 @@ std::uint64_t load_eight(const char* text) noexcept TICKWIRE_HOT {
 /// Both halves of the test are needed: the first sees bytes below '0' and from 0x40 up, the second
 /// the ones between '9' and 0x40.
 bool all_digits(std::uint64_t word) noexcept TICKWIRE_HOT {
-  return ((word & 0xF0F0F0F0F0F0F0F0U) | (((word + 0x0606060606060606U) & 0xF0F0F0F0F0F0F0F0U) >> 4)) ==
+  return ((word & 0xF0F0F0F0F0F0F0F0U) | (((word + 0x0606060606060606U) & 0xF0F0F0F0F0F0F0F0U) >> 4U)) ==
          0x3333333333333333U;
 }
 
 /// Eight ASCII digits, the first in the lowest byte: pairs, then fours, then all eight.
 std::uint64_t value_of_eight(std::uint64_t word) noexcept TICKWIRE_HOT {
   word -= 0x3030303030303030U;
-  word = word * 10 + (word >> 8);
+  word = word * 10 + (word >> 8U);
   word = ((word & 0x000000FF000000FFU) * 0x000F424000000064U +
-          ((word >> 16) & 0x000000FF000000FFU) * 0x0000271000000001U) >>
-         32;
+          ((word >> 16U) & 0x000000FF000000FFU) * 0x0000271000000001U) >>
+         32U;
   return word;
 }
 
@@ -124,21 +124,23 @@ bool parse_decimal_padded(std::string_view token, int decimals, std::int64_t& ou
   if (token.empty() || token.size() > 17 || decimals < 0 || decimals > 8) [[unlikely]] {
     return parse_decimal(token, decimals, out);
   }
-  const std::uint64_t head = load_eight(token.data());
+  const char* const text = token.data();
+  const std::uint64_t head = load_eight(text);
   // The lowest zero byte of the difference is the first point; above it there may be false ones.
   const std::uint64_t from_point = head ^ 0x2E2E2E2E2E2E2E2EU;
   const std::uint64_t points = (from_point - 0x0101010101010101U) & ~from_point & 0x8080808080808080U;
   const std::size_t before_point = points == 0 ? 8 : static_cast<std::size_t>(std::countr_zero(points)) / 8;
   const std::size_t whole_digits = std::min(before_point, token.size());
   const std::uint64_t whole = (head & kLowBytes[whole_digits]) | (kZeros & ~kLowBytes[whole_digits]);
-  if (whole_digits == 0 || !all_digits(whole)) [[unlikely]] return parse_decimal(token, decimals, out);
+  if (whole_digits == 0 || !all_digits(whole)) [[unlikely]]
+    return parse_decimal(token, decimals, out);
   const auto units = static_cast<std::size_t>(decimals);
   std::uint64_t value = value_of_first(head, whole_digits) * kPowersOfTen[units];
 
   if (whole_digits != token.size()) {
     const std::size_t digits = token.size() - whole_digits - 1;
     const std::uint64_t kept = kLowBytes[std::min<std::size_t>(digits, 8)];
-    const std::uint64_t tail = load_eight(token.data() + whole_digits + 1);
+    const std::uint64_t tail = load_eight(text + whole_digits + 1);
     const std::uint64_t fraction = (tail & kept) | (kZeros & ~kept);
     // A ninth digit, none at all, no point, a digit beyond the unit: rare or wrong.
     if (digits == 0 || digits > 8 || token[whole_digits] != '.' || !all_digits(fraction) ||

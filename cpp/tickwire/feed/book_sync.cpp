@@ -54,7 +54,8 @@ std::size_t BookSync::Buffer::push(const md::Event& event) noexcept {
     if (fits || size_ == 0) break;
   }
   // More levels than the whole ring; the decoder's limit is below.
-  if (count > levels_.size()) [[unlikely]] return popped + 1;
+  if (count > levels_.size()) [[unlikely]]
+    return popped + 1;
 
   if (wraps) write_ = 0;
   md::Level* const place = levels_.data() + write_;
@@ -62,8 +63,12 @@ std::size_t BookSync::Buffer::push(const md::Event& event) noexcept {
   std::copy(event.asks.begin(), event.asks.end(), place + event.bids.size());
   const std::size_t at = first_ + size_;
   entries_[at < entries_.size() ? at : at - entries_.size()] = {
-      event.first_id, event.last_id, event.prev_id, {place, event.bids.size()},
-      {place + event.bids.size(), event.asks.size()}, skipped + count};
+      event.first_id,
+      event.last_id,
+      event.prev_id,
+      {place, event.bids.size()},
+      {place + event.bids.size(), event.asks.size()},
+      skipped + count};
   ++size_;
   write_ += count;
   taken_ += skipped + count;
@@ -129,7 +134,8 @@ SyncStep BookSync::on_diff(const md::Event& event) noexcept {
   }
   apply(event.bids, event.asks);
   last_id_ = event.last_id;
-  if (book_.crossed()) [[unlikely]] return invalidate(&event, InvalidReason::Crossed);
+  if (book_.crossed()) [[unlikely]]
+    return invalidate(&event, InvalidReason::Crossed);
   return {.result = SyncResult::Applied, .event_applied = true};
 }
 

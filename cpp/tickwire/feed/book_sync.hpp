@@ -66,18 +66,18 @@ struct SyncStep {
 
 /// What happened so far, each counted once.
 struct SyncCounts {
-  std::uint64_t applied = 0;             // Events, those out of the buffer included.
-  std::uint64_t ignored = 0;             // Old events and duplicates.
+  std::uint64_t applied = 0;  // Events, those out of the buffer included.
+  std::uint64_t ignored = 0;  // Old events and duplicates.
   std::uint64_t buffered = 0;
-  std::uint64_t buffer_dropped = 0;      // Oldest events that had to make room.
-  std::uint64_t buffer_restarts = 0;     // A gap between buffered events.
-  std::uint64_t gaps = 0;                // While valid.
-  std::uint64_t crossed = 0;             // Books, and snapshots by themselves.
+  std::uint64_t buffer_dropped = 0;   // Oldest events that had to make room.
+  std::uint64_t buffer_restarts = 0;  // A gap between buffered events.
+  std::uint64_t gaps = 0;             // While valid.
+  std::uint64_t crossed = 0;          // Books, and snapshots by themselves.
   std::uint64_t snapshots_applied = 0;
   std::uint64_t snapshots_held = 0;
-  std::uint64_t snapshots_refused = 0;   // Behind the buffer, or between two events.
-  std::uint64_t snapshots_expired = 0;   // Held, but never bridged.
-  std::uint64_t snapshots_ignored = 0;   // While valid, or older than the one that is held.
+  std::uint64_t snapshots_refused = 0;  // Behind the buffer, or between two events.
+  std::uint64_t snapshots_expired = 0;  // Held, but never bridged.
+  std::uint64_t snapshots_ignored = 0;  // While valid, or older than the one that is held.
 };
 
 class BookSync {
@@ -144,7 +144,8 @@ class BookSync {
 
   [[nodiscard]] bool follows(std::uint64_t first_id, std::uint64_t prev_id, std::uint64_t last) const noexcept
       TICKWIRE_HOT;
-  [[nodiscard]] bool in_snapshot(std::uint64_t last_id, std::uint64_t snapshot_id) const noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool in_snapshot(std::uint64_t last_id, std::uint64_t snapshot_id) const noexcept
+      TICKWIRE_HOT;
   [[nodiscard]] bool bridges(std::uint64_t first_id, std::uint64_t last_id, std::uint64_t prev_id,
                              std::uint64_t snapshot_id) const noexcept TICKWIRE_HOT;
   void apply(std::span<const md::Level> bids, std::span<const md::Level> asks) noexcept TICKWIRE_HOT;
@@ -160,9 +161,9 @@ class BookSync {
   md::PriceBook& book_;
   Buffer buffer_;
   md::BookState state_ = md::BookState::Empty;
-  bool held_ = false;            // The book is a snapshot that no event has bridged yet.
+  bool held_ = false;  // The book is a snapshot that no event has bridged yet.
   TsNs held_since_ = 0;
-  TsNs hold_ns_;                 // How long the next snapshot that is ahead may be held.
+  TsNs hold_ns_;  // How long the next snapshot that is ahead may be held.
   std::uint32_t epoch_ = 0;
   std::uint64_t last_id_ = 0;
   // Of this connection's diffs, whatever became of them.

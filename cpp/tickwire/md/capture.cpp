@@ -356,7 +356,7 @@ class CaptureReader::Impl {
   /// Without opening them: a pipe can be opened once.
   static std::vector<std::string> check(std::vector<std::string> paths) {
     for (const std::string& path : paths) {
-      struct stat status {};
+      struct stat status{};
       if (::stat(path.c_str(), &status) != 0 || ::access(path.c_str(), R_OK) != 0) {
         throw SetupError("capture " + path, "a file that can be read", std::strerror(errno));
       }
@@ -401,7 +401,8 @@ class CaptureReader::Impl {
     while (file_ < paths_.size()) {
       const void* found = std::memchr(buffer_.data() + searched_, '\n', end_ - searched_);
       if (found != nullptr) {
-        const std::size_t line_end = static_cast<std::size_t>(static_cast<const char*>(found) - buffer_.data());
+        const std::size_t line_end =
+            static_cast<std::size_t>(static_cast<const char*>(found) - buffer_.data());
         text = {buffer_.data() + begin_, line_end - begin_};
         begin_ = searched_ = line_end + 1;
         ++line_number_;
@@ -416,7 +417,8 @@ class CaptureReader::Impl {
       searched_ = end_;
       if (skipping_) begin_ = end_;
       if (make_room()) {
-        const std::size_t got = stream_.read(buffer_.data() + end_, std::min(config_.block_bytes, room() - end_));
+        const std::size_t got =
+            stream_.read(buffer_.data() + end_, std::min(config_.block_bytes, room() - end_));
         end_ += got;
         if (got != 0) continue;
         if (finish_file(text)) return true;
@@ -478,8 +480,8 @@ class CaptureReader::Impl {
   std::size_t end_ = 0;       // Of the bytes read.
   std::size_t searched_ = 0;  // No line break between begin_ and here.
   std::size_t file_ = 0;
-  bool skipping_ = false;     // The rest of a line that is too long.
-  bool finished_ = false;     // The last line of this file has been given.
+  bool skipping_ = false;  // The rest of a line that is too long.
+  bool finished_ = false;  // The last line of this file has been given.
   CaptureLine line_{};
 };
 

@@ -51,9 +51,9 @@ struct Event {
   InstrumentId instrument;
   TsNs ts_event;  // The venue's clock; kNoTime where the message carries none.
   TsNs ts_recv;
-  std::uint64_t first_id;  // Binance U. Equals last_id where the venue states only one.
-  std::uint64_t last_id;   // Binance u; the snapshot's lastUpdateId; the trade's id.
-  std::uint64_t prev_id;   // Binance pu; 0 where the venue states none.
+  std::uint64_t first_id;       // Binance U. Equals last_id where the venue states only one.
+  std::uint64_t last_id;        // Binance u; the snapshot's lastUpdateId; the trade's id.
+  std::uint64_t prev_id;        // Binance pu; 0 where the venue states none.
   std::span<const Level> bids;  // As the venue ordered them.
   std::span<const Level> asks;
   Trade trade;  // Where kind is Trade.

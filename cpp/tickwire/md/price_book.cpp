@@ -91,10 +91,12 @@ bool PriceBook::set_in(HalfBook& half, std::int64_t key, std::int64_t qty) noexc
   if (key >= half.base && away < half.span) [[likely]] {
     const std::uint64_t cell = (away >> half.step_shift) * half.inverse;
     // Between two steps the quotient is no small number, or does not multiply back.
-    if (cell < half.cells.size() && cell * half.step == away) [[likely]] return set_cell(half, cell, qty);
+    if (cell < half.cells.size() && cell * half.step == away) [[likely]]
+      return set_cell(half, cell, qty);
     return set_slow(half, key, qty);
   }
-  if (key < half.base && half.step != 0) [[likely]] return set_far(half, key, qty);
+  if (key < half.base && half.step != 0) [[likely]]
+    return set_far(half, key, qty);
   return set_slow(half, key, qty);
 }
 
@@ -102,7 +104,8 @@ bool PriceBook::set_cell(HalfBook& half, std::size_t cell, std::int64_t qty) noe
   const std::int64_t old = half.cells[cell];
   const bool had = old != 0;
   const bool has = qty != 0;
-  if (has && !had && half.depth() == max_levels_) [[unlikely]] return set_cell_full(half, cell, qty);
+  if (has && !had && half.depth() == max_levels_) [[unlikely]]
+    return set_cell_full(half, cell, qty);
   half.cells[cell] = qty;
   std::uint64_t& word = half.used[cell / 64];
   word = (word & ~(std::uint64_t{1} << (cell % 64))) | (static_cast<std::uint64_t>(has) << (cell % 64));
@@ -144,7 +147,8 @@ bool PriceBook::set_far(HalfBook& half, std::int64_t key, std::int64_t qty) noex
     kept_all = false;
   }
   changes_ += half.far.exchange(key, qty) != qty ? 1 : 0;
-  if (half.near == 0) [[unlikely]] refresh_best(half);
+  if (half.near == 0) [[unlikely]]
+    refresh_best(half);
   return kept_all;
 }
 
@@ -182,7 +186,8 @@ void PriceBook::refresh_best(HalfBook& half) noexcept {
     const std::int64_t key = half.key_of(cell);
     half.best = {half.is_ask ? turned(key) : key, half.cells[cell]};
     // Room for the market to fall further.
-    if (cell < half.cells.size() / 8 && !half.far.empty()) [[unlikely]] move_window(half, key);
+    if (cell < half.cells.size() / 8 && !half.far.empty()) [[unlikely]]
+      move_window(half, key);
     return;
   }
   half.best_cell = -1;
@@ -249,7 +254,8 @@ std::size_t PriceBook::top(Side side, std::span<Level> out) const noexcept {
       }
     }
   }
-  if (written < out.size() && !half.far.empty()) [[unlikely]] written += half.far.top(out.subspan(written));
+  if (written < out.size() && !half.far.empty()) [[unlikely]]
+    written += half.far.top(out.subspan(written));
   if (half.is_ask) {
     for (Level& level : out.first(written)) level.price = turned(level.price);
   }

@@ -91,7 +91,7 @@ class PriceBook {
     std::uint64_t inverse;  // a product with the inverse of step_odd modulo 2^64, exact on the grid.
     std::ptrdiff_t best_cell = -1;
     SortedLevels far;
-    Level best{};           // By price. Where the side is not empty.
+    Level best{};  // By price. Where the side is not empty.
     bool is_ask;
   };
 

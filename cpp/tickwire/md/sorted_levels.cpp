@@ -121,7 +121,8 @@ void SortedLevels::insert(Place place, Level level) noexcept {
   Entry& entry = entries_[place.entry];
   Level* const to = pool_[entry.block].levels + place.at;
   std::memmove(to + 1, to, (entry.count - place.at) * sizeof(Level));
-  *to = level;
+  // A place found or made above is at most the count of a block that is not full.
+  *to = level;  // NOLINT(clang-analyzer-security.ArrayBound)
   ++entry.count;
   ++levels_;
   if (place.at == 0) entry.worst = level.price;
@@ -133,7 +134,8 @@ void SortedLevels::erase(Place place) noexcept {
   std::memmove(levels + place.at, levels + place.at + 1, (entry.count - place.at - 1) * sizeof(Level));
   --entry.count;
   --levels_;
-  if (entry.count == 0) [[unlikely]] return remove_entry(place.entry);
+  if (entry.count == 0) [[unlikely]]
+    return remove_entry(place.entry);
   entry.worst = levels[0].price;
   if (entry.count < kMergeLevels) [[unlikely]] {
     const std::size_t count = entry.count;

@@ -42,7 +42,9 @@ class SortedLevels {
     const Entry& last = entries_[entry_count_ - 1];
     return pool_[last.block].levels[last.count - 1];
   }
-  [[nodiscard]] const Level& worst() const noexcept TICKWIRE_HOT { return pool_[entries_[0].block].levels[0]; }
+  [[nodiscard]] const Level& worst() const noexcept TICKWIRE_HOT {
+    return pool_[entries_[0].block].levels[0];
+  }
 
   /// Writes the best levels, best first, by key; returns how many there were room and levels for.
   std::size_t top(std::span<Level> out) const noexcept TICKWIRE_HOT;

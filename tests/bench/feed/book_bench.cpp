@@ -52,8 +52,8 @@ struct Update {
 struct Recording {
   std::vector<Update> snapshot;
   std::vector<Update> updates;
-  std::vector<std::size_t> event_ends;   // Into updates.
-  std::vector<std::string> diffs;        // The messages, each with the decoder's padding.
+  std::vector<std::size_t> event_ends;  // Into updates.
+  std::vector<std::string> diffs;       // The messages, each with the decoder's padding.
   std::size_t message_bytes = 0;
 };
 
@@ -61,7 +61,8 @@ struct Reader {
   explicit Reader(const Source& source) : source(source) {
     table.add({source.symbol, "binance", source.price_decimals, source.qty_decimals});
     decoder = std::make_unique<Decoder>(
-        table, feed::binance::DecoderConfig{source.market, feed::binance::TradeStream::Trade, 1U << 20U, 5000});
+        table,
+        feed::binance::DecoderConfig{source.market, feed::binance::TradeStream::Trade, 1U << 20U, 5000});
   }
   const Source& source;
   md::InstrumentTable table;
@@ -139,7 +140,8 @@ class MapBook {
   template <typename Map>
   static std::size_t top_of(const Map& map, std::span<Level> out) {
     std::size_t n = 0;
-    for (auto level = map.begin(); level != map.end() && n < out.size(); ++level) out[n++] = {level->first, level->second};
+    for (auto level = map.begin(); level != map.end() && n < out.size(); ++level)
+      out[n++] = {level->first, level->second};
     return n;
   }
   std::map<std::int64_t, std::int64_t, std::greater<>> bids_;
@@ -154,7 +156,8 @@ void replay(Book& book, const Recording& recording, std::size_t top, benchmark::
   for (auto _ : state) {
     state.PauseTiming();
     book.clear();
-    for (const Update& update : recording.snapshot) book.set(update.side, update.level.price, update.level.qty);
+    for (const Update& update : recording.snapshot)
+      book.set(update.side, update.level.price, update.level.qty);
     state.ResumeTiming();
     std::size_t i = 0;
     for (const std::size_t end : recording.event_ends) {
@@ -252,14 +255,15 @@ void DecodeDiffs(benchmark::State& state) {
                                                       RecvClock::Recorded, 1, event));
     }
   }
-  state.counters["ns/message"] = benchmark::Counter(
-      static_cast<double>(from->diffs.size()) * 1e-9,
-      benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
-  state.counters["bytes"] = static_cast<double>(from->message_bytes) / static_cast<double>(from->diffs.size());
-  state.counters["levels"] = static_cast<double>(from->updates.size()) / static_cast<double>(from->diffs.size());
+  state.counters["ns/message"] =
+      benchmark::Counter(static_cast<double>(from->diffs.size()) * 1e-9,
+                         benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+  state.counters["bytes"] =
+      static_cast<double>(from->message_bytes) / static_cast<double>(from->diffs.size());
+  state.counters["levels"] =
+      static_cast<double>(from->updates.size()) / static_cast<double>(from->diffs.size());
 }
 BENCHMARK(DecodeDiffs)->Arg(0)->Arg(1)->Arg(2);
 
 }  // namespace
 }  // namespace tickwire
-

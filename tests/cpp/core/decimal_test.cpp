@@ -127,7 +127,8 @@ TEST(Decimal, AgreesWithTheSlowTwin) {
     const std::string padded = token + std::string(kDecimalPadding, "0.9\",x"[upto(5)]);
     std::int64_t value = 0;
     const bool parsed = parse_decimal_padded(std::string_view(padded).substr(0, token.size()), units, value);
-    ASSERT_EQ(parsed ? std::optional(value) : std::nullopt, expected) << '"' << padded << "\" decimals " << units;
+    ASSERT_EQ(parsed ? std::optional(value) : std::nullopt, expected)
+        << '"' << padded << "\" decimals " << units;
     accepted += expected.has_value();
   }
   EXPECT_GT(accepted, 20'000);  // Else the generator tests refusals alone.

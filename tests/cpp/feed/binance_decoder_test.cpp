@@ -69,7 +69,8 @@ class BinanceDecoder : public testing::Test {
 
   Result snapshot(std::string_view text, InstrumentId instrument) {
     Result result{};
-    result.outcome = decoder_->decode_snapshot(padded(text, '}'), instrument, RecvClock::Read, 78, result.event);
+    result.outcome =
+        decoder_->decode_snapshot(padded(text, '}'), instrument, RecvClock::Read, 78, result.event);
     return result;
   }
 
@@ -122,7 +123,8 @@ TEST_F(BinanceDecoder, ReadsTrades) {
   EXPECT_TRUE(r.event.trade.printable);
 
   // Old trades carry the two order ids where others have levels.
-  r = decode(R"({"e":"trade","E":1,"s":"BTCUSDT","t":12,"p":"1.5","q":"100","b":88,"a":50,"T":1,"m":false,"M":true})");
+  r = decode(
+      R"({"e":"trade","E":1,"s":"BTCUSDT","t":12,"p":"1.5","q":"100","b":88,"a":50,"T":1,"m":false,"M":true})");
   ASSERT_EQ(r.outcome, Outcome::Event);
   EXPECT_EQ(r.event.trade.id, 12U);
   EXPECT_EQ(r.event.trade.aggressor, Aggressor::Buyer);
@@ -131,7 +133,8 @@ TEST_F(BinanceDecoder, ReadsTrades) {
 TEST_F(BinanceDecoder, ReadsTheTradeStreamThatWasChosen) {
   const std::string_view agg =
       R"({"e":"aggTrade","E":1,"s":"BTCUSDT","a":26129,"p":"0.01","q":"4.7","f":100,"l":105,"T":1,"m":true,"M":true})";
-  const std::string_view plain = R"({"e":"trade","E":1,"s":"BTCUSDT","t":12,"p":"0.01","q":"1","T":1,"m":true})";
+  const std::string_view plain =
+      R"({"e":"trade","E":1,"s":"BTCUSDT","t":12,"p":"0.01","q":"1","T":1,"m":true})";
   EXPECT_EQ(outcome(agg), Outcome::OtherTradeStream);
   EXPECT_EQ(outcome(plain), Outcome::Event);
   make(Market::UsdM, TradeStream::AggTrade);
@@ -146,8 +149,8 @@ TEST_F(BinanceDecoder, ReadsTheTradeStreamThatWasChosen) {
 TEST_F(BinanceDecoder, MarksPrintsThatAreNoTradeOfTheMarket) {
   make(Market::UsdM);
   const auto printable = [&](const std::string& price, const std::string& qty, const std::string& type) {
-    const Result r = decode(R"({"e":"trade","E":1,"T":1,"s":"BTCUSDT","t":5,"p":")" + price + R"(","q":")" + qty +
-                            R"(","X":")" + type + R"(","m":false})");
+    const Result r = decode(R"({"e":"trade","E":1,"T":1,"s":"BTCUSDT","t":5,"p":")" + price + R"(","q":")" +
+                            qty + R"(","X":")" + type + R"(","m":false})");
     EXPECT_EQ(r.outcome, Outcome::Event);
     return r.event.trade.printable;
   };
@@ -179,13 +182,16 @@ TEST_F(BinanceDecoder, ReadsQuotesWithAndWithoutEventType) {
 }
 
 TEST_F(BinanceDecoder, ReadsMicroseconds) {
-  const Result r = decode(R"({"e":"trade","E":1723161255343123,"s":"BTCUSDT","t":1,"p":"1","q":"1","m":true})");
+  const Result r =
+      decode(R"({"e":"trade","E":1723161255343123,"s":"BTCUSDT","t":1,"p":"1","q":"1","m":true})");
   ASSERT_EQ(r.outcome, Outcome::Event);
   EXPECT_EQ(r.event.ts_event, 1723161255343123'000);
 }
 
 TEST_F(BinanceDecoder, ReadsSnapshotsOfEachMarket) {
-  Result r = snapshot(R"({"lastUpdateId":50093239218,"bids":[["61837.63","3.788"],["61837.62","0.617"]],"asks":[["61838.00","1.000"]]})", 0);
+  Result r = snapshot(
+      R"({"lastUpdateId":50093239218,"bids":[["61837.63","3.788"],["61837.62","0.617"]],"asks":[["61838.00","1.000"]]})",
+      0);
   ASSERT_EQ(r.outcome, Outcome::Event);
   EXPECT_EQ(r.event.kind, EventKind::BookSnapshot);
   EXPECT_EQ(r.event.instrument, 0U);
@@ -195,7 +201,9 @@ TEST_F(BinanceDecoder, ReadsSnapshotsOfEachMarket) {
   EXPECT_EQ(list(r.event.bids), (Levels{{6183763, 3788}, {6183762, 617}}));
   EXPECT_EQ(list(r.event.asks), (Levels{{6183800, 1000}}));
 
-  r = snapshot(R"({"asks":[],"bids":[["61804.7","35"]],"pair":"BTCUSD","symbol":"BTCUSD_PERP","T":1,"E":1723161257835,"lastUpdateId":7})", 2);
+  r = snapshot(
+      R"({"asks":[],"bids":[["61804.7","35"]],"pair":"BTCUSD","symbol":"BTCUSD_PERP","T":1,"E":1723161257835,"lastUpdateId":7})",
+      2);
   ASSERT_EQ(r.outcome, Outcome::Event);
   EXPECT_EQ(r.event.ts_event, 1723161257835'000'000);
   EXPECT_EQ(list(r.event.bids), (Levels{{618047, 35}}));
@@ -234,7 +242,8 @@ std::string join(const std::vector<std::string>& fields, std::mt19937& random) {
   for (std::size_t i = 0; i < fields.size(); ++i) {
     if (i != 0) text += "," + space[random() % 4];
     const std::size_t colon = fields[i].find(':');
-    text += fields[i].substr(0, colon) + space[random() % 4] + ":" + space[random() % 4] + fields[i].substr(colon + 1);
+    text += fields[i].substr(0, colon) + space[random() % 4] + ":" + space[random() % 4] +
+            fields[i].substr(colon + 1);
     text += space[random() % 4];
   }
   return text + "}";
@@ -245,14 +254,21 @@ TEST_F(BinanceDecoder, ReliesOnNoOrderOfFields) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
-  std::vector<std::string> diff{R"("e":"depthUpdate")", R"("E":1723161257440)", R"("T":5)", R"("s":"ETHUSDT")",
-                                R"("U":11)", R"("u":15)", R"("pu":9)",
-                                R"("b":[["1.5","2"] , ["1.25" ,"0.00000001"]])", R"("a":[["2" ,"0"]])",
+  std::vector<std::string> diff{R"("e":"depthUpdate")",
+                                R"("E":1723161257440)",
+                                R"("T":5)",
+                                R"("s":"ETHUSDT")",
+                                R"("U":11)",
+                                R"("u":15)",
+                                R"("pu":9)",
+                                R"("b":[["1.5","2"] , ["1.25" ,"0.00000001"]])",
+                                R"("a":[["2" ,"0"]])",
                                 R"("zz":{"e":"trade","s":["BTCUSDT"]})"};
-  std::vector<std::string> trade{R"("e":"trade")", R"("E":1723161257440)", R"("s":"ETHUSDT")", R"("t":7)",
-                                 R"("p":"1.5")", R"("q":"0.5")", R"("m":true)", R"("b":[1])", R"("X":"MARKET")"};
-  std::vector<std::string> quote{R"("s":"ETHUSDT")", R"("u":7)", R"("b":"1.5")", R"("B":"1")", R"("a":"1.6")",
-                                 R"("A":"2")"};
+  std::vector<std::string> trade{R"("e":"trade")", R"("E":1723161257440)", R"("s":"ETHUSDT")",
+                                 R"("t":7)",       R"("p":"1.5")",         R"("q":"0.5")",
+                                 R"("m":true)",    R"("b":[1])",           R"("X":"MARKET")"};
+  std::vector<std::string> quote{R"("s":"ETHUSDT")", R"("u":7)",     R"("b":"1.5")",
+                                 R"("B":"1")",       R"("a":"1.6")", R"("A":"2")"};
   for (int i = 0; i < 400; ++i) {
     const bool combined = random() % 2 == 0;
     const auto text = [&](std::vector<std::string>& fields) {
@@ -291,8 +307,8 @@ TEST_F(BinanceDecoder, ReliesOnNoOrderOfFields) {
 
 std::string diff_with(const std::string& field, const std::string& value) {
   std::vector<std::pair<std::string, std::string>> fields{
-      {"e", "\"depthUpdate\""}, {"E", "1"}, {"s", "\"BTCUSDT\""}, {"U", "11"},
-      {"u", "15"},              {"pu", "9"}, {"b", "[[\"1\",\"2\"]]"}, {"a", "[]"}};
+      {"e", "\"depthUpdate\""}, {"E", "1"}, {"s", "\"BTCUSDT\""}, {"U", "11"}, {"u", "15"}, {"pu", "9"},
+      {"b", "[[\"1\",\"2\"]]"}, {"a", "[]"}};
   std::string text = "{";
   for (const auto& [key, standard] : fields) {
     const std::string& v = key == field ? value : standard;
@@ -308,8 +324,8 @@ TEST_F(BinanceDecoder, RefusesADiffWithAFieldThatIsMissingOrWrong) {
   ASSERT_EQ(outcome(diff_with("", "")), Outcome::Event);
   EXPECT_EQ(outcome(diff_with("e", "")), Outcome::Ignored) << "no kind of message that is known here";
   for (const char* key : {"U", "u", "pu", "b", "a"}) {
-    for (const char* value : {"", "null", "true", "{}", "-1", "1.5", "1e3", "\"\"", "\"x\"", "18446744073709551616", "[1]",
-                              "[[]]", "[[\"1\"]]", "[[[],[]]]", "[{}]"}) {
+    for (const char* value : {"", "null", "true", "{}", "-1", "1.5", "1e3", "\"\"", "\"x\"",
+                              "18446744073709551616", "[1]", "[[]]", "[[\"1\"]]", "[[[],[]]]", "[{}]"}) {
       const Result r = decode(diff_with(key, value));
       EXPECT_EQ(r.outcome, Outcome::Malformed) << key << " " << value;
       EXPECT_EQ(r.event.instrument, 0U) << key << " " << value;
@@ -330,8 +346,8 @@ TEST_F(BinanceDecoder, RefusesADiffWithAFieldThatIsMissingOrWrong) {
 
 TEST_F(BinanceDecoder, RefusesNumbersThatAreNotTheInstruments) {
   make(Market::UsdM);
-  for (const char* price : {"\"1.234\"", "\"-1\"", "\"0\"", "\"0.00\"", "\"\"", "\"1e3\"", "\"NaN\"", "null", "\"1,5\"",
-                            "\"92233720368547758.08\"", "\"1\\u0030\""}) {
+  for (const char* price : {"\"1.234\"", "\"-1\"", "\"0\"", "\"0.00\"", "\"\"", "\"1e3\"", "\"NaN\"", "null",
+                            "\"1,5\"", "\"92233720368547758.08\"", "\"1\\u0030\""}) {
     const Result r = decode(diff_with("b", std::string("[[") + price + ",\"1\"]]"));
     EXPECT_EQ(r.outcome, Outcome::BadNumber) << price;
     EXPECT_EQ(r.event.instrument, 0U);
@@ -340,13 +356,16 @@ TEST_F(BinanceDecoder, RefusesNumbersThatAreNotTheInstruments) {
   for (const char* qty : {"\"1.2345\"", "\"-1\"", "\"\"", "\" 1\"", "\"9223372036854775.808\""}) {
     EXPECT_EQ(outcome(diff_with("a", std::string("[[\"1\",") + qty + "]]")), Outcome::BadNumber) << qty;
   }
-  EXPECT_EQ(outcome(diff_with("b", "[[\"1.230000\",\"0.1230\"]]")), Outcome::Event) << "zeros beyond the unit";
+  EXPECT_EQ(outcome(diff_with("b", "[[\"1.230000\",\"0.1230\"]]")), Outcome::Event)
+      << "zeros beyond the unit";
   EXPECT_EQ(outcome(diff_with("b", "[[1.23,2]]")), Outcome::Event) << "numbers without quotes";
-  EXPECT_EQ(outcome(diff_with("b", "[[\"1\",\"2\",[]]]")), Outcome::Event) << "the third cell of old messages";
+  EXPECT_EQ(outcome(diff_with("b", "[[\"1\",\"2\",[]]]")), Outcome::Event)
+      << "the third cell of old messages";
   EXPECT_EQ(outcome(diff_with("b", "[[\"92233720368547758.07\",\"9223372036854775.807\"]]")), Outcome::Event);
 
   const auto trade = [&](const char* price, const char* qty) {
-    const Result r = decode(std::string(R"({"e":"trade","E":1,"s":"BTCUSDT","t":1,"p":)") + price + ",\"q\":" + qty + ",\"m\":true}");
+    const Result r = decode(std::string(R"({"e":"trade","E":1,"s":"BTCUSDT","t":1,"p":)") + price +
+                            ",\"q\":" + qty + ",\"m\":true}");
     if (r.outcome != Outcome::Event) {
       EXPECT_EQ(r.event.instrument, kNoInstrument) << "no book has missed anything";
     }
@@ -359,7 +378,8 @@ TEST_F(BinanceDecoder, RefusesNumbersThatAreNotTheInstruments) {
 }
 
 TEST_F(BinanceDecoder, RefusesTradesAndQuotesWithMissingFields) {
-  const std::vector<std::string> trade{R"("s":"BTCUSDT")", R"("t":1)", R"("p":"1")", R"("q":"1")", R"("m":true)"};
+  const std::vector<std::string> trade{R"("s":"BTCUSDT")", R"("t":1)", R"("p":"1")", R"("q":"1")",
+                                       R"("m":true)"};
   for (std::size_t left_out = 0; left_out < trade.size(); ++left_out) {
     std::string text = R"({"e":"trade")";
     for (std::size_t i = 0; i < trade.size(); ++i) text += i == left_out ? "" : "," + trade[i];
@@ -374,7 +394,8 @@ TEST_F(BinanceDecoder, RefusesTradesAndQuotesWithMissingFields) {
 TEST_F(BinanceDecoder, RefusesDuplicateKeysAndWhatFollowsTheMessage) {
   const std::string good = R"({"e":"trade","E":1,"s":"BTCUSDT","t":1,"p":"1","q":"1","m":true})";
   ASSERT_EQ(outcome(good), Outcome::Event);
-  EXPECT_EQ(outcome(R"({"e":"trade","E":1,"s":"BTCUSDT","t":1,"p":"1","q":"1","m":true,"p":"2"})"), Outcome::Malformed);
+  EXPECT_EQ(outcome(R"({"e":"trade","E":1,"s":"BTCUSDT","t":1,"p":"1","q":"1","m":true,"p":"2"})"),
+            Outcome::Malformed);
   EXPECT_EQ(outcome(R"({"e":"trade","data":)" + good + "}"), Outcome::Malformed);
   for (const char* tail : {"}", "{}", "x", ",", "]", "\"", "1", "\0"}) {
     EXPECT_EQ(outcome(good + std::string(tail, 1)), Outcome::Malformed) << tail;
@@ -413,19 +434,22 @@ TEST_F(BinanceDecoder, SurvivesDepthAndRefusesSize) {
 }
 
 TEST_F(BinanceDecoder, RefusesSnapshotsThatAreNone) {
-  for (const char* text : {R"({"code":-1121,"msg":"Invalid symbol."})", R"({"lastUpdateId":7,"bids":[]})",
-                           R"({"bids":[],"asks":[]})", R"({"lastUpdateId":7,"bids":{},"asks":[]})",
-                           R"({"lastUpdateId":7,"bids":[],"asks":[]}{)", R"({"lastUpdateId":-7,"bids":[],"asks":[]})",
-                           R"({"lastUpdateId":7,"lastUpdateId":8,"bids":[],"asks":[]})", "<html>", "",
-                           R"({"symbol":"ETHUSDT","lastUpdateId":7,"bids":[],"asks":[]})"}) {
+  for (const char* text :
+       {R"({"code":-1121,"msg":"Invalid symbol."})", R"({"lastUpdateId":7,"bids":[]})",
+        R"({"bids":[],"asks":[]})", R"({"lastUpdateId":7,"bids":{},"asks":[]})",
+        R"({"lastUpdateId":7,"bids":[],"asks":[]}{)", R"({"lastUpdateId":-7,"bids":[],"asks":[]})",
+        R"({"lastUpdateId":7,"lastUpdateId":8,"bids":[],"asks":[]})", "<html>", "",
+        R"({"symbol":"ETHUSDT","lastUpdateId":7,"bids":[],"asks":[]})"}) {
     const Result r = snapshot(text, 0);
     EXPECT_EQ(r.outcome, Outcome::Malformed) << text;
     EXPECT_EQ(r.event.instrument, 0U);
   }
-  EXPECT_EQ(snapshot(R"({"lastUpdateId":7,"bids":[["1.234","1"]],"asks":[]})", 0).outcome, Outcome::BadNumber);
+  EXPECT_EQ(snapshot(R"({"lastUpdateId":7,"bids":[["1.234","1"]],"asks":[]})", 0).outcome,
+            Outcome::BadNumber);
   EXPECT_EQ(snapshot(R"({"lastUpdateId":7,"bids":[],"asks":[]})", 0).outcome, Outcome::Event);
   make(Market::Spot, TradeStream::Trade, 1);
-  EXPECT_EQ(snapshot(R"({"lastUpdateId":7,"bids":[["1","1"],["2","1"]],"asks":[]})", 0).outcome, Outcome::TooManyLevels);
+  EXPECT_EQ(snapshot(R"({"lastUpdateId":7,"bids":[["1","1"],["2","1"]],"asks":[]})", 0).outcome,
+            Outcome::TooManyLevels);
 }
 
 TEST(BinanceSubscribe, AsksForAllStreamsAtOnce) {

@@ -58,11 +58,14 @@ struct Message {
 
 class Rig {
  public:
-  explicit Rig(SyncRule rule, std::size_t buffer_events = kBufferEvents, std::size_t event_levels = kEventLevels)
+  explicit Rig(SyncRule rule, std::size_t buffer_events = kBufferEvents,
+               std::size_t event_levels = kEventLevels)
       : book(arena_, 1000), sync(rule, book, arena_, buffer_events, event_levels) {}
 
   SyncStep diff(const Message& message) { return sync.on_diff(message.event(md::EventKind::BookDiff)); }
-  SyncStep snapshot(const Message& message) { return sync.on_snapshot(message.event(md::EventKind::BookSnapshot)); }
+  SyncStep snapshot(const Message& message) {
+    return sync.on_snapshot(message.event(md::EventKind::BookSnapshot));
+  }
 
   Levels bids() const { return top(Side::Bid); }
   Levels asks() const { return top(Side::Ask); }
@@ -228,15 +231,15 @@ TEST(BookSyncFutures, BridgesByIdOrByPreviousId) {
     const char* why;
   };
   // Two events, 100 … 110 after 90, and 150 … 160 after 110.
-  for (const Case& c : {Case{89, false, "older than the first event's predecessor"},
-                        Case{90, true, "the first event follows it directly"},
-                        Case{95, false, "between the first event and its predecessor"},
-                        Case{100, true, "begins the first event"},
-                        Case{110, true, "ends the first event, which is applied again"},
-                        Case{111, false, "between two events: the trap of USD-M"},
-                        Case{149, false, "between two events: the trap of USD-M"},
-                        Case{150, true, "begins the second event"},
-                        Case{160, true, "ends the second event"}}) {
+  for (const Case& c :
+       {Case{89, false, "older than the first event's predecessor"},
+        Case{90, true, "the first event follows it directly"},
+        Case{95, false, "between the first event and its predecessor"},
+        Case{100, true, "begins the first event"},
+        Case{110, true, "ends the first event, which is applied again"},
+        Case{111, false, "between two events: the trap of USD-M"},
+        Case{149, false, "between two events: the trap of USD-M"}, Case{150, true, "begins the second event"},
+        Case{160, true, "ends the second event"}}) {
     Rig rig(SyncRule::Futures);
     rig.sync.on_open();
     rig.diff(futures(90, 100, 110, 1));
@@ -278,7 +281,8 @@ TEST(BookSyncFutures, HoldsASnapshotNewerThanTheBuffer) {
   Rig rig(SyncRule::Futures);
   rig.sync.on_open();
   rig.snapshot(rest(120));
-  EXPECT_EQ(rig.diff(futures(110, 130, 140, 2)).result, SyncResult::Buffered) << "the trap, met while waiting";
+  EXPECT_EQ(rig.diff(futures(110, 130, 140, 2)).result, SyncResult::Buffered)
+      << "the trap, met while waiting";
   EXPECT_TRUE(rig.sync.wants_snapshot());
 }
 
@@ -482,7 +486,8 @@ TEST(BookSyncBuffer, IsOneUnbrokenChain) {
 TEST(BookSyncBuffer, DropsTheOldestWhenFull) {
   Rig rig(SyncRule::Spot);
   rig.sync.on_open();
-  for (std::uint64_t i = 0; i < 100; ++i) rig.diff(spot(10 * i + 1, 10 * i + 10, static_cast<std::int64_t>(i + 1)));
+  for (std::uint64_t i = 0; i < 100; ++i)
+    rig.diff(spot(10 * i + 1, 10 * i + 10, static_cast<std::int64_t>(i + 1)));
   EXPECT_EQ(rig.sync.buffered_events(), kBufferEvents);
   EXPECT_EQ(rig.sync.counts().buffer_dropped, 100 - kBufferEvents);
   EXPECT_EQ(rig.snapshot(rest(919)).result, SyncResult::SnapshotRefused);
@@ -504,10 +509,12 @@ TEST(BookSyncBuffer, KeepsLevelsWhereverTheRingWraps) {
       Message message{id + 1, id + 5, 0, {}, {}};
       id += 5;
       for (auto n = random() % (kEventLevels + 1); n-- > 0;) {
-        message.bids.push_back({1 + static_cast<std::int64_t>(random() % 500), 1 + static_cast<std::int64_t>(random() % 9)});
+        message.bids.push_back(
+            {1 + static_cast<std::int64_t>(random() % 500), 1 + static_cast<std::int64_t>(random() % 9)});
       }
       for (auto n = random() % (kEventLevels + 1); n-- > 0;) {
-        message.asks.push_back({501 + static_cast<std::int64_t>(random() % 400), static_cast<std::int64_t>(random() % 9)});
+        message.asks.push_back(
+            {501 + static_cast<std::int64_t>(random() % 400), static_cast<std::int64_t>(random() % 9)});
       }
       rig.diff(message);
       messages.push_back(message);
@@ -572,8 +579,10 @@ class Venue {
         change(asks_, message.asks, centre_ + away, qty);
       }
     }
-    while (!bids_.empty() && bids_.begin()->first >= centre_) change(bids_, message.bids, bids_.begin()->first, 0);
-    while (!asks_.empty() && asks_.begin()->first <= centre_) change(asks_, message.asks, asks_.begin()->first, 0);
+    while (!bids_.empty() && bids_.begin()->first >= centre_)
+      change(bids_, message.bids, bids_.begin()->first, 0);
+    while (!asks_.empty() && asks_.begin()->first <= centre_)
+      change(asks_, message.asks, asks_.begin()->first, 0);
     history_[id_] = {list(bids_), list(asks_)};
     return message;
   }
@@ -648,9 +657,10 @@ TEST_P(BookSyncWeather, IsNeverValidWhileItDiffersFromTruth) {
       line.push_back(venue.tick());
       if (trouble != 0) {
         const auto dice = random() % (600 / trouble);
-        if (dice < 3) line.pop_back();                                                        // Drop.
-        if (dice >= 3 && dice < 6 && !line.empty()) line.push_back(line[random() % line.size()]);  // Duplicate.
-        if (dice >= 6 && dice < 9 && line.size() > 1) std::swap(line.front(), line.back());   // Reorder.
+        if (dice < 3) line.pop_back();  // Drop.
+        if (dice >= 3 && dice < 6 && !line.empty())
+          line.push_back(line[random() % line.size()]);                                      // Duplicate.
+        if (dice >= 6 && dice < 9 && line.size() > 1) std::swap(line.front(), line.back());  // Reorder.
         if (dice == 9) rig.sync.on_damaged(InvalidReason::Malformed);
         if (dice == 10) {
           rig.sync.on_close();
@@ -743,8 +753,8 @@ struct Recording {
   std::uint64_t diffs;
   std::uint64_t trades;
   std::uint64_t quotes;
-  std::uint64_t applied;   // Diffs in the book: all behind the snapshot.
-  std::uint64_t differ;    // How many of them do not agree with a quote.
+  std::uint64_t applied;  // Diffs in the book: all behind the snapshot.
+  std::uint64_t differ;   // How many of them do not agree with a quote.
 };
 
 class BookSyncRecording : public testing::TestWithParam<Recording> {};
@@ -756,7 +766,8 @@ TEST_P(BookSyncRecording, AgreesWithTheVenuesOwnBestQuotes) {
   const char* const root = std::getenv("TICKWIRE_DATA");
   const std::filesystem::path folder =
       (root != nullptr ? std::filesystem::path(root)
-                       : std::filesystem::path(__FILE__).parent_path() / "../../../../shared/data") / "binance";
+                       : std::filesystem::path(__FILE__).parent_path() / "../../../../shared/data") /
+      "binance";
   std::vector<std::string> files;
   for (const std::string& file : recording.files) {
     files.push_back((folder / file).string());
@@ -768,14 +779,15 @@ TEST_P(BookSyncRecording, AgreesWithTheVenuesOwnBestQuotes) {
   binance::Decoder decoder(table, {recording.market, binance::TradeStream::Trade, 1U << 20U, 5000});
   Arena arena;
   md::PriceBook book(arena);
-  BookSync sync(recording.market == binance::Market::Spot ? SyncRule::Spot : SyncRule::Futures, book, arena, 1024, 5000);
+  BookSync sync(recording.market == binance::Market::Spot ? SyncRule::Spot : SyncRule::Futures, book, arena,
+                1024, 5000);
   md::CaptureReader reader(files);
 
   struct Top {
     std::uint64_t id;
     md::Quote quote;
   };
-  std::vector<Top> tops;      // After each diff in the valid book.
+  std::vector<Top> tops;  // After each diff in the valid book.
   std::vector<Top> quotes;
   std::uint64_t diffs = 0;
   std::uint64_t trades = 0;
@@ -784,7 +796,8 @@ TEST_P(BookSyncRecording, AgreesWithTheVenuesOwnBestQuotes) {
     md::Event event;
     if (line->kind == md::CaptureKind::BareSnapshot) {
       ++snapshots;
-      ASSERT_EQ(decoder.decode_snapshot(line->body, 0, RecvClock::Recorded, line->ts_recv, event), binance::Outcome::Event);
+      ASSERT_EQ(decoder.decode_snapshot(line->body, 0, RecvClock::Recorded, line->ts_recv, event),
+                binance::Outcome::Event);
       ASSERT_EQ(event.bids.size(), 1000U);
       sync.on_snapshot(event);
       continue;
@@ -797,7 +810,8 @@ TEST_P(BookSyncRecording, AgreesWithTheVenuesOwnBestQuotes) {
         ++diffs;
         const SyncStep step = sync.on_diff(event);
         ASSERT_FALSE(step.left_valid);
-        if (step.event_applied) tops.push_back({event.last_id, {*book.best(Side::Bid), *book.best(Side::Ask)}});
+        if (step.event_applied)
+          tops.push_back({event.last_id, {*book.best(Side::Bid), *book.best(Side::Ask)}});
         break;
       }
       case md::EventKind::Trade: ++trades; break;
@@ -835,15 +849,39 @@ TEST_P(BookSyncRecording, AgreesWithTheVenuesOwnBestQuotes) {
 
 INSTANTIATE_TEST_SUITE_P(
     Binance, BookSyncRecording,
-    testing::Values(
-        Recording{"Spot", binance::Market::Spot, "BTCUSDT", 2, 8,
-                  {"spot_btcusdt_20240808.log.gz", "spot_btcusdt_20240809.log.gz"}, 3451 + 3044, 9757 + 10147,
-                  28040 + 45134, 6493, 2},
-        Recording{"UsdM", binance::Market::UsdM, "BTCUSDT", 2, 3, {"usdm_btcusdt_20240808.log.gz"}, 6551, 21313,
-                  66089, 6547, 0},
-        Recording{"CoinM", binance::Market::CoinM, "BTCUSD_PERP", 1, 0,
-                  {"coinm_btcusd_perp_20240808.log.gz", "coinm_btcusd_perp_20240809.log.gz"}, 26847 + 17948,
-                  2286 + 2949, 19136 + 29219, 44772, 0}),
+    testing::Values(Recording{"Spot",
+                              binance::Market::Spot,
+                              "BTCUSDT",
+                              2,
+                              8,
+                              {"spot_btcusdt_20240808.log.gz", "spot_btcusdt_20240809.log.gz"},
+                              3451 + 3044,
+                              9757 + 10147,
+                              28040 + 45134,
+                              6493,
+                              2},
+                    Recording{"UsdM",
+                              binance::Market::UsdM,
+                              "BTCUSDT",
+                              2,
+                              3,
+                              {"usdm_btcusdt_20240808.log.gz"},
+                              6551,
+                              21313,
+                              66089,
+                              6547,
+                              0},
+                    Recording{"CoinM",
+                              binance::Market::CoinM,
+                              "BTCUSD_PERP",
+                              1,
+                              0,
+                              {"coinm_btcusd_perp_20240808.log.gz", "coinm_btcusd_perp_20240809.log.gz"},
+                              26847 + 17948,
+                              2286 + 2949,
+                              19136 + 29219,
+                              44772,
+                              0}),
     [](const testing::TestParamInfo<Recording>& recording) { return recording.param.name; });
 
 }  // namespace

@@ -77,7 +77,8 @@ std::vector<Line> read_all(CaptureReader& reader) {
     // Reads what the JSON parser reads, for the address sanitizer to object to.
     unsigned sum = 0;
     for (std::size_t i = 0; i < CaptureReader::kPaddingBytes; ++i) {
-      sum += static_cast<unsigned char>(line->body.data() == nullptr ? 0 : line->body.data()[line->body.size() + i]);
+      sum += static_cast<unsigned char>(
+          line->body.data() == nullptr ? 0 : line->body.data()[line->body.size() + i]);
     }
     EXPECT_LT(sum, 256U * 64U);
     lines.push_back({line->kind, line->ts_recv, line->conn, std::string(line->instrument),
@@ -163,21 +164,22 @@ TEST_F(Capture, TellsABareSnapshotByItsOutermostKeys) {
 }
 
 TEST_F(Capture, SkipsCountsAndNamesWhatIsNoLine) {
-  const std::string path = write("c.log",
-                                 "1 {\"a\":1}\n"
-                                 "\n"
-                                 "x {\"a\":1}\n"
-                                 "2\n"
-                                 "2 \n"
-                                 "-2 {}\n"
-                                 "99999999999999999999 {}\n"
-                                 "3 {\"tickwire\":\"what\",\"conn\":0}\n"
-                                 "3 {\"tickwire\":\"open\"}\n"
-                                 "3 {\"tickwire\":\"open\",\"conn\":-1}\n"
-                                 "3 {\"tickwire\":\"open\",\"conn\":0}}\n"
-                                 "3 {\"tickwire\":\"snapshot\",\"conn\":0,\"instrument\":\"\",\"body\":{}}\n"
-                                 "3 {\"tickwire\":\"snapshot\",\"conn\":0,\"instrument\":\"X\",\"body\":7}\n"
-                                 "4 {\"tickwire\": \"snapshot\", \"conn\": 0, \"instrument\": \"X\", \"body\": {}}\n");
+  const std::string path =
+      write("c.log",
+            "1 {\"a\":1}\n"
+            "\n"
+            "x {\"a\":1}\n"
+            "2\n"
+            "2 \n"
+            "-2 {}\n"
+            "99999999999999999999 {}\n"
+            "3 {\"tickwire\":\"what\",\"conn\":0}\n"
+            "3 {\"tickwire\":\"open\"}\n"
+            "3 {\"tickwire\":\"open\",\"conn\":-1}\n"
+            "3 {\"tickwire\":\"open\",\"conn\":0}}\n"
+            "3 {\"tickwire\":\"snapshot\",\"conn\":0,\"instrument\":\"\",\"body\":{}}\n"
+            "3 {\"tickwire\":\"snapshot\",\"conn\":0,\"instrument\":\"X\",\"body\":7}\n"
+            "4 {\"tickwire\": \"snapshot\", \"conn\": 0, \"instrument\": \"X\", \"body\": {}}\n");
   CaptureReader reader({path});
   const std::vector<Line> lines = read_all(reader);
   EXPECT_EQ(lines, (std::vector<Line>{{CaptureKind::Message, 1, 0, "", "{\"a\":1}", 1},
@@ -189,10 +191,13 @@ TEST_F(Capture, SkipsCountsAndNamesWhatIsNoLine) {
 
 TEST_F(Capture, ReadsGzipZstdAndPlainOneAfterAnother) {
   const std::vector<std::string> paths{
-      write("1.log.gz", gzip("1 {\"a\":1}\n2 {\"a\":2}\n")), write("2.log", "3 {\"a\":3}\n"),
+      write("1.log.gz", gzip("1 {\"a\":1}\n2 {\"a\":2}\n")),
+      write("2.log", "3 {\"a\":3}\n"),
       write("3.log.zst", zstd("4 {\"a\":4}\n") + zstd("5 {\"a\":5}\n")),
       write("4", gzip("6 {\"a\":6}\n") + gzip("7 {\"a\":7}\n") + std::string(512, '\0')),
-      write("empty", ""), write("5", gzip("")), write("6", zstd("8 {\"a\":8}\n"))};
+      write("empty", ""),
+      write("5", gzip("")),
+      write("6", zstd("8 {\"a\":8}\n"))};
   CaptureReader reader(paths);
   std::vector<TsNs> times;
   std::vector<std::string> files;
@@ -251,7 +256,8 @@ TEST_F(Capture, ReportsAFileCutAnywhere) {
     EXPECT_EQ(lines.size(), (size == text.size() - 1 ? 2U : size >= first_line - 1 ? 1U : 0U) + 1U) << size;
     EXPECT_EQ(lines.back().ts, 9) << "the next file is read all the same";
     if (!whole) {
-      EXPECT_EQ(reader.error(), path + (size < first_line ? ":1" : ":2") + ": the file ends in the middle of a line");
+      EXPECT_EQ(reader.error(),
+                path + (size < first_line ? ":1" : ":2") + ": the file ends in the middle of a line");
     }
   }
 }

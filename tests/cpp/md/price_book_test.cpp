@@ -255,12 +255,12 @@ TEST(PriceBook, FollowsTheMarketUpAndDown) {
 struct Shape {
   const char* name;
   std::size_t max_levels;
-  std::int64_t width;    // Prices lie within this many steps of the moving centre.
-  double removal;        // Share of removals.
+  std::int64_t width;  // Prices lie within this many steps of the moving centre.
+  double removal;      // Share of removals.
   int operations;
-  std::int64_t drift = 1;      // The centre moves up to this many steps an operation.
+  std::int64_t drift = 1;  // The centre moves up to this many steps an operation.
   std::int64_t step = 1;
-  int off_grid_every = 0;      // One in so many prices lies between two steps.
+  int off_grid_every = 0;  // One in so many prices lies between two steps.
 };
 
 class PriceBookTwin : public testing::TestWithParam<Shape> {};
@@ -310,7 +310,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Shape{"full", 200, 400, 0.1, 30'000}, Shape{"tiny", 2, 10, 0.4, 10'000},
                     Shape{"one", 1, 10, 0.4, 5'000}, Shape{"churn", 700, 600, 0.5, 30'000},
                     Shape{"wide", 300, 100'000, 0.45, 20'000}, Shape{"wide_full", 100, 100'000, 0.2, 20'000},
-                    Shape{"drifting", 60, 100, 0.45, 30'000, 50}, Shape{"leaping", 200, 300, 0.5, 10'000, 2000},
+                    Shape{"drifting", 60, 100, 0.45, 30'000, 50},
+                    Shape{"leaping", 200, 300, 0.5, 10'000, 2000},
                     Shape{"stepped", 500, 300, 0.45, 20'000, 2, 1000},
                     Shape{"off_grid", 500, 300, 0.45, 20'000, 2, 720'720, 3000},
                     Shape{"no_grid", 300, 300, 0.45, 20'000, 2, 1'000'003, 1}),

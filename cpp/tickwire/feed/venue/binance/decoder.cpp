@@ -25,23 +25,23 @@ namespace ondemand = simdjson::ondemand;
 
 /// The keys that mean something, of messages and of REST snapshots.
 enum class Key : std::uint8_t {
-  EventType,    // e
-  EventTime,    // E
-  Symbol,       // s, in a snapshot symbol
-  FirstId,      // U
-  LastId,       // u, in a snapshot lastUpdateId
-  PrevId,       // pu
-  Bids,         // b, in a snapshot bids; the best bid of a quote; an order id in a trade
-  Asks,         // a, in a snapshot asks; the best ask of a quote; the id of an aggregate trade
-  BidQty,       // B
-  AskQty,       // A
-  TradeId,      // t
-  Price,        // p
-  Qty,          // q
-  BuyerMaker,   // m
-  TradeType,    // X
-  Data,         // data, of a combined stream
-  Error,        // error; code, with msg
+  EventType,   // e
+  EventTime,   // E
+  Symbol,      // s, in a snapshot symbol
+  FirstId,     // U
+  LastId,      // u, in a snapshot lastUpdateId
+  PrevId,      // pu
+  Bids,        // b, in a snapshot bids; the best bid of a quote; an order id in a trade
+  Asks,        // a, in a snapshot asks; the best ask of a quote; the id of an aggregate trade
+  BidQty,      // B
+  AskQty,      // A
+  TradeId,     // t
+  Price,       // p
+  Qty,         // q
+  BuyerMaker,  // m
+  TradeType,   // X
+  Data,        // data, of a combined stream
+  Error,       // error; code, with msg
   Other,
 };
 constexpr std::size_t kKeyCount = static_cast<std::size_t>(Key::Other);
@@ -121,13 +121,15 @@ bool parse_amount(std::string_view text, int decimals, std::int64_t& out) noexce
   return parse_decimal_padded(text, decimals, out) && out >= 0;
 }
 
-std::string_view find_between(std::string_view text, std::string_view before, char after) noexcept TICKWIRE_HOT {
+std::string_view find_between(std::string_view text, std::string_view before, char after) noexcept
+    TICKWIRE_HOT {
   const std::size_t found = text.find(before);
   if (found == std::string_view::npos) return {};
   text.remove_prefix(found + before.size());
   const std::size_t end = text.find(after);
   if (end == std::string_view::npos) return {};
-  return {text.data(), end};
+  text.remove_suffix(text.size() - end);
+  return text;
 }
 
 }  // namespace
@@ -168,7 +170,8 @@ class Decoder::Impl {
     out.instrument = instrument;
     if (outcome != Outcome::Event) return outcome;
     if (!has(Key::LastId) || !id(Key::LastId, out.last_id) || !event_time(out)) return Outcome::Malformed;
-    if (has(Key::Symbol) && token(Key::Symbol).text != instruments_[instrument].symbol) return Outcome::Malformed;
+    if (has(Key::Symbol) && token(Key::Symbol).text != instruments_[instrument].symbol)
+      return Outcome::Malformed;
     out.first_id = out.last_id;
     return take_levels(out);
   }
@@ -199,7 +202,9 @@ class Decoder::Impl {
     asks_read_ = {asks_, 0, LevelsState::None};
   }
 
-  static constexpr std::uint32_t bit(Key key) noexcept { return std::uint32_t{1} << static_cast<unsigned>(key); }
+  static constexpr std::uint32_t bit(Key key) noexcept {
+    return std::uint32_t{1} << static_cast<unsigned>(key);
+  }
   [[nodiscard]] bool has(Key key) const noexcept { return (seen_ & bit(key)) != 0; }
   [[nodiscard]] const Token& token(Key key) const noexcept { return tokens_[static_cast<std::size_t>(key)]; }
 
@@ -219,7 +224,8 @@ class Decoder::Impl {
     }
     bool whole = read_document<kKeyOf>(document);
     if (whole && instrument_ != kNoInstrument &&
-        (bids_read_.state == LevelsState::Deferred || asks_read_.state == LevelsState::Deferred)) [[unlikely]] {
+        (bids_read_.state == LevelsState::Deferred || asks_read_.state == LevelsState::Deferred))
+        [[unlikely]] {
       // The symbol came behind the levels. Now that it is known nothing is deferred.
       seen_ = 0;
       document.rewind();
@@ -289,8 +295,8 @@ class Decoder::Impl {
   [[nodiscard]] bool scalar(ondemand::value& value, Token& out) const noexcept {
     std::string_view text = value.raw_json_token();
     if (text.data() >= end_ || text.size() > static_cast<std::size_t>(end_ - text.data())) return false;
-    while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\n' ||
-                             text.back() == '\r')) {
+    while (!text.empty() &&
+           (text.back() == ' ' || text.back() == '\t' || text.back() == '\n' || text.back() == '\r')) {
       text.remove_suffix(1);
     }
     if (text.empty()) return false;
@@ -300,7 +306,12 @@ class Decoder::Impl {
         out = {text.substr(1, text.size() - 2), true};
         // Left where it is, a string before a colon would be passed over as a key.
         return value.get_raw_json_string().error() == simdjson::SUCCESS;
-      case '{': case '}': case '[': case ']': case ',': case ':': return false;
+      case '{':
+      case '}':
+      case '[':
+      case ']':
+      case ',':
+      case ':': return false;
       default: out = {text, false}; return true;
     }
   }
@@ -315,7 +326,8 @@ class Decoder::Impl {
         if (depth == 0 || value.get_object().get(object) != simdjson::SUCCESS) return false;
         for (simdjson::simdjson_result<ondemand::field> result : object) {
           ondemand::field field;
-          if (std::move(result).get(field) != simdjson::SUCCESS || !skip(field.value(), depth - 1)) return false;
+          if (std::move(result).get(field) != simdjson::SUCCESS || !skip(field.value(), depth - 1))
+            return false;
         }
         return true;
       }
@@ -526,7 +538,8 @@ md::Event blank(md::EventKind kind, RecvClock recv_clock, TsNs ts_recv) noexcept
 Outcome Decoder::decode(std::span<const char> message, RecvClock recv_clock, TsNs ts_recv,
                         md::Event& out) noexcept {
   out = blank(md::EventKind::BookDiff, recv_clock, ts_recv);
-  TICKWIRE_HOT_EXEMPT_BEGIN("simdjson: works inside the memory it was given at setup, one pass over the message")
+  TICKWIRE_HOT_EXEMPT_BEGIN(
+      "simdjson: works inside the memory it was given at setup, one pass over the message")
   return impl_->decode(message, out);
   TICKWIRE_HOT_EXEMPT_END
 }
@@ -534,7 +547,8 @@ Outcome Decoder::decode(std::span<const char> message, RecvClock recv_clock, TsN
 Outcome Decoder::decode_snapshot(std::span<const char> body, InstrumentId instrument, RecvClock recv_clock,
                                  TsNs ts_recv, md::Event& out) noexcept {
   out = blank(md::EventKind::BookSnapshot, recv_clock, ts_recv);
-  TICKWIRE_HOT_EXEMPT_BEGIN("simdjson: works inside the memory it was given at setup, one pass over the message")
+  TICKWIRE_HOT_EXEMPT_BEGIN(
+      "simdjson: works inside the memory it was given at setup, one pass over the message")
   return impl_->decode_snapshot(body, instrument, out);
   TICKWIRE_HOT_EXEMPT_END
 }

@@ -44,8 +44,8 @@ class Decoder {
   /// BadNumber and TooManyLevels `out.instrument` names the instrument whose book may have missed a
   /// change, kNoInstrument where no book has, or none can be named: what a message that cannot be
   /// read leaves out shows as a gap in the ids of the next.
-  Outcome decode(std::span<const char> message, RecvClock recv_clock, TsNs ts_recv,
-                 md::Event& out) noexcept TICKWIRE_HOT;
+  Outcome decode(std::span<const char> message, RecvClock recv_clock, TsNs ts_recv, md::Event& out) noexcept
+      TICKWIRE_HOT;
 
   /// A REST reply to a request for `instrument`'s book: Event, Malformed (also what the venue answers
   /// to a bad request), BadNumber or TooManyLevels.

@@ -34,9 +34,9 @@ enum class Outcome : std::uint8_t {
   OtherTradeStream,  // A trade of the stream that was not chosen.
   UnknownSymbol,
   Shutdown,
-  SubscribeError,    // The venue refused a request of ours.
-  Malformed,         // No JSON, or a field that is missing, twice there or of the wrong type.
-  BadNumber,         // A price or quantity that is no number of the instrument's own units.
+  SubscribeError,  // The venue refused a request of ours.
+  Malformed,       // No JSON, or a field that is missing, twice there or of the wrong type.
+  BadNumber,       // A price or quantity that is no number of the instrument's own units.
   TooManyLevels,
 };
 
