@@ -44,8 +44,8 @@ bool Waker::wait(std::int64_t timeout_ns, std::span<const int> extra_fds) noexce
 }
 
 void Waker::woke() noexcept {
-  // Relaxed: as where prepare_sleep() takes its announcement back.
-  asleep_.store(false, std::memory_order_relaxed);
+  // seq_cst, as where prepare_sleep() takes its announcement back.
+  asleep_.exchange(false, std::memory_order_seq_cst);
   std::uint64_t count = 0;
   [[maybe_unused]] const ssize_t read = ::read(fd_, &count, sizeof count);
 }

@@ -47,8 +47,9 @@ class Waker {
     // seq_cst, pairs with the exchange in notify(): see above.
     asleep_.exchange(true, std::memory_order_seq_cst);
     if (!has_work()) return true;
-    // Relaxed: a producer that still sees true writes the eventfd once too often, no more.
-    asleep_.store(false, std::memory_order_relaxed);
+    // seq_cst as well: a plain store could stand between a producer's exchange and our next one, which
+    // then would not read from it.
+    asleep_.exchange(false, std::memory_order_seq_cst);
     return false;
   }
 

@@ -204,6 +204,7 @@ void Engine::stop() {
       if (!first) first = std::current_exception();
     }
   }
+  joined_.publish(true);
   stats_->end(read_utc());
   if (first) std::rethrow_exception(first);
 }
@@ -256,6 +257,10 @@ bool Engine::has_output() const noexcept {
 
 RecordBatch Engine::poll() noexcept {
   release();
+  // Notices that found no room have nobody else to send them once the agents have ended.
+  if (joined_.observe()) {
+    for (auto& ring : router_rings_) ring->port.flush();
+  }
   for (std::size_t tried = 0; tried < router_rings_.size(); ++tried) {
     const std::size_t index = next_ring_;
     next_ring_ = (next_ring_ + 1) % router_rings_.size();

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "tickwire/concurrent/agent_runner.hpp"
+#include "tickwire/concurrent/cell.hpp"
 #include "tickwire/concurrent/spsc_queue.hpp"
 #include "tickwire/concurrent/waker.hpp"
 #include "tickwire/core/arena.hpp"
@@ -126,6 +127,7 @@ class Engine {
   std::size_t polled_count_ = 0;
   bool started_ = false;
   bool stopped_ = false;
+  concurrent::Cell<bool> joined_;  // The agents have ended: what they wrote with is the poller's.
 };
 
 }  // namespace tickwire::engine

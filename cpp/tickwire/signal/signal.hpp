@@ -35,15 +35,16 @@ inline constexpr std::array<std::string_view, kStageCount> kStageNames = {
 /// What a signal says of its score. Only Valid carries one that may be used.
 enum class SignalState : std::uint8_t {
   Valid = 0,
-  Suspect = 1,     // The book left valid, or the row's book is not valid any more.
+  Suspect = 1,     // The book has left valid. Rows that were emitted before still come before this.
   Stale = 2,       // Older than max_age_us when the model could have run, or when it had.
   Halted = 3,      // The venue stopped trading.
   Empty = 4,       // The connection is down: no book.
   NonFinite = 5,   // A feature or a score is not a finite number.
   ModelError = 6,  // The model's run failed.
+  Warming = 7,     // A sequence model's window is not full yet.
 };
-inline constexpr std::array<std::string_view, 7> kSignalStateNames = {
-    "valid", "suspect", "stale", "halted", "empty", "nonfinite", "model_error"};
+inline constexpr std::array<std::string_view, 8> kSignalStateNames = {
+    "valid", "suspect", "stale", "halted", "empty", "nonfinite", "model_error", "warming"};
 
 constexpr SignalState signal_state(md::BookState book) noexcept {
   switch (book) {
