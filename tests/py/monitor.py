@@ -278,6 +278,8 @@ async def weather(
     rate: float = 300.0,
     seed: int = 1,
     layout: str = "threads",
+    trigger: str = "book",
+    combined: bool = False,
     model_in: Path | None = None,
     feed: Mapping[str, Any] | None = None,
     settle_s: float = 8.0,
@@ -289,7 +291,7 @@ async def weather(
     sources = [SyntheticMarket(m, instruments=instruments, rate=rate, seed=seed) for m in markets]
     venue = Venue(sources, faults=faults, at_end="idle", on_book=monitor.on_book, **venue_options)
     async with venue:
-        config = _config(venue, layout, feed or {}, model_in)
+        config = _config(venue, layout, trigger, combined, feed or {}, model_in)
         async with Pipeline(config, **(pipeline_options or {})) as pipeline:
             monitor.watch(pipeline.layout)
             pipeline.on_rows(monitor.on_rows)
@@ -305,14 +307,16 @@ async def weather(
     _check_counters(rig)
 
 
-def _config(venue: Venue, layout: str, feed: Mapping[str, Any], model_in: Path | None) -> Config:
+def _config(
+    venue: Venue, layout: str, trigger: str, combined: bool, feed: Mapping[str, Any], model_in: Path | None
+) -> Config:
     data: dict[str, Any] = {
         "engine": {"layout": layout, "output_slots": 65536},
         "feeds": [
             {
                 "name": market,
                 "venue": f"binance_{market}",
-                "url": venue.ws_url[market],
+                "url": (venue.stream_url if combined else venue.ws_url)[market],
                 "rest_url": venue.rest_url[market],
                 "instruments": symbols,
                 "ca_file": venue.certificate or "",
@@ -325,7 +329,7 @@ def _config(venue: Venue, layout: str, feed: Mapping[str, Any], model_in: Path |
             }
             for market, symbols in venue.instruments.items()
         ],
-        "features": {"trigger": "book", "rows": list(ROWS)},
+        "features": {"trigger": trigger, "rows": list(ROWS)},
     }
     config = Config.from_dict(data, where="weather", base=model_in)
     if model_in is None:
@@ -375,9 +379,11 @@ _STORM_BOUND_S = 15.0
 async def storm(seed: int, *, seconds: float, layout: str, folder: Path) -> Rig:
     """All faults by chance for a while: the truth, the bystanders, the counters, and the recording's replay.
 
-    Messages are hit on BTCUSDT of spot and USD-M alone. So its neighbour ETHUSDT may lose its book only with
-    the connection, or with a connection that stalled, and COIN-M never.
+    The seed also chooses how the streams are spoken and what gives a row. Messages are hit on BTCUSDT of spot
+    and USD-M alone. So its neighbour ETHUSDT may lose its book only with the connection, or with one that
+    stalled, and COIN-M never.
     """
+    chance = random.Random(seed)
     faults = Faults(
         seed,
         _STORM,
@@ -385,13 +391,16 @@ async def storm(seed: int, *, seconds: float, layout: str, folder: Path) -> Rig:
         stall_s=0.3,
         slow_s=0.3,
         shutdown_grace_s=0.3,
-        oversized_bytes=random.Random(seed).choice((100_000, 9 << 20)),
+        oversized_bytes=chance.choice((100_000, 9 << 20)),
     )
     run = folder / "run"
     async with weather(
         faults,
         seed=seed,
         layout=layout,
+        trigger=chance.choice(("book", "book", "top", "trade")),
+        combined=chance.random() < 0.5,
+        tls=chance.random() < 0.3,
         model_in=folder,
         settle_s=2 * _STORM_BOUND_S,
         pipeline_options={"record_dir": run},

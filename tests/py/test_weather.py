@@ -235,7 +235,7 @@ async def test_random_mix(layout: str, tmp_path: Path) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     done = await storm(seed, seconds=9.0, layout=layout, folder=tmp_path)
-    assert done.checked > 3000
+    assert done.checked > 500
     assert sum(done.faults.counts.values()) > 30
 
 
