@@ -15,7 +15,6 @@ import importlib
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from tickwire.config import Config
 from tickwire.engine import Pipeline, Stats
 from tickwire.errors import ConfigError, Error, MissingExtra
+from tickwire.findings import findings
 from tickwire.records import NO_TIME, RowLayout, Rows
 
 __all__ = [
@@ -250,45 +250,12 @@ async def _watch(pipeline: Pipeline, progress: Callable[[Stats], None]) -> None:
         await asyncio.sleep(0.2)
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    counters: tuple[str, ...]
-    text: str
-
-
-# Counters of the engine that a replay's reader must hear of, and what they mean.
-_FINDINGS = (
-    _Finding(("malformed", "bad_number"), "venue messages could not be used; their books were resynced"),
-    _Finding(
-        ("unknown_symbol",), "messages of instruments that the configuration does not name were skipped"
-    ),
-    _Finding(("snapshots_refused",), "snapshots fitted none of the events around them"),
-    _Finding(("window_overflows",), "samples left a window early; raise features.max_event_rate"),
-    _Finding(("levels_dropped",), "book levels fell off the deep end; raise feeds[].max_levels"),
-)
-
-
 def summary(stats: Stats, config: Config) -> list[str]:
     """What a replay did, in a line, and below it whatever was not as it should be."""
     rate = f", {stats.count('messages') / stats.seconds:,.0f} messages a second" if stats.seconds > 0 else ""
     skipped = stats.count("capture_lines_skipped")
-    out = [
+    return [
         f"{stats.count('messages'):,} messages, {stats.rows:,} rows, {stats.gaps:,} gaps, "
-        f"{stats.invalid:,} invalid, {skipped:,} malformed lines in {stats.seconds:.2f} s{rate}"
+        f"{stats.invalid:,} invalid, {skipped:,} malformed lines in {stats.seconds:.2f} s{rate}",
+        *findings(stats, config),
     ]
-    for finding in _FINDINGS:
-        count = stats.count(*finding.counters)
-        if count:
-            out.append(f"note: {count:,} {finding.text}")
-    if stats.count("capture_truncated"):
-        out.append("note: an input ends in the middle of a line or of its compressed stream")
-    out += [f"note: {entry.scope}: {entry.text} ({entry.count:,} times)" for entry in stats.errors]
-    for feed, name in zip(config.feeds, config.feed_names, strict=True):
-        others = stats.counters.get(f"{name}/other_trade_stream", 0)
-        if others and not stats.counters.get(f"{name}/trades", 0):
-            other = "aggTrade" if feed.trades == "trade" else "trade"
-            out.append(
-                f"hint: feed {name} has no {feed.trades} messages but {others:,} of {other}: "
-                f'set trades = "{other}"'
-            )
-    return out

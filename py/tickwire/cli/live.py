@@ -26,7 +26,7 @@ def run(config: Path, *, record: Path | None, seconds: float | None, as_json: bo
     to_stdout = any(sink.type == "jsonl" and sink.path == "-" for sink in settings.sinks)
     out = output.console(to_stderr=as_json or to_stdout)
     stats = uvloop.run(_run(settings, out, record, seconds))
-    output.print_report(out, stats)
+    output.print_report(out, stats, settings)
     if record is not None:
         _say_recorded(out, record, stats)
     if as_json:
@@ -83,7 +83,10 @@ def demo(
     out = output.console(to_stderr=as_json)
     out.print("a local venue, the engine and a small model, all on this machine", soft_wrap=True)
 
+    settings: list[Config] = []  # Made for the simulator's market, once that runs.
+
     def watch(pipeline: Pipeline) -> Coroutine[Any, Any, None]:
+        settings.append(pipeline.config)
         stop_at_signals(pipeline)
         for line in pipeline.report:
             out.print(line, soft_wrap=True, markup=False)
@@ -92,7 +95,7 @@ def demo(
     stats = uvloop.run(
         run_demo(seconds=seconds, layout=layout, market=market, rate=rate, record_dir=record, watch=watch)
     )
-    output.print_report(out, stats)
+    output.print_report(out, stats, settings[0])
     if record is not None:
         _say_recorded(out, record, stats)
     if as_json:

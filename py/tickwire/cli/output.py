@@ -12,7 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tickwire.config import Config
 from tickwire.engine import Pipeline, Stats
+from tickwire.findings import findings
 from tickwire.latency import in_us, latency_table
 
 __all__ = ["console", "print_json", "print_report", "report_dict", "watch"]
@@ -61,8 +63,8 @@ async def watch(pipeline: Pipeline, out: Console) -> None:
             await asyncio.sleep(_REFRESH_S)
 
 
-def print_report(out: Console, stats: Stats) -> None:
-    """Stage latencies, thread shares, and everything that was lost."""
+def print_report(out: Console, stats: Stats, config: Config) -> None:
+    """Stage latencies, thread shares, everything that was lost, and the findings that a replay has too."""
     out.print(
         latency_table({**stats.stages, "tick to signal": stats.latency}, "Stage latencies, of every row")
     )
@@ -83,8 +85,8 @@ def print_report(out: Console, stats: Stats) -> None:
         out.print(
             f"sink {name}: " + ", ".join(f"{key} {value:,}" for key, value in counts.items()), soft_wrap=True
         )
-    for entry in stats.errors:
-        out.print(f"note: {entry.scope}: {entry.text} ({entry.count:,} times)", soft_wrap=True, markup=False)
+    for line in findings(stats, config):
+        out.print(line, soft_wrap=True, markup=False)
 
 
 def report_dict(stats: Stats) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""What the reader of a run's report must hear of besides its figures, a line each: what was cut or not
+used, what an agent reported, and which books never became valid and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tickwire.config import Config, Feed
+from tickwire.engine import Stats
+
+__all__ = ["findings"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    counters: tuple[str, ...]
+    text: str
+
+
+# Counters of the engine that are zero where all is well, and what they mean.
+_COUNTED = (
+    _Counted(("malformed", "bad_number"), "venue messages could not be used; their books were resynced"),
+    _Counted(
+        ("unknown_symbol",), "messages of instruments that the configuration does not name were skipped"
+    ),
+    _Counted(("snapshots_refused",), "snapshots fitted none of the events around them"),
+    _Counted(("window_overflows",), "samples left a window early; raise features.max_event_rate"),
+    _Counted(("levels_dropped",), "book levels fell off the deep end; raise feeds[].max_levels"),
+)
+
+
+def findings(stats: Stats, config: Config) -> list[str]:
+    """The lines, of a run or of a replay; none where everything was as it should be."""
+    out = []
+    for counted in _COUNTED:
+        count = stats.count(*counted.counters)
+        if count:
+            out.append(f"note: {count:,} {counted.text}")
+    if stats.count("capture_truncated"):
+        out.append("note: an input ends in the middle of a line or of its compressed stream")
+    out += [f"note: {entry.scope}: {entry.text} ({entry.count:,} times)" for entry in stats.errors]
+    for feed, name in zip(config.feeds, config.feed_names, strict=True):
+        out += _never_valid(stats, feed, name)
+        others = stats.counters.get(f"{name}/other_trade_stream", 0)
+        if others and not stats.counters.get(f"{name}/trades", 0):
+            other = "aggTrade" if feed.trades == "trade" else "trade"
+            out.append(
+                f"hint: feed {name} has no {feed.trades} messages but {others:,} of {other}: "
+                f'set trades = "{other}"'
+            )
+    if stats.rows == 0 and any(n and key.endswith("/epoch") for key, n in stats.counters.items()):
+        out.append(
+            f'note: no rows, though a book was valid: no event matched the trigger "{config.trigger}" '
+            "once all features were warm"
+        )
+    return out
+
+
+def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
+    """A line for each instrument of a feed that never became valid."""
+    epochs = {
+        instrument.symbol: stats.counters.get(f"{name}/{instrument.symbol}/epoch")
+        for instrument in feed.instruments
+    }
+    never = [symbol for symbol, epoch in epochs.items() if epoch == 0]
+    if not never:
+        return []
+    why = _why_never_valid(
+        lambda counter: stats.counters.get(f"{name}/{counter}", 0), alone=len(never) == len(epochs)
+    )
+    return [f"note: {name} {symbol} never became valid: {why}" for symbol in never]
+
+
+def _why_never_valid(count: Callable[[str], int], *, alone: bool) -> str:
+    """As far as the feed's counters tell. `alone`: no other instrument of the feed adds to them."""
+    messages, snapshots = count("messages"), count("snapshots")
+    if messages == 0:
+        return "no message came"
+    if not alone:
+        return "other books of this feed did; its own events or a snapshot that they continue are missing"
+    unusable = count("malformed") + count("unknown_symbol")
+    if unusable and unusable + count("ignored") >= messages:
+        return (
+            f"all of the {messages:,} messages are malformed, of unknown symbols or of other streams: "
+            "probably another venue's or other instruments'"
+        )
+    if count("book_events") == 0:
+        return f"none of the {messages:,} messages changes a book"
+    if snapshots == 0 and (failed := count("snapshots_failed")):
+        return f"no snapshot could be had in {failed:,} tries"
+    if snapshots == 0 and (refused := count("snapshots_refused")):
+        return f"none of the {refused:,} snapshots could be read, or told which instrument it is of"
+    if snapshots == 0:
+        return "no snapshot came"
+    return f"none of the {snapshots:,} snapshots bridged to the {count('book_events'):,} book events"
