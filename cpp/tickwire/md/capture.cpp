@@ -131,7 +131,8 @@ bool parse_line(std::string_view text, CaptureLine& line) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), line.ts_recv);
   if (error != std::errc{}) return false;
   text.remove_prefix(static_cast<std::size_t>(end - text.data()));
-  if (text.size() < 2 || text.front() != ' ') return false;
+  // An empty message is a message: what it does to a run it does to the replay.
+  if (text.empty() || text.front() != ' ') return false;
   text.remove_prefix(1);
 
   line.conn = 0;

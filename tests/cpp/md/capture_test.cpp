@@ -104,6 +104,7 @@ TEST_F(Capture, GivesWhatTheWriterWrote) {
   format_message(text, 1001, chars(R"({"e":"trade","s":"BTCUSDT"})"));
   format_snapshot(text, 1002, 3, "BTCUSDT", chars(R"({"lastUpdateId":7,"bids":[],"asks":[]})"));
   format_message(text, 1003, chars("[1,2]"));
+  format_message(text, 1003, {});
   format_close(text, 1004, 3);
   EXPECT_EQ(text,
             "1000 {\"tickwire\":\"open\",\"conn\":3}\n"
@@ -111,6 +112,7 @@ TEST_F(Capture, GivesWhatTheWriterWrote) {
             "1002 {\"tickwire\":\"snapshot\",\"conn\":3,\"instrument\":\"BTCUSDT\","
             "\"body\":{\"lastUpdateId\":7,\"bids\":[],\"asks\":[]}}\n"
             "1003 [1,2]\n"
+            "1003 \n"
             "1004 {\"tickwire\":\"close\",\"conn\":3}\n");
   EXPECT_EQ(read_all({write("c.log", text)}),
             (std::vector<Line>{
@@ -118,7 +120,8 @@ TEST_F(Capture, GivesWhatTheWriterWrote) {
                 {CaptureKind::Message, 1001, 0, "", R"({"e":"trade","s":"BTCUSDT"})", 2},
                 {CaptureKind::Snapshot, 1002, 3, "BTCUSDT", R"({"lastUpdateId":7,"bids":[],"asks":[]})", 3},
                 {CaptureKind::Message, 1003, 0, "", "[1,2]", 4},
-                {CaptureKind::Close, 1004, 3, "", "", 5}}));
+                {CaptureKind::Message, 1003, 0, "", "", 5},
+                {CaptureKind::Close, 1004, 3, "", "", 6}}));
 }
 
 TEST_F(Capture, KeepsAMessageWithLineBreaksOnOneLine) {
@@ -170,7 +173,7 @@ TEST_F(Capture, SkipsCountsAndNamesWhatIsNoLine) {
             "\n"
             "x {\"a\":1}\n"
             "2\n"
-            "2 \n"
+            "2{}\n"
             "-2 {}\n"
             "99999999999999999999 {}\n"
             "3 {\"tickwire\":\"what\",\"conn\":0}\n"
