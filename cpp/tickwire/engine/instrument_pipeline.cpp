@@ -70,12 +70,15 @@ void InstrumentPipeline::learn_depth(const md::Event& snapshot) noexcept {
 }
 
 bool InstrumentPipeline::deep_enough(const features::TopOfBook& top) const noexcept {
-  // Beyond the known part a level that the features would count may be missing.
-  const bool bids = known_bid_ == std::numeric_limits<std::int64_t>::min() ||
-                    (top.bids.size() == top_bids_.size() && top.bids.back().price >= known_bid_);
-  const bool asks = known_ask_ == std::numeric_limits<std::int64_t>::max() ||
-                    (top.asks.size() == top_asks_.size() && top.asks.back().price <= known_ask_);
-  return bids && asks;
+  // Beyond the known part a level that the features would count may be missing: one that the snapshot
+  // did not show, or that a full book had to drop.
+  constexpr std::int64_t kLowest = std::numeric_limits<std::int64_t>::min();
+  constexpr std::int64_t kHighest = std::numeric_limits<std::int64_t>::max();
+  const std::int64_t bid = top.bids.size() == top_bids_.size() ? top.bids.back().price : kLowest;
+  const std::int64_t ask = top.asks.size() == top_asks_.size() ? top.asks.back().price : kHighest;
+  return bid >= known_bid_ && ask <= known_ask_ &&
+         (bid == kLowest ? book_.complete(md::Side::Bid) : book_.complete_to(md::Side::Bid, bid)) &&
+         (ask == kHighest ? book_.complete(md::Side::Ask) : book_.complete_to(md::Side::Ask, ask));
 }
 
 bool InstrumentPipeline::boundary_passed() noexcept {

@@ -62,6 +62,7 @@ void PriceBook::reset(HalfBook& half) noexcept {
     }
   }
   half.far.clear();
+  half.cut = std::numeric_limits<std::int64_t>::min();
   half.best_cell = -1;
   // No window: every key is worse than its base.
   half.base = std::numeric_limits<std::int64_t>::max();
@@ -126,11 +127,13 @@ bool PriceBook::set_cell(HalfBook& half, std::size_t cell, std::int64_t qty) noe
 bool PriceBook::set_cell_full(HalfBook& half, std::size_t cell, std::int64_t qty) noexcept {
   ++dropped_levels_;
   if (!half.far.empty()) {
+    half.cut = std::max(half.cut, half.far.worst().price);
     half.far.pop_worst();
   } else {
     std::size_t word = 0;
     while (half.used[word] == 0) ++word;
     const std::size_t deepest = word * 64 + static_cast<std::size_t>(std::countr_zero(half.used[word]));
+    half.cut = std::max(half.cut, half.key_of(std::min(cell, deepest)));
     if (cell < deepest) return false;
     (void)set_cell(half, deepest, 0);
   }
@@ -142,7 +145,11 @@ bool PriceBook::set_far(HalfBook& half, std::int64_t key, std::int64_t qty) noex
   bool kept_all = true;
   if (qty != 0 && half.depth() == max_levels_ && !half.far.contains(key)) [[unlikely]] {
     ++dropped_levels_;
-    if (half.far.empty() || key < half.far.worst().price) return false;
+    if (half.far.empty() || key < half.far.worst().price) {
+      half.cut = std::max(half.cut, key);
+      return false;
+    }
+    half.cut = std::max(half.cut, half.far.worst().price);
     half.far.pop_worst();
     kept_all = false;
   }

@@ -22,6 +22,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "tickwire/core/arena.hpp"
@@ -67,6 +68,16 @@ class PriceBook {
   /// what was known.
   [[nodiscard]] std::uint64_t changes() const noexcept TICKWIRE_HOT { return changes_; }
   [[nodiscard]] std::uint64_t dropped_levels() const noexcept TICKWIRE_HOT { return dropped_levels_; }
+  /// Since the last clear(), was every level at `price` and better kept? False from the best level on
+  /// that a full side had to drop.
+  [[nodiscard]] bool complete_to(Side side, std::int64_t price) const noexcept TICKWIRE_HOT {
+    const HalfBook& half = of(side);
+    return (half.is_ask ? turned(price) : price) > half.cut;
+  }
+  /// Was nothing dropped?
+  [[nodiscard]] bool complete(Side side) const noexcept TICKWIRE_HOT {
+    return of(side).cut == std::numeric_limits<std::int64_t>::min();
+  }
   [[nodiscard]] std::size_t max_levels() const noexcept TICKWIRE_HOT { return max_levels_; }
 
  private:
@@ -91,7 +102,8 @@ class PriceBook {
     std::uint64_t inverse;  // a product with the inverse of step_odd modulo 2^64, exact on the grid.
     std::ptrdiff_t best_cell = -1;
     SortedLevels far;
-    Level best{};  // By price. Where the side is not empty.
+    std::int64_t cut = std::numeric_limits<std::int64_t>::min();  // Best key that was ever dropped.
+    Level best{};                                                 // By price. Where the side is not empty.
     bool is_ask;
   };
 

@@ -122,6 +122,38 @@ TEST(PriceBook, CountsAChangeExactlyWhereTheLevelsBecomeOthers) {
   }
 }
 
+TEST(PriceBook, KnowsHowFarItIsCompleteAfterItWasFull) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  Arena arena;
+  PriceBook book(arena, 20);
+  SlowBook truth(1000);  // Never full.
+  std::size_t complete = 0;
+  std::size_t incomplete = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    const Side side = random() % 2 == 0 ? Side::Bid : Side::Ask;
+    // Irregular prices now and then, so that the levels do not all fit one window.
+    const auto price = static_cast<std::int64_t>(random() % 50) * (random() % 50 == 0 ? 1'000'003 : 10);
+    const auto qty = static_cast<std::int64_t>(random() % 3);
+    book.set(side, price, qty);
+    truth.set(side, price, qty);
+    if (random() % 2000 == 0) {
+      book.clear();
+      truth.clear();
+    }
+    const std::vector<Level> kept = levels_of(book, side);
+    const std::vector<Level> all = truth.levels(side);
+    for (std::size_t k = 0; k < kept.size() && book.complete_to(side, kept[k].price); ++k) {
+      ASSERT_EQ(kept[k], all[k]) << "level " << k << " after step " << i;
+      ++complete;
+    }
+    incomplete += !kept.empty() && !book.complete_to(side, kept.back().price) ? 1 : 0;
+  }
+  EXPECT_GT(complete, 100'000U);
+  EXPECT_GT(incomplete, 100U);
+}
+
 TEST(PriceBook, IsCrossedWhenBidReachesAsk) {
   Arena arena;
   PriceBook book(arena, 100);
