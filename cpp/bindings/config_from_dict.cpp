@@ -83,6 +83,8 @@ engine::FeedConfig feed_from(const Section& s) {
               "trades", {{"trade", TradeStream::Trade}, {"aggTrade", TradeStream::AggTrade}}),
           .url = s.get<std::string>("url"),
           .subscribe = s.get<std::vector<std::string>>("subscribe"),
+          .trades_url = s.get<std::string>("trades_url"),
+          .subscribe_trades = s.get<std::vector<std::string>>("subscribe_trades"),
           .inputs = s.get<std::vector<std::string>>("inputs"),
           .instruments = std::move(instruments),
           .core = s.get<int>("core"),
@@ -93,7 +95,9 @@ engine::FeedConfig feed_from(const Section& s) {
           .buffer_events = s.get<std::size_t>("buffer_events"),
           .ca_file = s.get<std::string>("ca_file"),
           .reconnect_min_ns = s.get<std::int64_t>("reconnect_min_ns"),
-          .reconnect_max_ns = s.get<std::int64_t>("reconnect_max_ns")};
+          .reconnect_max_ns = s.get<std::int64_t>("reconnect_max_ns"),
+          .max_connection_age_ns = s.get<std::int64_t>("max_connection_age_ns"),
+          .liveness_timeout_ns = s.get<std::int64_t>("liveness_timeout_ns")};
 }
 
 features::FeaturePlan plan_from(const Section& s) {

@@ -61,23 +61,28 @@ _UNIT_NS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-_DURATION = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?(ns|us|ms|s|m|h)")
-_DURATION_EXPECTED = 'a duration like "250ms", "1s" or "5m"'
+_DURATION = re.compile(r"(?:[0-9]{1,18}(?:\.[0-9]{1,9})?(?:ns|us|ms|s|m|h))+")
+_DURATION_PART = re.compile(r"([0-9]+)(?:\.([0-9]+))?(ns|us|ms|s|m|h)")
+_DURATION_EXPECTED = 'a duration like "250ms", "1s" or "23h50m"'
 
 
 def parse_duration(text: str) -> int:
-    """Nanoseconds in a duration such as `"250ms"`, `"1.5s"` or `"5m"`. `ValueError` when it is none."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
+    """Nanoseconds in a duration such as `"250ms"`, `"1.5s"` or `"23h50m"`. `ValueError` when it is none."""
+    if _DURATION.fullmatch(text) is None:
         raise ValueError(f"expected {_DURATION_EXPECTED}")
-    whole, fraction, unit = match.groups()
-    scale = _UNIT_NS[unit]
-    value = int(whole) * scale
-    if fraction is not None:
-        part, remainder = divmod(int(fraction) * scale, 10 ** len(fraction))
-        if remainder:
-            raise ValueError(f"expected {_DURATION_EXPECTED}, in whole nanoseconds")
-        value += part
+    value = 0
+    last_scale = 1 << 62
+    for whole, fraction, unit in _DURATION_PART.findall(text):
+        scale = _UNIT_NS[unit]
+        if scale >= last_scale:
+            raise ValueError(f"expected {_DURATION_EXPECTED}, larger units first")
+        last_scale = scale
+        value += int(whole) * scale
+        if fraction:
+            part, remainder = divmod(int(fraction) * scale, 10 ** len(fraction))
+            if remainder:
+                raise ValueError(f"expected {_DURATION_EXPECTED}, in whole nanoseconds")
+            value += part
     return value
 
 
@@ -153,6 +158,11 @@ Instrument = Annotated[_Instrument, BeforeValidator(_instrument)]
 _Venue = Literal["binance_spot", "binance_usdm", "binance_coinm"]
 
 # Production endpoints, the interval that is the fastest public one, and the deepest snapshot of each venue.
+#
+# USD-M has split its endpoint by kind of stream: /public has depth and bookTicker, /market has aggTrade.
+# The raw trade stream is on neither list, but clients that tried all of them find it on /public, with the
+# depth, and on /market nothing. So a feed with trades = "trade" needs one connection and one with "aggTrade"
+# two.
 _VENUES: dict[str, dict[str, Any]] = {
     "binance_spot": {
         "url": "wss://stream.binance.com:9443/ws",
@@ -164,7 +174,8 @@ _VENUES: dict[str, dict[str, Any]] = {
         "snapshot_limits": range(1, 5001),
     },
     "binance_usdm": {
-        "url": "wss://fstream.binance.com/ws",
+        "url": "wss://fstream.binance.com/public/ws",
+        "agg_trades_url": "wss://fstream.binance.com/market/ws",
         "rest_url": "https://fapi.binance.com/fapi/v1/depth",
         "depth_interval": "0ms",
         "plain_interval": "250ms",
@@ -194,7 +205,7 @@ def _one_trade_stream(value: object) -> object:
 
 
 class Feed(_Model):
-    """`[[feeds]]`: one connection to a venue, with its own ingest agent."""
+    """`[[feeds]]`: one venue, or a part of its instruments, with its own ingest agent."""
 
     name: Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z0-9_.-]*$")] = ""
     """What counters, captures and `--input NAME=FILE` call it. Empty: the venue's name, made unique."""
@@ -208,6 +219,11 @@ class Feed(_Model):
     url: str = ""
     """WebSocket endpoint. Empty: the venue's production endpoint. Set it for a test network, a proxy near
     you, or the simulator."""
+
+    trades_url: str = ""
+    """A connection of their own for the trades, where the venue has them at another endpoint. Empty: they
+    come with the book changes, but for the venue's production endpoint where it is split. While the trades'
+    connection is down no book of the feed is valid: features of trades would be short with no sign of it."""
 
     rest_url: str = ""
     """Full URL of the depth endpoint, for snapshots. Empty: the venue's production endpoint."""
@@ -255,15 +271,27 @@ class Feed(_Model):
     reconnect_max: Duration = "30s"
     """Longest wait between two attempts to connect."""
 
+    max_connection_age: Duration = "23h50m"
+    """Before a connection gets older, another one is opened, and takes over once it has reached the old one's
+    place in the stream: no gap, no new epoch. Venues close connections after 24 hours. `"0s"`: wait for that;
+    a venue that announces its shutdown is met in the same way whatever stands here."""
+
+    liveness_timeout: Duration = "60s"
+    """A connection that brings no byte for so long, not even a pong to our pings, is given up and opened
+    anew. `"0s"`: never. A quiet instrument is no reason: this is about the connection."""
+
     @model_validator(mode="before")
     @classmethod
     def _venue_defaults(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or data.get("venue") not in _VENUES:
             return data  # The venue's own error says it better.
         filled = dict(data)
+        venue = _VENUES[str(data["venue"])]
+        if not filled.get("url") and not filled.get("trades_url") and filled.get("trades") == "aggTrade":
+            filled["trades_url"] = venue.get("agg_trades_url", "")
         for key in ("url", "rest_url", "depth_interval", "snapshot_limit"):
             if filled.get(key) in (None, ""):
-                filled[key] = _VENUES[str(data["venue"])][key]
+                filled[key] = venue[key]
         return filled
 
     @model_validator(mode="after")
@@ -278,8 +306,11 @@ class Feed(_Model):
                 f"1 to {limits[-1]}" if isinstance(limits, range) else f"one of {', '.join(map(str, limits))}"
             )
             raise _at("snapshot_limit", f"expected {expected} for {self.venue}", self.snapshot_limit)
-        for key, schemes in (("url", ("ws://", "wss://")), ("rest_url", ("http://", "https://"))):
+        ws, http = ("ws://", "wss://"), ("http://", "https://")
+        for key, schemes in (("url", ws), ("trades_url", ws), ("rest_url", http)):
             value = str(getattr(self, key))
+            if key == "trades_url" and not value:
+                continue
             if not value.startswith(schemes):
                 raise _at(key, f"expected a URL that begins with {' or '.join(schemes)}", value)
             try:
@@ -307,6 +338,14 @@ class Feed(_Model):
         depth = "depth" if self.depth_interval == plain else f"depth@{self.depth_interval}"
         kinds = [depth, self.trades, *(["bookTicker"] if self.quotes else [])]
         return [f"{instrument.symbol.lower()}@{kind}" for instrument in self.instruments for kind in kinds]
+
+    def streams_by_connection(self) -> tuple[list[str], list[str]]:
+        """The streams of `url` and those of `trades_url`; none of these where it is empty."""
+        streams = self.streams()
+        if not self.trades_url:
+            return streams, []
+        trades = [stream for stream in streams if stream.endswith(f"@{self.trades}")]
+        return [stream for stream in streams if stream not in trades], trades
 
 
 class Features(_Model):
@@ -638,6 +677,7 @@ class Config(_Model):
             self._check_host()
         feeds = []
         for i, (feed, name) in enumerate(zip(self.feeds, self._names, strict=True)):
+            streams, trade_streams = feed.streams_by_connection()
             files = [os.fspath(file) for file in (inputs or {}).get(name, ())]
             if replay and not files:
                 raise ConfigError(self._line(f"feeds[{i}]", "expected an input file to replay", name))
@@ -647,7 +687,9 @@ class Config(_Model):
                     "venue": feed.venue,
                     "source": "file" if replay else feed.source,
                     "url": feed.url,
-                    "subscribe": feed.streams(),
+                    "subscribe": streams,
+                    "trades_url": feed.trades_url,
+                    "subscribe_trades": trade_streams,
                     "inputs": files,
                     "instruments": [instrument.model_dump() for instrument in feed.instruments],
                     "trades": feed.trades,
@@ -660,6 +702,8 @@ class Config(_Model):
                     "ca_file": str(self.path_of(feed.ca_file)) if feed.ca_file else "",
                     "reconnect_min_ns": parse_duration(feed.reconnect_min),
                     "reconnect_max_ns": parse_duration(feed.reconnect_max),
+                    "max_connection_age_ns": parse_duration(feed.max_connection_age),
+                    "liveness_timeout_ns": parse_duration(feed.liveness_timeout),
                 }
             )
         model = None

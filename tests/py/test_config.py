@@ -33,7 +33,8 @@ def test_minimal_file_gets_the_venues_defaults() -> None:
     feed = config.feeds[0]
     assert config.feed_names == ["binance_usdm"]
     assert config.engine.layout == "threads"
-    assert feed.url == "wss://fstream.binance.com/ws"
+    assert feed.url == "wss://fstream.binance.com/public/ws"
+    assert feed.trades_url == ""
     assert feed.rest_url == "https://fapi.binance.com/fapi/v1/depth"
     assert feed.snapshot_limit == 1000
     assert feed.streams() == ["btcusdt@depth@0ms", "btcusdt@trade"]
@@ -146,7 +147,7 @@ rows = ["spread()"]
         ),
         pytest.param(
             FEED + "snapshot_backoff = 500" + FEATURES,
-            'feeds[0].snapshot_backoff: expected a duration like "250ms", "1s" or "5m", found 500',
+            'feeds[0].snapshot_backoff: expected a duration like "250ms", "1s" or "23h50m", found 500',
             id="duration without its unit",
         ),
         pytest.param(
@@ -289,6 +290,9 @@ def test_missing_file_is_a_config_error(tmp_path: Path) -> None:
         ("250ms", 250_000_000),
         ("1.5s", 1_500_000_000),
         ("5m", 300_000_000_000),
+        ("23h50m", 85_800_000_000_000),
+        ("1m2s3ms4us5ns", 62_003_004_005),
+        ("1h0.5s", 3_600_500_000_000),
         ("100us", 100_000),
         ("1h", 3600 * 10**9),
     ],
@@ -297,7 +301,7 @@ def test_duration(text: str, ns: int) -> None:
     assert parse_duration(text) == ns
 
 
-@pytest.mark.parametrize("text", ["", "1", "s", "-1s", "1 s", "1e3s", "0.5ns", "1sec"])
+@pytest.mark.parametrize("text", ["", "1", "s", "-1s", "1 s", "1e3s", "0.5ns", "1sec", "1s1h", "1s1s"])
 def test_duration_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a duration"):
         parse_duration(text)
@@ -314,8 +318,10 @@ def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
         "name": "binance_usdm",
         "venue": "binance_usdm",
         "source": "websocket",
-        "url": "wss://fstream.binance.com/ws",
+        "url": "wss://fstream.binance.com/public/ws",
         "subscribe": ["btcusdt@depth@0ms", "btcusdt@trade", "btcusdt@bookTicker"],
+        "trades_url": "",
+        "subscribe_trades": [],
         "inputs": [],
         "instruments": [{"symbol": "BTCUSDT", "price_decimals": 8, "qty_decimals": 8}],
         "trades": "trade",
@@ -328,6 +334,8 @@ def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
         "ca_file": "",
         "reconnect_min_ns": 250_000_000,
         "reconnect_max_ns": 2_000_000_000,
+        "max_connection_age_ns": 85_800_000_000_000,
+        "liveness_timeout_ns": 60_000_000_000,
     }
     features = resolved["features"]
     assert features["trigger"] == "book"
@@ -335,6 +343,29 @@ def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
     assert features["names"] == ["imbalance(levels=5)", "spread()"]
     assert len(features["outputs"]) == 2
     assert resolved["model"] is None
+
+
+def test_the_venues_split_endpoint_is_one_feed_with_two_connections() -> None:
+    config = load(MINIMAL.replace('source = "file"', 'quotes = true\ntrades = "aggTrade"'))
+    (feed,) = config.resolve()["feeds"]
+    assert feed["url"] == "wss://fstream.binance.com/public/ws"
+    assert feed["subscribe"] == ["btcusdt@depth@0ms", "btcusdt@bookTicker"]
+    assert feed["trades_url"] == "wss://fstream.binance.com/market/ws"
+    assert feed["subscribe_trades"] == ["btcusdt@aggTrade"]
+    # What is written down means the same when it is read again.
+    assert Config.from_text(config.to_toml()).resolve()["feeds"] == [feed]
+
+
+def test_a_url_of_ones_own_carries_everything() -> None:
+    config = load(MINIMAL.replace('source = "file"', 'url = "ws://127.0.0.1:1/ws"\ntrades = "aggTrade"'))
+    (feed,) = config.resolve()["feeds"]
+    assert feed["trades_url"] == ""
+    assert feed["subscribe"] == ["btcusdt@depth@0ms", "btcusdt@aggTrade"]
+
+
+def test_trades_url_is_a_websocket() -> None:
+    with pytest.raises(ConfigError, match=r"feeds\[0\].trades_url: expected a URL that begins with ws://"):
+        load(MINIMAL.replace('source = "file"', 'trades_url = "https://x"'))
 
 
 def test_resolve_every_becomes_a_trigger_with_its_period() -> None:

@@ -31,9 +31,11 @@ struct FeedConfig {
   std::string name;
   feed::binance::Market market;
   feed::binance::TradeStream trades;
-  std::string url;                     // Live.
-  std::vector<std::string> subscribe;  // Live: names of the streams.
-  std::vector<std::string> inputs;     // Replay: captures, read one after another.
+  std::string url;                            // Live.
+  std::vector<std::string> subscribe;         // Live: names of the streams.
+  std::string trades_url;                     // Live: a connection of their own for the trades; empty: url's.
+  std::vector<std::string> subscribe_trades;  // Live: streams of that connection, empty without one.
+  std::vector<std::string> inputs;            // Replay: captures, read one after another.
   std::vector<InstrumentConfig> instruments;
   int core;
   std::uint32_t snapshot_retries;
@@ -44,6 +46,8 @@ struct FeedConfig {
   std::string ca_file;
   std::int64_t reconnect_min_ns;
   std::int64_t reconnect_max_ns;
+  std::int64_t max_connection_age_ns;  // 0: as long as the venue lets it.
+  std::int64_t liveness_timeout_ns;    // 0: a silent connection is never given up.
 };
 
 struct FeaturesConfig {

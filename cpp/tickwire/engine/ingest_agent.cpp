@@ -1,6 +1,7 @@
 #include "tickwire/engine/ingest_agent.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -24,6 +25,8 @@ constexpr std::int64_t kMaxBackoffNs = 60'000'000'000;
 constexpr std::size_t kSendBufferBytes = 256U << 10U;  // A subscription to a thousand streams, and pongs.
 constexpr std::int64_t kConnectTimeoutNs = 10'000'000'000;
 constexpr std::int64_t kCloseTimeoutNs = 2'000'000'000;
+constexpr std::uint32_t kBookConn = 0;    // A feed's connections, as captures name them: the books' …
+constexpr std::uint32_t kTradesConn = 1;  // … and that of the trades, where they have one.
 constexpr std::int64_t kHealthyAfterNs = 10'000'000'000;  // Then a loss is a new one, not the old one again.
 
 /// What kind of error the source met since it was last looked at; of several the rarer one.
@@ -70,6 +73,10 @@ struct IngestAgent::Lane {
   InstrumentPipeline pipeline;
   Snapshot snapshot = Snapshot::NotWanted;
   std::uint32_t attempts = 0;
+  // Newest of each kind since its connection came up; which connection brought it does not matter.
+  std::uint64_t diff_id = 0;
+  std::uint64_t trade_id = 0;
+  std::uint64_t quote_id = 0;
   TsNs due = 0;  // Requested: when to give up waiting; WaitingToRetry: when to ask again.
   metrics::Counter& state;
   metrics::Counter& epoch;
@@ -80,7 +87,7 @@ struct IngestAgent::Lane {
 };
 
 /// One feed: where its bytes come from, how they are decoded, what was seen.
-struct IngestAgent::Feed final : feed::WebSocketHandler {
+struct IngestAgent::Feed final : FeedLine::Owner {
   Feed(IngestAgent& agent_, const FeedConfig& config_, std::uint32_t number_, std::size_t first_lane_,
        md::InstrumentTable table_, metrics::StatFile& stats)
       : agent(agent_),
@@ -117,18 +124,33 @@ struct IngestAgent::Feed final : feed::WebSocketHandler {
         disconnects(stats.counter(config.name, "disconnects")),
         connect_failures(stats.counter(config.name, "connect_failures")),
         timeouts(stats.counter(config.name, "timeouts")),
+        handovers(stats.counter(config.name, "handovers")),
+        silent(stats.counter(config.name, "connections_silent")),
         pings(stats.counter(config.name, "pings")),
         protocol_errors(stats.counter(config.name, "protocol_errors")),
         lines_skipped(stats.counter(config.name, "capture_lines_skipped")),
         truncated(stats.counter(config.name, "capture_truncated")) {}
 
-  void on_open() noexcept override { agent.on_open(*this, agent.utc_.now()); }
-  void on_message(const feed::WebSocketMessage& message) noexcept override {
-    agent.on_message(*this, message.payload, message.recv_clock, message.ts_recv);
+  void line_up(std::uint32_t conn) noexcept override { agent.on_open(*this, conn, agent.utc_.now()); }
+  void line_message(std::uint32_t conn, const feed::WebSocketMessage& message) noexcept override {
+    agent.on_message(*this, conn, message.payload, message.recv_clock, message.ts_recv);
   }
-  void on_close(std::uint16_t /*code*/, std::string_view reason) noexcept override {
+  void line_down(std::uint32_t conn, std::string_view reason) noexcept override {
     if (!agent.stopping_) report(agent.errors_, ErrorKind::ConnectionClosed, reason, agent.utc_.now());
-    agent.on_close(*this, agent.utc_.now());
+    agent.on_close(*this, conn, agent.utc_.now());
+  }
+  void line_silent(std::uint32_t conn) noexcept override {
+    silent.add(1);
+    report(agent.errors_, ErrorKind::ConnectionSilent, conn == kTradesConn ? config.trades_url : config.url,
+           agent.utc_.now());
+  }
+  void connect(Arena& arena);
+  LineEvent line_event(std::span<const char> message) noexcept override;
+  bool line_has(const LineEvent& event) const noexcept override;
+  bool line_reaches(const LineEvent& event) const noexcept override;
+  bool line_refused(std::span<const char> message) noexcept override {
+    md::Event event;
+    return decoder.decode(message, RecvClock::Read, 0, event) == Outcome::SubscribeError;
   }
 
   IngestAgent& agent;
@@ -137,11 +159,11 @@ struct IngestAgent::Feed final : feed::WebSocketHandler {
   const std::size_t first_lane;
   const md::InstrumentTable table;
   feed::binance::Decoder decoder;
-  std::unique_ptr<feed::WebSocketSource> source;  // Live.
-  std::unique_ptr<md::CaptureReader> reader;      // Replay.
-  const md::CaptureLine* line = nullptr;          // Replay: the next line, null at the end.
+  std::vector<std::unique_ptr<FeedLine>> lines;  // Live: by connection.
+  std::unique_ptr<md::CaptureReader> reader;     // Replay.
+  const md::CaptureLine* line = nullptr;         // Replay: the next line, null at the end.
   CaptureTap* tap = nullptr;
-  feed::WebSocketStats seen;  // When the errors were last looked at.
+  std::array<feed::WebSocketStats, 2 * FeedLine::sources()> seen;  // When the errors were last looked at.
 
   metrics::Counter& messages;
   metrics::Counter& bytes;
@@ -171,11 +193,83 @@ struct IngestAgent::Feed final : feed::WebSocketHandler {
   metrics::Counter& disconnects;
   metrics::Counter& connect_failures;
   metrics::Counter& timeouts;  // Of a look-up, an attempt to connect, or a close.
+  metrics::Counter& handovers;
+  metrics::Counter& silent;
   metrics::Counter& pings;
   metrics::Counter& protocol_errors;
   metrics::Counter& lines_skipped;
   metrics::Counter& truncated;
 };
+
+/// Set-up, live: the connections.
+void IngestAgent::Feed::connect(Arena& arena) {
+  const auto add = [&](std::uint32_t conn, const std::string& url, const std::vector<std::string>& streams,
+                       const char* key) {
+    const bool trades_apart = !config.subscribe_trades.empty();
+    lines.push_back(std::make_unique<FeedLine>(
+        *this,
+        FeedLine::Config{.conn = conn,
+                         .instruments = config.instruments.size(),
+                         .diffs = conn == kBookConn,
+                         .trades = (conn == kTradesConn) == trades_apart,
+                         .max_age_ns = config.max_connection_age_ns,
+                         .liveness_timeout_ns = config.liveness_timeout_ns},
+        feed::WebSocketConfig{.url = url,
+                              .ca_file = config.ca_file,
+                              .on_open = {feed::binance::subscribe_message(streams)},
+                              .headers = {},
+                              .max_frame_bytes = config.max_frame_bytes,
+                              .send_buffer_bytes = kSendBufferBytes,
+                              .connect_timeout_ns = kConnectTimeoutNs,
+                              .close_timeout_ns = kCloseTimeoutNs,
+                              .reconnect_min_ns = config.reconnect_min_ns,
+                              .reconnect_max_ns = config.reconnect_max_ns,
+                              .healthy_after_ns = kHealthyAfterNs},
+        "feeds[" + std::to_string(number) + "]" + key, arena));
+  };
+  add(kBookConn, config.url, config.subscribe, "");
+  if (!config.subscribe_trades.empty())
+    add(kTradesConn, config.trades_url, config.subscribe_trades, ".trades");
+}
+
+LineEvent IngestAgent::Feed::line_event(std::span<const char> message) noexcept {
+  md::Event event;
+  const Outcome outcome = decoder.decode(message, RecvClock::Read, 0, event);
+  if (outcome != Outcome::Event) {
+    const bool damaged =
+        outcome == Outcome::Malformed || outcome == Outcome::BadNumber || outcome == Outcome::TooManyLevels;
+    return {damaged ? LineEvent::Kind::Damaged : LineEvent::Kind::Control, 0, 0, 0};
+  }
+  switch (event.kind) {
+    case md::EventKind::BookDiff: {
+      // Ids of futures have holes: the event names the one before it.
+      const bool spot = config.market == feed::binance::Market::Spot;
+      return {LineEvent::Kind::Diff, event.instrument, spot ? event.first_id - 1 : event.prev_id,
+              event.last_id};
+    }
+    case md::EventKind::Trade:
+      return {LineEvent::Kind::Trade, event.instrument, event.trade.id - 1, event.trade.id};
+    case md::EventKind::Quote: return {LineEvent::Kind::Quote, event.instrument, 0, event.last_id};
+    case md::EventKind::BookSnapshot: break;
+  }
+  return {LineEvent::Kind::Control, 0, 0, 0};
+}
+
+bool IngestAgent::Feed::line_has(const LineEvent& event) const noexcept {
+  const Lane& lane = *agent.lanes_[first_lane + event.instrument];
+  switch (event.kind) {
+    case LineEvent::Kind::Diff: return event.last_id <= lane.diff_id;
+    case LineEvent::Kind::Trade: return event.last_id <= lane.trade_id;
+    case LineEvent::Kind::Quote: return event.last_id <= lane.quote_id;
+    default: return true;
+  }
+}
+
+bool IngestAgent::Feed::line_reaches(const LineEvent& event) const noexcept {
+  const Lane& lane = *agent.lanes_[first_lane + event.instrument];
+  if (lane.pipeline.state() != md::BookState::Valid) return true;
+  return event.previous_id <= (event.kind == LineEvent::Kind::Diff ? lane.diff_id : lane.trade_id);
+}
 
 IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
     : name_(std::move(setup.name)),
@@ -208,19 +302,7 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
     if (replay_) {
       feed->reader = std::make_unique<md::CaptureReader>(config.inputs);
     } else {
-      feed->source = std::make_unique<feed::WebSocketSource>(
-          feed::WebSocketConfig{.url = config.url,
-                                .ca_file = config.ca_file,
-                                .on_open = {feed::binance::subscribe_message(config.subscribe)},
-                                .headers = {},
-                                .max_frame_bytes = config.max_frame_bytes,
-                                .send_buffer_bytes = kSendBufferBytes,
-                                .connect_timeout_ns = kConnectTimeoutNs,
-                                .close_timeout_ns = kCloseTimeoutNs,
-                                .reconnect_min_ns = config.reconnect_min_ns,
-                                .reconnect_max_ns = config.reconnect_max_ns,
-                                .healthy_after_ns = kHealthyAfterNs},
-          "feeds[" + std::to_string(number) + "]");
+      feed->connect(arena);
     }
     if (setup.recorder != nullptr) feed->tap = &setup.recorder->add_capture(config.name, arena);
     feeds_.push_back(std::move(feed));
@@ -229,7 +311,7 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
   if (setup.recorder != nullptr) {
     rows_tap_ = &setup.recorder->add_rows(name_, layout_.record_bytes(), arena);
   }
-  park_fds_.reserve(feeds_.size());
+  park_fds_.reserve(feeds_.size() * 2 * FeedLine::sources());
 }
 
 IngestAgent::~IngestAgent() = default;
@@ -267,9 +349,11 @@ void IngestAgent::on_start() {
   for (auto& feed : feeds_) {
     if (replay_) {
       feed->line = feed->reader->next();
-    } else {
-      feed->source->start();
+      continue;
     }
+    // Until the trades come, no book may be valid: whoever replays this must know.
+    if (feed->lines.size() > 1) on_close(*feed, kTradesConn, utc_.now());
+    for (auto& line : feed->lines) line->start();
   }
 }
 
@@ -277,18 +361,27 @@ int IngestAgent::do_work() noexcept {
   for (signal::SignalPort* port : ports_) port->flush();
   if (replay_) return replay_turn();
   int work = take_commands();
-  for (auto& feed : feeds_) work += feed->source->poll(*feed, utc_);
+  for (auto& feed : feeds_) {
+    for (auto& line : feed->lines) work += line->poll(utc_);
+  }
   return work;
 }
 
 void IngestAgent::on_close() {
   if (replay_) return;
   stopping_ = true;
-  for (auto& feed : feeds_) feed->source->stop();
-  const auto open = [](const auto& feed) { return !feed->source->stopped(); };
-  while (std::any_of(feeds_.begin(), feeds_.end(), open)) {
-    for (auto& feed : feeds_) feed->source->poll(*feed, utc_);
-    Agent::park(1'000'000);
+  for (auto& feed : feeds_) {
+    for (auto& line : feed->lines) line->stop();
+  }
+  for (bool open = true; open;) {
+    open = false;
+    for (auto& feed : feeds_) {
+      for (auto& line : feed->lines) {
+        line->poll(utc_);
+        open = open || !line->stopped();
+      }
+    }
+    if (open) Agent::park(1'000'000);
   }
   every_100ms();
 }
@@ -299,10 +392,15 @@ void IngestAgent::park(std::int64_t max_ns) noexcept {
   const std::uint64_t tsc = tsc_now();
   std::int64_t limit_ns = max_ns;
   for (const auto& feed : feeds_) {
-    if (feed->source->fd() >= 0) park_fds_.push_back(feed->source->fd());
-    // Waiting to write is rare and short: do not sleep on it.
-    if (feed->source->wants_write()) limit_ns = std::min<std::int64_t>(limit_ns, 50'000);
-    limit_ns = std::min(limit_ns, std::max<std::int64_t>(0, feed->source->ns_to_deadline(tsc)));
+    for (const auto& line : feed->lines) {
+      for (std::size_t i = 0; i < FeedLine::sources(); ++i) {
+        const feed::WebSocketSource& source = line->source(i);
+        if (source.fd() >= 0) park_fds_.push_back(source.fd());
+        // Waiting to write is rare and short: do not sleep on it.
+        if (source.wants_write()) limit_ns = std::min<std::int64_t>(limit_ns, 50'000);
+        limit_ns = std::min(limit_ns, std::max<std::int64_t>(0, source.ns_to_deadline(tsc)));
+      }
+    }
   }
   const auto has_work = [this] { return commands_.front().data() != nullptr; };
   if (command_waker_.prepare_sleep(has_work)) command_waker_.wait(limit_ns, park_fds_);
@@ -339,20 +437,43 @@ void IngestAgent::every_100ms() noexcept {
     }
     feed->old_events.set(static_cast<std::int64_t>(old_events));
     feed->snapshots_expired.set(static_cast<std::int64_t>(snapshots_expired));
-    if (feed->source == nullptr) continue;
-    const feed::WebSocketStats& seen = feed->source->stats();
-    feed->connects.set(static_cast<std::int64_t>(seen.opens));
-    feed->disconnects.set(static_cast<std::int64_t>(seen.closes));
-    feed->connect_failures.set(static_cast<std::int64_t>(seen.lookup_failures + seen.connect_failures +
-                                                         seen.tls_failures + seen.handshake_failures));
-    feed->pings.set(static_cast<std::int64_t>(seen.pings_received));
-    feed->protocol_errors.set(static_cast<std::int64_t>(seen.protocol_errors));
-    feed->timeouts.set(static_cast<std::int64_t>(seen.timeouts));
-    if (seen.errors != feed->seen.errors) {
-      report(errors_, new_error(seen, feed->seen), feed->source->last_error(), now);
-      feed->seen = seen;
+    watch(*feed, now);
+  }
+}
+
+/// Live: the connections, their counts and what went wrong with them.
+void IngestAgent::watch(Feed& feed, TsNs now) noexcept {
+  if (replay_) return;
+  feed::WebSocketStats sum;
+  std::uint64_t handovers = 0;
+  std::size_t number = 0;
+  for (auto& line : feed.lines) {
+    line->check(utc_);
+    handovers += line->handovers();
+    for (std::size_t i = 0; i < FeedLine::sources(); ++i, ++number) {
+      const feed::WebSocketSource& source = line->source(i);
+      const feed::WebSocketStats& seen = source.stats();
+      sum.opens += seen.opens;
+      sum.closes += seen.closes;
+      sum.connect_failures +=
+          seen.lookup_failures + seen.connect_failures + seen.tls_failures + seen.handshake_failures;
+      sum.pings_received += seen.pings_received;
+      sum.protocol_errors += seen.protocol_errors;
+      sum.timeouts += seen.timeouts;
+      feed::WebSocketStats& before = feed.seen[number];
+      if (seen.errors != before.errors) {
+        report(errors_, new_error(seen, before), source.last_error(), now);
+        before = seen;
+      }
     }
   }
+  feed.connects.set(static_cast<std::int64_t>(sum.opens));
+  feed.disconnects.set(static_cast<std::int64_t>(sum.closes));
+  feed.connect_failures.set(static_cast<std::int64_t>(sum.connect_failures));
+  feed.pings.set(static_cast<std::int64_t>(sum.pings_received));
+  feed.protocol_errors.set(static_cast<std::int64_t>(sum.protocol_errors));
+  feed.timeouts.set(static_cast<std::int64_t>(sum.timeouts));
+  feed.handovers.set(static_cast<std::int64_t>(handovers));
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -383,7 +504,9 @@ int IngestAgent::replay_turn() noexcept {
     }
     const md::CaptureLine& line = *next->line;
     switch (line.kind) {
-      case md::CaptureKind::Message: on_message(*next, line.body, RecvClock::Recorded, line.ts_recv); break;
+      case md::CaptureKind::Message:
+        on_message(*next, kBookConn, line.body, RecvClock::Recorded, line.ts_recv);
+        break;
       case md::CaptureKind::BareSnapshot:
         if (next->table.size() == 1) {
           on_snapshot(*next, 0, line.body, RecvClock::Recorded, line.ts_recv);
@@ -402,8 +525,8 @@ int IngestAgent::replay_turn() noexcept {
         }
         break;
       }
-      case md::CaptureKind::Open: on_open(*next, line.ts_recv); break;
-      case md::CaptureKind::Close: on_close(*next, line.ts_recv); break;
+      case md::CaptureKind::Open: on_open(*next, line.conn, line.ts_recv); break;
+      case md::CaptureKind::Close: on_close(*next, line.conn, line.ts_recv); break;
     }
     TICKWIRE_HOT_EXEMPT_BEGIN("replay: reads and decompresses the capture where live receives")
     next->line = next->reader->next();
@@ -429,7 +552,7 @@ void IngestAgent::end_replay() noexcept {
 // ---------------------------------------------------------------------------------------------------
 // What arrives
 
-void IngestAgent::on_message(Feed& feed, std::span<const char> message, RecvClock clock,
+void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const char> message, RecvClock clock,
                              TsNs ts_recv) noexcept {
   Arrival arrival{tsc_now(), 0, ts_recv, clock};
   feed.messages.add(1);
@@ -445,26 +568,31 @@ void IngestAgent::on_message(Feed& feed, std::span<const char> message, RecvCloc
     switch (event.kind) {
       case md::EventKind::BookDiff:
         feed.book_events.add(1);
+        lane.diff_id = event.last_id;
         step = lane.pipeline.on_diff(event);
         stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
         finish(feed, lane, step, event, arrival);
         break;
       case md::EventKind::Trade:
         feed.trades.add(1);
+        lane.trade_id = std::max(lane.trade_id, event.trade.id);
         step = lane.pipeline.on_trade(event);
         finish(feed, lane, step, event, arrival);
         break;
-      case md::EventKind::Quote: feed.quotes.add(1); break;
+      case md::EventKind::Quote:
+        feed.quotes.add(1);
+        lane.quote_id = event.last_id;
+        break;
       case md::EventKind::BookSnapshot: break;  // Comes by REST, never in a message.
     }
   } else {
-    refuse(feed, outcome, event, arrival);
+    refuse(feed, conn, outcome, event, arrival);
   }
   // After the signal is out, so that recording costs it nothing.
   if (feed.tap != nullptr) feed.tap->message(ts_recv, message);
 }
 
-void IngestAgent::refuse(Feed& feed, Outcome outcome, const md::Event& event,
+void IngestAgent::refuse(Feed& feed, std::uint32_t conn, Outcome outcome, const md::Event& event,
                          const Arrival& arrival) noexcept {
   md::InvalidReason reason = md::InvalidReason::None;
   switch (outcome) {
@@ -472,7 +600,10 @@ void IngestAgent::refuse(Feed& feed, Outcome outcome, const md::Event& event,
     case Outcome::Ignored: return feed.ignored.add(1);
     case Outcome::OtherTradeStream: return feed.other_trades.add(1);
     case Outcome::UnknownSymbol: return feed.unknown_symbol.add(1);
-    case Outcome::Shutdown: return feed.shutdown_notices.add(1);
+    case Outcome::Shutdown:
+      feed.shutdown_notices.add(1);
+      if (!replay_) feed.lines[conn]->replace();
+      return;
     case Outcome::SubscribeError:
       feed.subscribe_errors.add(1);
       return report(errors_, ErrorKind::SubscribeRefused, feed.config.name, arrival.ts_recv);
@@ -525,11 +656,17 @@ void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const ch
   finish(feed, lane, step, event, arrival);
 }
 
-void IngestAgent::on_open(Feed& feed, TsNs ts) noexcept {
-  if (feed.tap != nullptr) feed.tap->open(ts);
+void IngestAgent::on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept {
+  if (feed.tap != nullptr) feed.tap->open(ts, conn);
   const Arrival arrival{tsc_now(), tsc_now(), ts, RecvClock::Read};
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
+    if ((conn == kTradesConn) == (feed.lines.size() > 1)) lane.trade_id = 0;
+    if (conn != kBookConn) {
+      lane.pipeline.unblock();
+      continue;
+    }
+    lane.diff_id = lane.quote_id = 0;
     lane.snapshot = Lane::Snapshot::NotWanted;
     lane.attempts = 0;
     const Step step = lane.pipeline.on_open();
@@ -537,14 +674,14 @@ void IngestAgent::on_open(Feed& feed, TsNs ts) noexcept {
   }
 }
 
-void IngestAgent::on_close(Feed& feed, TsNs ts) noexcept {
+void IngestAgent::on_close(Feed& feed, std::uint32_t conn, TsNs ts) noexcept {
   // Our own stop is not the venue's doing: it is no part of the recording.
-  if (feed.tap != nullptr && !stopping_) feed.tap->close(ts);
+  if (feed.tap != nullptr && !stopping_) feed.tap->close(ts, conn);
   const Arrival arrival{tsc_now(), tsc_now(), ts, RecvClock::Read};
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
-    lane.snapshot = Lane::Snapshot::NotWanted;
-    const Step step = lane.pipeline.on_close();
+    if (conn == kBookConn) lane.snapshot = Lane::Snapshot::NotWanted;
+    const Step step = conn == kBookConn ? lane.pipeline.on_close() : lane.pipeline.block();
     if (step.left_valid)
       emit_notice(feed, lane, stopping_ ? md::InvalidReason::Stopped : step.reason, kNoTime, arrival);
   }

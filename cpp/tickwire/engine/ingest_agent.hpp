@@ -26,12 +26,12 @@
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/time.hpp"
 #include "tickwire/engine/config.hpp"
+#include "tickwire/engine/feed_line.hpp"
 #include "tickwire/engine/instrument_pipeline.hpp"
 #include "tickwire/engine/recorder.hpp"
 #include "tickwire/engine/scoring_stage.hpp"
 #include "tickwire/engine/stages.hpp"
 #include "tickwire/feed/venue/binance/decoder.hpp"
-#include "tickwire/feed/websocket/websocket_source.hpp"
 #include "tickwire/infer/model.hpp"
 #include "tickwire/md/capture.hpp"
 #include "tickwire/md/instrument.hpp"
@@ -105,14 +105,15 @@ class IngestAgent final : public concurrent::Agent {
   void end_replay() noexcept;
   [[nodiscard]] bool has_room() noexcept TICKWIRE_HOT;
   int take_commands() noexcept TICKWIRE_HOT;
+  void watch(Feed& feed, TsNs now) noexcept;
 
-  void on_message(Feed& feed, std::span<const char> message, RecvClock clock, TsNs ts_recv) noexcept
-      TICKWIRE_HOT;
+  void on_message(Feed& feed, std::uint32_t conn, std::span<const char> message, RecvClock clock,
+                  TsNs ts_recv) noexcept TICKWIRE_HOT;
   void on_snapshot(Feed& feed, InstrumentId local, std::span<const char> body, RecvClock clock,
                    TsNs ts_recv) noexcept TICKWIRE_HOT;
-  void on_open(Feed& feed, TsNs ts) noexcept TICKWIRE_HOT;
-  void on_close(Feed& feed, TsNs ts) noexcept TICKWIRE_HOT;
-  void refuse(Feed& feed, feed::binance::Outcome outcome, const md::Event& event,
+  void on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
+  void on_close(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
+  void refuse(Feed& feed, std::uint32_t conn, feed::binance::Outcome outcome, const md::Event& event,
               const Arrival& arrival) noexcept TICKWIRE_HOT;
 
   void finish(Feed& feed, Lane& lane, const Step& step, const md::Event& event,

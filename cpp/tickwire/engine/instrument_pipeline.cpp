@@ -173,6 +173,11 @@ Step InstrumentPipeline::on_close() noexcept {
   return {.left_valid = synced.left_valid, .reason = synced.reason};
 }
 
+Step InstrumentPipeline::block() noexcept {
+  const feed::SyncStep synced = sync_.block();
+  return {.left_valid = synced.left_valid, .reason = synced.reason};
+}
+
 Step InstrumentPipeline::on_damaged(md::InvalidReason reason) noexcept {
   const feed::SyncStep synced = sync_.on_damaged(reason);
   return {.left_valid = synced.left_valid, .reason = synced.reason};

@@ -45,6 +45,9 @@ class InstrumentPipeline {
   Step on_snapshot(const md::Event& event) noexcept TICKWIRE_HOT;
   Step on_open() noexcept TICKWIRE_HOT;
   Step on_close() noexcept TICKWIRE_HOT;
+  /// The instrument's trades are lost: its rows would be short of them, so there are none until unblock().
+  Step block() noexcept TICKWIRE_HOT;
+  void unblock() noexcept TICKWIRE_HOT { sync_.unblock(); }
   /// A message for this instrument could not be used: its book can no longer be trusted.
   Step on_damaged(md::InvalidReason reason) noexcept TICKWIRE_HOT;
 

@@ -28,8 +28,8 @@ constexpr int kUnitsATurn = 256;                   // So that no stream keeps th
 
 }  // namespace
 
-void CaptureTap::put(Kind kind, TsNs ts, InstrumentId instrument, std::span<const char> bytes) noexcept {
-  const Head head{ts, instrument, kind};
+void CaptureTap::put(Kind kind, TsNs ts, std::uint32_t subject, std::span<const char> bytes) noexcept {
+  const Head head{ts, subject, kind};
   std::byte* place = ring_.try_claim(sizeof head + bytes.size());
   if (place == nullptr) [[unlikely]] {
     lost_.add(1);
@@ -162,10 +162,10 @@ int Recorder::drain(CaptureStream& stream) noexcept {
     switch (head.kind) {
       case CaptureTap::Kind::Message: md::format_message(line_, head.ts, bytes); break;
       case CaptureTap::Kind::Snapshot:
-        md::format_snapshot(line_, head.ts, 0, symbols_[head.instrument], bytes);
+        md::format_snapshot(line_, head.ts, 0, symbols_[head.subject], bytes);
         break;
-      case CaptureTap::Kind::Open: md::format_open(line_, head.ts, 0); break;
-      case CaptureTap::Kind::Close: md::format_close(line_, head.ts, 0); break;
+      case CaptureTap::Kind::Open: md::format_open(line_, head.ts, head.subject); break;
+      case CaptureTap::Kind::Close: md::format_close(line_, head.ts, head.subject); break;
     }
     stream.files->append(line_);
     stream.tap->ring_.pop();

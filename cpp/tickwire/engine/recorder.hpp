@@ -41,19 +41,19 @@ class CaptureTap {
   void snapshot(TsNs ts_recv, InstrumentId instrument, std::span<const char> body) noexcept TICKWIRE_HOT {
     put(Kind::Snapshot, ts_recv, instrument, body);
   }
-  void open(TsNs ts) noexcept TICKWIRE_HOT { put(Kind::Open, ts, kNoInstrument, {}); }
-  void close(TsNs ts) noexcept TICKWIRE_HOT { put(Kind::Close, ts, kNoInstrument, {}); }
+  void open(TsNs ts, std::uint32_t conn) noexcept TICKWIRE_HOT { put(Kind::Open, ts, conn, {}); }
+  void close(TsNs ts, std::uint32_t conn) noexcept TICKWIRE_HOT { put(Kind::Close, ts, conn, {}); }
 
  private:
   friend class Recorder;
   enum class Kind : std::uint32_t { Message, Snapshot, Open, Close };
   struct Head {
     TsNs ts;
-    InstrumentId instrument;
+    std::uint32_t subject;  // The instrument of a snapshot, the connection of an opening or a close.
     Kind kind;
   };
 
-  void put(Kind kind, TsNs ts, InstrumentId instrument, std::span<const char> bytes) noexcept TICKWIRE_HOT;
+  void put(Kind kind, TsNs ts, std::uint32_t subject, std::span<const char> bytes) noexcept TICKWIRE_HOT;
 
   concurrent::SpscByteRing ring_;
   metrics::Counter& lost_;

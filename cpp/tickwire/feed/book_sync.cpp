@@ -147,6 +147,20 @@ SyncStep BookSync::on_diff_slow(const md::Event& event, bool went_back) noexcept
     }
     return invalidate(&event, InvalidReason::Gap);
   }
+  if (whole_) {
+    if (event.last_id <= last_id_ && !went_back) {
+      ++counts_.ignored;
+      return {.result = SyncResult::Ignored};
+    }
+    if (went_back || !follows(event.first_id, event.prev_id, last_id_)) {
+      return invalidate(&event, InvalidReason::Gap);
+    }
+    apply(event.bids, event.asks);
+    last_id_ = event.last_id;
+    if (book_.crossed()) return invalidate(&event, InvalidReason::Crossed);
+    if (!complete()) return {.result = SyncResult::Blocked};
+    return {.result = SyncResult::Applied, .became_valid = true, .event_applied = true};
+  }
   // A capture may begin without the line that says a connection was opened.
   if (state_ == BookState::Empty) state_ = BookState::Buffering;
   return held_ ? bridge_held(event, went_back) : buffer(event, went_back);
@@ -166,7 +180,8 @@ SyncStep BookSync::bridge_held(const md::Event& event, bool went_back) noexcept 
   apply(event.bids, event.asks);
   last_id_ = event.last_id;
   if (book_.crossed()) return invalidate(&event, InvalidReason::Crossed);
-  become_valid();
+  ++counts_.snapshots_applied;
+  if (!complete()) return {.result = SyncResult::Blocked};
   return {.result = SyncResult::Applied, .became_valid = true, .event_applied = true};
 }
 
@@ -191,7 +206,7 @@ SyncStep BookSync::buffer(const md::Event& event, bool went_back) noexcept {
 // Everything else
 
 SyncStep BookSync::on_snapshot(const md::Event& event) noexcept {
-  if (state_ == BookState::Valid || (held_ && event.last_id <= last_id_)) {
+  if (state_ == BookState::Valid || whole_ || (held_ && event.last_id <= last_id_)) {
     ++counts_.snapshots_ignored;
     return {.result = SyncResult::Ignored};
   }
@@ -226,21 +241,23 @@ SyncStep BookSync::on_snapshot(const md::Event& event) noexcept {
     ++counts_.snapshots_held;
     return {.result = SyncResult::SnapshotHeld};
   }
-  become_valid();
-  return {.result = SyncResult::SnapshotApplied, .became_valid = true};
+  ++counts_.snapshots_applied;
+  return {.result = SyncResult::SnapshotApplied, .became_valid = complete()};
 }
 
-void BookSync::become_valid() noexcept {
-  state_ = BookState::Valid;
-  ++epoch_;
+/// The book is whole. True when that makes it valid.
+bool BookSync::complete() noexcept {
   hold_ns_ = kHoldNs;
-  ++counts_.snapshots_applied;
+  whole_ = blocked_;
+  state_ = blocked_ ? BookState::Empty : BookState::Valid;
+  if (!blocked_) ++epoch_;
+  return !blocked_;
 }
 
 SyncStep BookSync::invalidate(const md::Event* first_of_buffer, InvalidReason reason) noexcept {
   const bool was_valid = state_ == BookState::Valid;
   state_ = BookState::Suspect;
-  held_ = false;
+  held_ = whole_ = false;
   counts_.gaps += was_valid && reason == InvalidReason::Gap ? 1 : 0;
   counts_.crossed += reason == InvalidReason::Crossed ? 1 : 0;
   buffer_.clear();
@@ -252,14 +269,31 @@ SyncStep BookSync::invalidate(const md::Event* first_of_buffer, InvalidReason re
 }
 
 SyncStep BookSync::on_damaged(InvalidReason reason) noexcept {
-  if (state_ != BookState::Valid) return {.result = SyncResult::Ignored};
+  if (state_ != BookState::Valid && !whole_) return {.result = SyncResult::Ignored};
   return invalidate(nullptr, reason);
+}
+
+SyncStep BookSync::pause() noexcept {
+  if (state_ != BookState::Valid) return {.result = SyncResult::Ignored};
+  state_ = BookState::Stale;
+  whole_ = true;
+  ++counts_.paused;
+  return {.result = SyncResult::Invalid, .left_valid = true, .reason = InvalidReason::Stale};
+}
+
+SyncStep BookSync::block() noexcept {
+  blocked_ = true;
+  if (state_ != BookState::Valid) return {.result = SyncResult::Ignored};
+  state_ = BookState::Empty;
+  whole_ = true;
+  ++counts_.paused;
+  return {.result = SyncResult::Invalid, .left_valid = true, .reason = InvalidReason::Disconnected};
 }
 
 SyncStep BookSync::disconnect(BookState state) noexcept {
   const bool was_valid = state_ == BookState::Valid;
   state_ = state;
-  held_ = false;
+  held_ = whole_ = false;
   hold_ns_ = kHoldNs;
   newest_ts_event_ = kNoTime;
   stream_id_ = 0;

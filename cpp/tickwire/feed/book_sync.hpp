@@ -15,6 +15,11 @@
 ///       ^                                                ^                                │
 ///       └──────── close, from anywhere                   └──────── snapshot + bridge ─────┘
 ///
+/// A whole book can be out of use without being wrong: pause() says that nothing came for too long,
+/// block() that something which belongs beside the book, such as the instrument's trades, does not
+/// come at all. Its diffs go on to be applied, so it needs no snapshot: it is valid again, in a new
+/// epoch, with the first diff that continues it once it is not blocked.
+///
 /// A snapshot that is ahead of everything buffered is loaded and held, until an event bridges it. One
 /// that is behind, or that lies between two events (seen on USD-M, where ids have holes), is refused,
 /// the buffer stays, and wants_snapshot() asks for another; how often is for the caller to bound.
@@ -52,6 +57,7 @@ enum class SyncResult : std::uint8_t {
   SnapshotHeld,     // The snapshot waits for the event that bridges it.
   SnapshotRefused,  // It fits none of the buffered events, or is crossed.
   Invalid,          // The book left Valid, or did not reach it, for `reason`.
+  Blocked,          // The event is in the book, which is whole but must not be used.
   StateChanged,     // A connection opened or closed.
 };
 
@@ -73,6 +79,7 @@ struct SyncCounts {
   std::uint64_t buffer_restarts = 0;  // A gap between buffered events.
   std::uint64_t gaps = 0;             // While valid.
   std::uint64_t crossed = 0;          // Books, and snapshots by themselves.
+  std::uint64_t paused = 0;           // While valid: by pause() and block().
   std::uint64_t snapshots_applied = 0;
   std::uint64_t snapshots_held = 0;
   std::uint64_t snapshots_refused = 0;  // Behind the buffer, or between two events.
@@ -95,6 +102,12 @@ class BookSync {
   /// valid no more; before that, the ids show the hole by themselves.
   SyncStep on_damaged(md::InvalidReason reason) noexcept TICKWIRE_HOT;
 
+  /// Nothing came for too long. A valid book is Stale until the next diff that continues it.
+  SyncStep pause() noexcept TICKWIRE_HOT;
+  /// What belongs beside this book is lost; until unblock() no book is valid, however whole.
+  SyncStep block() noexcept TICKWIRE_HOT;
+  void unblock() noexcept TICKWIRE_HOT { blocked_ = false; }
+
   [[nodiscard]] md::BookState state() const noexcept TICKWIRE_HOT { return state_; }
   /// Grows each time the book becomes valid; 0 before the first.
   [[nodiscard]] std::uint32_t epoch() const noexcept TICKWIRE_HOT { return epoch_; }
@@ -102,7 +115,7 @@ class BookSync {
   [[nodiscard]] std::uint64_t last_id() const noexcept TICKWIRE_HOT { return last_id_; }
   /// True once an event is buffered, so that a snapshot taken from now on is not older than the buffer.
   [[nodiscard]] bool wants_snapshot() const noexcept TICKWIRE_HOT {
-    return state_ != md::BookState::Valid && !held_ && buffer_.size() != 0;
+    return state_ != md::BookState::Valid && !held_ && !whole_ && buffer_.size() != 0;
   }
   [[nodiscard]] std::size_t buffered_events() const noexcept TICKWIRE_HOT { return buffer_.size(); }
   [[nodiscard]] const SyncCounts& counts() const noexcept TICKWIRE_HOT { return counts_; }
@@ -151,8 +164,8 @@ class BookSync {
   void apply(std::span<const md::Level> bids, std::span<const md::Level> asks) noexcept TICKWIRE_HOT;
   void load(const md::Event& snapshot) noexcept TICKWIRE_HOT;
   SyncStep invalidate(const md::Event* first_of_buffer, md::InvalidReason reason) noexcept TICKWIRE_HOT;
-  void become_valid() noexcept TICKWIRE_HOT;
   SyncStep disconnect(md::BookState state) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool complete() noexcept TICKWIRE_HOT;
   SyncStep on_diff_slow(const md::Event& event, bool went_back) noexcept TICKWIRE_HOT;
   SyncStep bridge_held(const md::Event& event, bool went_back) noexcept TICKWIRE_HOT;
   SyncStep buffer(const md::Event& event, bool went_back) noexcept TICKWIRE_HOT;
@@ -161,7 +174,9 @@ class BookSync {
   md::PriceBook& book_;
   Buffer buffer_;
   md::BookState state_ = md::BookState::Empty;
-  bool held_ = false;  // The book is a snapshot that no event has bridged yet.
+  bool held_ = false;   // The book is a snapshot that no event has bridged yet.
+  bool whole_ = false;  // Not valid, but only because it was paused or is blocked.
+  bool blocked_ = false;
   TsNs held_since_ = 0;
   TsNs hold_ns_;  // How long the next snapshot that is ahead may be held.
   std::uint32_t epoch_ = 0;

@@ -554,7 +554,7 @@ class Venue:
             async for message in ws:
                 if message.type is WSMsgType.TEXT:
                     client.push(self._control(client, message.data))
-                elif message.type is WSMsgType.PING:
+                elif message.type is WSMsgType.PING and time.monotonic() >= client.stalled_until:
                     await ws.pong(message.data)
                 elif message.type is WSMsgType.PONG and message.data == client.ping_payload:
                     client.pong_due = math.inf  # Only the payload of our own ping counts.
