@@ -9,6 +9,8 @@ namespace tickwire::engine {
 
 namespace {
 
+constexpr std::array<std::size_t, 8> kSnapshotLimits = {5, 10, 20, 50, 100, 500, 1000, 5000};
+
 feed::SyncRule rule_of(feed::binance::Market market) noexcept {
   return market == feed::binance::Market::Spot ? feed::SyncRule::Spot : feed::SyncRule::Futures;
 }
@@ -54,9 +56,8 @@ void InstrumentPipeline::begin_epoch(const features::TopOfBook& top) noexcept {
 void InstrumentPipeline::learn_depth(const md::Event& snapshot) noexcept {
   // A side that is as long as a reply can be asked to be was cut there. Limits: the venue's page of the
   // depth endpoint.
-  static constexpr std::array<std::size_t, 8> kLimits = {5, 10, 20, 50, 100, 500, 1000, 5000};
   const auto cut = [](std::size_t levels) {
-    return std::find(kLimits.begin(), kLimits.end(), levels) != kLimits.end();
+    return std::find(kSnapshotLimits.begin(), kSnapshotLimits.end(), levels) != kSnapshotLimits.end();
   };
   known_bid_ = std::numeric_limits<std::int64_t>::min();
   known_ask_ = std::numeric_limits<std::int64_t>::max();

@@ -92,7 +92,7 @@ TlsClient::TlsClient(const WebSocketUrl& url, const std::string& ca_file, const 
       context_(::SSL_CTX_new(::TLS_client_method())),
       in_("TLS receive buffer", kCipherBytes, kCipherBytes),
       out_("TLS send buffer", kCipherBytes, kCipherBytes) {
-  (void)TlsBio::method();
+  bio_method_ = TlsBio::method();
   SSL_CTX* const context = context_.get();
   if (context == nullptr) throw SetupError(where + ".url: OpenSSL gives no context: " + openssl_reason());
   static constexpr unsigned char kAlpn[] = {8, 'h', 't', 't', 'p', '/', '1', '.', '1'};
@@ -129,7 +129,7 @@ bool TlsClient::start() noexcept {
   stop();
   error_.clear();
   ssl_.reset(::SSL_new(context_.get()));
-  BIO* const bio = ssl_ != nullptr ? ::BIO_new(TlsBio::method()) : nullptr;
+  BIO* const bio = ssl_ != nullptr ? ::BIO_new(bio_method_) : nullptr;
   if (bio == nullptr) {
     fail("new connection");
     return false;

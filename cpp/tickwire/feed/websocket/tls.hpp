@@ -1,5 +1,6 @@
 #pragma once
 
+#include <openssl/bio.h>
 #include <openssl/types.h>
 
 #include <cstddef>
@@ -81,6 +82,7 @@ class TlsClient {
 
   const std::string host_;
   const bool host_is_address_;
+  const BIO_METHOD* bio_method_ = nullptr;
   std::unique_ptr<SSL_CTX, FreeContext> context_;
   std::unique_ptr<SSL, FreeSsl> ssl_;
   PageBuffer in_;
