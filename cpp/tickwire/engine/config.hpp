@@ -16,6 +16,9 @@
 
 namespace tickwire::engine {
 
+/// Levels a side of one message, whatever a book keeps of them: four times the largest snapshot.
+inline constexpr std::size_t kMaxEventLevels = 20'000;
+
 enum class Layout : std::uint8_t { Inline, Threads };
 enum class Trigger : std::uint8_t { Book, Top, Trade, Every };
 enum class WindowClock : std::uint8_t { Recv, Event };
@@ -40,6 +43,8 @@ struct FeedConfig {
   int core;
   std::uint32_t snapshot_retries;
   std::int64_t snapshot_backoff_ns;
+  /// Levels a side that a snapshot was asked for: one that has so many was cut there. 0: not known.
+  std::size_t snapshot_limit = 0;
   std::size_t max_levels;
   std::size_t max_frame_bytes;
   std::size_t buffer_events;

@@ -8,6 +8,7 @@
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/engine/error_kinds.hpp"
+#include "tickwire/engine/finite.hpp"
 #include "tickwire/engine/work.hpp"
 
 namespace tickwire::engine {
@@ -77,6 +78,7 @@ struct IngestAgent::Lane {
   std::uint64_t diff_id = 0;
   std::uint64_t trade_id = 0;
   std::uint64_t quote_id = 0;
+  TsNs valid_since = 0;
   TsNs due = 0;  // Requested: when to give up waiting; WaitingToRetry: when to ask again.
   metrics::Counter& state;
   metrics::Counter& epoch;
@@ -95,7 +97,8 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         number(number_),
         first_lane(first_lane_),
         table(std::move(table_)),
-        decoder(table, {config.market, config.trades, config.max_frame_bytes, config.max_levels}),
+        decoder(table, {config.market, config.trades, std::max(config.max_frame_bytes, kCommandBytes / 2),
+                        kMaxEventLevels}),
         messages(stats.counter(config.name, "messages")),
         bytes(stats.counter(config.name, "message_bytes")),
         book_events(stats.counter(config.name, "book_events")),
@@ -610,23 +613,45 @@ void IngestAgent::refuse(Feed& feed, std::uint32_t conn, Outcome outcome, const 
     case Outcome::Malformed:
       feed.malformed.add(1);
       reason = md::InvalidReason::Malformed;
-      report(errors_, ErrorKind::MessageMalformed, feed.config.name, arrival.ts_recv);
+      report_refused(feed, ErrorKind::MessageMalformed, outcome, event.instrument, arrival.ts_recv);
       break;
     case Outcome::BadNumber:
       feed.bad_number.add(1);
       reason = md::InvalidReason::BadNumber;
-      report(errors_, ErrorKind::MessageBadNumber, feed.config.name, arrival.ts_recv);
+      report_refused(feed, ErrorKind::MessageBadNumber, outcome, event.instrument, arrival.ts_recv);
       break;
     case Outcome::TooManyLevels:
       feed.too_many_levels.add(1);
       reason = md::InvalidReason::TooManyLevels;
-      report(errors_, ErrorKind::MessageTooManyLevels, feed.config.name, arrival.ts_recv);
+      report_refused(feed, ErrorKind::MessageTooManyLevels, outcome, event.instrument, arrival.ts_recv);
       break;
   }
   if (event.instrument == kNoInstrument) return;
   // A message for this instrument is lost, so its book is: what it said is unknown.
   Lane& lane = *lanes_[feed.first_lane + event.instrument];
   finish(feed, lane, lane.pipeline.on_damaged(reason), event, arrival);
+}
+
+/// Says which instrument's message was refused and, where a setting of the user's is behind it, which.
+void IngestAgent::report_refused(const Feed& feed, ErrorKind kind, Outcome outcome, InstrumentId local,
+                                 TsNs ts) noexcept {
+  std::array<char, metrics::ErrorLog::kMaxText> text;
+  int size = 0;
+  if (local == kNoInstrument) {
+    size = std::snprintf(text.data(), text.size(), "%s: a message that names none of its instruments",
+                         feed.config.name.c_str());
+  } else if (outcome == Outcome::BadNumber) {
+    const InstrumentConfig& instrument = feed.config.instruments[local];
+    size = std::snprintf(text.data(), text.size(),
+                         "%s: a price or quantity that does not fit price_decimals = %d, qty_decimals = %d",
+                         instrument.symbol.c_str(), instrument.price_decimals, instrument.qty_decimals);
+  } else {
+    const std::string_view what = name_of(outcome);
+    size = std::snprintf(text.data(), text.size(), "%s: %.*s", feed.config.instruments[local].symbol.c_str(),
+                         static_cast<int>(what.size()), what.data());
+  }
+  const std::size_t length = std::min(static_cast<std::size_t>(std::max(size, 0)), text.size() - 1);
+  report(errors_, kind, {text.data(), length}, ts);
 }
 
 void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const char> body, RecvClock clock,
@@ -638,7 +663,7 @@ void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const ch
   arrival.tsc_decoded = tsc_now();
   if (outcome != Outcome::Event) {
     feed.snapshots_refused.add(1);
-    report(errors_, ErrorKind::SnapshotMalformed, feed.table[local].symbol, ts_recv);
+    report_refused(feed, ErrorKind::SnapshotMalformed, outcome, local, ts_recv);
     if (!replay_) snapshot_refused(feed, lane);
     return;
   }
@@ -704,10 +729,16 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
   }
   if (step.became_valid) [[unlikely]] {
     feed.became_valid.add(1);
-    lane.attempts = 0;
+    lane.valid_since = utc_.now();
   }
   if (lane.snapshot == Lane::Snapshot::NotWanted && lane.pipeline.wants_snapshot() && !replay_) [[unlikely]] {
-    request_snapshot(feed, lane);
+    // A book that lasted is asked for at once; one that breaks again and again, after a pause.
+    if (lane.valid_since != 0 && utc_.now() - lane.valid_since >= kHealthyAfterNs) lane.attempts = 0;
+    if (lane.attempts == 0) {
+      request_snapshot(feed, lane);
+    } else {
+      snapshot_refused(feed, lane);
+    }
   }
 }
 
@@ -724,7 +755,12 @@ void IngestAgent::emit_row(Lane& lane, const Step& step, const md::Event& event,
   header.sequence = pipeline.sequence();
   header.ts_event = event.ts_event;
   header.ts_recv = event.ts_recv;
-  header.state = signal::SignalState::Valid;
+  // What the row is before a model has seen it.
+  const bool wants_score = scoring_ != nullptr || work_floats_ != 0;
+  const signal::SignalState state = !all_finite(history.newest())  ? signal::SignalState::NonFinite
+                                    : wants_score && !whole_window ? signal::SignalState::Warming
+                                                                   : signal::SignalState::Valid;
+  header.state = state;
   header.recv_clock = event.recv_clock;
   if (!replay_) {
     header.stage_ns[index_of(signal::Stage::Receive)] =
@@ -767,19 +803,19 @@ void IngestAgent::emit_row(Lane& lane, const Step& step, const md::Event& event,
   }
 
   if (rows_tap_ != nullptr) [[unlikely]]
-    record_row(header, history.newest());
+    record_row(header, state, history.newest());
 }
 
-void IngestAgent::record_row(const signal::SignalHeader& header, std::span<const float> features) noexcept {
+void IngestAgent::record_row(const signal::SignalHeader& header, signal::SignalState state,
+                             std::span<const float> features) noexcept {
   const signal::RecordView view(scratch_.data(), layout_);
   std::fill(view.scores().begin(), view.scores().end(), std::numeric_limits<float>::quiet_NaN());
   std::fill(view.features().begin(), view.features().end(), std::numeric_limits<float>::quiet_NaN());
   std::copy(features.begin(), features.end(), view.features().begin());
   view.header() = header;
-  if (header.row != 0) {  // As it left this agent: without what a model said of it.
-    view.header().state = signal::SignalState::Valid;
-    view.header().scored = 0;
-  }
+  // As it left this agent: without what a model said of it.
+  view.header().state = state;
+  view.header().scored = 0;
   rows_tap_->put(scratch_.data());
 }
 
@@ -800,7 +836,7 @@ void IngestAgent::emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, 
   header.stage_ns[index_of(signal::Stage::Book)] = tsc_to_ns(tsc_now() - arrival.tsc_start);
   header.ts_out = header.ts_recv + header.stage_ns[index_of(signal::Stage::Book)];
   port_of(lane).notice(header);
-  if (rows_tap_ != nullptr && !stopping_) record_row(header, {});
+  if (rows_tap_ != nullptr && !stopping_) record_row(header, header.state, {});
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/time.hpp"
 #include "tickwire/engine/config.hpp"
+#include "tickwire/engine/error_kinds.hpp"
 #include "tickwire/engine/feed_line.hpp"
 #include "tickwire/engine/instrument_pipeline.hpp"
 #include "tickwire/engine/recorder.hpp"
@@ -113,6 +114,8 @@ class IngestAgent final : public concurrent::Agent {
                    TsNs ts_recv) noexcept TICKWIRE_HOT;
   void on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
   void on_close(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
+  void report_refused(const Feed& feed, ErrorKind kind, feed::binance::Outcome outcome, InstrumentId local,
+                      TsNs ts) noexcept;
   void refuse(Feed& feed, std::uint32_t conn, feed::binance::Outcome outcome, const md::Event& event,
               const Arrival& arrival) noexcept TICKWIRE_HOT;
 
@@ -122,7 +125,8 @@ class IngestAgent final : public concurrent::Agent {
       TICKWIRE_HOT;
   void emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts_event,
                    const Arrival& arrival) noexcept TICKWIRE_HOT;
-  void record_row(const signal::SignalHeader& header, std::span<const float> features) noexcept TICKWIRE_HOT;
+  void record_row(const signal::SignalHeader& header, signal::SignalState state,
+                  std::span<const float> features) noexcept TICKWIRE_HOT;
   [[nodiscard]] signal::SignalPort& port_of(const Lane& lane) noexcept TICKWIRE_HOT;
 
   [[nodiscard]] const std::string& symbol_of(const Feed& feed, const Lane& lane) const noexcept TICKWIRE_HOT;

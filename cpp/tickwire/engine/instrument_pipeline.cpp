@@ -21,9 +21,10 @@ InstrumentPipeline::InstrumentPipeline(const FeedConfig& feed, const InstrumentC
                                        const FeaturesConfig& features, Arena& arena)
     : trigger_(features.trigger),
       every_ns_(features.every_ns),
+      snapshot_limit_(feed.snapshot_limit),
       window_clock_(features.clock),
       book_(arena, feed.max_levels),
-      sync_(rule_of(feed.market), book_, arena, feed.buffer_events, feed.max_levels),
+      sync_(rule_of(feed.market), book_, arena, feed.buffer_events, kMaxEventLevels),
       features_(features.plan, instrument.qty_decimals, features::FeatureLimits{features.max_event_rate},
                 arena),
       history_(features.window_rows, features.plan.outputs.size(), arena) {
@@ -54,10 +55,11 @@ void InstrumentPipeline::begin_epoch(const features::TopOfBook& top) noexcept {
 }
 
 void InstrumentPipeline::learn_depth(const md::Event& snapshot) noexcept {
-  // A side that is as long as a reply can be asked to be was cut there. Limits: the venue's page of the
-  // depth endpoint.
-  const auto cut = [](std::size_t levels) {
-    return std::find(kSnapshotLimits.begin(), kSnapshotLimits.end(), levels) != kSnapshotLimits.end();
+  // A side that is as long as was asked for was cut there, or, in a capture of others, as long as can be
+  // asked for. Limits: the venue's page of the depth endpoint.
+  const auto cut = [this](std::size_t levels) {
+    return levels == snapshot_limit_ ||
+           std::find(kSnapshotLimits.begin(), kSnapshotLimits.end(), levels) != kSnapshotLimits.end();
   };
   known_bid_ = std::numeric_limits<std::int64_t>::min();
   known_ask_ = std::numeric_limits<std::int64_t>::max();

@@ -79,6 +79,7 @@ class InstrumentPipeline {
 
   const Trigger trigger_;
   const std::int64_t every_ns_;
+  const std::size_t snapshot_limit_;
   const WindowClock window_clock_;
   md::PriceBook book_;
   feed::BookSync sync_;

@@ -7,19 +7,9 @@
 
 #include "tickwire/core/time.hpp"
 #include "tickwire/engine/error_kinds.hpp"
+#include "tickwire/engine/finite.hpp"
 
 namespace tickwire::engine {
-
-namespace {
-
-bool all_finite(std::span<const float> values) noexcept {
-  // x·0 is 0 for a finite x and NaN for the others: one pass without a branch.
-  float sum = 0.0F;
-  for (const float value : values) sum += value * 0.0F;
-  return sum == 0.0F;
-}
-
-}  // namespace
 
 ScoringStage::ScoringStage(Setup setup, signal::SignalPort& router, StageHistograms& stages,
                            metrics::ErrorLog& errors, metrics::StatFile& stats, Arena& arena)
