@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <string_view>
 
 #include "tickwire/core/hot.hpp"
@@ -49,18 +50,24 @@ inline constexpr std::array<std::string_view, 22> kErrorKindNames = {
     "capture_truncated",    "capture_line_skipped", "model_run",
     "recorder_disk"};
 
-/// Counts the error under its kind; the first time its text becomes "kind: detail".
-inline void report(metrics::ErrorLog& log, ErrorKind kind, std::string_view detail, TsNs ts) noexcept
-    TICKWIRE_HOT {
+/// Counts the error under its kind; the first time its text becomes "kind: details", the parts joined.
+inline void report(metrics::ErrorLog& log, ErrorKind kind, std::initializer_list<std::string_view> details,
+                   TsNs ts) noexcept TICKWIRE_HOT {
   std::array<char, metrics::ErrorLog::kMaxText> text;
   std::size_t size = 0;
-  for (const std::string_view part :
-       {kErrorKindNames[static_cast<std::size_t>(kind)], std::string_view(": "), detail}) {
+  const auto append = [&](std::string_view part) {
     const std::size_t count = std::min(part.size(), text.size() - size);
     std::copy_n(part.begin(), count, text.begin() + size);
     size += count;
-  }
+  };
+  append(kErrorKindNames[static_cast<std::size_t>(kind)]);
+  append(": ");
+  for (const std::string_view part : details) append(part);
   log.report(static_cast<std::uint32_t>(kind), {text.data(), size}, ts);
+}
+inline void report(metrics::ErrorLog& log, ErrorKind kind, std::string_view detail, TsNs ts) noexcept
+    TICKWIRE_HOT {
+  report(log, kind, std::initializer_list<std::string_view>{detail}, ts);
 }
 
 }  // namespace tickwire::engine

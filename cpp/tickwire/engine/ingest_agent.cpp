@@ -40,6 +40,19 @@ ErrorKind new_error(const feed::WebSocketStats& now, const feed::WebSocketStats&
   return ErrorKind::Connection;
 }
 
+/// A number of decimals as text.
+class Digits {
+ public:
+  explicit Digits(int value) noexcept TICKWIRE_HOT
+      : text_{static_cast<char>('0' + value / 10 % 10), static_cast<char>('0' + value % 10)} {}
+  std::string_view view() const noexcept TICKWIRE_HOT {
+    return text_[0] == '0' ? std::string_view(text_ + 1, 1) : std::string_view(text_, 2);
+  }
+
+ private:
+  char text_[2];
+};
+
 std::size_t index_of(signal::Stage stage) noexcept { return static_cast<std::size_t>(stage); }
 
 }  // namespace
@@ -635,23 +648,18 @@ void IngestAgent::refuse(Feed& feed, std::uint32_t conn, Outcome outcome, const 
 /// Says which instrument's message was refused and, where a setting of the user's is behind it, which.
 void IngestAgent::report_refused(const Feed& feed, ErrorKind kind, Outcome outcome, InstrumentId local,
                                  TsNs ts) noexcept {
-  std::array<char, metrics::ErrorLog::kMaxText> text;
-  int size = 0;
   if (local == kNoInstrument) {
-    size = std::snprintf(text.data(), text.size(), "%s: a message that names none of its instruments",
-                         feed.config.name.c_str());
-  } else if (outcome == Outcome::BadNumber) {
-    const InstrumentConfig& instrument = feed.config.instruments[local];
-    size = std::snprintf(text.data(), text.size(),
-                         "%s: a price or quantity that does not fit price_decimals = %d, qty_decimals = %d",
-                         instrument.symbol.c_str(), instrument.price_decimals, instrument.qty_decimals);
-  } else {
-    const std::string_view what = name_of(outcome);
-    size = std::snprintf(text.data(), text.size(), "%s: %.*s", feed.config.instruments[local].symbol.c_str(),
-                         static_cast<int>(what.size()), what.data());
+    return report(errors_, kind, {feed.config.name, ": a message that names none of its instruments"}, ts);
   }
-  const std::size_t length = std::min(static_cast<std::size_t>(std::max(size, 0)), text.size() - 1);
-  report(errors_, kind, {text.data(), length}, ts);
+  const InstrumentConfig& instrument = feed.config.instruments[local];
+  if (outcome != Outcome::BadNumber)
+    return report(errors_, kind, {instrument.symbol, ": ", name_of(outcome)}, ts);
+  const Digits price(instrument.price_decimals);
+  const Digits qty(instrument.qty_decimals);
+  report(errors_, kind,
+         {instrument.symbol, ": a price or quantity that does not fit price_decimals = ", price.view(),
+          ", qty_decimals = ", qty.view()},
+         ts);
 }
 
 void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const char> body, RecvClock clock,

@@ -115,7 +115,7 @@ class IngestAgent final : public concurrent::Agent {
   void on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
   void on_close(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
   void report_refused(const Feed& feed, ErrorKind kind, feed::binance::Outcome outcome, InstrumentId local,
-                      TsNs ts) noexcept;
+                      TsNs ts) noexcept TICKWIRE_HOT;
   void refuse(Feed& feed, std::uint32_t conn, feed::binance::Outcome outcome, const md::Event& event,
               const Arrival& arrival) noexcept TICKWIRE_HOT;
 
