@@ -303,9 +303,9 @@ class Pipeline:
         for runner in self._sinks:
             await runner.close()
         if self._recording is not None:
-            counters = self._stat_file.counters() if self._stat_file is not None else {}
+            counters = dict(self._stat_file.counters()) if self._stat_file is not None else None
             try:
-                self._recording.write_end(dict(counters), self._engine.failed)
+                self._recording.write_end(counters, self._engine.failed)
             except OSError as error:
                 # The run was as good as any; without its end the recording is refused by verify.
                 _log.error("the end of the recording cannot be written: %s", error)

@@ -170,12 +170,14 @@ class Recording:
         except OSError as error:
             raise ConfigError(f"--record: {self.folder}: {error.strerror or error}") from None
 
-    def write_end(self, counters: Mapping[str, int], failed: str | None) -> None:
-        """`complete` says that the run ended as it should and its recorder lost nothing."""
-        lost = {key: value for key, value in counters.items() if value and key.endswith("_lost")}
-        self._manifest.update(
-            ended_ns=time.time_ns(), complete=not lost and failed is None, lost=lost, failed=failed
-        )
+    def write_end(self, counters: Mapping[str, int] | None, failed: str | None) -> None:
+        """`complete` says that the run ended as it should and its recorder lost nothing.
+
+        `counters`: the engine's; None where they cannot be read, and so nobody knows what was lost.
+        """
+        lost = {key: value for key, value in (counters or {}).items() if value and key.endswith("_lost")}
+        complete = counters is not None and not lost and failed is None
+        self._manifest.update(ended_ns=time.time_ns(), complete=complete, lost=lost, failed=failed)
         self._write()
 
     def _write(self) -> None:
@@ -222,6 +224,11 @@ def _load_manifest(folder: Path) -> dict[str, Any]:
         raise VerifyError(f"{folder}: the run never ended its recording (crashed, killed, or still running)")
     if not manifest["complete"]:
         lost = ", ".join(f"{key} = {value:,}" for key, value in manifest.get("lost", {}).items())
+        if not lost:
+            raise VerifyError(
+                f"{folder}: what the recorder lost is not known, because its counters could not be read; "
+                "its recording proves nothing"
+            )
         raise VerifyError(
             f"{folder}: the recorder itself lost something ({lost}); its recording proves nothing"
         )
@@ -296,7 +303,10 @@ async def verify(folder: str | os.PathLike[str]) -> Result:
     pipeline.raise_if_failed()
     if comparer.divergence is None and (cut := stats.count("capture_lines_skipped", "capture_truncated")):
         raise VerifyError(f"{path}: {cut} lines of the capture are damaged, though the replay agrees")
-    return comparer.result("; ".join(differing))
+    result = comparer.result("; ".join(differing))
+    if result.same and not result.rows:
+        raise VerifyError(f"{path}: nothing to compare: the run gave no row, and its replay none either")
+    return result
 
 
 class _Rows:

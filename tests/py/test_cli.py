@@ -169,7 +169,23 @@ def test_run_without_json_reports_on_standard_output(tickwire: Command, folder: 
     assert "0 rows" in out
 
 
-def test_run_records_what_verify_then_compares(tickwire: Command, folder: Path, engine: Any) -> None:
+class Statistics:
+    """In the place of the engine's statistics file, which the fake does not write."""
+
+    def counters(self) -> dict[str, int]:
+        return {"binance_usdm/capture_lost": 0}
+
+    def histograms(self) -> dict[str, Any]:
+        return {}
+
+    def errors(self) -> list[Any]:
+        return []
+
+
+def test_run_records_what_verify_then_compares(
+    tickwire: Command, folder: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tickwire.engine._open_stat_file", lambda path: Statistics())
     rows = make_rows(40, 2)
     run_dir = folder / "run"
 
@@ -199,6 +215,32 @@ def test_run_records_what_verify_then_compares(tickwire: Command, folder: Path, 
     assert (code, out) == (1, "")
     assert err.startswith("first divergence: binance_usdm BTCUSDT, epoch 1, row 5")
     assert "spread()" in err
+
+
+def test_run_without_readable_counters_claims_no_whole_recording(
+    tickwire: Command, folder: Path, engine: Any
+) -> None:
+    run_dir = folder / "run"
+    code, out, err = tickwire("run", folder / "live.toml", "--seconds", "0.1", "--record", run_dir)
+    assert code == 0, err
+    assert "whether all of it is not known" in out.replace("\n", " ")
+    code, _, err = tickwire("verify", run_dir)
+    assert code == 2
+    assert "what the recorder lost is not known" in err
+
+
+def test_verify_of_a_run_without_rows_is_exit_2(
+    tickwire: Command, folder: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tickwire.engine._open_stat_file", lambda path: Statistics())
+    engine.script = lambda self: None
+    run_dir = folder / "run"
+    assert tickwire("run", folder / "live.toml", "--seconds", "0.1", "--record", run_dir)[0] == 0
+    (run_dir / "capture" / "binance_usdm").mkdir(parents=True)
+    (run_dir / "capture" / "binance_usdm" / "000001.log").write_text("")
+    code, out, err = tickwire("verify", run_dir)
+    assert (code, out) == (2, "")
+    assert "nothing to compare" in err
 
 
 def test_verify_refuses_with_exit_2(tickwire: Command, tmp_path: Path) -> None:

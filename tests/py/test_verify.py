@@ -242,6 +242,7 @@ async def test_recorded_run_that_differs(run_dir: Path) -> None:
             r"recorder itself lost something \(spot/capture_lost = 3\)",
         ),
         ({"complete": None}, "never ended its recording"),
+        ({"complete": False}, "what the recorder lost is not known"),
         ({"failed": "ingest0: bang"}, r"the run failed \(ingest0: bang\)"),
         ({"version": 99}, "expected version 1, found 99"),
     ],
@@ -252,6 +253,19 @@ async def test_recording_that_proves_nothing_is_refused(
     edit(run_dir, **values)
     with pytest.raises(VerifyError, match=expected):
         await verify(run_dir)
+
+
+async def test_recording_with_no_row_in_it_has_nothing_to_compare(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in (run_dir / "rows" / "ingest0").iterdir():
+        file.write_bytes(b"")
+    monkeypatch.setattr(fake_core.Engine, "script", lambda engine: None)
+    with pytest.raises(VerifyError, match="nothing to compare"):
+        await verify(run_dir)
+    # A replay that gives rows where the run gave none is a difference, not nothing.
+    monkeypatch.setattr(fake_core.Engine, "script", lambda engine: engine.push(make_rows(1, 2)))
+    assert not (await verify(run_dir)).same
 
 
 async def test_damaged_folders_are_refused(run_dir: Path, tmp_path: Path) -> None:
@@ -288,6 +302,14 @@ def test_lost_counters_make_a_recording_incomplete(tmp_path: Path) -> None:
     assert manifest["lost"] == {"rows/ingest0/record_lost": 2, "recorder/disk_lost": 1}
     assert manifest["environment"] == environment("")
     assert Config.from_text(manifest["config"]).feed_names == ["spot"]
+
+
+def test_recording_whose_counters_cannot_be_read_claims_nothing(tmp_path: Path) -> None:
+    recording = Recording.begin(tmp_path / "run", config())
+    recording.write_start(make_rows(1, 2).dtype, "")
+    recording.write_end(None, None)
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (manifest["complete"], manifest["lost"]) == (False, {})
 
 
 def test_recording_into_a_folder_in_use_is_refused(tmp_path: Path) -> None:

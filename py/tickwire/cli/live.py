@@ -35,9 +35,12 @@ def run(config: Path, *, record: Path | None, seconds: float | None, as_json: bo
 
 def _say_recorded(out: Console, record: Path, stats: Stats) -> None:
     lost = [f"{name} = {n:,}" for name, n in stats.counters.items() if n and name.endswith("_lost")]
-    what = (
-        f", but not all of it ({', '.join(lost)})" if lost else f"; compare it with: tickwire verify {record}"
-    )
+    if not stats.counters:
+        what = ", but whether all of it is not known: the engine's counters cannot be read"
+    elif lost:
+        what = f", but not all of it ({', '.join(lost)})"
+    else:
+        what = f"; compare it with: tickwire verify {record}"
     out.print(f"recorded in {record}{what}", soft_wrap=True)
 
 
