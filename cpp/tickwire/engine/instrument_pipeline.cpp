@@ -1,7 +1,6 @@
 #include "tickwire/engine/instrument_pipeline.hpp"
 
 #include <algorithm>
-#include <array>
 
 #include "tickwire/core/time.hpp"
 
@@ -21,7 +20,6 @@ InstrumentPipeline::InstrumentPipeline(const FeedConfig& feed, const InstrumentC
                                        const FeaturesConfig& features, Arena& arena)
     : trigger_(features.trigger),
       every_ns_(features.every_ns),
-      snapshot_limit_(feed.snapshot_limit),
       window_clock_(features.clock),
       book_(arena, feed.max_levels),
       sync_(rule_of(feed.market), book_, arena, feed.buffer_events, kMaxEventLevels),
@@ -54,34 +52,15 @@ void InstrumentPipeline::begin_epoch(const features::TopOfBook& top) noexcept {
   if (trigger_ == Trigger::Every) next_boundary_ = clock_ - clock_ % every_ns_ + every_ns_;
 }
 
-void InstrumentPipeline::learn_depth(const md::Event& snapshot) noexcept {
-  // A side that is as long as was asked for was cut there, or, in a capture of others, as long as can be
-  // asked for. Limits: the venue's page of the depth endpoint.
-  const auto cut = [this](std::size_t levels) {
-    return levels == snapshot_limit_ ||
-           std::find(kSnapshotLimits.begin(), kSnapshotLimits.end(), levels) != kSnapshotLimits.end();
-  };
-  known_bid_ = std::numeric_limits<std::int64_t>::min();
-  known_ask_ = std::numeric_limits<std::int64_t>::max();
-  const auto by_price = [](const md::Level& a, const md::Level& b) { return a.price < b.price; };
-  if (cut(snapshot.bids.size())) {
-    known_bid_ = std::min_element(snapshot.bids.begin(), snapshot.bids.end(), by_price)->price;
-  }
-  if (cut(snapshot.asks.size())) {
-    known_ask_ = std::max_element(snapshot.asks.begin(), snapshot.asks.end(), by_price)->price;
-  }
-}
-
 bool InstrumentPipeline::deep_enough(const features::TopOfBook& top) const noexcept {
-  // Beyond the known part a level that the features would count may be missing: one that the snapshot
-  // did not show, or that a full book had to drop.
-  constexpr std::int64_t kLowest = std::numeric_limits<std::int64_t>::min();
-  constexpr std::int64_t kHighest = std::numeric_limits<std::int64_t>::max();
-  const std::int64_t bid = top.bids.size() == top_bids_.size() ? top.bids.back().price : kLowest;
-  const std::int64_t ask = top.asks.size() == top_asks_.size() ? top.asks.back().price : kHighest;
-  return bid >= known_bid_ && ask <= known_ask_ &&
-         (bid == kLowest ? book_.complete(md::Side::Bid) : book_.complete_to(md::Side::Bid, bid)) &&
-         (ask == kHighest ? book_.complete(md::Side::Ask) : book_.complete_to(md::Side::Ask, ask));
+  // A level that a full book had to drop may be one that the features would count.
+  const bool bids = top.bids.size() == top_bids_.size()
+                        ? book_.complete_to(md::Side::Bid, top.bids.back().price)
+                        : book_.complete(md::Side::Bid);
+  const bool asks = top.asks.size() == top_asks_.size()
+                        ? book_.complete_to(md::Side::Ask, top.asks.back().price)
+                        : book_.complete(md::Side::Ask);
+  return bids && asks;
 }
 
 bool InstrumentPipeline::boundary_passed() noexcept {
@@ -151,9 +130,6 @@ Step InstrumentPipeline::on_snapshot(const md::Event& event) noexcept {
             .left_valid = synced.left_valid,
             .snapshot_refused = synced.result == feed::SyncResult::SnapshotRefused,
             .reason = synced.reason};
-  if (synced.result == feed::SyncResult::SnapshotApplied || synced.result == feed::SyncResult::SnapshotHeld) {
-    learn_depth(event);
-  }
   book_changes_ = book_.changes();
   if (!synced.became_valid) return step;
   const features::TopOfBook top = read_top();

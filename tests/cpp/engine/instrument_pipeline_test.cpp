@@ -24,7 +24,7 @@ class InstrumentPipelineTest : public ::testing::Test {
   static FeedConfig feed() {
     FeedConfig feed{};
     feed.market = feed::binance::Market::UsdM;
-    feed.max_levels = 1000;
+    feed.max_levels = 10;
     feed.max_frame_bytes = 1U << 16U;
     feed.buffer_events = 16;
     return feed;
@@ -71,39 +71,21 @@ class InstrumentPipelineTest : public ::testing::Test {
   std::uint64_t id_ = 100;
 };
 
-TEST_F(InstrumentPipelineTest, LeavesValidWhereTheFeaturesNeedLevelsThatTheSnapshotDidNotShow) {
+TEST_F(InstrumentPipelineTest, LeavesValidWhereTheFeaturesNeedALevelThatAFullBookDropped) {
   (void)pipeline_.on_open();
   (void)diff({}, {});
-  ASSERT_TRUE(snapshot(levels(1000, -1, 10), levels(1001, 1, 10)).became_valid);
-  EXPECT_TRUE(diff({{1000, 0}}, {}).row);
-  EXPECT_TRUE(diff({{999, 0}, {998, 0}, {997, 0}, {996, 0}}, {}).row) << "five known bids remain";
-  // The fifth best bid would now be unknown: below 991 the snapshot showed nothing.
+  ASSERT_TRUE(snapshot(levels(1000, -1, 10), levels(1001, 1, 7)).became_valid);
+  EXPECT_TRUE(diff({{990, 5}}, {}).row) << "the eleventh bid does not fit, and nobody needs it";
+  EXPECT_TRUE(diff({{1000, 0}, {999, 0}, {998, 0}, {997, 0}, {996, 0}}, {}).row) << "five known bids remain";
   const Step step = diff({{995, 0}, {500, 7}}, {});
-  EXPECT_FALSE(step.row);
+  EXPECT_FALSE(step.row) << "the fifth best bid would be 990, which was dropped";
   EXPECT_TRUE(step.left_valid);
   EXPECT_EQ(step.reason, md::InvalidReason::Depth);
   EXPECT_NE(pipeline_.state(), md::BookState::Valid);
 }
 
-TEST_F(InstrumentPipelineTest, ASnapshotThatShowsTheWholeBookIsDeepEnough) {
-  (void)pipeline_.on_open();
-  (void)diff({}, {});
-  // No reply is asked for seven levels: there are no more.
-  ASSERT_TRUE(snapshot(levels(1000, -1, 7), levels(1001, 1, 7)).became_valid);
-  EXPECT_TRUE(diff({{1000, 0}, {999, 0}, {998, 0}}, {}).row);
-  EXPECT_EQ(pipeline_.state(), md::BookState::Valid);
-}
-
-TEST_F(InstrumentPipelineTest, ASnapshotTooShortForTheFeaturesNeverGivesARow) {
-  (void)pipeline_.on_open();
-  (void)diff({}, {});
-  EXPECT_TRUE(snapshot(levels(1000, -1, 5), levels(1001, 1, 5)).became_valid);
-  EXPECT_TRUE(diff({{1000, 3}}, {}).row) << "the five that were shown are known";
-  EXPECT_TRUE(diff({{1000, 0}}, {}).left_valid);
-}
-
-// Whatever is cut off a snapshot, a row that leaves is the row of the whole book.
-TEST_F(InstrumentPipelineTest, NoRowDiffersFromTheTruthHoweverShortTheSnapshot) {
+// However few levels a book may keep, a row that leaves is the row of the whole book.
+TEST_F(InstrumentPipelineTest, NoRowDiffersFromTheTruthHoweverSmallTheBook) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
@@ -117,7 +99,7 @@ TEST_F(InstrumentPipelineTest, NoRowDiffersFromTheTruthHoweverShortTheSnapshot) 
   std::size_t lost = 0;
   (void)pipeline_.on_open();
   for (int i = 0; i < 5000; ++i) {
-    // Levels come and go; now and then a sweep takes the best six, so that the cut is reached.
+    // Levels come and go; now and then a sweep takes the best six, so that what was dropped is reached.
     std::vector<md::Level> changed_bids;
     std::vector<md::Level> changed_asks;
     for (auto k = random() % 3; k-- != 0;) {
@@ -164,17 +146,13 @@ TEST_F(InstrumentPipelineTest, NoRowDiffersFromTheTruthHoweverShortTheSnapshot) 
     if (pipeline_.wants_snapshot()) {
       std::vector<md::Level> top_bids;
       std::vector<md::Level> top_asks;
-      for (const auto& [price, qty] : bids) {
-        if (top_bids.size() < 10) top_bids.push_back({price, qty});
-      }
-      for (const auto& [price, qty] : asks) {
-        if (top_asks.size() < 10) top_asks.push_back({price, qty});
-      }
+      for (const auto& [price, qty] : bids) top_bids.push_back({price, qty});
+      for (const auto& [price, qty] : asks) top_asks.push_back({price, qty});
       (void)snapshot(top_bids, top_asks);
     }
   }
   EXPECT_GT(rows, 1000U);
-  EXPECT_GT(lost, 3U) << "the cut was never reached: the test shows nothing";
+  EXPECT_GT(lost, 3U) << "nothing that was dropped was ever reached: the test shows nothing";
 }
 
 }  // namespace
