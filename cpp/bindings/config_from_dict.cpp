@@ -97,7 +97,8 @@ engine::FeedConfig feed_from(const Section& s) {
           .reconnect_min_ns = s.get<std::int64_t>("reconnect_min_ns"),
           .reconnect_max_ns = s.get<std::int64_t>("reconnect_max_ns"),
           .max_connection_age_ns = s.get<std::int64_t>("max_connection_age_ns"),
-          .liveness_timeout_ns = s.get<std::int64_t>("liveness_timeout_ns")};
+          .liveness_timeout_ns = s.get<std::int64_t>("liveness_timeout_ns"),
+          .stale_after_ns = s.get<std::int64_t>("stale_after_ns")};
 }
 
 features::FeaturePlan plan_from(const Section& s) {

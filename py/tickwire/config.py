@@ -280,6 +280,11 @@ class Feed(_Model):
     """A connection that brings no byte for so long, not even a pong to our pings, is given up and opened
     anew. `"0s"`: never. A quiet instrument is no reason: this is about the connection."""
 
+    stale_after: Duration = "0s"
+    """A book that no change came for in so long is taken for stale: no rows until the next change, which
+    begins a new epoch. `"0s"`: never, since a quiet instrument is normal. Set it where silence means a fault
+    of the venue's that `liveness_timeout` cannot see, as when other instruments go on."""
+
     @model_validator(mode="before")
     @classmethod
     def _venue_defaults(cls, data: Any) -> Any:
@@ -704,6 +709,7 @@ class Config(_Model):
                     "reconnect_max_ns": parse_duration(feed.reconnect_max),
                     "max_connection_age_ns": parse_duration(feed.max_connection_age),
                     "liveness_timeout_ns": parse_duration(feed.liveness_timeout),
+                    "stale_after_ns": parse_duration(feed.stale_after),
                 }
             )
         model = None

@@ -336,6 +336,7 @@ def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
         "reconnect_max_ns": 2_000_000_000,
         "max_connection_age_ns": 85_800_000_000_000,
         "liveness_timeout_ns": 60_000_000_000,
+        "stale_after_ns": 0,
     }
     features = resolved["features"]
     assert features["trigger"] == "book"

@@ -263,3 +263,27 @@ async def test_a_quiet_market_is_no_silent_connection(tmp_path: Path) -> None:
         await asyncio.sleep(1.5)
         assert run.count("connections_silent") == 0
         assert run.venue.counters["connections"] == 1
+
+
+async def test_a_book_without_news_is_stale_until_the_next_event(tmp_path: Path) -> None:
+    # About four changes a second and book: some pauses are longer than 300 ms, most are not.
+    async with running(tmp_path, rate=10.0, stale_after="300ms", liveness_timeout="10s") as run:
+        await run.until(lambda: run.reasons().count("stale") >= 4, 30.0)
+        await run.until(lambda: len(run.rows) > 10, 30.0)
+        (entry,) = (e for e in run.stats.errors if e.text.startswith("data_stale"))
+        assert entry.text in ("data_stale: BTCUSDT", "data_stale: ETHUSDT")
+        assert not any(e.text.startswith("connection_silent") for e in run.stats.errors)
+        snapshots = run.venue.counters["snapshots"]
+    assert snapshots == 2  # The book is whole: staying away does not make it wrong.
+    assert run.count("connects") == 1
+    assert run.count("data_stale") == run.reasons().count("stale")
+    notices = run.records[run.records["row"] == 0]
+    assert {run.pipeline.layout.state(int(code)) for code in notices["state"]} <= {"stale", "empty"}
+    lines = [m for _, m in run.capture() if m.get("tickwire") == "stale"]
+    assert 0 < len(lines) <= run.count("data_stale")
+    # Within an epoch no two changes are further apart.
+    for instrument in (0, 1):
+        rows = run.rows[run.rows["instrument"] == instrument]
+        for before, after in itertools.pairwise(rows):
+            if before["epoch"] == after["epoch"]:
+                assert after["ts_recv"] - before["ts_recv"] <= 300_000_000

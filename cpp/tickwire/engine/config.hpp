@@ -53,6 +53,7 @@ struct FeedConfig {
   std::int64_t reconnect_max_ns;
   std::int64_t max_connection_age_ns;  // 0: as long as the venue lets it.
   std::int64_t liveness_timeout_ns;    // 0: a silent connection is never given up.
+  std::int64_t stale_after_ns;         // 0: a book without news stays valid.
 };
 
 struct FeaturesConfig {

@@ -34,20 +34,25 @@ enum class ErrorKind : std::uint32_t {
   SnapshotFailed,
   SnapshotGivenUp,
   SnapshotWithoutInstrument,
+  DataStale,
   CaptureTruncated,
   CaptureLineSkipped,
   ModelRun,
   RecorderDisk,
 };
 
-inline constexpr std::array<std::string_view, 22> kErrorKindNames = {
-    "connection",           "connection_closed",    "connection_silent",
-    "connection_lookup",    "connection_refused",   "connection_tls",
-    "connection_handshake", "connection_protocol",  "subscribe_refused",
-    "message_malformed",    "message_bad_number",   "message_too_many_levels",
-    "snapshot_malformed",   "snapshot_refused",     "snapshot_timeout",
-    "snapshot_failed",      "snapshot_given_up",    "snapshot_without_instrument",
-    "capture_truncated",    "capture_line_skipped", "model_run",
+inline constexpr std::array<std::string_view, 23> kErrorKindNames = {
+    "connection",           "connection_closed",
+    "connection_silent",    "connection_lookup",
+    "connection_refused",   "connection_tls",
+    "connection_handshake", "connection_protocol",
+    "subscribe_refused",    "message_malformed",
+    "message_bad_number",   "message_too_many_levels",
+    "snapshot_malformed",   "snapshot_refused",
+    "snapshot_timeout",     "snapshot_failed",
+    "snapshot_given_up",    "snapshot_without_instrument",
+    "data_stale",           "capture_truncated",
+    "capture_line_skipped", "model_run",
     "recorder_disk"};
 
 /// Counts the error under its kind; the first time its text becomes "kind: details", the parts joined.

@@ -91,6 +91,7 @@ struct IngestAgent::Lane {
   std::uint64_t diff_id = 0;
   std::uint64_t trade_id = 0;
   std::uint64_t quote_id = 0;
+  TsNs fresh = 0;  // ts_recv of the newest diff, or of what made the book valid.
   TsNs valid_since = 0;
   TsNs due = 0;  // Requested: when to give up waiting; WaitingToRetry: when to ask again.
   metrics::Counter& state;
@@ -142,6 +143,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         timeouts(stats.counter(config.name, "timeouts")),
         handovers(stats.counter(config.name, "handovers")),
         silent(stats.counter(config.name, "connections_silent")),
+        stale(stats.counter(config.name, "data_stale")),
         pings(stats.counter(config.name, "pings")),
         protocol_errors(stats.counter(config.name, "protocol_errors")),
         lines_skipped(stats.counter(config.name, "capture_lines_skipped")),
@@ -211,6 +213,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& timeouts;  // Of a look-up, an attempt to connect, or a close.
   metrics::Counter& handovers;
   metrics::Counter& silent;
+  metrics::Counter& stale;
   metrics::Counter& pings;
   metrics::Counter& protocol_errors;
   metrics::Counter& lines_skipped;
@@ -457,9 +460,40 @@ void IngestAgent::every_100ms() noexcept {
   }
 }
 
+/// Has nothing come for the book for longer than it may be believed? At `now`, a record's time wherever a
+/// record decides.
+bool IngestAgent::is_stale(const Feed& feed, const Lane& lane, TsNs now) noexcept {
+  return feed.config.stale_after_ns != 0 && now - lane.fresh > feed.config.stale_after_ns &&
+         lane.pipeline.state() == md::BookState::Valid;
+}
+
+void IngestAgent::on_stale(Feed& feed, Lane& lane, const Arrival& arrival) noexcept {
+  const Step step = lane.pipeline.pause();
+  if (!step.left_valid) return;
+  feed.stale.add(1);
+  report(errors_, ErrorKind::DataStale, symbol_of(feed, lane), arrival.ts_recv);
+  emit_notice(feed, lane, step.reason, kNoTime, arrival);
+}
+
+/// Live: books that nothing came for. The next event would show it too, but it may be long in coming.
+void IngestAgent::watch_data(Feed& feed) noexcept {
+  for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
+    Lane& lane = *lanes_[feed.first_lane + i];
+    if (!is_stale(feed, lane, utc_.now())) continue;
+    // We may have been the ones who slept: look at the sockets first.
+    for (auto& line : feed.lines) (void)line->poll(utc_);
+    const TsNs now = utc_.now();
+    if (!is_stale(feed, lane, now)) continue;
+    // No message says it, so the recording must.
+    if (feed.tap != nullptr) feed.tap->stale(now, lane.id);
+    on_stale(feed, lane, {tsc_now(), tsc_now(), now, RecvClock::Read});
+  }
+}
+
 /// Live: the connections, their counts and what went wrong with them.
 void IngestAgent::watch(Feed& feed, TsNs now) noexcept {
   if (replay_) return;
+  if (!stopping_) watch_data(feed);
   feed::WebSocketStats sum;
   std::uint64_t handovers = 0;
   std::size_t number = 0;
@@ -541,6 +575,16 @@ int IngestAgent::replay_turn() noexcept {
         }
         break;
       }
+      case md::CaptureKind::Stale: {
+        const InstrumentId local = next->table.find(line.instrument);
+        if (local == kNoInstrument) {
+          next->unknown_symbol.add(1);
+        } else {
+          on_stale(*next, *lanes_[next->first_lane + local],
+                   {tsc_now(), tsc_now(), line.ts_recv, RecvClock::Read});
+        }
+        break;
+      }
       case md::CaptureKind::Open: on_open(*next, line.conn, line.ts_recv); break;
       case md::CaptureKind::Close: on_close(*next, line.conn, line.ts_recv); break;
     }
@@ -585,6 +629,9 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
       case md::EventKind::BookDiff:
         feed.book_events.add(1);
         lane.diff_id = event.last_id;
+        if (is_stale(feed, lane, ts_recv)) [[unlikely]]
+          on_stale(feed, lane, arrival);
+        lane.fresh = std::max(lane.fresh, ts_recv);
         step = lane.pipeline.on_diff(event);
         stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
         finish(feed, lane, step, event, arrival);
@@ -738,6 +785,7 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
   if (step.became_valid) [[unlikely]] {
     feed.became_valid.add(1);
     lane.valid_since = utc_.now();
+    lane.fresh = std::max(lane.fresh, arrival.ts_recv);
   }
   if (lane.snapshot == Lane::Snapshot::NotWanted && lane.pipeline.wants_snapshot() && !replay_) [[unlikely]] {
     // A book that lasted is asked for at once; one that breaks again and again, after a pause.

@@ -107,6 +107,9 @@ class IngestAgent final : public concurrent::Agent {
   [[nodiscard]] bool has_room() noexcept TICKWIRE_HOT;
   int take_commands() noexcept TICKWIRE_HOT;
   void watch(Feed& feed, TsNs now) noexcept;
+  void watch_data(Feed& feed) noexcept;
+  [[nodiscard]] static bool is_stale(const Feed& feed, const Lane& lane, TsNs now) noexcept TICKWIRE_HOT;
+  void on_stale(Feed& feed, Lane& lane, const Arrival& arrival) noexcept TICKWIRE_HOT;
 
   void on_message(Feed& feed, std::uint32_t conn, std::span<const char> message, RecvClock clock,
                   TsNs ts_recv) noexcept TICKWIRE_HOT;

@@ -152,6 +152,11 @@ Step InstrumentPipeline::on_close() noexcept {
   return {.left_valid = synced.left_valid, .reason = synced.reason};
 }
 
+Step InstrumentPipeline::pause() noexcept {
+  const feed::SyncStep synced = sync_.pause();
+  return {.left_valid = synced.left_valid, .reason = synced.reason};
+}
+
 Step InstrumentPipeline::block() noexcept {
   const feed::SyncStep synced = sync_.block();
   return {.left_valid = synced.left_valid, .reason = synced.reason};

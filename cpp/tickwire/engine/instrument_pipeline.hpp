@@ -45,6 +45,8 @@ class InstrumentPipeline {
   Step on_snapshot(const md::Event& event) noexcept TICKWIRE_HOT;
   Step on_open() noexcept TICKWIRE_HOT;
   Step on_close() noexcept TICKWIRE_HOT;
+  /// Nothing came for too long: no row until an event continues the book.
+  Step pause() noexcept TICKWIRE_HOT;
   /// The instrument's trades are lost: its rows would be short of them, so there are none until unblock().
   Step block() noexcept TICKWIRE_HOT;
   void unblock() noexcept TICKWIRE_HOT { sync_.unblock(); }

@@ -166,6 +166,7 @@ int Recorder::drain(CaptureStream& stream) noexcept {
         break;
       case CaptureTap::Kind::Open: md::format_open(line_, head.ts, head.subject); break;
       case CaptureTap::Kind::Close: md::format_close(line_, head.ts, head.subject); break;
+      case CaptureTap::Kind::Stale: md::format_stale(line_, head.ts, 0, symbols_[head.subject]); break;
     }
     stream.files->append(line_);
     stream.tap->ring_.pop();

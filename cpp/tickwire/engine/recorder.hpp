@@ -43,13 +43,15 @@ class CaptureTap {
   }
   void open(TsNs ts, std::uint32_t conn) noexcept TICKWIRE_HOT { put(Kind::Open, ts, conn, {}); }
   void close(TsNs ts, std::uint32_t conn) noexcept TICKWIRE_HOT { put(Kind::Close, ts, conn, {}); }
+  void stale(TsNs ts, InstrumentId instrument) noexcept TICKWIRE_HOT { put(Kind::Stale, ts, instrument, {}); }
 
  private:
   friend class Recorder;
-  enum class Kind : std::uint32_t { Message, Snapshot, Open, Close };
+  enum class Kind : std::uint32_t { Message, Snapshot, Open, Close, Stale };
   struct Head {
     TsNs ts;
-    std::uint32_t subject;  // The instrument of a snapshot, the connection of an opening or a close.
+    std::uint32_t
+        subject;  // The instrument of a snapshot or a silence, the connection of an opening or a close.
     Kind kind;
   };
 

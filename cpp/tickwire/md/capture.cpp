@@ -43,12 +43,16 @@ class OwnLineParser {
       line.kind = kind == "open" ? CaptureKind::Open : CaptureKind::Close;
       return rest_ == "}";
     }
-    if (kind != "snapshot") return false;
-    line.kind = CaptureKind::Snapshot;
-    if (!literal(",") || !literal("\"instrument\":") || !string(line.instrument) || !literal(",") ||
-        !literal("\"body\":")) {
+    if ((kind != "snapshot" && kind != "stale") || !literal(",") || !literal("\"instrument\":") ||
+        !string(line.instrument)) {
       return false;
     }
+    if (kind == "stale") {
+      line.kind = CaptureKind::Stale;
+      return rest_ == "}";
+    }
+    line.kind = CaptureKind::Snapshot;
+    if (!literal(",") || !literal("\"body\":")) return false;
     // What the body holds is for the decoder to judge.
     if (rest_.size() < 3 || rest_.front() != '{' || rest_.back() != '}') return false;
     line.body = {rest_.data(), rest_.size() - 1};
@@ -550,6 +554,11 @@ void format_open(std::string& out, TsNs ts, std::uint32_t conn) {
 void format_close(std::string& out, TsNs ts, std::uint32_t conn) {
   append_own(out, ts, "close", conn);
   out.append("}\n");
+}
+
+void format_stale(std::string& out, TsNs ts, std::uint32_t conn, std::string_view instrument) {
+  append_own(out, ts, "stale", conn);
+  out.append(",\"instrument\":\"").append(instrument).append("\"}\n");
 }
 
 }  // namespace tickwire::md

@@ -7,6 +7,7 @@
 ///     1723161254087891268 {"stream":"btcusdt@bookTicker","data":{…}}
 ///     1723161254206652067 {"tickwire":"snapshot","conn":0,"instrument":"BTCUSDT","body":{…}}
 ///     1723161253900000000 {"tickwire":"open","conn":0}
+///     1723161263900000000 {"tickwire":"stale","conn":0,"instrument":"BTCUSDT"}
 ///
 /// CaptureReader reads such files, plain, .gz or .zst (told apart by their first bytes), one after
 /// another, in bounded memory; the format_ functions append a line to the caller's buffer. Neither
@@ -30,13 +31,14 @@ enum class CaptureKind : std::uint8_t {
   BareSnapshot,  // A REST reply in other people's recordings: no line says for which instrument.
   Open,          // The connection `conn` was opened.
   Close,         // It was closed.
+  Stale,         // Nothing had come for `instrument` for too long: its book left valid here.
 };
 
 struct CaptureLine {
   CaptureKind kind;
   TsNs ts_recv;
-  std::uint32_t conn;           // Snapshot, Open, Close.
-  std::string_view instrument;  // Snapshot.
+  std::uint32_t conn;           // Snapshot, Open, Close, Stale.
+  std::string_view instrument;  // Snapshot, Stale.
   /// The message, or the body of a snapshot. CaptureReader::kPaddingBytes beyond its end are
   /// readable, as the JSON parser wants them.
   std::span<const char> body;
@@ -92,5 +94,6 @@ void format_snapshot(std::string& out, TsNs ts_recv, std::uint32_t conn, std::st
                      std::span<const char> body);
 void format_open(std::string& out, TsNs ts, std::uint32_t conn);
 void format_close(std::string& out, TsNs ts, std::uint32_t conn);
+void format_stale(std::string& out, TsNs ts, std::uint32_t conn, std::string_view instrument);
 
 }  // namespace tickwire::md
