@@ -102,6 +102,8 @@ class Stats:
     """Of those, the ones that left as valid: scored, or with no model configured."""
     notices: int
     """Signals without a row, which say that a book left `valid`."""
+    warming: int
+    """Rows without a score because the window of a sequence model was not full yet."""
     latency: Histogram
     """Tick to signal: `ts_out - ts_recv`."""
     stages: dict[str, Histogram]
@@ -139,8 +141,8 @@ class Stats:
 
     @property
     def invalid(self) -> int:
-        """Signals without a score because something was not valid."""
-        return self.notices + self.rows - self.signals
+        """Signals without a score because something was not valid; rows that only warm up are not."""
+        return self.notices + self.rows - self.signals - self.warming
 
 
 class Pipeline:
@@ -492,6 +494,7 @@ class Pipeline:
             rows=router.rows,
             signals=router.valid,
             notices=router.notices,
+            warming=router.warming,
             latency=latency,
             stages=stages,
             counters=dict(file.counters()) if file is not None else {},

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 STAGES = ("receive", "decode", "book", "features", "queue", "model", "publish")
-STATES = ("valid", "suspect", "stale", "halted", "empty", "nonfinite", "model_error")
+STATES = ("valid", "suspect", "stale", "halted", "empty", "nonfinite", "model_error", "warming")
 REASONS = ("none", "gap", "crossed", "malformed", "disconnected", "stopped")
 NO_TIME = -(2**63)
 _POISON = 0xEE

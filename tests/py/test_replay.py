@@ -232,6 +232,7 @@ def stats(**counters: int) -> Stats:
         rows=10,
         signals=10,
         notices=1,
+        warming=0,
         latency=empty,
         stages={},
         counters={f"spot/{name}": value for name, value in counters.items()},

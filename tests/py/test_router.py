@@ -353,6 +353,19 @@ async def test_stats_count_rows_notices_and_stages(core: Any) -> None:
         assert stats.report == ["a fake engine"]
 
 
+async def test_rows_that_warm_up_are_no_invalid_ones(core: Any) -> None:
+    async with Pipeline(config()) as pipeline:
+        stream = pipeline.signals()
+        rows = make_rows(6, 2)
+        rows["state"] = [
+            core.STATES.index(state) for state in ["warming"] * 3 + ["nonfinite", "valid", "valid"]
+        ]
+        engine_of(pipeline).push(rows)
+        assert [(await anext(stream)).state for _ in range(4)] == ["warming"] * 3 + ["nonfinite"]
+        stats = pipeline.stats()
+        assert (stats.rows, stats.signals, stats.warming, stats.invalid) == (6, 2, 3, 1)
+
+
 async def test_replay_delivers_every_row_to_a_slow_consumer(core: Any, tmp_path: Any) -> None:
     total = 500
     capture = tmp_path / "capture.log"

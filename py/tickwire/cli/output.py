@@ -75,8 +75,9 @@ def print_report(out: Console, stats: Stats, config: Config) -> None:
         for name, share in stats.cpu_share.items():
             table.add_row(name, f"{share:.1%}")
         out.print(table)
+    warming = f"{stats.warming:,} warming up, " if stats.warming else ""
     out.print(
-        f"{stats.rows:,} rows, {stats.signals:,} valid signals, {stats.invalid:,} invalid, "
+        f"{stats.rows:,} rows, {stats.signals:,} valid signals, {warming}{stats.invalid:,} invalid, "
         f"{stats.gaps:,} gaps, "
         f"{stats.dropped:,} dropped in {stats.seconds:.1f} s",
         soft_wrap=True,
@@ -97,6 +98,7 @@ def report_dict(stats: Stats) -> dict[str, Any]:
         "gaps": stats.gaps,
         "dropped": stats.dropped,
         "invalid": stats.invalid,
+        "warming": stats.warming,
         "seconds": round(stats.seconds, 3),
         "latency_us": in_us(stats.latency),
         "stages_us": {stage: in_us(histogram) for stage, histogram in stats.stages.items()},

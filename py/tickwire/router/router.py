@@ -40,11 +40,13 @@ class Router:
         self.rows = 0
         self.valid = 0
         self.notices = 0
+        self.warming = 0
         self.wakeups = 0
         self.before_sleep: Callable[[], None] | None = None
         """Called when the ring is empty: for what else the engine wakes us for."""
         self._engine = engine
         self._stopped = layout.reasons.index("stopped")
+        self._warming = layout.states.index("warming")
         self._lossless = lossless
         self._queues: list[SignalQueue] = []
         self._row_callbacks: list[Callable[[Rows], None]] = []
@@ -163,6 +165,7 @@ class Router:
         self.rows += int(real.sum())
         self.notices += int((~real & ~stopped).sum())
         self.valid += int(valid.sum())
+        self.warming += int((real & (rows["state"] == self._warming)).sum())
 
     def _close(self) -> None:
         self._closed = True
