@@ -248,10 +248,11 @@ class Feed(_Model):
     """Levels a side to ask of a snapshot. None: as many as the venue gives. Fewer cost less weight."""
 
     snapshot_retries: Annotated[int, Field(ge=0, le=1000)] = 8
-    """Snapshots to try in a row before an instrument is left invalid until the next re-connect."""
+    """Snapshots to try in a row with growing pauses. After that many an instrument is tried once a minute, until
+    one fits or the next re-connect."""
 
     snapshot_backoff: Duration = "500ms"
-    """Wait before the second try; doubles, with jitter, up to a minute."""
+    """Wait before the second try; doubles, with jitter, up to a minute. More than zero."""
 
     max_levels: Annotated[int, Field(ge=8, le=1 << 20)] = 16384
     """Levels a side that a book holds; the deepest are dropped, and counted, beyond it. Fewer save memory."""
@@ -311,6 +312,10 @@ class Feed(_Model):
                 f"1 to {limits[-1]}" if isinstance(limits, range) else f"one of {', '.join(map(str, limits))}"
             )
             raise _at("snapshot_limit", f"expected {expected} for {self.venue}", self.snapshot_limit)
+        if self.max_levels < int(self.snapshot_limit or 0):
+            raise _at(
+                "max_levels", f"expected at least snapshot_limit = {self.snapshot_limit}", self.max_levels
+            )
         ws, http = ("ws://", "wss://"), ("http://", "https://")
         for key, schemes in (("url", ws), ("trades_url", ws), ("rest_url", http)):
             value = str(getattr(self, key))
@@ -335,6 +340,12 @@ class Feed(_Model):
             raise _at(
                 "reconnect_min", "expected more than zero: a venue bans who reconnects without pause", "0"
             )
+        if parse_duration(self.snapshot_backoff) == 0:
+            raise _at(
+                "snapshot_backoff",
+                "expected more than zero: a venue bans who asks without pause",
+                self.snapshot_backoff,
+            )
         return self
 
     def streams(self) -> list[str]:
@@ -353,10 +364,18 @@ class Feed(_Model):
         return [stream for stream in streams if stream not in trades], trades
 
 
+def _no_period(value: object) -> object:
+    if value == "every" or (isinstance(value, Mapping) and "every" in value):
+        raise ValueError(
+            'expected one of "book", "top", "trade"; for a row a period set features.every = "100ms" instead'
+        )
+    return value
+
+
 class Features(_Model):
     """`[features]`: what a row holds and when one leaves."""
 
-    trigger: Literal["book", "top", "trade"] | None = None
+    trigger: Annotated[Literal["book", "top", "trade"], BeforeValidator(_no_period)] | None = None
     """Which events emit a row: each that changed the book (the default), each that changed the best price or
     quantity, or each trade."""
 
@@ -430,6 +449,16 @@ class JsonlSink(_Model):
     """Signals that may wait for the disk. Beyond it the newest are dropped and counted."""
 
 
+def _check_origin(value: object) -> object:
+    if isinstance(value, str) and (_ORIGIN.fullmatch(value) is None):
+        raise ValueError('expected an origin as a browser sends it, like "https://desk.example:8443"')
+    return value
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+")
+_Origin = Annotated[str, BeforeValidator(_check_origin)]
+
+
 class WebSocketSink(_Model):
     """`[[sinks]] type = "websocket"`: broadcasts every signal as JSON to whoever connects."""
 
@@ -442,6 +471,10 @@ class WebSocketSink(_Model):
 
     queue: Annotated[int, Field(ge=1, le=1 << 20)] = 1024
     """Signals that may wait for one client. Beyond it that client loses the newest, counted."""
+
+    origins: Annotated[list[_Origin], Field(max_length=64)] = []
+    """Web pages that may read the signals, by origin: `"https://desk.example"`. A browser sends the origin of the
+    page that connects, and what is not named here is refused. Programs send none and are let in."""
 
 
 _SINKS: dict[str, type[_Model]] = {"jsonl": JsonlSink, "websocket": WebSocketSink}
@@ -618,6 +651,12 @@ class Config(_Model):
         except ConfigError as error:
             prefix = f"{self._where}: " if self._where else ""
             raise ConfigError(f"{prefix}{error}") from None
+        levels = max((int(node["levels"]) for node in self._plan.nodes), default=0)
+        for i, feed in enumerate(self.feeds):
+            # Beyond what a snapshot shows a level is unknown until it changes.
+            if int(feed.snapshot_limit or 0) < min(10 * levels, _VENUES[feed.venue]["snapshot_limits"][-1]):
+                expected = f"expected at least ten times the {levels} levels that features.rows look at"
+                raise _at(f"feeds[{i}].snapshot_limit", expected, feed.snapshot_limit)
 
     @property
     def plan(self) -> Plan:

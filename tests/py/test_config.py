@@ -141,6 +141,26 @@ rows = ["spread()"]
             id="number too small",
         ),
         pytest.param(
+            FEED + "max_levels = 1000" + FEATURES,
+            "feeds[0].max_levels: expected at least snapshot_limit = 5000, found 1000",
+            id="book that holds no snapshot",
+        ),
+        pytest.param(
+            FEED + "snapshot_limit = 4" + FEATURES.replace("spread()", "imbalance(levels=5)"),
+            "feeds[0].snapshot_limit: expected at least ten times the 5 levels that features.rows look at, found 4",
+            id="snapshot that shows less than the features need",
+        ),
+        pytest.param(
+            FEED + 'url = "wss://:9443/ws"' + FEATURES,
+            "feeds[0].url: expected a URL with a host, and a port that there is, found 'wss://:9443/ws'",
+            id="URL without a host",
+        ),
+        pytest.param(
+            FEED + 'rest_url = "https://venue.example:x/depth"' + FEATURES,
+            "feeds[0].rest_url: expected a URL with a host, and a port that there is",
+            id="URL with no port",
+        ),
+        pytest.param(
             FEED + "max_levels = true" + FEATURES,
             "feeds[0].max_levels: expected an integer, found True",
             id="boolean for a number",
@@ -259,6 +279,36 @@ rows = ["spread()"]
             FEED + FEATURES + '[[sinks]]\ntype="websocket"\nprot=1',
             "sinks[0].prot: unknown key, found 1; nearest known key: port",
             id="unknown key of a sink",
+        ),
+        pytest.param(
+            FEED + 'snapshot_backoff = "0ms"' + FEATURES,
+            "feeds[0].snapshot_backoff: expected more than zero",
+            id="no pause between snapshots",
+        ),
+        pytest.param(
+            FEED + '[features]\nrows=["spread()"]\ntrigger={ every = "100ms" }',
+            'features.trigger: expected one of "book", "top", "trade"; for a row a period set features.every',
+            id="period in the trigger",
+        ),
+        pytest.param(
+            FEED + '[features]\nrows=["spread()"]\ntrigger="every"',
+            'features.trigger: expected one of "book", "top", "trade"; for a row a period set features.every',
+            id="trigger every",
+        ),
+        pytest.param(
+            FEED + '[features]\nrows=["spread()"]\ntrigger="tops"',
+            'features.trigger: expected one of "book", "top", "trade"; nearest known: top, found',
+            id="unknown trigger",
+        ),
+        pytest.param(
+            FEED + FEATURES + '[[sinks]]\ntype="websocket"\norigins=["desk.example"]',
+            "sinks[0].origins[0]: expected an origin as a browser sends it",
+            id="origin without its scheme",
+        ),
+        pytest.param(
+            FEED + FEATURES + '[[sinks]]\ntype="websocket"\norigins=["https://desk.example/"]',
+            "sinks[0].origins[0]: expected an origin as a browser sends it",
+            id="origin with a path",
         ),
         pytest.param("a = [", "pipeline.toml: not TOML:", id="not TOML"),
         pytest.param("feeds = 3" + FEATURES, "feeds: expected a list, found 3", id="number for tables"),

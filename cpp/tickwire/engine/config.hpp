@@ -43,8 +43,6 @@ struct FeedConfig {
   int core;
   std::uint32_t snapshot_retries;
   std::int64_t snapshot_backoff_ns;
-  /// Levels a side that a snapshot was asked for: one that has so many was cut there. 0: not known.
-  std::size_t snapshot_limit = 0;
   std::size_t max_levels;
   std::size_t max_frame_bytes;
   std::size_t buffer_events;

@@ -7,7 +7,6 @@
 /// Owned by one ingest agent.
 
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <span>
 #include <vector>
@@ -75,13 +74,11 @@ class InstrumentPipeline {
   [[nodiscard]] features::TopOfBook read_top() noexcept TICKWIRE_HOT;
   [[nodiscard]] bool boundary_passed() noexcept TICKWIRE_HOT;
   [[nodiscard]] bool write_row() noexcept TICKWIRE_HOT;
-  void learn_depth(const md::Event& snapshot) noexcept TICKWIRE_HOT;
   [[nodiscard]] bool deep_enough(const features::TopOfBook& top) const noexcept TICKWIRE_HOT;
   void begin_epoch(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
 
   const Trigger trigger_;
   const std::int64_t every_ns_;
-  const std::size_t snapshot_limit_;
   const WindowClock window_clock_;
   md::PriceBook book_;
   feed::BookSync sync_;
@@ -89,10 +86,6 @@ class InstrumentPipeline {
   RowHistory history_;
   std::span<md::Level> top_bids_;
   std::span<md::Level> top_asks_;
-  // The worst prices up to which every level is known: a snapshot shows so many levels and no more, and
-  // what lies beyond is unknown until it changes. At the limits where the snapshot showed all there is.
-  std::int64_t known_bid_ = std::numeric_limits<std::int64_t>::min();
-  std::int64_t known_ask_ = std::numeric_limits<std::int64_t>::max();
   std::uint64_t book_changes_ = 0;  // Of the book, up to the last applied event.
   Best best_{};                     // After the last applied event; a missing side is all zero.
   TsNs clock_ = kNoTime;            // Running maximum: the clock of every window.

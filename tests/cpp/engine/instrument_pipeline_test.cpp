@@ -75,7 +75,7 @@ TEST_F(InstrumentPipelineTest, LeavesValidWhereTheFeaturesNeedALevelThatAFullBoo
   (void)pipeline_.on_open();
   (void)diff({}, {});
   ASSERT_TRUE(snapshot(levels(1000, -1, 10), levels(1001, 1, 7)).became_valid);
-  EXPECT_TRUE(diff({{990, 5}}, {}).row) << "the eleventh bid does not fit, and nobody needs it";
+  EXPECT_FALSE(diff({{990, 5}}, {}).left_valid) << "the eleventh bid does not fit, and nobody needs it";
   EXPECT_TRUE(diff({{1000, 0}, {999, 0}, {998, 0}, {997, 0}, {996, 0}}, {}).row) << "five known bids remain";
   const Step step = diff({{995, 0}, {500, 7}}, {});
   EXPECT_FALSE(step.row) << "the fifth best bid would be 990, which was dropped";
