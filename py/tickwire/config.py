@@ -248,8 +248,8 @@ class Feed(_Model):
     """Levels a side to ask of a snapshot. None: as many as the venue gives. Fewer cost less weight."""
 
     snapshot_retries: Annotated[int, Field(ge=0, le=1000)] = 8
-    """Snapshots to try in a row with growing pauses. After that many an instrument is tried once a minute, until
-    one fits or the next re-connect."""
+    """Snapshots to try in a row with growing pauses. After so many it is tried once a minute, until one
+    fits or the next re-connect."""
 
     snapshot_backoff: Duration = "500ms"
     """Wait before the second try; doubles, with jitter, up to a minute. More than zero."""
@@ -473,8 +473,8 @@ class WebSocketSink(_Model):
     """Signals that may wait for one client. Beyond it that client loses the newest, counted."""
 
     origins: Annotated[list[_Origin], Field(max_length=64)] = []
-    """Web pages that may read the signals, by origin: `"https://desk.example"`. A browser sends the origin of the
-    page that connects, and what is not named here is refused. Programs send none and are let in."""
+    """Web pages that may read the signals, by origin: `"https://desk.example"`. A browser sends the origin of
+    the page that connects, and what is not named here is refused. Programs send none and are let in."""
 
 
 _SINKS: dict[str, type[_Model]] = {"jsonl": JsonlSink, "websocket": WebSocketSink}

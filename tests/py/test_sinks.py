@@ -16,10 +16,12 @@ import aiohttp
 import pytest
 from fake_core import REASONS, STAGES, STATES, make_rows, notice
 
+from tickwire.config import Config
 from tickwire.errors import SetupError
 from tickwire.records import RowLayout, Signal
 from tickwire.sinks import JsonlSink, WebSocketSink, encode
 from tickwire.sinks import websocket as websocket_module
+from tickwire.sinks.factory import make_sinks
 
 KEYS = [
     "instrument",
@@ -196,6 +198,50 @@ async def test_websocket_slow_client_loses_its_own_and_is_cut_off(monkeypatch: p
         slow.close()
     finally:
         await sink.close()
+
+
+async def test_websocket_refuses_web_pages_that_it_was_not_told_of() -> None:
+    sink = WebSocketSink(port=0, origins=["https://desk.example"])
+    await sink.open()
+    try:
+        async with aiohttp.ClientSession() as session:
+            for origin in (
+                "https://evil.example",
+                "http://desk.example",
+                f"http://127.0.0.1:{sink.port}",
+                "null",
+            ):
+                with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                    await session.ws_connect(sink.url, origin=origin)
+                assert refused.value.status == 403
+            async with (
+                session.ws_connect(sink.url, origin="https://desk.example") as page,
+                session.ws_connect(sink.url) as program,
+            ):
+                await sink.write(signals(1))
+                for client in (page, program):
+                    assert json.loads((await client.receive(timeout=5)).data)["row"] == 1
+        assert sink.counters()["clients_refused"] == 4
+    finally:
+        await sink.close()
+
+
+def test_websocket_gets_its_origins_from_the_configuration() -> None:
+    config = Config.from_dict(
+        {
+            "feeds": [{"venue": "binance_spot", "instruments": ["BTCUSDT"]}],
+            "features": {"rows": ["spread()"]},
+            "sinks": [
+                {"type": "websocket"},
+                {"type": "websocket", "port": 1, "origins": ["https://a.example"]},
+            ],
+        }
+    )
+    made = [sink for _, sink, _ in make_sinks(config)]
+    assert [sink.origins for sink in made if isinstance(sink, WebSocketSink)] == [
+        frozenset(),
+        frozenset({"https://a.example"}),
+    ]
 
 
 async def test_websocket_port_in_use() -> None:

@@ -22,5 +22,6 @@ def make_sinks(config: settings.Config) -> list[tuple[str, Sink, int]]:
             path = entry.path if entry.path == "-" else str(config.path_of(entry.path))
             made.append((name, JsonlSink(path), entry.queue))
         else:
-            made.append((name, WebSocketSink(entry.host, entry.port, entry.queue), _SPREAD_QUEUE))
+            sink = WebSocketSink(entry.host, entry.port, entry.queue, entry.origins)
+            made.append((name, sink, _SPREAD_QUEUE))
     return made

@@ -67,10 +67,17 @@ class WebSocketSink:
     Each client has its own bounded queue. A client that is too slow loses the newest signals, counted,
     but never the last notice of an instrument; one that takes nothing for ten seconds is disconnected.
     What a client sends is read and ignored.
+
+    A web page is refused unless its origin is one of `origins`: any page that a browser on this host
+    shows could read the signals otherwise, wherever the page is from.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 8765, queue: int = 1024) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 8765, queue: int = 1024, origins: Sequence[str] = ()
+    ) -> None:
         self.host, self.port, self.queue = host, port, queue
+        self.origins = frozenset(origins)
+        self.refused = 0
         self.clients_seen = 0
         self.clients_dropped = 0
         self.client_dropped = 0
@@ -118,11 +125,16 @@ class WebSocketSink:
             "clients": len(self._clients),
             "clients_seen": self.clients_seen,
             "clients_disconnected": self.clients_dropped,
+            "clients_refused": self.refused,
             "client_dropped": self.client_dropped,
             "sent": self.sent + sum(client.sent for client in self._clients),
         }
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in self.origins:
+            self.refused += 1
+            raise web.HTTPForbidden(text="origin not allowed: name it in the sink's origins\n")
         socket = web.WebSocketResponse(heartbeat=20.0, max_msg_size=1 << 16)
         if not socket.can_prepare(request).ok:
             raise web.HTTPUpgradeRequired(
