@@ -22,6 +22,7 @@ constexpr std::size_t kCommandBytes = 16U << 20U;  // A full-depth snapshot is w
 constexpr std::size_t kPaddingBytes = 64;          // Readable bytes that simdjson wants after a document.
 constexpr int kLinesATurn = 256;                   // Replay: bounds a turn, so that stop() is served.
 constexpr std::int64_t kAnswerTimeoutNs = 60'000'000'000;  // The control plane's own limits are shorter.
+constexpr std::uint32_t kAttemptsWhileItFits = 3;  // At most four times half the configured pause.
 constexpr std::int64_t kMaxBackoffNs = 60'000'000'000;
 constexpr std::size_t kSendBufferBytes = 256U << 10U;  // A subscription to a thousand streams, and pongs.
 constexpr std::int64_t kConnectTimeoutNs = 10'000'000'000;
@@ -785,6 +786,8 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
   if (step.became_valid) [[unlikely]] {
     feed.became_valid.add(1);
     lane.valid_since = utc_.now();
+    // A snapshot that fitted is no reason to give up, so the pauses grow no longer than this.
+    lane.attempts = std::min(lane.attempts, kAttemptsWhileItFits);
     lane.fresh = std::max(lane.fresh, arrival.ts_recv);
   }
   if (lane.snapshot == Lane::Snapshot::NotWanted && lane.pipeline.wants_snapshot() && !replay_) [[unlikely]] {
