@@ -147,7 +147,8 @@ rows = ["spread()"]
         ),
         pytest.param(
             FEED + "snapshot_limit = 4" + FEATURES.replace("spread()", "imbalance(levels=5)"),
-            "feeds[0].snapshot_limit: expected at least ten times the 5 levels that features.rows look at, found 4",
+            "feeds[0].snapshot_limit: expected at least ten times the 5 levels that features.rows look at, "
+            "found 4",
             id="snapshot that shows less than the features need",
         ),
         pytest.param(
