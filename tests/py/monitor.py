@@ -321,6 +321,7 @@ def _config(
                 "instruments": symbols,
                 "ca_file": venue.certificate or "",
                 "max_levels": 1024,
+                "snapshot_limit": 1000,
                 "snapshot_backoff": "20ms",
                 "snapshot_retries": 1000,
                 "reconnect_min": "20ms",
@@ -391,7 +392,7 @@ async def storm(seed: int, *, seconds: float, layout: str, folder: Path) -> Rig:
         stall_s=0.3,
         slow_s=0.3,
         shutdown_grace_s=0.3,
-        oversized_bytes=chance.choice((100_000, 9 << 20)),
+        oversized_bytes=chance.choice((1 << 20, 9 << 20)),
     )
     run = folder / "run"
     async with weather(

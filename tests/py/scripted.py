@@ -200,7 +200,9 @@ def config_of(venue: ScriptedVenue, changes: Mapping[str, Any] | None = None) ->
         "url": venue.ws_url,
         "rest_url": venue.rest_url,
         "max_levels": 64,
-        "max_frame_bytes": 1 << 16,
+        "snapshot_limit": 50,
+        # What the venue says goes to both connections.
+        "max_frame_bytes": (changes or {}).get("max_frame_bytes", 1 << 16),
         "snapshot_backoff": "20ms",
         "reconnect_min": "20ms",
         "reconnect_max": "50ms",

@@ -150,7 +150,7 @@ async def test_snapshot_that_fits_no_event_is_asked_for_again(kind: str, count: 
 
 
 async def test_oversized_snapshots_are_refused_by_bytes_and_by_levels() -> None:
-    faults = Faults(1, oversized_bytes=100_000)
+    faults = Faults(1, oversized_bytes=1 << 20)
     async with weather(faults) as rig:
         for market in MARKETS:
             symbol = rig.first(market)[1]
@@ -216,6 +216,8 @@ async def test_shutdown_notice_is_counted() -> None:
         await rig.all_valid()
     for market in MARKETS:
         assert rig.count("shutdown_notices", market) == 1
+    # The replacement was there before the old connection ended.
+    assert all(not told.lost() for told in rig.monitor.told.values())
 
 
 async def test_stall_is_a_gap_of_everything_on_the_connection() -> None:
@@ -286,3 +288,22 @@ def test_monitor_sees_records_out_of_order(records: list[tuple[int, int]], expec
         record["epoch"], record["row"], record["state"] = epoch, row, 0 if row else 1
     monitor.on_rows(rows)
     assert expected in monitor.violations[0]
+
+
+async def test_stream_that_falls_silent_is_stale_where_asked() -> None:
+    # The connection stays open, and its other end alive as far as TCP can tell.
+    faults = Faults(1, stall_s=0.8)
+    async with weather(faults, feed={"stale_after": "300ms"}) as rig:
+        for market in ("spot", "usdm"):
+            faults.arm("stall", market=market)
+        for key in rig.keys:
+            if key[0] != "coinm":
+                await rig.lost_and_back(key)
+    for market, symbol in rig.keys:
+        told = rig.told((market, symbol))
+        # What was swallowed is a gap, but the book had been left before that could show.
+        assert [n.reason for n in told.lost()] == ([] if market == "coinm" else ["stale"]), (market, symbol)
+    for market, stale in (("spot", 2), ("usdm", 2), ("coinm", 0)):
+        assert (rig.count("data_stale", market), rig.count("connections_silent", market)) == (stale, 0)
+    assert rig.count("connects") == 3
+    assert any("data_stale" in error.text for error in rig.pipeline.stats().errors)
