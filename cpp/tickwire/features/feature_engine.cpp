@@ -193,38 +193,24 @@ class FeatureEngine::Builder {
       input = {.kernel = nodes[wrapped].kernel, .samples = samples_[wrapped], .timeline = &book.timeline};
     }
     switch (node.kernel) {
-      case KernelKind::Imbalance:
-        return make<Imbalance>(book, node.levels);
-      case KernelKind::Spread:
-        return make<Spread>(book);
-      case KernelKind::MicropriceOffset:
-        return make<MicropriceOffset>(book);
-      case KernelKind::MidReturn:
-        return make<MidReturn>(book, shape_of(index, false), state_->overflows);
-      case KernelKind::Ofi:
-        return make<Ofi>(book, flow_of(node.levels), window_of(index, false), qty_scale_);
-      case KernelKind::TradeFlow:
-        return make<TradeFlow>(trades, window_of(index, false));
-      case KernelKind::TradeCount:
-        return make<TradeCount>(trades, window_of(index, false));
-      case KernelKind::VwapOffset:
-        return make<VwapOffset>(trades, window_of(index, false), book);
-      case KernelKind::RealizedVol:
-        return make<RealizedVol>(book, window_of(index, false));
-      case KernelKind::Mean:
-        return make<Mean>(input, window_of(index, true));
-      case KernelKind::Std:
-        return make<Std>(input, window_of(index, true));
+      case KernelKind::Imbalance: return make<Imbalance>(book, node.levels);
+      case KernelKind::Spread: return make<Spread>(book);
+      case KernelKind::MicropriceOffset: return make<MicropriceOffset>(book);
+      case KernelKind::MidReturn: return make<MidReturn>(book, shape_of(index, false), state_->overflows);
+      case KernelKind::Ofi: return make<Ofi>(book, flow_of(node.levels), window_of(index, false), qty_scale_);
+      case KernelKind::TradeFlow: return make<TradeFlow>(trades, window_of(index, false));
+      case KernelKind::TradeCount: return make<TradeCount>(trades, window_of(index, false));
+      case KernelKind::VwapOffset: return make<VwapOffset>(trades, window_of(index, false), book);
+      case KernelKind::RealizedVol: return make<RealizedVol>(book, window_of(index, false));
+      case KernelKind::Mean: return make<Mean>(input, window_of(index, true));
+      case KernelKind::Std: return make<Std>(input, window_of(index, true));
       case KernelKind::Min:
         return make<Extreme<false>>(input, window_of(index, true), ring<std::uint64_t>(slots_[index]));
       case KernelKind::Max:
         return make<Extreme<true>>(input, window_of(index, true), ring<std::uint64_t>(slots_[index]));
-      case KernelKind::Zscore:
-        return make<Zscore>(input, window_of(index, true));
-      case KernelKind::Ema:
-        return make<Ema>(input, node.halflife_ns);
-      case KernelKind::Diff:
-        return make<Diff>(input, node.lag);
+      case KernelKind::Zscore: return make<Zscore>(input, window_of(index, true));
+      case KernelKind::Ema: return make<Ema>(input, node.halflife_ns);
+      case KernelKind::Diff: return make<Diff>(input, node.lag);
     }
     throw SetupError("features.nodes[" + std::to_string(index) + "].kernel: unknown");
   }

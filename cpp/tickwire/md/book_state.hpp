@@ -39,7 +39,7 @@ enum class InvalidReason : std::uint8_t {
   Stale = 7,
   Halted = 8,
   Stopped = 9,  // We ended it ourselves, in order.
-  Depth = 10,  // The features need a level that a full book had to drop.
+  Depth = 10,   // The features need a level that a full book had to drop.
 };
 
 constexpr std::string_view name_of(InvalidReason reason) noexcept {

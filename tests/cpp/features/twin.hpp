@@ -76,8 +76,7 @@ class Twin {
         const Real micro = (price(book.bids[0]) * aq + price(book.asks[0]) * bq) / (bq + aq);
         return (micro - mid(book)) / mid(book) * 10000;
       }
-      case KernelKind::MidReturn:
-        return std::log(mid(book) / mid(past(n, t)));
+      case KernelKind::MidReturn: return std::log(mid(book) / mid(past(n, t)));
       case KernelKind::Ofi: {
         Real sum = 0;
         for (std::size_t e = 1; e < states_.size(); ++e) {
@@ -104,8 +103,7 @@ class Twin {
         }
         return total == 0 ? 0 : signed_qty / total;
       }
-      case KernelKind::TradeCount:
-        return static_cast<Real>(trades_inside(n, t).size());
+      case KernelKind::TradeCount: return static_cast<Real>(trades_inside(n, t).size());
       case KernelKind::VwapOffset: {
         Real notional = 0;
         Real total = 0;
@@ -116,14 +114,10 @@ class Twin {
         if (std::isnan(mid(book))) return kNoValue;
         return total == 0 ? 0 : (notional / total - mid(book)) / mid(book) * 10000;
       }
-      case KernelKind::Mean:
-        return mean(window(n, t));
-      case KernelKind::Std:
-        return deviation(window(n, t));
-      case KernelKind::Min:
-        return extreme(window(n, t), -1);
-      case KernelKind::Max:
-        return extreme(window(n, t), 1);
+      case KernelKind::Mean: return mean(window(n, t));
+      case KernelKind::Std: return deviation(window(n, t));
+      case KernelKind::Min: return extreme(window(n, t), -1);
+      case KernelKind::Max: return extreme(window(n, t), 1);
       case KernelKind::Zscore: {
         const std::vector<Real> xs = window(n, t);
         const Real std = deviation(xs);
