@@ -137,7 +137,13 @@ class Stats:
     @property
     def dropped(self) -> int:
         """Rows that were lost between two stages because a ring was full or a policy gave them up."""
-        return self.count("rows_dropped", "output_dropped", "unscored_dropped_oldest", "unscored_conflated")
+        return self.count(
+            "rows_dropped",
+            "output_dropped",
+            "unscored_dropped_oldest",
+            "unscored_conflated",
+            "unscored_shutdown",
+        )
 
     @property
     def invalid(self) -> int:

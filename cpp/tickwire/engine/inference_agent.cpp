@@ -11,6 +11,11 @@ namespace tickwire::engine {
 namespace {
 // Rows taken from one ring before the next ring gets its turn.
 constexpr std::size_t kRowsATurn = 64;
+// A turn ends after this long, whatever waits: with a slow model the policy looks anew at what has come,
+// and a stop is served.
+constexpr std::int64_t kTurnNs = 10'000'000;
+// For what waits when the engine stops: a model that is far behind would keep it from ending.
+constexpr std::int64_t kDrainNs = 2'000'000'000;
 }  // namespace
 
 InferenceAgent::InferenceAgent(std::string name, ScoringStage::Setup scoring, signal::SignalPort& router,
@@ -25,7 +30,8 @@ InferenceAgent::InferenceAgent(std::string name, ScoringStage::Setup scoring, si
       scoring_(std::move(scoring), router, stages_, stats.error_log(name_), stats, arena),
       newest_(arena.allocate<std::size_t>(instrument_count)),
       dropped_oldest_(stats.counter(name_, "unscored_dropped_oldest")),
-      conflated_(stats.counter(name_, "unscored_conflated")) {}
+      conflated_(stats.counter(name_, "unscored_conflated")),
+      left_at_stop_(stats.counter(name_, "unscored_shutdown")) {}
 
 void InferenceAgent::add_input(concurrent::SpscQueue& queue) {
   Input input{&queue, {}};
@@ -56,7 +62,9 @@ int InferenceAgent::drain(Input& input) noexcept {
     if (replay_) taken = std::min(taken, scoring_.router().room());
   }
 
+  const std::uint64_t tsc_begin = tsc_now();
   for (std::size_t i = 0; i < taken; ++i) {
+    if (i != 0 && tsc_to_ns(tsc_now() - tsc_begin) >= kTurnNs) return static_cast<int>(i);
     std::byte* slot = queue.slot(0);
     const signal::SignalHeader& header = work_head(slot).header;
     if (header.row == 0) [[unlikely]] {
@@ -84,8 +92,20 @@ void InferenceAgent::handle(Input& input, std::byte* slot) noexcept {
 }
 
 void InferenceAgent::on_close() {
-  // The ingest agents have stopped: what they left is scored before this thread ends.
-  while (do_work() != 0) {
+  // The ingest agents have stopped: what they left is scored before this thread ends, or counted.
+  const std::uint64_t tsc_begin = tsc_now();
+  while (replay_ || tsc_to_ns(tsc_now() - tsc_begin) < kDrainNs) {
+    if (do_work() == 0) return;
+  }
+  for (Input& input : inputs_) {
+    for (; input.queue->readable() != 0; input.queue->release(1)) {
+      const signal::SignalHeader& header = work_head(input.queue->slot(0)).header;
+      if (header.row == 0) {
+        scoring_.router().notice(header);
+      } else {
+        left_at_stop_.add(1);
+      }
+    }
   }
 }
 

@@ -59,6 +59,7 @@ class InferenceAgent final : public concurrent::Agent {
   std::span<std::size_t> newest_;  // Conflate: position of each instrument's newest row of this turn.
   metrics::Counter& dropped_oldest_;
   metrics::Counter& conflated_;
+  metrics::Counter& left_at_stop_;
 };
 
 }  // namespace tickwire::engine

@@ -22,6 +22,7 @@ ScoringStage::ScoringStage(Setup setup, signal::SignalPort& router, StageHistogr
       scores_tap_(setup.scores),
       scratch_(arena.allocate<std::byte>(layout_.record_bytes())),
       scored_(stats.counter(setup.scope, "scored")),
+      window_short_(stats.counter(setup.scope, "unscored_window")),
       stale_(stats.counter(setup.scope, "stale")),
       nonfinite_(stats.counter(setup.scope, "nonfinite")),
       model_errors_(stats.counter(setup.scope, "model_errors")),
@@ -68,7 +69,11 @@ void ScoringStage::process(signal::SignalHeader& header, std::size_t handle, std
     scored_.add(1);
   } else {
     std::fill(view.scores().begin(), view.scores().end(), std::numeric_limits<float>::quiet_NaN());
-    if (wants_score) count_invalid(header);
+    if (wants_score) {
+      count_invalid(header);
+    } else {
+      window_short_.add(1);
+    }
   }
   const std::uint64_t tsc_scored = tsc_now();
   header.stage_ns[static_cast<std::size_t>(signal::Stage::Model)] = tsc_to_ns(tsc_scored - tsc_before);

@@ -65,7 +65,9 @@ class ScoringStage {
   StageHistograms& stages_;
   RecordTap* scores_tap_;
   std::span<std::byte> scratch_;  // A record, where the router's ring has no room for it.
+  // Each row that comes here counts once, as one of these; output_dropped_ is apart.
   metrics::Counter& scored_;
+  metrics::Counter& window_short_;
   metrics::Counter& stale_;
   metrics::Counter& nonfinite_;
   metrics::Counter& model_errors_;

@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tickwire/engine/inference_agent.hpp"
@@ -26,7 +28,8 @@ class SumModel final : public infer::Model {
   static constexpr float kFail = -1.0F;
   static constexpr float kOverflow = -2.0F;
 
-  SumModel() {
+  /// The model's thread can be stopped: each run then takes `run_ns`.
+  explicit SumModel(std::int64_t run_ns = 0) : run_ns_(run_ns) {
     info_.rows = 1;
     info_.features = 2;
     info_.score_names = {"sum"};
@@ -39,6 +42,7 @@ class SumModel final : public infer::Model {
   std::size_t warm_up(std::size_t, std::int64_t) override { return 0; }
   bool run(std::size_t handle, std::span<float> scores) noexcept override {
     ++runs;
+    if (run_ns_ != 0) std::this_thread::sleep_for(std::chrono::nanoseconds(run_ns_));
     const float* input = inputs_[handle];
     if (input[0] == kFail) return false;
     scores[0] = input[0] == kOverflow ? std::numeric_limits<float>::infinity() : input[0] + input[1];
@@ -49,6 +53,7 @@ class SumModel final : public infer::Model {
   int runs = 0;
 
  private:
+  const std::int64_t run_ns_;
   infer::ModelInfo info_;
   std::vector<const float*> inputs_;
 };
@@ -226,12 +231,12 @@ TEST_F(ScoringStageTest, StagesAddUpToTheTimeOfPublication) {
 
 class InferenceAgentTest : public ScoringTest {
  protected:
-  void build(QueuePolicy policy, std::size_t limit = 2) {
+  void build(QueuePolicy policy, std::size_t limit = 2, std::int64_t run_ns = 0) {
     config_ = model_config(policy, limit);
     agent_ = std::make_unique<InferenceAgent>("infer",
                                               ScoringStage::Setup{.scope = "infer",
                                                                   .config = config_,
-                                                                  .model = std::make_unique<SumModel>(),
+                                                                  .model = std::make_unique<SumModel>(run_ns),
                                                                   .layout = kLayout,
                                                                   .replay = false,
                                                                   .scores = nullptr},
@@ -314,6 +319,36 @@ TEST_F(InferenceAgentTest, NoPolicyDropsANotice) {
   push(row(2, 1), 3.0F);
   notice(2);
   EXPECT_EQ(run(), "1/2=35 2/!");
+}
+
+TEST_F(InferenceAgentTest, ATurnEndsThoughRowsWait) {
+  build(QueuePolicy::DropOldest, 4, 20'000'000);
+  for (std::uint64_t i = 1; i <= 4; ++i) push(row(i), static_cast<float>(i));
+  EXPECT_EQ(agent_->do_work(), 1) << "one run is longer than a turn";
+  for (std::uint64_t i = 5; i <= 8; ++i) push(row(i), static_cast<float>(i));
+  EXPECT_EQ(run(), "0/1=15 0/5=55 0/6=65 0/7=75 0/8=85") << "the policy saw what came meanwhile";
+  EXPECT_EQ(counter("unscored_dropped_oldest"), 3);
+  EXPECT_EQ(counter("scored"), 5);
+}
+
+TEST_F(InferenceAgentTest, AStopScoresWhatWaits) {
+  build(QueuePolicy::Every);
+  for (std::uint64_t i = 1; i <= 3; ++i) push(row(i), static_cast<float>(i));
+  agent_->on_close();
+  EXPECT_EQ(run(), "0/1=15 0/2=25 0/3=35");
+  EXPECT_EQ(counter("unscored_shutdown"), 0);
+}
+
+TEST_F(InferenceAgentTest, AStopDoesNotWaitForAModelThatIsFarBehindAndCountsWhatItLeft) {
+  build(QueuePolicy::Every, 2, 800'000'000);
+  for (std::uint64_t i = 1; i <= 6; ++i) push(row(i), static_cast<float>(i));
+  notice(1);
+  agent_->on_close();
+  const std::int64_t scored = counter("scored");
+  EXPECT_GE(scored, 1);
+  EXPECT_LE(scored, 3);
+  EXPECT_EQ(scored + counter("unscored_shutdown"), 6);
+  EXPECT_TRUE(run().ends_with(" 1/!")) << "a notice is never lost";
 }
 
 }  // namespace
