@@ -117,7 +117,7 @@ bool is_whole_json(std::string_view text) {
 bool is_bare_snapshot(std::string_view text) {
   static constexpr std::string_view kId = "\"lastUpdateId\"";
   // Nearly every line ends here: memmem looks at many bytes a step, the walk at each.
-  if (text.starts_with("{\"stream\":")) return false;
+  if (text.empty() || text.starts_with("{\"stream\":")) return false;
   if (::memmem(text.data(), text.size(), kId.data(), kId.size()) == nullptr) return false;
   bool has_id = false;
   bool has_stream = false;
