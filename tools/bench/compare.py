@@ -36,7 +36,9 @@ OURS: dict[str, tuple[str, str | None]] = {
     "inline": ("inline", None),
     "inline, spin": ("inline", "spin"),
 }
-DESIGNS = ("python", *OURS)
+# The usual design, and the same on a faster event loop.
+PYTHON = {"python": "asyncio", "python, uvloop": "uvloop"}
+DESIGNS = (*PYTHON, *OURS)
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
 SPANS = {
     "sender to signal": ("sent", "ts_out"),
@@ -87,8 +89,9 @@ def run_round(design: str, arguments: argparse.Namespace, folder: Path, model: P
     out = folder / f"{design}.npz"
     common = ["--ws-url", venue.ws_url, "--rest-url", venue.rest_url, "--market", arguments.market]
     common += ["--last-id", str(venue.last_id), "--model", str(model), "--out", str(out)]
-    if design == "python":
+    if design in PYTHON:
         command = [str(_HERE / "python_design.py"), *common, "--frames", str(frames)]
+        command += ["--loop", PYTHON[design]]
     else:
         layout, idle = OURS[design]
         command = [str(_HERE / "tickwire_design.py"), *common, "--layout", layout]

@@ -1,9 +1,9 @@
 """The usual design in Python, as a competent user writes it: the peer of the comparison.
 
-asyncio on uvloop with `websockets` and `json`; the book in two dicts; features in plain Python and
-NumPy, windows in NumPy rings; rows through a `multiprocessing.Queue` to a worker process that owns the
-ONNX Runtime session, so that the model never holds up the feed. A signal exists when the worker has
-its score.
+asyncio, on its own loop or on uvloop, with `websockets` and `json`; the book in two dicts; features in
+plain Python and NumPy, windows in NumPy rings; rows through a `multiprocessing.Queue` to a worker process
+that owns the ONNX Runtime session, so that the model never holds up the feed. A signal exists when the
+worker has its score.
 
 It follows the venue's rules (buffer, snapshot, bridge, sequence) and computes the features of
 `setting.ROWS` in their order.
@@ -227,6 +227,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     arguments = parser.parse_args()
 
     context = multiprocessing.get_context("spawn")
@@ -237,7 +238,8 @@ def main() -> None:
     )
     worker.start()
     ready.wait(60)
-    uvloop.run(ingest(arguments, queue))
+    run = uvloop.run if arguments.loop == "uvloop" else asyncio.run
+    run(ingest(arguments, queue))
     queue.put(None)
     worker.join()
 
