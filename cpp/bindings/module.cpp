@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 
 #include "bind_engine.hpp"
+#include "bind_model.hpp"
 #include "errors.hpp"
 
 PYBIND11_MODULE(_core, m) {
@@ -8,4 +9,5 @@ PYBIND11_MODULE(_core, m) {
   m.attr("__version__") = TICKWIRE_VERSION;
   tickwire::bindings::register_errors(m);
   tickwire::bindings::bind_engine(m);
+  tickwire::bindings::bind_model(m);
 }

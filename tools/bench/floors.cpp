@@ -199,8 +199,12 @@ Comparison model_stage(const std::string& library, const std::string& path) {
   const infer::OrtRuntime& runtime = infer::open_ort(library);
   alignas(64) static std::array<float, kFeatures> input{};
   for (std::size_t i = 0; i < kFeatures; ++i) input[i] = 0.1F * static_cast<float>(i + 1);
-  std::shared_ptr<infer::Model> model =
-      infer::load_ort_model({.library = library, .path = path, .rows = 1, .features = kFeatures});
+  std::shared_ptr<infer::Model> model = infer::load_ort_model({.library = library,
+                                                               .provider = "cpu",
+                                                               .path = path,
+                                                               .rows = 1,
+                                                               .features = kFeatures,
+                                                               .max_batch = 1});
   const std::size_t handle = model->bind(input.data());
   auto bare = std::make_shared<BareModel>(*runtime.api, path, input);
   const auto ours = [model, handle](std::size_t operations) {

@@ -96,9 +96,11 @@ Engine::~Engine() {
 
 std::unique_ptr<infer::Model> Engine::load_model() const {
   return infer::load_ort_model({.library = config_.model->ort_library,
+                                .provider = "cpu",
                                 .path = config_.model->path,
                                 .rows = config_.features.window_rows,
-                                .features = config_.features.plan.outputs.size()});
+                                .features = config_.features.plan.outputs.size(),
+                                .max_batch = 1});
 }
 
 void Engine::add_runner(concurrent::Agent& agent, int core) {

@@ -4,7 +4,8 @@
 ///
 /// The interface knows neither a market nor the runtime behind it. `rows` × `features` floats, oldest
 /// row first, are read in place from memory that the caller registered with bind(), so a sequence
-/// model reads its window from the sliding ring and nothing is copied on the way in.
+/// model reads its window from the sliding ring and nothing is copied on the way in. A model loaded for
+/// batches also scores several such blocks in one run, from memory registered with bind_batch().
 ///
 /// One thread uses a model at a time. load, bind() and warm_up() are setup and throw SetupError;
 /// run() is the data plane. Two agents that score with one file load it twice.
@@ -33,8 +34,9 @@ inline constexpr std::int64_t kWarmUpMaxNs = 2'000'000'000;
 struct ModelInfo {
   std::string path;
   std::string input_name;
-  std::size_t rows;      // T of [1, T, F]; 1 for [1, F].
-  std::size_t features;  // F.
+  std::size_t rows;       // T of [1, T, F]; 1 for [1, F].
+  std::size_t features;   // F.
+  std::size_t max_batch;  // Blocks that one run may score; 1 unless the model was loaded for more.
   std::vector<std::string>
       score_names;                 // One a score: the output's name, with _0, _1 … where it has several.
   std::string executor;            // "onnxruntime 1.32.0 cpu": scores compare bit for bit only within one.
@@ -58,6 +60,10 @@ class Model {
   /// for bit only from the same alignment (address modulo 64).
   virtual std::size_t bind(const float* input) = 0;
 
+  /// Setup only. Registers max_batch such blocks, one behind the other without gaps, and returns the
+  /// handle that run_batch() takes. What bind() says of lifetime and alignment holds for the first.
+  virtual std::size_t bind_batch(const float* inputs) = 0;
+
   /// Setup only, on the thread that will run the model, so that its caches and branch predictors are
   /// the ones that warm up. Runs on made-up rows until `runs` are done or `max_ns` are over; returns
   /// how many were done. Throws when a run fails.
@@ -65,9 +71,17 @@ class Model {
 
   /// Scores what the bound memory holds now. `scores` has one place a score name. False when the
   /// runtime failed: the scores are then as they were, and last_error() says why.
-  [[nodiscard]] virtual bool run(std::size_t handle, std::span<float> scores) noexcept TICKWIRE_HOT = 0;
+  [[nodiscard]] bool run(std::size_t handle, std::span<float> scores) noexcept TICKWIRE_HOT {
+    return run_batch(handle, 1, scores);
+  }
 
-  /// Why run() last returned false; valid until the next run().
+  /// Scores the first `count` blocks of a bound batch, 1 … max_batch, in one run: `scores` gets those of
+  /// the first block, then those of the second … The runtime may sum in another order for another
+  /// count, so a score repeats bit for bit only from a batch of the same size. Fails as run() does.
+  [[nodiscard]] virtual bool run_batch(std::size_t handle, std::size_t count,
+                                       std::span<float> scores) noexcept TICKWIRE_HOT = 0;
+
+  /// Why a run last returned false; valid until the next one.
   [[nodiscard]] virtual std::string_view last_error() const noexcept TICKWIRE_HOT = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -160,6 +161,11 @@ Port check_input(const OrtModelConfig& config, const Ort::Session& session) {
   const bool window = shape.size() == 3 && shape[1] == rows && shape[2] == features;
   if (!input.is_float() || !batch_of_one || !(row || window))
     throw SetupError(config.path, expected, input.text());
+  if (config.max_batch > 1 && shape[0] == 1) {
+    throw SetupError(config.path,
+                     "a free batch dimension, for batches of " + std::to_string(config.max_batch),
+                     input.text() + "; export it with a dynamic batch axis, or set max_batch = 1");
+  }
   return input;
 }
 
@@ -189,48 +195,47 @@ Ort::SessionOptions session_options(const std::string& batch_symbol) {
 class OrtModel final : public Model {
  public:
   OrtModel(const OrtRuntime& runtime, const OrtModelConfig& config)
-      : api_(*runtime.api), scratch_(config.rows * config.features), outputs_(0) {
+      : api_(*runtime.api), scratch_(config.max_batch * config.rows * config.features), outputs_(0) {
     // The first session of a process sets the flush bits on the thread that creates it and leaves
     // them; this puts that thread's state back. It also makes folded constants the same everywhere.
     const FlushDenormals flush;
     const std::vector<char> file = read_file(config.path);
     session_ = create(runtime, config, file, "");
     Port input = check_input(config, session_);
-    if (input.shape[0] < 0 && !input.symbols[0].empty()) {
+    if (config.max_batch == 1 && input.shape[0] < 0 && !input.symbols[0].empty()) {
       session_ = create(runtime, config, file, input.symbols[0]);
     }
     shape_ = std::move(input.shape);
-    shape_[0] = 1;
     info_.path = config.path;
     info_.input_name = std::move(input.name);
     info_.rows = config.rows;
     info_.features = config.features;
+    info_.max_batch = config.max_batch;
     info_.executor = "onnxruntime " + runtime.version + " cpu";
     read_metadata();
     input_name_ = info_.input_name.c_str();
     run_options_.SetRunLogSeverityLevel(kLogLevel);
-    add_input(scratch_.data());
+    add_inputs(scratch_.data(), info_.max_batch);
     prepare_outputs();
+    if (info_.max_batch > 1) check_independence();
   }
 
   [[nodiscard]] const ModelInfo& info() const noexcept override { return info_; }
 
-  std::size_t bind(const float* input) override {
-    if (input == nullptr || reinterpret_cast<std::uintptr_t>(input) % alignof(float) != 0) {
-      throw SetupError(info_.path + ": bind", "memory of floats",
-                       input == nullptr ? "null" : "a misaligned address");
-    }
-    return add_input(input);
-  }
+  std::size_t bind(const float* input) override { return add_inputs(input, 1); }
+
+  std::size_t bind_batch(const float* inputs) override { return add_inputs(inputs, info_.max_batch); }
 
   std::size_t warm_up(std::size_t runs, std::int64_t max_ns) override {
     // The wall clock of setup, not of the data plane.
     const auto end = std::chrono::steady_clock::now() + std::chrono::nanoseconds(max_ns);
-    std::vector<float> scores(info_.score_names.size());
+    std::vector<float> scores(info_.max_batch * score_count());
     std::size_t done = 0;
     while (done < runs && std::chrono::steady_clock::now() < end) {
-      make_up_row();
-      if (!run(kScratch, scores)) {
+      make_up_rows();
+      // Every size of batch in turn: the runtime plans its memory for each.
+      const std::size_t count = done % info_.max_batch + 1;
+      if (!run_batch(kScratch, count, {scores.data(), count * score_count()})) {
         throw SetupError(info_.path + ": warm-up", "every run to succeed",
                          "run " + std::to_string(done + 1) + ": " + error_);
       }
@@ -239,22 +244,27 @@ class OrtModel final : public Model {
     return done;
   }
 
-  bool run(std::size_t handle, std::span<float> scores) noexcept TICKWIRE_HOT override {
-    assert(handle < inputs_.size() && scores.size() == info_.score_names.size());
+  bool run_batch(std::size_t handle, std::size_t count, std::span<float> scores) noexcept
+      TICKWIRE_HOT override {
+    assert(count >= 1 && count <= info_.max_batch && handle + count <= inputs_.size());
+    assert(scores.size() == count * score_count());
     OrtStatus* status = nullptr;
     {
       const FlushDenormals flush;
       TICKWIRE_HOT_EXEMPT_BEGIN("ONNX Runtime's run allocates and its time is the model's")
-      status = api_.Run(session_, run_options_, &input_name_, &inputs_[handle], 1, output_names_.data(),
-                        output_names_.size(), output_values_.data());
+      status = api_.Run(session_, run_options_, &input_name_, &inputs_[handle + count - 1], 1,
+                        output_names_.data(), output_names_.size(),
+                        &output_values_[(count - 1) * output_names_.size()]);
       TICKWIRE_HOT_EXEMPT_END
     }
     if (status != nullptr) [[unlikely]]
       return fail_slow(status);
     float* score = scores.data();
-    for (const Part& part : parts_) {
-      std::memcpy(score, part.data, part.count * sizeof(float));
-      score += part.count;
+    for (std::size_t i = 0; i < count; ++i) {
+      for (const Part& part : parts_) {
+        std::memcpy(score, part.data + i * part.count, part.count * sizeof(float));
+        score += part.count;
+      }
     }
     return true;
   }
@@ -262,8 +272,9 @@ class OrtModel final : public Model {
   [[nodiscard]] std::string_view last_error() const noexcept override { return error_; }
 
  private:
+  /// An output: where the runtime writes it, and its scores a block.
   struct Part {
-    const float* data;
+    float* data;
     std::size_t count;
   };
   static constexpr std::size_t kScratch = 0;
@@ -289,17 +300,48 @@ class OrtModel final : public Model {
     info_.schema_sha256 = look_up("tickwire.schema.sha256");
   }
 
-  std::size_t add_input(const float* data) {
-    // The interface takes memory it may write; an input is only read.
-    values_.push_back(Ort::Value::CreateTensor<float>(
-        memory_, const_cast<float*>(data), info_.rows * info_.features, shape_.data(), shape_.size()));
-    inputs_.push_back(values_.back());
-    return inputs_.size() - 1;
+  [[nodiscard]] std::size_t score_count() const noexcept TICKWIRE_HOT { return info_.score_names.size(); }
+
+  /// One value for each size of batch over the same memory: the handle is the first one's place.
+  std::size_t add_inputs(const float* data, std::size_t max_count) {
+    if (data == nullptr || reinterpret_cast<std::uintptr_t>(data) % alignof(float) != 0) {
+      throw SetupError(info_.path + ": bind", "memory of floats",
+                       data == nullptr ? "null" : "a misaligned address");
+    }
+    const std::size_t handle = inputs_.size();
+    for (std::size_t count = 1; count <= max_count; ++count) {
+      shape_[0] = static_cast<std::int64_t>(count);
+      // The interface takes memory it may write; an input is only read.
+      values_.push_back(Ort::Value::CreateTensor<float>(memory_, const_cast<float*>(data),
+                                                        count * info_.rows * info_.features, shape_.data(),
+                                                        shape_.size()));
+      inputs_.push_back(values_.back());
+    }
+    return handle;
   }
 
-  /// Picks the float outputs and learns their true shapes from one run into memory of the runtime's
-  /// own: the declared ones are often open (converters leave [None, 3]). A shape that follows the data
-  /// differs from the learnt one at some later run, which then fails: the warm-up finds it.
+  using Shapes = std::vector<std::vector<std::int64_t>>;
+
+  /// The outputs' true shapes, from a run of `count` blocks into memory of the runtime's own.
+  Shapes learn_shapes(std::size_t count) {
+    Shapes shapes;
+    try {
+      for (const Ort::Value& value : session_.Run(run_options_, &input_name_, &values_[count - 1], 1,
+                                                  output_names_.data(), output_names_.size())) {
+        shapes.push_back(value.GetTensorTypeAndShapeInfo().GetShape());
+      }
+    } catch (const Ort::Exception& error) {
+      throw SetupError(info_.path,
+                       count == 1 ? "a model that runs on a row of zeros"
+                                  : "a model that runs on a batch of " + std::to_string(count),
+                       error.what());
+    }
+    return shapes;
+  }
+
+  /// Picks the float outputs and learns their true shapes: the declared ones are often open (converters
+  /// leave [None, 3]). A shape that follows the data differs from the learnt one at some later run,
+  /// which then fails: the warm-up finds it.
   void prepare_outputs() {
     const std::vector<Port> declared = ports(session_, false);
     for (const Port& port : declared) {
@@ -315,16 +357,7 @@ class OrtModel final : public Model {
     }
     for (const std::string& name : names_) output_names_.push_back(name.c_str());
 
-    std::vector<std::vector<std::int64_t>> shapes;
-    try {
-      for (const Ort::Value& value : session_.Run(run_options_, &input_name_, &values_[kScratch], 1,
-                                                  output_names_.data(), output_names_.size())) {
-        shapes.push_back(value.GetTensorTypeAndShapeInfo().GetShape());
-      }
-    } catch (const Ort::Exception& error) {
-      throw SetupError(info_.path, "a model that runs on a row of zeros", error.what());
-    }
-
+    const Shapes shapes = learn_shapes(1);
     std::size_t floats = 0;
     std::set<std::string> seen;
     for (std::size_t i = 0; i < names_.size(); ++i) {
@@ -342,23 +375,83 @@ class OrtModel final : public Model {
         info_.score_names.push_back(name);
       }
       parts_.push_back({nullptr, count});
-      floats += (count + kFloatsPerLine - 1) / kFloatsPerLine * kFloatsPerLine;
+      floats += whole_lines(info_.max_batch * count);
     }
 
     outputs_ = AlignedFloats(floats);
     float* place = outputs_.data();
-    for (std::size_t i = 0; i < parts_.size(); ++i) {
-      parts_[i].data = place;
-      values_out_.push_back(Ort::Value::CreateTensor<float>(memory_, place, parts_[i].count, shapes[i].data(),
-                                                            shapes[i].size()));
-      output_values_.push_back(values_out_.back());
-      place += (parts_[i].count + kFloatsPerLine - 1) / kFloatsPerLine * kFloatsPerLine;
+    for (Part& part : parts_) {
+      part.data = place;
+      place += whole_lines(info_.max_batch * part.count);
+    }
+    add_outputs(1, shapes);
+    for (std::size_t count = 2; count <= info_.max_batch; ++count) {
+      const Shapes of_batch = learn_shapes(count);
+      for (std::size_t i = 0; i < parts_.size(); ++i) check_lines(i, shapes[i], of_batch[i], count);
+      add_outputs(count, of_batch);
     }
   }
 
+  void add_outputs(std::size_t count, const Shapes& shapes) {
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      values_out_.push_back(Ort::Value::CreateTensor<float>(memory_, parts_[i].data, count * parts_[i].count,
+                                                            shapes[i].data(), shapes[i].size()));
+      output_values_.push_back(values_out_.back());
+    }
+  }
+
+  /// An output of a batch is that of one block, `count` times.
+  void check_lines(std::size_t output, std::vector<std::int64_t> one, const std::vector<std::int64_t>& found,
+                   std::size_t count) const {
+    const auto batch = static_cast<std::int64_t>(count);
+    const bool has_batch = !one.empty() && one[0] == 1;
+    if (has_batch) one[0] = batch;
+    if (has_batch && one == found) return;
+    std::string text = names_[output] + " of [";
+    for (std::size_t i = 0; i < found.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(found[i]);
+    throw SetupError(info_.path, "outputs with one line a row of the batch",
+                     text + "] for a batch of " + std::to_string(count) + "; set max_batch = 1");
+  }
+
+  /// A row's scores must be its own: a model that normalises over the batch, or takes it for the time,
+  /// would score a row by its neighbours. Each row of a made-up batch is also scored alone.
+  void check_independence() {
+    constexpr float kTolerance = 1e-3F;  // Far above another order of sums, far below another row's weight.
+    const std::size_t block = info_.rows * info_.features;
+    const std::size_t scores = score_count();
+    std::vector<float> together(info_.max_batch * scores);
+    std::vector<float> alone(scores);
+    make_up_rows();
+    require_run(info_.max_batch, together);
+    for (std::size_t i = 0; i < info_.max_batch; ++i) {
+      std::copy_n(scratch_.data() + i * block, block, scratch_.data());
+      require_run(1, alone);
+      for (std::size_t k = 0; k < scores; ++k) {
+        const float other = together[i * scores + k];
+        const bool same = std::isfinite(alone[k]) && std::isfinite(other)
+                              ? std::abs(alone[k] - other) <= kTolerance * std::max(1.0F, std::abs(alone[k]))
+                              : std::isfinite(alone[k]) == std::isfinite(other);
+        if (same) continue;
+        throw SetupError(info_.path, "scores that do not depend on the other rows of a batch",
+                         info_.score_names[k] + " of " + std::to_string(other) + " in a batch of " +
+                             std::to_string(info_.max_batch) + " and " + std::to_string(alone[k]) +
+                             " alone (dynamic quantisation, or a sum over the batch); set max_batch = 1");
+      }
+    }
+  }
+
+  void require_run(std::size_t count, std::span<float> scores) {
+    if (!run_batch(kScratch, count, scores))
+      throw SetupError(info_.path, "a model that runs on a batch of " + std::to_string(count), error_);
+  }
+
+  static std::size_t whole_lines(std::size_t floats) {
+    return (floats + kFloatsPerLine - 1) / kFloatsPerLine * kFloatsPerLine;
+  }
+
   /// Numbers in [-1, 1), other ones each time and the same ones in each process (xorshift64).
-  void make_up_row() noexcept {
-    for (std::size_t i = 0; i < info_.rows * info_.features; ++i) {
+  void make_up_rows() noexcept {
+    for (std::size_t i = 0; i < info_.max_batch * info_.rows * info_.features; ++i) {
       random_ ^= random_ << 13U;
       random_ ^= random_ >> 7U;
       random_ ^= random_ << 17U;
@@ -382,16 +475,16 @@ class OrtModel final : public Model {
   Ort::Session session_{nullptr};
   Ort::RunOptions run_options_;
   Ort::MemoryInfo memory_ = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeCPU);
-  std::vector<std::int64_t> shape_;  // Of every input: [1, F] or [1, T, F].
+  std::vector<std::int64_t> shape_;  // Of an input: [batch, F] or [batch, T, F].
   const char* input_name_ = nullptr;
-  AlignedFloats scratch_;  // Input of the trial run and of the warm-up.
+  AlignedFloats scratch_;  // Input of the trial runs and of the warm-up: one batch.
   std::uint64_t random_ = 0x9e3779b97f4a7c15;
-  std::vector<Ort::Value> values_;  // One a bound input, the scratch first.
+  std::vector<Ort::Value> values_;  // One a bound input and size of batch, the scratch first.
   std::vector<const OrtValue*> inputs_;
-  AlignedFloats outputs_;  // Each output on its own cache lines.
+  AlignedFloats outputs_;  // Each output on its own cache lines, with room for a whole batch.
   std::vector<std::string> names_;
   std::vector<const char*> output_names_;
-  std::vector<Ort::Value> values_out_;
+  std::vector<Ort::Value> values_out_;  // Every output of a batch of one, of a batch of two …
   std::vector<OrtValue*> output_values_;
   std::vector<Part> parts_;
   char error_[512] = "";
@@ -400,6 +493,8 @@ class OrtModel final : public Model {
 }  // namespace
 
 std::unique_ptr<Model> load_ort_model(const OrtModelConfig& config) {
+  if (config.provider != "cpu") throw SetupError(config.path + ": provider", "cpu", config.provider);
+  if (config.max_batch == 0) throw SetupError(config.path + ": max_batch", "1 or more", "0");
   const OrtRuntime& runtime = open_ort(config.library);
   Ort::InitApi(runtime.api);
   try {

@@ -16,17 +16,21 @@
 namespace tickwire::infer {
 
 struct OrtModelConfig {
-  std::string library;   // Path of libonnxruntime.so, see ort_api.hpp.
-  std::string path;      // The ONNX file. All of it: weights in files beside it are not read.
-  std::size_t rows;      // What the feature schema makes: T rows …
-  std::size_t features;  // … of F features.
+  std::string library;    // Path of libonnxruntime.so, see ort_api.hpp.
+  std::string provider;   // "cpu"; what else there is depends on the library.
+  std::string path;       // The ONNX file. All of it: weights in files beside it are not read.
+  std::size_t rows;       // What the feature schema makes: T rows …
+  std::size_t features;   // … of F features.
+  std::size_t max_batch;  // Blocks in one run; more than one needs a free batch dimension.
 };
 
 /// Throws SetupError, naming the file, what was expected and what was found, unless the file has
 ///  - exactly one input: float32 of shape [1 or a free batch, F], or [1 or a free batch, T, F];
 ///  - at least one float32 output, kMaxScores scores in all, of a shape that does not depend on the
 ///    input. Outputs of other types (labels, ZipMap) are left out, with a note in the info.
-/// A free batch is fixed to 1 before the graph is optimised.
+/// A free batch is fixed to 1 before the graph is optimised, unless max_batch is more: then the batch
+/// must be free, each output must have one line a block, and a block's scores must not depend on the
+/// others in its batch (tried on made-up rows, to a thousandth).
 [[nodiscard]] std::unique_ptr<Model> load_ort_model(const OrtModelConfig& config);
 
 }  // namespace tickwire::infer

@@ -32,6 +32,7 @@ class SumModel final : public infer::Model {
   explicit SumModel(std::int64_t run_ns = 0) : run_ns_(run_ns) {
     info_.rows = 1;
     info_.features = 2;
+    info_.max_batch = 1;
     info_.score_names = {"sum"};
   }
   const infer::ModelInfo& info() const noexcept override { return info_; }
@@ -39,8 +40,9 @@ class SumModel final : public infer::Model {
     inputs_.push_back(input);
     return inputs_.size() - 1;
   }
+  std::size_t bind_batch(const float* inputs) override { return bind(inputs); }
   std::size_t warm_up(std::size_t, std::int64_t) override { return 0; }
-  bool run(std::size_t handle, std::span<float> scores) noexcept override {
+  bool run_batch(std::size_t handle, std::size_t, std::span<float> scores) noexcept override {
     ++runs;
     if (run_ns_ != 0) std::this_thread::sleep_for(std::chrono::nanoseconds(run_ns_));
     const float* input = inputs_[handle];

@@ -1,6 +1,7 @@
 #include "tickwire/infer/ort_model.hpp"
 
 #include <gtest/gtest.h>
+#include <onnxruntime_c_api.h>
 
 #include <algorithm>
 #include <bit>
@@ -10,6 +11,7 @@
 #include <fstream>
 #include <limits>
 #include <sstream>
+#include <stdexcept>
 #include <thread>
 
 #include "infer/model_files.hpp"
@@ -24,13 +26,20 @@ using testing::ort_library;
 using testing::repository;
 using testing::setup_error;
 
-std::unique_ptr<Model> load(const std::string& name, std::size_t rows, std::size_t features) {
-  return load_ort_model({ort_library(), model_file(name), rows, features});
+std::unique_ptr<Model> load(const std::string& name, std::size_t rows, std::size_t features,
+                            std::size_t max_batch = 1) {
+  return load_ort_model({.library = ort_library(),
+                         .provider = "cpu",
+                         .path = model_file(name),
+                         .rows = rows,
+                         .features = features,
+                         .max_batch = max_batch});
 }
 
 /// The message with which the file is refused; empty when it is not.
 std::string refusal_of_file(const std::string& path, std::size_t rows, std::size_t features) {
-  return setup_error([&] { static_cast<void>(load_ort_model({ort_library(), path, rows, features})); });
+  return setup_error(
+      [&] { static_cast<void>(load_ort_model({ort_library(), "cpu", path, rows, features, 1})); });
 }
 
 std::string refusal(const std::string& name, std::size_t rows, std::size_t features) {
@@ -333,6 +342,121 @@ TEST(OrtModel, RefusesBrokenFiles) {
   EXPECT_EQ(refusal_of_file(path, 1, 5),
             path + ": expected an ONNX model of less than 2 GiB, found 2147483648 bytes");
   std::filesystem::remove(path);
+}
+
+/// The scores of a batch as ONNX Runtime's own C interface gives them, with nothing of ours in between.
+std::vector<float> bare_scores(const std::string& path, const std::vector<std::int64_t>& shape,
+                               const float* input, const std::vector<std::string>& outputs) {
+  const OrtApi& api = *open_ort(ort_library()).api;
+  const auto check = [&](OrtStatus* status) {
+    if (status != nullptr) throw std::runtime_error(api.GetErrorMessage(status));
+  };
+  // Never released: a test's few kilobytes.
+  OrtEnv* env = nullptr;
+  OrtSessionOptions* options = nullptr;
+  OrtSession* session = nullptr;
+  OrtAllocator* allocator = nullptr;
+  OrtMemoryInfo* memory = nullptr;
+  OrtValue* value = nullptr;
+  char* input_name = nullptr;
+  check(api.CreateEnv(ORT_LOGGING_LEVEL_FATAL, "test", &env));
+  check(api.CreateSessionOptions(&options));
+  check(api.SetIntraOpNumThreads(options, 1));
+  check(api.SetSessionGraphOptimizationLevel(options, ORT_ENABLE_ALL));
+  check(api.CreateSession(env, path.c_str(), options, &session));
+  check(api.GetAllocatorWithDefaultOptions(&allocator));
+  check(api.SessionGetInputName(session, 0, allocator, &input_name));
+  check(api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
+  std::size_t floats = 1;
+  for (const std::int64_t size : shape) floats *= static_cast<std::size_t>(size);
+  check(api.CreateTensorWithDataAsOrtValue(memory, const_cast<float*>(input), floats * sizeof(float),
+                                           shape.data(), shape.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+                                           &value));
+  std::vector<float> scores;
+  for (const std::string& output : outputs) {
+    const char* name = output.c_str();
+    OrtValue* result = nullptr;
+    check(api.Run(session, nullptr, &input_name, &value, 1, &name, 1, &result));
+    OrtTensorTypeAndShapeInfo* info = nullptr;
+    std::size_t count = 0;
+    void* data = nullptr;
+    check(api.GetTensorTypeAndShape(result, &info));
+    check(api.GetTensorShapeElementCount(info, &count));
+    check(api.GetTensorMutableData(result, &data));
+    const auto* from = static_cast<const float*>(data);
+    scores.insert(scores.end(), from, from + count);
+  }
+  return scores;
+}
+
+struct BatchCase {
+  std::string name;
+  std::size_t rows;
+  std::size_t features;
+  std::string output;
+};
+
+class OrtModelBatches : public ::testing::TestWithParam<BatchCase> {};
+
+TEST_P(OrtModelBatches, ScoresTheBitsOfABareRunOfTheSameBatch) {
+  TICKWIRE_NEEDS_ORT();
+  constexpr std::size_t kMaxBatch = 9;
+  const auto& [name, rows, features, output] = GetParam();
+  const auto model = load(name, rows, features, kMaxBatch);
+  EXPECT_EQ(model->info().max_batch, kMaxBatch);
+  EXPECT_EQ(model->warm_up(3 * kMaxBatch, kWarmUpMaxNs), 3 * kMaxBatch);
+  const std::size_t block = rows * features;
+  const std::size_t score_count = model->info().score_names.size();
+  alignas(64) float input[kMaxBatch * 64] = {};
+  ASSERT_LE(kMaxBatch * block, std::size(input));
+  for (std::size_t i = 0; i < kMaxBatch * block; ++i) {
+    input[i] = 2.0F * std::sin(static_cast<float>(i * i + 1));
+  }
+  const std::size_t batch = model->bind_batch(input);
+  std::vector<std::size_t> alone;
+  for (std::size_t i = 0; i < kMaxBatch; ++i) alone.push_back(model->bind(input + i * block));
+
+  for (std::size_t count = 1; count <= kMaxBatch; ++count) {
+    std::vector<std::int64_t> shape{static_cast<std::int64_t>(count), static_cast<std::int64_t>(features)};
+    if (rows > 1) shape.insert(shape.begin() + 1, static_cast<std::int64_t>(rows));
+    const std::vector<float> expected = bare_scores(model_file(name), shape, input, {output});
+    std::vector<float> found(count * score_count, 7.0F);
+    ASSERT_TRUE(model->run_batch(batch, count, found)) << model->last_error();
+    ASSERT_EQ(expected.size(), found.size());
+    for (std::size_t i = 0; i < found.size(); ++i) EXPECT_EQ(bits(found[i]), bits(expected[i])) << count;
+    // The batch's lines are its rows in order.
+    std::vector<float> one(score_count);
+    ASSERT_TRUE(model->run(alone[count - 1], one));
+    for (std::size_t k = 0; k < score_count; ++k) {
+      EXPECT_NEAR(found[(count - 1) * score_count + k], one[k], 1e-5) << count;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Files, OrtModelBatches,
+    ::testing::Values(BatchCase{"good_mlp_batch", 1, 5, "p"}, BatchCase{"good_free_batch", 1, 4, "edge"},
+                      BatchCase{"good_nameless_batch", 1, 4, "edge"}, BatchCase{"good_window", 4, 3, "move"},
+                      BatchCase{"good_trees", 1, 3, "value"}, BatchCase{"good_zipmap", 1, 3, "prob"}),
+    [](const auto& test) { return test.param.name; });
+
+TEST(OrtModel, RefusesBatchesOfAModelForSingleRows) {
+  TICKWIRE_NEEDS_ORT();
+  const auto refused = [](const std::string& name, std::size_t features) {
+    return setup_error([&] { load(name, 1, features, 4); });
+  };
+  EXPECT_EQ(
+      refused("good_mlp", 5),
+      model_file("good_mlp") +
+          ": expected a free batch dimension, for batches of 4, found features: float32[1, 5]; export it "
+          "with a dynamic batch axis, or set max_batch = 1");
+  EXPECT_TRUE(
+      has(refused("good_batch_mixed", 2),
+          {"expected scores that do not depend on the other rows of a batch, found y_0 of ", "alone"}));
+  EXPECT_TRUE(has(refused("good_batch_reduced", 2),
+                  {"expected outputs with one line a row of the batch, found top of [] for a batch of 2"}));
+  EXPECT_TRUE(has(refused("good_batch_fixed_inside", 2), {"expected a model that runs on a batch of 2"}));
+  EXPECT_TRUE(has(setup_error([] { load("good_mlp_batch", 1, 5, 0); }), {"max_batch: expected 1 or more"}));
 }
 
 TEST(OrtModel, RefusesToBindNothing) {

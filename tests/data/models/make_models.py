@@ -323,6 +323,77 @@ def make(folder: Path) -> None:
         lambda x: x.mean(),
     )
 
+    # The classifier again with a free batch and weights of its own: the other half of an ensemble.
+    v0, c0, v1, c1 = weights(rng, 5, 8), weights(rng, 8), weights(rng, 8, 3), weights(rng, 3)
+
+    def other_mlp(x: F64) -> F64:
+        logits = np.tanh(x @ v0 + c0) @ v1 + c1
+        e = np.exp(logits - logits.max())
+        return e / e.sum()
+
+    maker.good(
+        "mlp_batch",
+        model(
+            [
+                helper.make_node("Gemm", ["features", "v0", "c0"], ["h0"]),
+                helper.make_node("Tanh", ["h0"], ["h1"]),
+                helper.make_node("Gemm", ["h1", "v1", "c1"], ["logits"]),
+                helper.make_node("Softmax", ["logits"], ["p"], axis=1),
+            ],
+            [port("features", ["batch", 5])],
+            [port("p", ["batch", 3])],
+            {"v0": v0, "c0": c0, "v1": v1, "c1": c1},
+        ),
+        1,
+        5,
+        ["p_0", "p_1", "p_2"],
+        other_mlp,
+    )
+
+    # Right for a row alone, wrong in a batch: the first scores a row by its neighbours too, the second
+    # gives one score for the whole batch, the third fixes the size of its batch inside.
+    mean_of_all = helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1)
+    maker.good(
+        "batch_mixed",
+        model(
+            [mean_of_all, helper.make_node("Add", ["x", "mean"], ["y"])],
+            [port("x", ["batch", 2])],
+            [port("y", ["batch", 2])],
+        ),
+        1,
+        2,
+        ["y_0", "y_1"],
+        lambda x: 2 * x,
+    )
+    maker.good(
+        "batch_reduced",
+        model(
+            [helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0)],
+            [port("x", ["batch", 2])],
+            [port("top", [])],
+        ),
+        1,
+        2,
+        ["top"],
+        lambda x: x.max(),
+    )
+    maker.good(
+        "batch_fixed_inside",
+        model(
+            [
+                helper.make_node("Reshape", ["x", "shape"], ["flat"]),
+                helper.make_node("Mul", ["flat", "two"], ["y"]),
+            ],
+            [port("x", ["batch", 2])],
+            [port("y", [2])],
+            {"shape": np.array([2], np.int64), "two": np.array(2.0, np.float32)},
+        ),
+        1,
+        2,
+        ["y_0", "y_1"],
+        lambda x: 2 * x,
+    )
+
     # What must be refused.
     def identity(
         shape: list[int | str | None], kind: int = FLOAT, out: list[int | str | None] | None = None

@@ -1,0 +1,117 @@
+#include "bind_model.hpp"
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+
+#include "tickwire/core/error.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/infer/ensemble.hpp"
+#include "tickwire/infer/ort_model.hpp"
+
+namespace tickwire::bindings {
+
+namespace py = pybind11;
+
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style>;
+
+/// A model of the engine's, and the memory that its batches are read from: it starts on a cache line, as
+/// the engine's slots do, so that the scores are the same bits.
+class BoundModel {
+ public:
+  BoundModel(const std::vector<std::string>& members, std::vector<double> weights,
+             const std::string& provider, std::size_t max_batch, std::size_t rows, std::size_t features,
+             const std::string& library)
+      : input_(max_batch * rows * features / kFloatsPerLine + 1) {
+    std::vector<std::unique_ptr<infer::Model>> loaded;
+    for (const std::string& path : members) {
+      loaded.push_back(infer::load_ort_model({.library = library,
+                                              .provider = provider,
+                                              .path = path,
+                                              .rows = rows,
+                                              .features = features,
+                                              .max_batch = max_batch}));
+    }
+    model_ = infer::make_ensemble(std::move(loaded), std::move(weights));
+    handle_ = model_->bind_batch(input());
+  }
+
+  [[nodiscard]] const infer::ModelInfo& info() const { return model_->info(); }
+
+  /// Row by row where max_batch is 1, else in batches of max_batch and a last one of what is left.
+  py::array_t<float> run(const Floats& batch) {
+    const std::size_t count = check_shape(batch);
+    const std::size_t block = info().rows * info().features;
+    const std::size_t scores = info().score_names.size();
+    py::array_t<float> out({count, scores});
+    const float* from = batch.data();
+    float* to = out.mutable_data();
+    const py::gil_scoped_release release;
+    const std::lock_guard lock(mutex_);
+    for (std::size_t done = 0; done < count;) {
+      const std::size_t size = std::min(info().max_batch, count - done);
+      std::copy_n(from + done * block, size * block, input());
+      if (!model_->run_batch(handle_, size, {to + done * scores, size * scores})) {
+        throw std::runtime_error(info().path + ": " + std::string(model_->last_error()));
+      }
+      done += size;
+    }
+    return out;
+  }
+
+ private:
+  static constexpr std::size_t kFloatsPerLine = kCacheLineBytes / sizeof(float);
+  struct alignas(kCacheLineBytes) Line {
+    float floats[kFloatsPerLine];
+  };
+
+  [[nodiscard]] float* input() { return input_.front().floats; }
+
+  [[nodiscard]] std::size_t check_shape(const Floats& batch) const {
+    const auto rows = static_cast<py::ssize_t>(info().rows);
+    const auto features = static_cast<py::ssize_t>(info().features);
+    const bool row = batch.ndim() == 2 && rows == 1 && batch.shape(1) == features;
+    const bool window = batch.ndim() == 3 && batch.shape(1) == rows && batch.shape(2) == features;
+    if (row || window) return static_cast<std::size_t>(batch.shape(0));
+    std::string expected = "floats of [n, ";
+    if (rows > 1) expected.append(std::to_string(rows)).append(", ");
+    expected.append(std::to_string(features)).append("]");
+    std::string found = "[";
+    for (py::ssize_t i = 0; i < batch.ndim(); ++i) {
+      found.append(i == 0 ? "" : ", ").append(std::to_string(batch.shape(i)));
+    }
+    throw SetupError(info().path + ": batch", expected, found + "]");
+  }
+
+  std::vector<Line> input_;
+  std::unique_ptr<infer::Model> model_;
+  std::size_t handle_ = 0;
+  std::mutex mutex_;  // One thread uses a model at a time, and Python may have several.
+};
+
+}  // namespace
+
+void bind_model(py::module_& m) {
+  py::class_<BoundModel>(m, "Model", py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)))
+      .def(py::init([](const std::vector<std::string>& members, std::vector<double> weights,
+                       const std::string& provider, std::size_t max_batch, std::size_t rows,
+                       std::size_t features, const std::string& library) {
+             const py::gil_scoped_release release;  // Loading takes milliseconds to seconds.
+             return std::make_unique<BoundModel>(members, std::move(weights), provider, max_batch, rows,
+                                                 features, library);
+           }),
+           py::arg("members"), py::arg("weights"), py::arg("provider"), py::arg("max_batch"), py::arg("rows"),
+           py::arg("features"), py::arg("library"))
+      .def("run", &BoundModel::run, py::arg("batch"))
+      .def_property_readonly("score_names", [](const BoundModel& model) { return model.info().score_names; })
+      .def_property_readonly("executor", [](const BoundModel& model) { return model.info().executor; })
+      .def_property_readonly("notes", [](const BoundModel& model) { return model.info().notes; });
+}
+
+}  // namespace tickwire::bindings
