@@ -80,7 +80,7 @@ def test_version_and_help(tickwire: Command) -> None:
     assert out.startswith("tickwire ")
     code, out, _ = tickwire("--help")
     assert code == 0
-    for command in ("run", "replay", "verify", "demo", "sim", "model", "latency"):
+    for command in ("run", "replay", "verify", "demo", "sim", "model", "latency", "doctor"):
         assert command in out
 
 

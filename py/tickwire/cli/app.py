@@ -30,6 +30,11 @@ ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The pipeline
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, on standard output.")]
 Seconds = Annotated[float | None, typer.Option("--seconds", min=0.1, help="Stop after this long.")]
 Record = Annotated[Path | None, typer.Option("--record", metavar="DIR", help="Record the run, for `verify`.")]
+HostConfig = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="The engine's cores: those of this pipeline.")
+]
+HostEnv = Annotated[Path | None, typer.Option("--env", metavar="FILE", help="Those of this host.env.")]
+HostCores = Annotated[str | None, typer.Option("--cores", metavar="LIST", help="These: 2-3,8.")]
 
 
 def _version(show: bool) -> None:
@@ -106,6 +111,47 @@ def sim(context: typer.Context) -> None:
     from tickwire.sim.__main__ import main as simulate
 
     raise typer.Exit(simulate(context.args))
+
+
+@app.command()
+def doctor(
+    config: HostConfig = None,
+    env: HostEnv = None,
+    cores: HostCores = None,
+    profile: Annotated[
+        str, typer.Option("--profile", help="auto, laptop, vm, shared or dedicated: how much is asked for.")
+    ] = "auto",
+    measure: Annotated[
+        str | None, typer.Option("--measure", metavar="TIME", help="Also watch for this long: 5s.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", metavar="FILE", help="Compare with an earlier --json.")
+    ] = None,
+    json: Json = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Say of every check what was read, and why.")
+    ] = False,
+    root: Annotated[
+        Path, typer.Option("--root", metavar="DIR", help="Examine the files of a host that lie here.")
+    ] = Path("/"),
+) -> None:
+    """What on this host works against low latency, and what to do about it. Reads only, needs no root.
+    Exit 0: nothing. 1: warnings, or something could not be seen. 2: failures. 3: it could not run."""
+    from tickwire.cli import host
+
+    raise typer.Exit(
+        host.doctor(
+            config=config,
+            env=env,
+            cores=cores,
+            profile=profile,
+            measure=measure,
+            baseline=baseline,
+            as_json=json,
+            verbose=verbose,
+            root=root,
+        )
+    )
 
 
 @model_app.command("bind")

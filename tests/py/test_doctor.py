@@ -1,0 +1,289 @@
+"""`tickwire doctor`: what it prints and with which exit code, for whom, on which host."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from host_tree import DENIED, build, tuned
+
+from tickwire import cli
+from tickwire.config import Config
+from tickwire.errors import ConfigError, Error
+from tickwire.host import CHECKS, Profile, Reader, Verdict, Wanted
+from tickwire.host.doctor import drift, freeze, guess_profile, read_baseline, running_engine
+from tickwire.host.wanted import from_config, read_env, with_cores, with_env
+
+PACKAGE = Path(__file__).parent.parent.parent / "py"
+
+PIPELINE = """
+[engine]
+idle = "spin"
+
+[[feeds]]
+venue = "binance_spot"
+instruments = ["BTCUSDT"]
+core = 2
+
+[features]
+rows = ["spread()"]
+
+[model]
+path = "model.onnx"
+cores = [3, 5]
+"""
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["tickwire", "doctor", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "200")
+    capsys.readouterr()
+    try:
+        cli.main()
+        code: Any = 0
+    except SystemExit as exit_:
+        code = exit_.code
+    out, err = capsys.readouterr()
+    return int(code or 0), out, err
+
+
+@pytest.fixture
+def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    return lambda *arguments: run(monkeypatch, capsys, *arguments)
+
+
+def no_commands() -> dict[str, Any]:
+    """What a tuned host shows to a reader that may run nothing: no clock daemon, no card to ask."""
+    return {
+        "/proc/700/comm": "bash",
+        "/sys/class/net/eth0/device/vendor": None,
+        "/sys/class/net/eth0/device": None,
+    }
+
+
+def test_exit_code_says_how_it_stands(doctor: Any, tmp_path: Path) -> None:
+    quiet = tuned() | {
+        "/sys/class/net/eth0/device/vendor": None,
+        "/proc/sys/net/ipv4/conf/eth0/rp_filter": None,
+    }
+    build(tmp_path, quiet)
+    code, out, _ = doctor("--root", tmp_path, "--cores", "2-3", "--profile", "dedicated")
+    # Whether the clock is kept cannot be asked of files.
+    assert code == 1
+    assert "unknown" in out
+    build(tmp_path, quiet | {"/sys/kernel/mm/ksm/run": "1"})
+    code, out, _ = doctor("--root", tmp_path, "--cores", "2-3", "--profile", "dedicated")
+    assert code == 2
+    assert "echo 2 > /sys/kernel/mm/ksm/run" in out
+    assert "echo 1 > /sys/kernel/mm/ksm/run" in out
+    code, out, _ = doctor("--root", tmp_path, "--cores", "2-3", "--profile", "shared")
+    assert code == 1
+    code, out, _ = doctor("--root", tmp_path, "--cores", "2-3", "--profile", "laptop", "--json")
+    findings = {finding["check"]: finding for finding in json.loads(out)["findings"]}
+    assert findings["ksm"]["verdict"] == "ok"
+    assert findings["ksm"]["strict"] == "fail"
+
+
+def test_could_not_run_is_exit_3(doctor: Any, tmp_path: Path) -> None:
+    build(tmp_path / "host", tuned())
+    for arguments, says in (
+        (("--cores", "x"), "--cores: expected a CPU list"),
+        (
+            ("--profile", "server"),
+            "--profile: expected one of auto, laptop, vm, shared, dedicated, found 'server'",
+        ),
+        (("--config", tmp_path / "none.toml"), "cannot be read"),
+        (("--env", tmp_path / "none.env"), "cannot be read"),
+        (("--baseline", tmp_path / "none.json"), "expected what doctor --json printed"),
+        (("--measure", "5"), "--measure: expected a duration"),
+        (("--measure", "5s"), "files of another do not move"),
+    ):
+        code, out, err = doctor("--root", tmp_path / "host", *arguments)
+        assert (code, out) == (3, ""), arguments
+        assert says in err
+
+
+def test_json_is_the_whole_report_and_a_baseline_for_drift(doctor: Any, tmp_path: Path) -> None:
+    host, baseline = tmp_path / "host", tmp_path / "baseline.json"
+    build(host, tuned())
+    _, out, err = doctor("--root", host, "--cores", "2-3", "--json")
+    data = json.loads(out)
+    assert data["schema"] == 1
+    assert data["profile"] == "dedicated"
+    assert data["cores"] == [2, 3]
+    assert {finding["check"] for finding in data["findings"]} == {
+        name for name, check in CHECKS.items() if not check.measured
+    }
+    assert sum(data["counts"].values()) == len(data["findings"])
+    for finding in data["findings"]:
+        assert finding["verdict"] in list(Verdict)
+        assert finding["why"]
+    assert "engine-cores" in err, "the table is for people, and leaves standard output to the JSON"
+    baseline.write_text(out)
+    _, out, _ = doctor("--root", host, "--cores", "2-3", "--baseline", baseline)
+    assert "0 differences" in out
+    build(host, tuned() | {"/sys/kernel/mm/ksm/run": "1", "/proc/sys/net/core/rmem_max": str(32 << 20)})
+    code, out, _ = doctor("--root", host, "--cores", "2-3", "--baseline", baseline, "--profile", "laptop")
+    assert "2 differences" in out
+    assert "ksm: was ok, page merging is off; is fail, page merging runs" in out
+    assert "receive-buffer: was ok, sockets may have 65,536 KiB; is ok, sockets may have 32,768 KiB" in out
+    assert code == 1, "drift is worth a look in every profile"
+    baseline.write_text('{"schema": 99, "findings": []}')
+    with pytest.raises(Error, match="schema 1"):
+        read_baseline(baseline)
+
+
+def test_profile_is_guessed_from_what_the_host_is(tmp_path: Path) -> None:
+    cores = Wanted(cores=(2,), names=("x",))
+    for changes, wanted, profile in (
+        ({}, cores, Profile.DEDICATED),
+        ({}, Wanted(), Profile.SHARED),
+        ({"/proc/cpuinfo": "flags : tsc hypervisor"}, cores, Profile.VM),
+        ({"/sys/class/power_supply/BAT0/status": "Full"}, cores, Profile.LAPTOP),
+        ({"/proc/cpuinfo": DENIED}, cores, Profile.SHARED),
+    ):
+        found, why = guess_profile(build(tmp_path, tuned() | changes), wanted)
+        assert found is profile
+        assert why
+
+
+def test_cores_come_from_the_pipeline_host_env_or_the_option(tmp_path: Path) -> None:
+    wanted = from_config(Config.from_text(PIPELINE))
+    assert wanted.cores == (2, 3, 5)
+    assert wanted.names == ("feeds[0].core", "model.cores[0]", "model.cores[1]")
+    assert (wanted.threads, wanted.spin) == (3, True)
+    inline = PIPELINE.replace("[engine]", '[engine]\nlayout = "inline"').replace("cores = [3, 5]", "")
+    assert from_config(Config.from_text(inline)).threads == 1
+    assert from_config(Config.from_text(PIPELINE + '\n[memory]\nhuge_pages = "off"\n')).huge_pages == 0
+
+    env = tmp_path / "host.env"
+    env.write_text(
+        "# what the scripts read\nENGINE_CPUS='3-4'\nINTERFACES=\"eth1 eth2\"\n\n"
+        "RECEIVE_BUFFER_BYTES=67108864\nHUGE_PAGES_2M=0:128,1:64\nCONTROL_CPUS=\n"
+    )
+    assert read_env(env)["CONTROL_CPUS"] == ""
+    wanted = with_env(wanted, env)
+    assert wanted.cores == (2, 3, 5, 4)
+    assert wanted.names[-1] == f"{env}: ENGINE_CPUS"
+    assert wanted.interfaces == ("eth1", "eth2")
+    assert (wanted.rmem_bytes, wanted.huge_pages) == (64 << 20, 128)
+    assert with_cores(Wanted(), "7,1-2", "--cores").cores == (1, 2, 7)
+    for line, says in (
+        ("ENGINE_CPUS", "host.env:1: expected KEY=VALUE"),
+        ("ENGINE_CPUS=a", "ENGINE_CPUS: expected a CPU list"),
+        ("HUGE_PAGES_2M=many", "HUGE_PAGES_2M: expected a number, found 'many'"),
+        ("RECEIVE_BUFFER_BYTES=64M", "RECEIVE_BUFFER_BYTES: expected a number"),
+    ):
+        env.write_text(line + "\n")
+        with pytest.raises(ConfigError, match=says):
+            with_env(Wanted(), env)
+
+
+SCRIPT = """
+import json, sys
+from tickwire.cli import main
+sys.argv = ["tickwire", "doctor", "--cores", "0", "--json", *sys.argv[1:]]
+main()
+"""
+
+
+def doctor_as(user: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SCRIPT, *arguments]
+    if user != "self":
+        command = [
+            "setpriv",
+            f"--reuid={user}",
+            f"--regid={user}",
+            "--clear-groups",
+            "--bounding-set=-all",
+            *command,
+        ]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode in (0, 1, 2), done.stderr
+    assert "Traceback" not in done.stderr
+    data = json.loads(done.stdout)
+    assert isinstance(data, dict)
+    return data
+
+
+def test_this_host_as_whoever_runs_the_tests() -> None:
+    data = report_of(doctor_as("self"))
+    verdicts = {finding["check"]: finding["verdict"] for finding in data["findings"]}
+    # What each Linux shows to everybody.
+    assert verdicts["engine-cores"] in ("ok", "warn", "fail")
+    assert verdicts["memory-lock"] in ("ok", "fail")
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can become somebody else"
+)
+def test_this_host_as_an_ordinary_user() -> None:
+    reachable = subprocess.run(
+        [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            sys.executable,
+            "-c",
+            "import tickwire",
+        ],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+        capture_output=True,
+        check=False,
+    )
+    if reachable.returncode != 0:
+        pytest.skip("this tree and its Python are not open to other users")
+    ordinary, root = (report_of(doctor_as(user)) for user in ("65534", "self"))
+    assert {f["check"] for f in ordinary["findings"]} == {f["check"] for f in root["findings"]}
+    # What is open to all and nobody sets while the tests run: both see the same.
+    by_root = {f["check"]: f for f in root["findings"]}
+    for finding in ordinary["findings"]:
+        if finding["check"].startswith(
+            ("isolation-", "clock-source", "invariant-tsc", "mitigations", "boot-line")
+        ):
+            assert finding["strict"] == by_root[finding["check"]]["strict"]
+            assert finding["found"] == by_root[finding["check"]]["found"]
+
+
+def test_a_copy_of_counters_stays_as_it_was(tmp_path: Path) -> None:
+    reader = build(tmp_path, tuned())
+    frozen = freeze(reader, Wanted(cores=(2,), names=("x",)), 0)
+    before = reader.cpu_times()
+    (tmp_path / "proc/stat").write_text("cpu0 9 9 9 9 9 9 9 9\n")
+    assert frozen.cpu_times() == before
+    assert reader.cpu_times() != before
+    # All else is read as it is now.
+    assert frozen.online() == reader.online()
+
+
+def test_no_engine_runs_on_a_host_of_files(tmp_path: Path) -> None:
+    assert running_engine(build(tmp_path, tuned()), frozenset({2})) == 0
+
+
+def test_drift_counts_checks_that_came_and_went() -> None:
+    from tickwire.host import Report
+
+    report = Report(Profile.VM, "", Wanted(), [], 0.0, 0)
+    assert drift(report, {"old": {"strict": "ok", "found": "x"}}) == ["old: no longer examined"]
+    assert report.exit_code == 0
+
+
+def test_reader_runs_no_command_for_another_host(tmp_path: Path) -> None:
+    from tickwire.host import Absent
+
+    with pytest.raises(Absent):
+        Reader(tmp_path).command("true")
+    assert Reader("/").command("echo", "x") == "x\n"
