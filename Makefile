@@ -53,6 +53,7 @@ check:
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
+	.venv/bin/shellcheck --external-sources --check-sourced scripts/tuning/*.sh tools/bootstrap tools/fuzz .ci/run
 	$(python) -m mypy.stubtest tickwire._core
 
 # SEED=n runs again what a storm printed.
