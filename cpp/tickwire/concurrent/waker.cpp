@@ -21,11 +21,15 @@ Waker::Waker() : fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   }
 }
 
+Waker::Waker(Flag& shared) : Waker() { flag_ = &shared; }
+
+Waker::Waker(Flag& shared, int fd) noexcept : flag_(&shared), fd_(fd) {}
+
 Waker::~Waker() { ::close(fd_); }
 
 void Waker::write_eventfd() noexcept {
   // Relaxed: a statistic.
-  wakes_.fetch_add(1, std::memory_order_relaxed);
+  flag_->wakes.fetch_add(1, std::memory_order_relaxed);
   const std::uint64_t one = 1;
   // Fails only where the eventfd's count is full, and then it is readable anyway.
   [[maybe_unused]] const ssize_t written = ::write(fd_, &one, sizeof one);
@@ -45,7 +49,7 @@ bool Waker::wait(std::int64_t timeout_ns, std::span<const int> extra_fds) noexce
 
 void Waker::woke() noexcept {
   // seq_cst, as where prepare_sleep() takes its announcement back.
-  asleep_.exchange(false, std::memory_order_seq_cst);
+  flag_->asleep.exchange(false, std::memory_order_seq_cst);
   std::uint64_t count = 0;
   [[maybe_unused]] const ssize_t read = ::read(fd_, &count, sizeof count);
 }

@@ -22,10 +22,24 @@ namespace tickwire::concurrent {
 /// eventfd. If it comes first, the consumer's exchange reads from it and so sees what was published
 /// before it, and has_work() says so. A plain store and load would need the queue's own index to be
 /// sequentially consistent; a fence would do but is invisible to ThreadSanitizer.
+///
+/// Between processes the flag lies in memory that both map, and the eventfd is inherited: each has a
+/// Waker of its own over the two. A consumer that died asleep costs the next producer one write.
 class Waker {
  public:
+  /// What both sides exchange; zeroed memory is a consumer that is awake.
+  struct Flag {
+    alignas(kFalseSharingBytes) std::atomic<bool> asleep;
+    std::atomic<std::uint64_t> wakes;  // Several producers, so no Cell; touched only beside a system call.
+  };
+  static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<std::uint64_t>::is_always_lock_free);
+
   /// Setup; throws SetupError when the process is out of descriptors.
   Waker();
+  /// Setup, with the flag in shared memory, which outlives this.
+  explicit Waker(Flag& shared);
+  /// Setup, in the other process: takes the inherited eventfd over.
+  Waker(Flag& shared, int fd) noexcept;
   ~Waker();
   Waker(const Waker&) = delete;
   Waker& operator=(const Waker&) = delete;
@@ -33,7 +47,7 @@ class Waker {
   /// Any producer, after publishing.
   void notify() noexcept TICKWIRE_HOT {
     // seq_cst, pairs with the exchange in prepare_sleep(): see above.
-    if (asleep_.exchange(false, std::memory_order_seq_cst)) [[unlikely]] {
+    if (flag_->asleep.exchange(false, std::memory_order_seq_cst)) [[unlikely]] {
       TICKWIRE_HOT_EXEMPT_BEGIN("the consumer sleeps: one eventfd write wakes it, counted in wakes()")
       write_eventfd();
       TICKWIRE_HOT_EXEMPT_END
@@ -45,11 +59,11 @@ class Waker {
   template <typename HasWork>
   [[nodiscard]] bool prepare_sleep(HasWork&& has_work) noexcept {
     // seq_cst, pairs with the exchange in notify(): see above.
-    asleep_.exchange(true, std::memory_order_seq_cst);
+    flag_->asleep.exchange(true, std::memory_order_seq_cst);
     if (!has_work()) return true;
     // seq_cst as well: a plain store could stand between a producer's exchange and our next one, which
     // then would not read from it.
-    asleep_.exchange(false, std::memory_order_seq_cst);
+    flag_->asleep.exchange(false, std::memory_order_seq_cst);
     return false;
   }
 
@@ -64,17 +78,17 @@ class Waker {
   /// An eventfd, readable when notified.
   int fd() const noexcept { return fd_; }
 
-  /// Any thread: system calls that notify() has made.
+  /// Any thread: system calls that notify() has made, of all producers.
   std::uint64_t wakes() const noexcept {
     // Relaxed: a statistic.
-    return wakes_.load(std::memory_order_relaxed);
+    return flag_->wakes.load(std::memory_order_relaxed);
   }
 
  private:
   void write_eventfd() noexcept;
 
-  alignas(kFalseSharingBytes) std::atomic<bool> asleep_{false};
-  std::atomic<std::uint64_t> wakes_{0};  // Several producers, so no Cell; touched only beside a system call.
+  Flag own_{};  // Of a waker within one process.
+  Flag* flag_ = &own_;
   int fd_ = -1;
 };
 

@@ -1,7 +1,6 @@
 #include "tickwire/core/arena.hpp"
 
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,60 +10,28 @@
 #include <fstream>
 #include <stdexcept>
 #include <string_view>
-#include <system_error>
 
 #include "tickwire/core/error.hpp"
+#include "tickwire/core/pages.hpp"
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23  // Linux 5.14; an older kernel says EINVAL and we touch the pages.
-#endif
 #ifndef MAP_HUGE_2MB
 #define MAP_HUGE_2MB (21 << 26)
 #endif
 
 namespace tickwire {
+
+using detail::error_text;
+using detail::first_line;
+using detail::kHugePageBytes;
+using detail::mib;
+using detail::page_bytes;
+using detail::pool_state;
+using detail::prefault;
+using detail::round_up;
+
 namespace {
 
-constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 constexpr std::size_t kMaxAlign = 4096;
-constexpr const char* kPoolFolder = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
-
-std::size_t round_up(std::size_t value, std::size_t unit) { return (value + unit - 1) / unit * unit; }
-
-std::size_t page_bytes() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
-
-std::string text_of(int error) { return std::generic_category().message(error); }
-
-std::string mib(std::size_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f MiB", static_cast<double>(bytes) / 1048576.0);
-  return text;
-}
-
-std::string first_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line.empty() ? "unknown" : line;
-}
-
-std::string pool_state() {
-  const std::string folder = kPoolFolder;
-  return first_line(folder + "free_hugepages") + " of " + first_line(folder + "nr_hugepages") +
-         " reserved 2 MiB pages are free";
-}
-
-/// Faults every page in. Zero, or the error: asking the kernel to do it turns a huge page that a
-/// cgroup limit takes away again into an error here, where touching it would be a SIGBUS.
-int prefault(std::byte* data, std::size_t bytes) {
-  if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return 0;
-  if (errno != EINVAL) return errno;
-  const std::size_t step = page_bytes();
-  for (std::size_t at = 0; at < bytes; at += step) {
-    *const_cast<volatile std::byte*>(data + at) = std::byte{0};
-  }
-  return 0;
-}
 
 /// Bytes of transparent huge pages in the mapping that starts exactly at `data`. Our chunks have
 /// inaccessible guards on both sides, so the kernel never merges them with a neighbour.
@@ -146,7 +113,7 @@ bool Arena::map_hugetlb(Chunk& chunk) {
     if (error != 0) ::munmap(mapping, chunk.bytes);
   }
   if (error != 0) {
-    const std::string found = text_of(error) + "; " + pool_state();
+    const std::string found = error_text(error) + "; " + pool_state();
     if (config_.huge_pages == HugePages::Require) {
       throw SetupError("memory.huge_pages = \"require\"",
                        mib(chunk.bytes) +
@@ -183,7 +150,7 @@ void Arena::map_ordinary(Chunk& chunk) {
     throw std::bad_alloc();
   }
   if (::madvise(chunk.data, chunk.bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) != 0 && huge) {
-    note("no transparent huge pages: " + text_of(errno));
+    note("no transparent huge pages: " + error_text(errno));
   }
   if (prefault(chunk.data, chunk.bytes) != 0) {
     ::munmap(chunk.mapping, chunk.mapping_bytes);
@@ -192,20 +159,9 @@ void Arena::map_ordinary(Chunk& chunk) {
 }
 
 void Arena::lock(Chunk& chunk) {
-  if (::mlock(chunk.data, chunk.bytes) == 0) {
-    chunk.locked = true;
-    return;
-  }
-  const int error = errno;
-  rlimit limit{};
-  ::getrlimit(RLIMIT_MEMLOCK, &limit);
-  const std::string allowed = limit.rlim_cur == RLIM_INFINITY ? "unlimited" : mib(limit.rlim_cur);
-  const std::string found = text_of(error) + " (the limit for locked memory is " + allowed +
-                            "; raise it with ulimit -l, limits.conf or LimitMEMLOCK=)";
-  if (config_.lock == LockMemory::Require) {
-    throw SetupError("memory.lock = \"require\"", "to lock " + mib(chunk.bytes), found);
-  }
-  note("not locked: " + found);
+  const std::string refused = detail::lock(chunk.data, chunk.bytes, config_.lock);
+  chunk.locked = refused.empty();
+  if (!refused.empty()) note(refused);
 }
 
 ArenaReport Arena::report() const {

@@ -169,6 +169,53 @@ std::string label_at(const std::byte* at) {
   return {text, ::strnlen(text, kMaxLabel)};
 }
 
+struct Mapped {
+  std::byte* data;
+  std::size_t bytes;
+};
+
+/// Maps a complete stat file of our version; throws SetupError where it is none.
+Mapped map_published(const std::string& path, int open_flags, int protection) {
+  const auto refuse = [&](const std::string& expected, const std::string& found) {
+    throw SetupError("stat file " + path, expected, found);
+  };
+  const Fd fd(::open(path.c_str(), open_flags | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) refuse("a file that can be read", text_of(errno));
+  struct stat info{};
+  if (::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) refuse("a regular file", "something else");
+  const auto bytes = static_cast<std::size_t>(info.st_size);
+  if (bytes < sizeof(Header)) refuse("a stat file", "a file of " + std::to_string(bytes) + " bytes");
+  void* const mapping = ::mmap(nullptr, bytes, protection, MAP_SHARED, fd.get(), 0);
+  if (mapping == MAP_FAILED) refuse("a file that can be mapped", text_of(errno));
+  auto* const data = static_cast<std::byte*>(mapping);
+
+  const auto check = [&] {
+    const Header& header = header_of(static_cast<const std::byte*>(data));
+    if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0) refuse("a stat file", "another file");
+    const std::uint32_t version = header.version.observe();
+    if (version == 0) refuse("a complete stat file", "one that is still being made, or whose maker died");
+    if (version != kStatVersion) {
+      refuse("version " + std::to_string(kStatVersion), "version " + std::to_string(version));
+    }
+    bool sound = header.header_bytes == sizeof(Header) && header.file_bytes == bytes &&
+                 header.buckets == Buckets::kCount && header.sub_bits == Buckets::kSubBits &&
+                 header.error_kinds == ErrorLog::kKinds;
+    for (std::size_t i = 0; i < kSectionCount; ++i) {
+      const Section& section = header.sections[i];
+      sound = sound && section.stride == kStrides[i] && section.offset <= bytes && section.offset % 64 == 0 &&
+              std::uint64_t{section.count} * section.stride <= bytes - section.offset;
+    }
+    if (!sound) refuse("sections that lie within the file", "a damaged file");
+  };
+  try {
+    check();
+  } catch (...) {
+    ::munmap(mapping, bytes);
+    throw;
+  }
+  return {data, bytes};
+}
+
 }  // namespace
 
 std::string default_stat_directory() {
@@ -236,6 +283,19 @@ void StatFile::open(const std::string& path, std::size_t bytes) {
   locked_in_memory_ = ::mlock(data_, bytes_) == 0;
 }
 
+std::unique_ptr<StatFile> StatFile::attach(const std::string& path) {
+  std::unique_ptr<StatFile> file(new StatFile);
+  const Mapped mapped = map_published(path, O_RDWR, PROT_READ | PROT_WRITE);
+  file->data_ = mapped.data;
+  file->bytes_ = mapped.bytes;
+  file->path_ = path;
+  file->attached_ = true;
+  file->published_ = true;
+  // Into our page table before the data plane writes there; an older kernel does so at the first access.
+  ::madvise(file->data_, file->bytes_, MADV_POPULATE_WRITE);
+  return file;
+}
+
 StatFile::~StatFile() {
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
   if (data_ != nullptr) ::munmap(data_, bytes_);
@@ -267,17 +327,35 @@ std::byte* StatFile::add_record(std::size_t index, std::string_view scope, std::
   return record + kPayloadOffset;
 }
 
+std::byte* StatFile::find_record(std::size_t index, std::string_view scope, std::string_view name) const {
+  std::array<char, 2 * kLabelBytes> label{};
+  copy_label(label.data(), scope);
+  copy_label(label.data() + kLabelBytes, name);
+  const Section& section = header_of(data_).sections[index];
+  for (std::uint32_t i = 0; i < section.count; ++i) {
+    std::byte* const found = data_ + section.offset + std::size_t{i} * section.stride;
+    if (std::memcmp(found, label.data(), label.size()) == 0) return found + kPayloadOffset;
+  }
+  throw SetupError("stat file " + path_,
+                   std::string(scope) + '/' + std::string(name) + " among the " + kSectionNames[index],
+                   "none: this file is of another version's engine");
+}
+
+template <typename T>
+T& StatFile::record(std::size_t index, std::string_view scope, std::string_view name) {
+  if (attached_) return *std::launder(reinterpret_cast<T*>(find_record(index, scope, name)));
+  return *::new (static_cast<void*>(add_record(index, scope, name))) T;
+}
+
 Counter& StatFile::counter(std::string_view scope, std::string_view name) {
-  return *::new (static_cast<void*>(add_record(kCounters, scope, name))) Counter;
+  return record<Counter>(kCounters, scope, name);
 }
 
 Histogram& StatFile::histogram(std::string_view scope, std::string_view stage) {
-  return *::new (static_cast<void*>(add_record(kHistograms, scope, stage))) Histogram;
+  return record<Histogram>(kHistograms, scope, stage);
 }
 
-ErrorLog& StatFile::error_log(std::string_view scope) {
-  return *::new (static_cast<void*>(add_record(kErrorLogs, scope, {}))) ErrorLog;
-}
+ErrorLog& StatFile::error_log(std::string_view scope) { return record<ErrorLog>(kErrorLogs, scope, {}); }
 
 void StatFile::publish() {
   if (published_) throw std::logic_error("StatFile: publish() a second time");
@@ -312,45 +390,9 @@ std::string StatFile::report_line() const {
 }
 
 StatReader::StatReader(const std::string& path) {
-  const auto refuse = [&](const std::string& expected, const std::string& found) {
-    throw SetupError("stat file " + path, expected, found);
-  };
-  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd) refuse("a file that can be read", text_of(errno));
-  struct stat info{};
-  if (::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) refuse("a regular file", "something else");
-  const auto bytes = static_cast<std::size_t>(info.st_size);
-  if (bytes < sizeof(Header)) refuse("a stat file", "a file of " + std::to_string(bytes) + " bytes");
-  void* const mapping = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd.get(), 0);
-  if (mapping == MAP_FAILED) refuse("a file that can be mapped", text_of(errno));
-  data_ = static_cast<const std::byte*>(mapping);
-  bytes_ = bytes;
-
-  const auto check = [&] {
-    const Header& header = header_of(data_);
-    if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0) refuse("a stat file", "another file");
-    const std::uint32_t version = header.version.observe();
-    if (version == 0) refuse("a complete stat file", "one that is still being made, or whose maker died");
-    if (version != kStatVersion) {
-      refuse("version " + std::to_string(kStatVersion), "version " + std::to_string(version));
-    }
-    bool sound = header.header_bytes == sizeof(Header) && header.file_bytes == bytes_ &&
-                 header.buckets == Buckets::kCount && header.sub_bits == Buckets::kSubBits &&
-                 header.error_kinds == ErrorLog::kKinds;
-    for (std::size_t i = 0; i < kSectionCount; ++i) {
-      const Section& section = header.sections[i];
-      sound = sound && section.stride == kStrides[i] && section.offset <= bytes_ &&
-              section.offset % 64 == 0 &&
-              std::uint64_t{section.count} * section.stride <= bytes_ - section.offset;
-    }
-    if (!sound) refuse("sections that lie within the file", "a damaged file");
-  };
-  try {
-    check();
-  } catch (...) {
-    ::munmap(mapping, bytes);
-    throw;
-  }
+  const Mapped mapped = map_published(path, O_RDONLY, PROT_READ);
+  data_ = mapped.data;
+  bytes_ = mapped.bytes;
 }
 
 StatReader::~StatReader() { ::munmap(const_cast<std::byte*>(data_), bytes_); }

@@ -71,6 +71,12 @@ class StatFile {
   /// stat file.
   static std::unique_ptr<StatFile> create(const std::string& path, StatCapacity capacity);
 
+  /// A writer in another process: maps the file that an engine has published. counter(), histogram() and
+  /// error_log() then find what that engine made, at any time, and go on from the values there; what it
+  /// did not make is a SetupError. Each still has one writer at a time: whoever attaches takes the place
+  /// of one that ended. heartbeat(), end() and remove() stay the engine's. Throws SetupError.
+  static std::unique_ptr<StatFile> attach(const std::string& path);
+
   /// Unmaps. The file stays for whoever wants to know how it ended; see remove().
   ~StatFile();
   StatFile(const StatFile&) = delete;
@@ -104,7 +110,10 @@ class StatFile {
  private:
   StatFile() = default;
   void open(const std::string& path, std::size_t bytes);
+  template <typename T>
+  T& record(std::size_t section, std::string_view scope, std::string_view name);
   std::byte* add_record(std::size_t section, std::string_view scope, std::string_view name);
+  std::byte* find_record(std::size_t section, std::string_view scope, std::string_view name) const;
 
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
@@ -114,6 +123,7 @@ class StatFile {
   int fd_ = -1;            // Kept open: it holds the lock that says the path is in use.
   bool locked_in_memory_ = false;
   bool published_ = false;
+  bool attached_ = false;
 };
 
 /// Where the file goes when the configuration names no place: $XDG_RUNTIME_DIR/tickwire, else

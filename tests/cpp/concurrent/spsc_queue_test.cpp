@@ -8,6 +8,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace tickwire::concurrent {
 namespace {
@@ -160,6 +161,114 @@ TEST_P(SpscQueueAt, KeepsEveryRowInOrderBetweenTwoThreads) {
   producer.join();
   EXPECT_EQ(wrong, 0U);
   EXPECT_EQ(queue.readable(), 0U);
+}
+
+/// A queue in a block of its own, as two processes map one: each end is another object over it.
+class SpscQueueBlock : public testing::Test {
+ protected:
+  static constexpr std::size_t kCapacity = 8;
+
+  SpscQueue end() { return SpscQueue(block_, sizeof(Row), kCapacity); }
+
+  Arena arena_;
+  std::span<std::byte> block_ =
+      arena_.allocate<std::byte>(SpscQueue::block_bytes(sizeof(Row), kCapacity), kFalseSharingBytes);
+};
+
+TEST_F(SpscQueueBlock, BothEndsSeeOneQueue) {
+  SpscQueue producer = end();
+  SpscQueue consumer = end();
+  for (std::uint64_t i = 0; i < kCapacity; ++i) ASSERT_TRUE(push(producer, row_of(i)));
+  EXPECT_EQ(producer.try_claim(), nullptr);
+  ASSERT_EQ(consumer.readable(), kCapacity);
+  EXPECT_TRUE(same(read(consumer, 3), row_of(3)));
+  consumer.release(2);
+  EXPECT_EQ(producer.free_slots(), 2U);
+  EXPECT_EQ(producer.published(), kCapacity);
+  EXPECT_EQ(producer.released(), 2U);
+  EXPECT_EQ(std::memcmp(consumer.newest(), consumer.slot(5), sizeof(Row)), 0);
+}
+
+TEST_F(SpscQueueBlock, RefusesABlockThatIsTooSmallOrNotAligned) {
+  EXPECT_THROW(SpscQueue(block_.first(block_.size() - 1), sizeof(Row), kCapacity), std::logic_error);
+  EXPECT_THROW(SpscQueue(block_.subspan(64), sizeof(Row), kCapacity / 2), std::logic_error);
+}
+
+TEST_F(SpscQueueBlock, AProducerThatWasReadyLongAgoSeesNoRoomWhereThereIsNone) {
+  SpscQueue consumer = end();
+  SpscQueue first = end();
+  SpscQueue second = end();  // Its idea of the head is from now.
+  std::uint64_t next = 0;
+  for (std::size_t turn = 0; turn < 3; ++turn) {
+    while (push(first, row_of(next))) ++next;
+    if (turn != 2) consumer.release(consumer.readable());
+  }
+  EXPECT_FALSE(push(second, row_of(next)));
+  consumer.release(1);
+  EXPECT_TRUE(push(second, row_of(next)));
+  EXPECT_FALSE(push(second, row_of(next + 1)));
+}
+
+/// The consumer's steps for one row: read it, publish what it makes of it, give it back. Each of many
+/// threads, one after another, is abandoned after a step chosen by chance, the producer never stops, and
+/// whoever takes over goes by the indices alone.
+TEST_F(SpscQueueBlock, AConsumerAbandonedAfterAnyStepIsReplacedWithoutLossOrRepetition) {
+  constexpr std::uint64_t kRows = 30'000;
+  const std::uint32_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  const std::span<std::byte> out_block =
+      arena_.allocate<std::byte>(SpscQueue::block_bytes(sizeof(Row), kCapacity), kFalseSharingBytes);
+  std::thread producer([this] {
+    SpscQueue queue = end();
+    for (std::uint64_t i = 0; i < kRows;) {
+      if (push(queue, row_of(i))) {
+        ++i;
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  });
+  std::uint64_t wrong = 0;
+  std::thread router([&] {
+    SpscQueue out(out_block, sizeof(Row), kCapacity);
+    for (std::uint64_t next = 0; next < kRows;) {
+      const std::size_t readable = out.readable();
+      if (readable == 0) std::this_thread::yield();
+      for (std::size_t i = 0; i < readable; ++i) wrong += !same(read(out, i), row_of(next++));
+      out.release(readable);
+    }
+  });
+  std::mt19937 random(seed);
+  std::uint64_t abandoned = 0;
+  for (bool done = false; !done; ++abandoned) {
+    std::thread consumer([&, steps = random() % 600] {
+      SpscQueue in = end();
+      SpscQueue out(out_block, sizeof(Row), kCapacity);
+      // What was published is done, whether the one before us gave it back or not.
+      in.release(static_cast<std::size_t>(out.published() - in.released()));
+      for (unsigned step = 0; step < steps;) {
+        if (in.released() == kRows) {
+          done = true;
+          return;
+        }
+        if (in.readable() == 0) {
+          std::this_thread::yield();
+          continue;
+        }
+        const Row row = read(in, 0);
+        if (++step == steps) return;
+        while (!push(out, row)) std::this_thread::yield();
+        if (++step == steps) return;
+        in.release(1);
+        ++step;
+      }
+    });
+    consumer.join();
+  }
+  producer.join();
+  router.join();
+  EXPECT_EQ(wrong, 0U);
+  EXPECT_GT(abandoned, 50U);
 }
 
 INSTANTIATE_TEST_SUITE_P(Index, SpscQueueAt, testing::Values(0, UINT64_MAX - 5, std::uint64_t{1} << 63));

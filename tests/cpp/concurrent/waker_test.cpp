@@ -137,6 +137,26 @@ void stress(std::size_t producers, std::uint64_t items) {
   EXPECT_GT(waker.wakes(), 0U);  // Else nobody ever slept and nothing was tested.
 }
 
+TEST(Waker, WakesAcrossAFlagInSharedMemory) {
+  alignas(Waker::Flag) std::byte memory[sizeof(Waker::Flag)] = {};
+  auto& flag = *reinterpret_cast<Waker::Flag*>(memory);
+  Waker here(flag);
+  Waker there(flag, ::dup(here.fd()));  // As another process inherits it.
+  here.notify();
+  EXPECT_EQ(here.wakes(), 0U);
+  ASSERT_TRUE(there.prepare_sleep([] { return false; }));
+  here.notify();
+  here.notify();
+  EXPECT_TRUE(there.wait(kNever));
+  EXPECT_EQ(here.wakes(), 1U);
+  EXPECT_EQ(there.wakes(), 1U);
+  // One that died asleep costs one write, and who takes over finds itself awake.
+  ASSERT_TRUE(there.prepare_sleep([] { return false; }));
+  here.notify();
+  here.notify();
+  EXPECT_EQ(here.wakes(), 2U);
+}
+
 TEST(Waker, LosesNoWakeUpOfOneProducer) { stress(1, 30'000); }
 TEST(Waker, LosesNoWakeUpOfSeveralProducers) { stress(3, 10'000); }
 

@@ -319,6 +319,33 @@ TEST_F(StatFileTest, ReaderSurvivesADamagedHeader) {
   EXPECT_GT(opened, 0);
 }
 
+TEST_F(StatFileTest, AWriterThatAttachesGoesOnFromTheValuesThere) {
+  const auto file = StatFile::create(path(), {.counters = 2, .histograms = 1, .error_logs = 1});
+  file->counter("a", "other").add(1);
+  Counter& made = file->counter("a", "rows");
+  file->histogram("a", "model").record(5);
+  file->error_log("a").report(1, "first", 10);
+  EXPECT_THROW((void)StatFile::attach(path()), SetupError) << "not published";
+  file->publish();
+  made.add(40);
+  {
+    const auto there = StatFile::attach(path());
+    there->counter("a", "rows").add(2);
+    there->counter("a", "rows").add(3);  // Found, not made: as often as asked for.
+    there->histogram("a", "model").record(7);
+    there->error_log("a").report(1, "second", 20);
+    EXPECT_THROW((void)there->counter("a", "rows_"), SetupError);
+    EXPECT_THROW((void)there->counter("b", "rows"), SetupError);
+    EXPECT_THROW((void)there->histogram("a", "rows"), SetupError);
+  }
+  EXPECT_EQ(made.value(), 45);
+  const StatReader reader(path());
+  EXPECT_EQ(reader.counters().size(), 2U);
+  EXPECT_EQ(reader.histograms().at(0).snapshot.count(), 2U);
+  EXPECT_EQ(reader.error_logs().at(0).entries.at(0).text, "first");
+  EXPECT_EQ(reader.error_logs().at(0).entries.at(0).count, 2U);
+}
+
 TEST(StatDirectory, IsThisUsersRuntimeDirectoryWhereThereIsOne) {
   const char* const set = std::getenv("XDG_RUNTIME_DIR");
   const std::string before = set == nullptr ? "" : set;
