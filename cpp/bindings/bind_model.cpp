@@ -26,13 +26,14 @@ using Floats = py::array_t<float, py::array::c_style>;
 class BoundModel {
  public:
   BoundModel(const std::vector<std::string>& members, std::vector<double> weights,
-             const std::string& provider, std::size_t max_batch, std::size_t rows, std::size_t features,
-             const std::string& library)
+             const std::string& provider, const std::string& cache_dir, std::size_t max_batch,
+             std::size_t rows, std::size_t features, const std::string& library)
       : input_(max_batch * rows * features / kFloatsPerLine + 1) {
     std::vector<std::unique_ptr<infer::Model>> loaded;
     for (const std::string& path : members) {
       loaded.push_back(infer::load_ort_model({.library = library,
                                               .provider = provider,
+                                              .cache_dir = cache_dir,
                                               .path = path,
                                               .rows = rows,
                                               .features = features,
@@ -100,14 +101,14 @@ class BoundModel {
 void bind_model(py::module_& m) {
   py::class_<BoundModel>(m, "Model", py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)))
       .def(py::init([](const std::vector<std::string>& members, std::vector<double> weights,
-                       const std::string& provider, std::size_t max_batch, std::size_t rows,
-                       std::size_t features, const std::string& library) {
+                       const std::string& provider, const std::string& cache_dir, std::size_t max_batch,
+                       std::size_t rows, std::size_t features, const std::string& library) {
              const py::gil_scoped_release release;  // Loading takes milliseconds to seconds.
-             return std::make_unique<BoundModel>(members, std::move(weights), provider, max_batch, rows,
-                                                 features, library);
+             return std::make_unique<BoundModel>(members, std::move(weights), provider, cache_dir, max_batch,
+                                                 rows, features, library);
            }),
-           py::arg("members"), py::arg("weights"), py::arg("provider"), py::arg("max_batch"), py::arg("rows"),
-           py::arg("features"), py::arg("library"))
+           py::arg("members"), py::arg("weights"), py::arg("provider"), py::arg("cache_dir"),
+           py::arg("max_batch"), py::arg("rows"), py::arg("features"), py::arg("library"))
       .def("run", &BoundModel::run, py::arg("batch"))
       .def_property_readonly("score_names", [](const BoundModel& model) { return model.info().score_names; })
       .def_property_readonly("executor", [](const BoundModel& model) { return model.info().executor; })

@@ -52,6 +52,7 @@ class Model:
         members: list[str],
         weights: list[float],
         provider: str,
+        cache_dir: str,
         max_batch: int,
         rows: int,
         features: int,

@@ -20,6 +20,7 @@ def load(*names: str, rows: int, features: int, max_batch: int = 1, weights: tup
         members=[str(DATA / f"{name}.onnx") for name in names],
         weights=list(weights),
         provider="cpu",
+        cache_dir="",
         max_batch=max_batch,
         rows=rows,
         features=features,

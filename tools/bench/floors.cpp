@@ -201,6 +201,7 @@ Comparison model_stage(const std::string& library, const std::string& path) {
   for (std::size_t i = 0; i < kFeatures; ++i) input[i] = 0.1F * static_cast<float>(i + 1);
   std::shared_ptr<infer::Model> model = infer::load_ort_model({.library = library,
                                                                .provider = "cpu",
+                             .cache_dir = "",
                                                                .path = path,
                                                                .rows = 1,
                                                                .features = kFeatures,

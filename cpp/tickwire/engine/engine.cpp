@@ -97,6 +97,7 @@ Engine::~Engine() {
 std::unique_ptr<infer::Model> Engine::load_model() const {
   return infer::load_ort_model({.library = config_.model->ort_library,
                                 .provider = "cpu",
+                                .cache_dir = "",
                                 .path = config_.model->path,
                                 .rows = config_.features.window_rows,
                                 .features = config_.features.plan.outputs.size(),

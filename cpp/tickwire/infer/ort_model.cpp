@@ -22,6 +22,7 @@
 #include "tickwire/core/types.hpp"
 #include "tickwire/infer/denormals.hpp"
 #include "tickwire/infer/ort_api.hpp"
+#include "tickwire/infer/ort_provider.hpp"
 
 namespace tickwire::infer {
 namespace {
@@ -200,10 +201,21 @@ class OrtModel final : public Model {
     // them; this puts that thread's state back. It also makes folded constants the same everywhere.
     const FlushDenormals flush;
     const std::vector<char> file = read_file(config.path);
-    session_ = create(runtime, config, file, "");
+    session_ = create(runtime, config, file, session_options(""));
     Port input = check_input(config, session_);
-    if (config.max_batch == 1 && input.shape[0] < 0 && !input.symbols[0].empty()) {
-      session_ = create(runtime, config, file, input.symbols[0]);
+    // What the file declares is known only now: again, with what depends on it.
+    const bool on_cpu = config.provider == "cpu";
+    const std::string batch_symbol = config.max_batch == 1 && input.shape[0] < 0 ? input.symbols[0] : "";
+    if (!on_cpu || !batch_symbol.empty()) {
+      Ort::SessionOptions options = session_options(batch_symbol);
+      append_provider(runtime,
+                      {.name = config.provider,
+                       .cache_dir = config.cache_dir,
+                       .input_name = input.name,
+                       .shape = input.shape,
+                       .max_batch = config.max_batch},
+                      *static_cast<OrtSessionOptions*>(options));
+      session_ = create(runtime, config, file, options);
     }
     shape_ = std::move(input.shape);
     info_.path = config.path;
@@ -211,12 +223,13 @@ class OrtModel final : public Model {
     info_.rows = config.rows;
     info_.features = config.features;
     info_.max_batch = config.max_batch;
-    info_.executor = "onnxruntime " + runtime.version + " cpu";
+    info_.executor = "onnxruntime " + runtime.version + " " + config.provider;
     read_metadata();
     input_name_ = info_.input_name.c_str();
     run_options_.SetRunLogSeverityLevel(kLogLevel);
     add_inputs(scratch_.data(), info_.max_batch);
     prepare_outputs();
+    if (!on_cpu) bind_outputs();
     if (info_.max_batch > 1) check_independence();
   }
 
@@ -252,9 +265,11 @@ class OrtModel final : public Model {
     {
       const FlushDenormals flush;
       TICKWIRE_HOT_EXEMPT_BEGIN("ONNX Runtime's run allocates and its time is the model's")
-      status = api_.Run(session_, run_options_, &input_name_, &inputs_[handle + count - 1], 1,
-                        output_names_.data(), output_names_.size(),
-                        &output_values_[(count - 1) * output_names_.size()]);
+      status = bindings_.empty()
+                   ? api_.Run(session_, run_options_, &input_name_, &inputs_[handle + count - 1], 1,
+                              output_names_.data(), output_names_.size(),
+                              &output_values_[(count - 1) * output_names_.size()])
+                   : run_bound(bindings_[count - 1], inputs_[handle + count - 1]);
       TICKWIRE_HOT_EXEMPT_END
     }
     if (status != nullptr) [[unlikely]]
@@ -280,9 +295,9 @@ class OrtModel final : public Model {
   static constexpr std::size_t kScratch = 0;
 
   static Ort::Session create(const OrtRuntime& runtime, const OrtModelConfig& config,
-                             const std::vector<char>& file, const std::string& batch_symbol) {
+                             const std::vector<char>& file, const Ort::SessionOptions& options) {
     try {
-      return {environment(), file.data(), file.size(), session_options(batch_symbol)};
+      return {environment(), file.data(), file.size(), options};
     } catch (const Ort::Exception& error) {
       throw SetupError(config.path, "an ONNX model that ONNX Runtime " + runtime.version + " can run",
                        error.what());
@@ -318,6 +333,23 @@ class OrtModel final : public Model {
       inputs_.push_back(values_.back());
     }
     return handle;
+  }
+
+  /// On a GPU: a binding for each size of batch, whose scores end in our memory.
+  void bind_outputs() {
+    const std::size_t outputs = output_names_.size();
+    for (std::size_t count = 1; count <= info_.max_batch; ++count) {
+      Ort::IoBinding& binding = bindings_.emplace_back(session_);
+      for (std::size_t i = 0; i < outputs; ++i) {
+        binding.BindOutput(output_names_[i], values_out_[(count - 1) * outputs + i]);
+      }
+    }
+  }
+
+  /// Binding an input of ours copies what it holds now to the device; the run waits for its stream.
+  OrtStatus* run_bound(OrtIoBinding* binding, const OrtValue* input) noexcept {
+    OrtStatus* const status = api_.BindInput(binding, input_name_, input);
+    return status != nullptr ? status : api_.RunWithBinding(session_, run_options_, binding);
   }
 
   using Shapes = std::vector<std::vector<std::int64_t>>;
@@ -408,7 +440,8 @@ class OrtModel final : public Model {
     if (has_batch) one[0] = batch;
     if (has_batch && one == found) return;
     std::string text = names_[output] + " of [";
-    for (std::size_t i = 0; i < found.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(found[i]);
+    for (std::size_t i = 0; i < found.size(); ++i)
+      text.append(i == 0 ? "" : ", ").append(std::to_string(found[i]));
     throw SetupError(info_.path, "outputs with one line a row of the batch",
                      text + "] for a batch of " + std::to_string(count) + "; set max_batch = 1");
   }
@@ -486,6 +519,7 @@ class OrtModel final : public Model {
   std::vector<const char*> output_names_;
   std::vector<Ort::Value> values_out_;  // Every output of a batch of one, of a batch of two …
   std::vector<OrtValue*> output_values_;
+  std::vector<Ort::IoBinding> bindings_;  // One a size of batch; none on the CPU.
   std::vector<Part> parts_;
   char error_[512] = "";
 };
@@ -493,7 +527,6 @@ class OrtModel final : public Model {
 }  // namespace
 
 std::unique_ptr<Model> load_ort_model(const OrtModelConfig& config) {
-  if (config.provider != "cpu") throw SetupError(config.path + ": provider", "cpu", config.provider);
   if (config.max_batch == 0) throw SetupError(config.path + ": max_batch", "1 or more", "0");
   const OrtRuntime& runtime = open_ort(config.library);
   Ort::InitApi(runtime.api);

@@ -6,6 +6,9 @@
 /// made at setup over fixed memory, and one set of run options serves every run, so a run is one call
 /// into the runtime and a copy of the scores. What the runtime allocates inside that call is its own:
 /// 14 and more small allocations that no option removes.
+///
+/// On a GPU the same memory is bound to the session: a run copies the input there, waits for the scores
+/// and finds them in ours.
 
 #include <cstddef>
 #include <memory>
@@ -17,7 +20,8 @@ namespace tickwire::infer {
 
 struct OrtModelConfig {
   std::string library;    // Path of libonnxruntime.so, see ort_api.hpp.
-  std::string provider;   // "cpu"; what else there is depends on the library.
+  std::string provider;   // "cpu", "cuda" or "tensorrt", see ort_provider.hpp.
+  std::string cache_dir;  // Of the provider, for what it builds; may be empty.
   std::string path;       // The ONNX file. All of it: weights in files beside it are not read.
   std::size_t rows;       // What the feature schema makes: T rows …
   std::size_t features;   // … of F features.

@@ -175,7 +175,7 @@ TEST(Ensemble, NotesOtherNamesOfScores) {
 TEST(Ensemble, OfFilesIsTheMeanOfTheirScores) {
   TICKWIRE_NEEDS_ORT();
   const auto load = [](const std::string& name) {
-    return load_ort_model({ort_library(), "cpu", model_file(name), 1, 5, 1});
+    return load_ort_model({ort_library(), "cpu", "", model_file(name), 1, 5, 1});
   };
   alignas(64) const float input[5] = {0.1F, -2.0F, 0.7F, 1e-3F, 3.0F};
   const auto one = load("good_mlp");

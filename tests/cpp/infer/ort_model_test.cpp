@@ -16,6 +16,7 @@
 
 #include "infer/model_files.hpp"
 #include "tickwire/infer/ort_api.hpp"
+#include "tickwire/infer/ort_provider.hpp"
 
 namespace tickwire::infer {
 namespace {
@@ -30,6 +31,7 @@ std::unique_ptr<Model> load(const std::string& name, std::size_t rows, std::size
                             std::size_t max_batch = 1) {
   return load_ort_model({.library = ort_library(),
                          .provider = "cpu",
+                         .cache_dir = "",
                          .path = model_file(name),
                          .rows = rows,
                          .features = features,
@@ -39,7 +41,7 @@ std::unique_ptr<Model> load(const std::string& name, std::size_t rows, std::size
 /// The message with which the file is refused; empty when it is not.
 std::string refusal_of_file(const std::string& path, std::size_t rows, std::size_t features) {
   return setup_error(
-      [&] { static_cast<void>(load_ort_model({ort_library(), "cpu", path, rows, features, 1})); });
+      [&] { static_cast<void>(load_ort_model({ort_library(), "cpu", "", path, rows, features, 1})); });
 }
 
 std::string refusal(const std::string& name, std::size_t rows, std::size_t features) {
@@ -457,6 +459,23 @@ TEST(OrtModel, RefusesBatchesOfAModelForSingleRows) {
                   {"expected outputs with one line a row of the batch, found top of [] for a batch of 2"}));
   EXPECT_TRUE(has(refused("good_batch_fixed_inside", 2), {"expected a model that runs on a batch of 2"}));
   EXPECT_TRUE(has(setup_error([] { load("good_mlp_batch", 1, 5, 0); }), {"max_batch: expected 1 or more"}));
+}
+
+TEST(OrtModel, RefusesAProviderThatIsNotThere) {
+  TICKWIRE_NEEDS_ORT();
+  const auto refused = [](const std::string& provider) {
+    return setup_error([&] {
+      static_cast<void>(load_ort_model({ort_library(), provider, "", model_file("good_mlp"), 1, 5, 1}));
+    });
+  };
+  EXPECT_EQ(refused("gpu"), "provider: expected cpu, cuda or tensorrt, found gpu");
+  const std::vector<std::string> available = available_providers(open_ort(ort_library()));
+  EXPECT_EQ(available.front(), "cpu");
+  for (const std::string provider : {"cuda", "tensorrt"}) {
+    if (std::find(available.begin(), available.end(), provider) != available.end()) continue;
+    EXPECT_TRUE(has(refused(provider), {"provider: expected cpu", ", which is what onnxruntime 1.",
+                                        "found " + provider, "pip install onnxruntime-gpu"}));
+  }
 }
 
 TEST(OrtModel, RefusesToBindNothing) {
