@@ -94,6 +94,7 @@ void bind_engine(py::module_& m) {
       .def("start", &BoundEngine::start, py::call_guard<py::gil_scoped_release>())
       .def("stop", &BoundEngine::stop, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("report", &BoundEngine::report)
+      .def_property_readonly("warm_report", &BoundEngine::warm_report)
       .def_property_readonly("threads",
                              [](const BoundEngine& engine) {
                                py::dict threads;

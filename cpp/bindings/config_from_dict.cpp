@@ -86,6 +86,7 @@ engine::FeedConfig feed_from(const Section& s) {
           .trades_url = s.get<std::string>("trades_url"),
           .subscribe_trades = s.get<std::vector<std::string>>("subscribe_trades"),
           .inputs = s.get<std::vector<std::string>>("inputs"),
+          .warm = s.get<std::vector<std::string>>("warm"),
           .instruments = std::move(instruments),
           .core = s.get<int>("core"),
           .snapshot_retries = s.get<std::uint32_t>("snapshot_retries"),

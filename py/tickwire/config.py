@@ -710,12 +710,14 @@ class Config(_Model):
         replay: bool = False,
         inputs: Mapping[str, Sequence[str | os.PathLike[str]]] | None = None,
         record_dir: str | os.PathLike[str] | None = None,
+        warm: Mapping[str, Sequence[str]] | None = None,
         outputs: Sequence[str] = (),
     ) -> dict[str, Any]:
         """The dictionary that the engine is built from.
 
-        A replay reads `inputs` (files by feed name). Cores, memory, spinning and the place of the
-        statistics are the live host's business: a replay takes what it gets, anywhere.
+        A replay reads `inputs` (files by feed name), a live run begins with `warm` (the same). Cores, memory,
+        spinning and the place of the statistics are the live host's business: a replay takes what it gets,
+        anywhere.
         """
         if not replay:
             self._check_host()
@@ -735,6 +737,7 @@ class Config(_Model):
                     "trades_url": feed.trades_url,
                     "subscribe_trades": trade_streams,
                     "inputs": files,
+                    "warm": list((warm or {}).get(name, ())),
                     "instruments": [instrument.model_dump() for instrument in feed.instruments],
                     "trades": feed.trades,
                     "core": feed.core if feed.core is not None and not replay else -1,

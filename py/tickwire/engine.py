@@ -33,6 +33,7 @@ from tickwire.router import FeatureStream, Router, SignalQueue, SignalStream
 from tickwire.sinks import CallbackSink, Sink, SinkRunner
 from tickwire.sinks.factory import make_sinks
 from tickwire.stat_file import ErrorEntry, Histogram, StatFile, StatFileError
+from tickwire.warm import WarmInputs, assign_warm
 
 if TYPE_CHECKING:
     from tickwire._core import Engine
@@ -124,6 +125,8 @@ class Stats:
     longest in nanoseconds."""
     report: list[str] = field(default_factory=list)
     """What the engine got at start-up: memory, pages, cores, model."""
+    warm: list[str] = field(default_factory=list)
+    """By instrument, what became of a warm start."""
 
     def count(self, *names: str) -> int:
         """Sum over all scopes of the counters with these names."""
@@ -154,10 +157,21 @@ class Stats:
 class Pipeline:
     """A configuration, ready to run. An async context manager; one use each."""
 
-    def __init__(self, config: Config, *, record_dir: str | os.PathLike[str] | None = None) -> None:
-        """`record_dir`: leave everything there that `tickwire verify` needs; a new or empty folder."""
+    def __init__(
+        self,
+        config: Config,
+        *,
+        record_dir: str | os.PathLike[str] | None = None,
+        warm: WarmInputs | None = None,
+    ) -> None:
+        """`record_dir`: leave everything there that `tickwire verify` needs; a new or empty folder.
+
+        `warm`: captures or run folders, also such as are still being written, to fill books and windows from.
+        An instrument whose feed goes on where its capture ends keeps its epoch; see `warm_report`.
+        """
         self.config = config
         self._record_dir = record_dir
+        self._warm = assign_warm(config, warm) if warm else {}
         self._inputs: dict[str, list[str]] | None = None
         self._engine: Engine | None = None
         self._router: Router | None = None
@@ -229,14 +243,15 @@ class Pipeline:
         if self._record_dir is not None:
             from tickwire.verify import Recording
 
-            self._recording = Recording.begin(self._record_dir, self.config)
-        resolved = self.config.resolve(
-            replay=self.replaying,
-            inputs=self._inputs,
-            record_dir=self._recording.folder if self._recording is not None else None,
-            outputs=outputs,
-        )
+            self._recording = Recording.begin(self._record_dir, self.config, warm=self._warm)
         try:
+            resolved = self.config.resolve(
+                replay=self.replaying,
+                inputs=self._inputs,
+                record_dir=self._recording.folder if self._recording is not None else None,
+                warm=self._warm,
+                outputs=outputs,
+            )
             self._engine = engine = await asyncio.to_thread(core.Engine, resolved)
             layout = self._layout(core, engine, outputs)
             self._router = Router(engine, layout, lossless=self.replaying)
@@ -313,7 +328,7 @@ class Pipeline:
         if self._recording is not None:
             counters = dict(self._stat_file.counters()) if self._stat_file is not None else None
             try:
-                self._recording.write_end(counters, self._engine.failed)
+                self._recording.write_end(counters, self._engine.failed, warm=self.warm_report)
             except OSError as error:
                 # The run was as good as any; without its end the recording is refused by verify.
                 _log.error("the end of the recording cannot be written: %s", error)
@@ -477,13 +492,28 @@ class Pipeline:
 
     @property
     def report(self) -> list[str]:
-        """What the engine got at start-up, a line each, and where sinks listen."""
+        """What the engine got at start-up, a line each, what it begins with, and where sinks listen."""
         lines = list(self._engine.report) if self._engine is not None else []
+        for name, files in self._warm.items():
+            more = f" and {len(files) - 1} before it" if len(files) > 1 else ""
+            lines.append(f"warm: {name} begins with {files[-1]}{more}")
         for runner in self._sinks:
             url = getattr(runner.sink, "url", None)
             if url is not None:
                 lines.append(f"sink {runner.name}: {url}")
         return lines
+
+    @property
+    def warm_report(self) -> list[str]:
+        """A line for each instrument of a feed that began warm: what it continues, or why it starts cold. A
+        feed's lines come when it goes live; its rows begin there."""
+        return list(self._engine.warm_report) if self._engine is not None else []
+
+    @property
+    def warming_up(self) -> bool:
+        """A feed is still on its way from its capture to the venue."""
+        told = {line.split()[1] for line in self.warm_report}
+        return not self._stopped and any(name not in told for name in self._warm)
 
     def stats(self) -> Stats:
         """Counters, latencies and thread shares since the start. Costs the data plane nothing."""
@@ -511,6 +541,7 @@ class Pipeline:
             cpu_share=self._thread_shares(),
             duty_cycles=self._engine.duty_cycles if self._engine is not None else {},
             report=self.report,
+            warm=self.warm_report,
         )
 
     def _thread_shares(self) -> dict[str, float]:

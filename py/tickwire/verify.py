@@ -8,6 +8,9 @@ A run with recording on leaves a folder:
     rows/AGENT/*.bin      the rows as the ingest agents emitted them, as raw records
     scores/AGENT/*.bin    the same records as they were published, with their scores
 
+A run that began warm has what it read of the other capture at the front of its own, up to a line of ours that
+says `live`; a replay mutes that part, too.
+
 `verify` replays the capture through the same engine and compares. Rows are compared bit for bit on
 any machine. Scores are compared bit for bit where CPU model, ONNX Runtime version and executor are
 the recorded ones, else within a tolerance that the result states. Stage stamps and `ts_out` are
@@ -113,8 +116,17 @@ class Recording:
         self._made = made
 
     @classmethod
-    def begin(cls, folder: str | os.PathLike[str], config: Config) -> Recording:
-        """Makes the folder and puts the model there. Refuses a folder that holds something already."""
+    def begin(
+        cls,
+        folder: str | os.PathLike[str],
+        config: Config,
+        *,
+        warm: Mapping[str, Sequence[str]] | None = None,
+    ) -> Recording:
+        """Makes the folder and puts the model there. Refuses a folder that holds something already.
+
+        `warm`: the captures that each feed begins with.
+        """
         path = Path(folder).resolve()
         try:
             made = not path.exists()
@@ -144,6 +156,14 @@ class Recording:
                 "failed": None,
                 "feeds": config.feed_names,
                 "model": model,
+                "warm": {
+                    "inputs": {
+                        name: [os.path.abspath(file) for file in files] for name, files in warm.items()
+                    },
+                    "report": [],
+                }
+                if warm
+                else None,
                 "environment": None,
                 "row_dtype": None,
                 "config": config.to_toml(),
@@ -170,13 +190,18 @@ class Recording:
         except OSError as error:
             raise ConfigError(f"--record: {self.folder}: {error.strerror or error}") from None
 
-    def write_end(self, counters: Mapping[str, int] | None, failed: str | None) -> None:
+    def write_end(
+        self, counters: Mapping[str, int] | None, failed: str | None, *, warm: Sequence[str] = ()
+    ) -> None:
         """`complete` says that the run ended as it should and its recorder lost nothing.
 
+        `warm`: what the warm start came to.
         `counters`: the engine's; None where they cannot be read, and so nobody knows what was lost.
         """
         lost = {key: value for key, value in (counters or {}).items() if value and key.endswith("_lost")}
         complete = counters is not None and not lost and failed is None
+        if self._manifest["warm"] is not None:
+            self._manifest["warm"]["report"] = list(warm)
         self._manifest.update(ended_ns=time.time_ns(), complete=complete, lost=lost, failed=failed)
         self._write()
 

@@ -96,6 +96,7 @@ class Engine:
             len(config["features"]["outputs"]), len(config["model"]["outputs"]) if config["model"] else 0
         )
         self.report = ["a fake engine"]
+        self.warm_report: list[str] = []
         self.threads: dict[str, int] = {}
         self.duty_cycles: dict[str, dict[str, int]] = {}
         self.stat_path = ""

@@ -39,6 +39,7 @@ struct FeedConfig {
   std::string trades_url;                     // Live: a connection of their own for the trades; empty: url's.
   std::vector<std::string> subscribe_trades;  // Live: streams of that connection, empty without one.
   std::vector<std::string> inputs;            // Replay: captures, read one after another.
+  std::vector<std::string> warm;              // Live: captures to begin with; empty: none.
   std::vector<InstrumentConfig> instruments;
   int core;
   std::uint32_t snapshot_retries;

@@ -233,6 +233,14 @@ std::vector<std::string> Engine::report() const {
   return lines;
 }
 
+std::vector<std::string> Engine::warm_report() const {
+  std::vector<std::string> lines;
+  for (const auto& ingest : ingest_) {
+    for (std::string& line : ingest->warm_report()) lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
 std::vector<std::pair<std::string, std::int32_t>> Engine::threads() const {
   std::vector<std::pair<std::string, std::int32_t>> threads;
   for (const auto& runner : runners_) threads.emplace_back(runner->config().thread_name, runner->tid());

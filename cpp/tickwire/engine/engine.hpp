@@ -63,6 +63,8 @@ class Engine {
 
   /// Lines of the start-up report: memory, clock, threads, model.
   [[nodiscard]] std::vector<std::string> report() const;
+  /// What the feeds' warm starts came to; grows as they join.
+  [[nodiscard]] std::vector<std::string> warm_report() const;
   /// Name and kernel id of each thread, once started.
   [[nodiscard]] std::vector<std::pair<std::string, std::int32_t>> threads() const;
   [[nodiscard]] std::vector<DutyCycles> duty_cycles() const;

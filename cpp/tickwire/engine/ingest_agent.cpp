@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <utility>
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/engine/error_kinds.hpp"
 #include "tickwire/engine/finite.hpp"
+#include "tickwire/engine/warm_join.hpp"
 #include "tickwire/engine/work.hpp"
 
 namespace tickwire::engine {
@@ -29,6 +32,10 @@ constexpr std::int64_t kConnectTimeoutNs = 10'000'000'000;
 constexpr std::int64_t kCloseTimeoutNs = 2'000'000'000;
 constexpr std::uint32_t kBookConn = 0;    // A feed's connections, as captures name them: the books' …
 constexpr std::uint32_t kTradesConn = 1;  // … and that of the trades, where they have one.
+constexpr std::size_t kWarmKeptBytes = 32U << 20U;  // What a busy feed brings while a warm start joins it.
+constexpr std::int64_t kWarmPollNs = 1'000'000;     // Between two looks at the end of a capture.
+constexpr std::uint64_t kWarmCheckLines =
+    200'000;  // A capture that says nothing of ours in so many is another's.
 constexpr std::int64_t kHealthyAfterNs = 10'000'000'000;  // Then a loss is a new one, not the old one again.
 
 /// What kind of error the source met since it was last looked at; of several the rarer one.
@@ -55,6 +62,73 @@ class Digits {
 };
 
 std::size_t index_of(signal::Stage stage) noexcept { return static_cast<std::size_t>(stage); }
+
+std::int64_t monotonic_ns() noexcept { return tsc_to_ns(tsc_now()); }
+
+/// Would a lost trade change a row, or when it leaves?
+bool needs_trades(const FeaturesConfig& features) {
+  using features::KernelKind;
+  if (features.trigger == Trigger::Trade || features.trigger == Trigger::Every) return true;
+  return std::any_of(features.plan.nodes.begin(), features.plan.nodes.end(), [](const auto& node) {
+    return node.kernel == KernelKind::TradeFlow || node.kernel == KernelKind::TradeCount ||
+           node.kernel == KernelKind::VwapOffset;
+  });
+}
+
+/// Set-up: is this a capture of this feed? Throws SetupError.
+void check_warm(const FeedConfig& config, feed::binance::Decoder& decoder) {
+  md::CaptureReader reader(config.warm);
+  const bool is_spot = config.market == feed::binance::Market::Spot;
+  std::uint64_t messages = 0;
+  std::uint64_t of_others = 0;
+  std::uint64_t of_other_form = 0;
+  for (const md::CaptureLine* line = nullptr;
+       messages < kWarmCheckLines && (line = reader.next()) != nullptr;) {
+    if (line->kind != md::CaptureKind::Message) continue;
+    ++messages;
+    md::Event event;
+    const Outcome outcome = decoder.decode(line->body, RecvClock::Recorded, line->ts_recv, event);
+    of_others += outcome == Outcome::UnknownSymbol ? 1 : 0;
+    of_other_form += outcome == Outcome::Malformed ? 1 : 0;
+    if (outcome != Outcome::Event || event.kind != md::EventKind::BookDiff) continue;
+    // An event of futures names the one before it, one of spot does not.
+    if ((event.prev_id == 0) == is_spot) return;
+    throw SetupError("warm capture " + config.warm.front(),
+                     is_spot ? "the spot market's messages" : "a futures market's messages",
+                     is_spot ? "a futures market's" : "the spot market's");
+  }
+  const std::string what = "a capture of the feed " + config.name + " (book changes of its instruments)";
+  throw SetupError("warm capture " + config.warm.front(), what,
+                   messages == 0
+                       ? "no message" + (reader.error().empty() ? "" : ", " + reader.error())
+                       : std::to_string(messages) + " messages with none: " + std::to_string(of_others) +
+                             " of other instruments, " + std::to_string(of_other_form) +
+                             " of another form, as another market's have");
+}
+
+/// A recorder's next file, where this is the newest that it had written: 000001.log, 000002.log …
+std::string next_segment(const std::string& path) {
+  const std::filesystem::path file(path);
+  const std::string stem = file.stem().string();
+  if (stem.size() != 6 || stem.find_first_not_of("0123456789") != std::string::npos) return {};
+  std::array<char, 16> number;
+  std::snprintf(number.data(), number.size(), "%06lu", std::stoul(stem) + 1);
+  const std::filesystem::path next = file.parent_path() / (number.data() + file.extension().string());
+  std::error_code error;
+  return std::filesystem::is_regular_file(next, error) ? next.string() : std::string();
+}
+
+std::string grouped(std::uint64_t value) {
+  std::string digits = std::to_string(value);
+  for (std::size_t at = digits.size(); at > 3;) digits.insert(at -= 3, 1, ',');
+  return digits;
+}
+
+std::string seconds(std::int64_t ns) {
+  std::array<char, 32> text;
+  std::snprintf(text.data(), text.size(), "%.3f s", static_cast<double>(ns) * 1e-9);
+  return text.data();
+}
 
 }  // namespace
 
@@ -147,16 +221,30 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         stale(stats.counter(config.name, "data_stale")),
         pings(stats.counter(config.name, "pings")),
         protocol_errors(stats.counter(config.name, "protocol_errors")),
+        warm_messages(stats.counter(config.name, "warm_messages")),
         lines_skipped(stats.counter(config.name, "capture_lines_skipped")),
         truncated(stats.counter(config.name, "capture_truncated")) {}
 
-  void line_up(std::uint32_t conn) noexcept override { agent.on_open(*this, conn, agent.utc_.now()); }
+  void line_up(std::uint32_t conn) noexcept override {
+    if (warm == Warm::Joining) return join->up(conn, monotonic_ns());
+    agent.on_open(*this, conn, agent.utc_.now());
+  }
   void line_message(std::uint32_t conn, const feed::WebSocketMessage& message) noexcept override {
+    if (warm != Warm::No) [[unlikely]]
+      return warm_message(conn, message);
     agent.on_message(*this, conn, message.payload, message.recv_clock, message.ts_recv);
   }
   void line_down(std::uint32_t conn, std::string_view reason) noexcept override {
     if (!agent.stopping_) report(agent.errors_, ErrorKind::ConnectionClosed, reason, agent.utc_.now());
+    if (warm == Warm::Joining) return join->down(conn, monotonic_ns());
+    if (warm == Warm::HandingOn) hand_on_all();  // What it brought comes before its end.
     agent.on_close(*this, conn, agent.utc_.now());
+  }
+  void warm_message(std::uint32_t conn, const feed::WebSocketMessage& message) noexcept TICKWIRE_HOT;
+  void hand_on_all() noexcept TICKWIRE_HOT {
+    TICKWIRE_HOT_EXEMPT_BEGIN("a warm start's last step, at once because something cannot wait behind it")
+    (void)agent.hand_on_warm(*this, true);
+    TICKWIRE_HOT_EXEMPT_END
   }
   void line_silent(std::uint32_t conn) noexcept override {
     silent.add(1);
@@ -179,9 +267,32 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   const md::InstrumentTable table;
   feed::binance::Decoder decoder;
   std::vector<std::unique_ptr<FeedLine>> lines;  // Live: by connection.
-  std::unique_ptr<md::CaptureReader> reader;     // Replay.
-  const md::CaptureLine* line = nullptr;         // Replay: the next line, null at the end.
+  std::unique_ptr<md::CaptureReader> reader;     // Replay, and a warm start.
+  const md::CaptureLine* line = nullptr;         // The reader's next line, null at the end.
   CaptureTap* tap = nullptr;
+
+  /// A warm start's way from the capture to the feed.
+  enum class Warm : std::uint8_t {
+    No,
+    Reading,    // The capture; not connected yet.
+    Joining,    // Connected; the capture is followed until the two have met.
+    HandingOn,  // What the connections brought meanwhile.
+    Settling,   // Live; the connections may still bring what the capture had.
+  };
+  Warm warm = Warm::No;
+  bool muted = false;       // Between `warm` and `live`: nothing leaves.
+  bool in_capture = false;  // Live: a line of the warm capture is being processed.
+  std::unique_ptr<WarmJoin> join;
+  std::vector<WarmJoin::Captured> captured;
+  std::string last_file;         // Of the warm capture: the one that is followed.
+  std::int64_t captured_ns = 0;  // When the warm capture brought its last line …
+  std::int64_t looked_ns = 0;    // … and when it was last looked for one.
+  std::int64_t live_ns = 0;
+  std::vector<TsNs> capture_ends;  // By instrument: the time of the last diff.
+  std::vector<std::string> warm_lines;
+  concurrent::Cell<bool> warm_told;  // Published once warm_lines is written.
+  std::uint64_t old_events_muted = 0;
+  std::uint64_t snapshots_expired_muted = 0;
   std::array<feed::WebSocketStats, 2 * FeedLine::sources()> seen;  // When the errors were last looked at.
 
   metrics::Counter& messages;
@@ -217,6 +328,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& stale;
   metrics::Counter& pings;
   metrics::Counter& protocol_errors;
+  metrics::Counter& warm_messages;  // Of these, before the first that may give a row.
   metrics::Counter& lines_skipped;
   metrics::Counter& truncated;
 };
@@ -250,6 +362,22 @@ void IngestAgent::Feed::connect(Arena& arena) {
   add(kBookConn, config.url, config.subscribe, "");
   if (!config.subscribe_trades.empty())
     add(kTradesConn, config.trades_url, config.subscribe_trades, ".trades");
+}
+
+void IngestAgent::Feed::warm_message(std::uint32_t conn, const feed::WebSocketMessage& message) noexcept {
+  const LineEvent event = line_event(message.payload);
+  if (event.kind != LineEvent::Kind::Control && warm != Warm::Settling) {
+    if (join->keep(conn, event, message, monotonic_ns())) return;
+    if (warm == Warm::Joining) {
+      join->forget(monotonic_ns());
+      (void)join->keep(conn, event, message, monotonic_ns());
+      return;
+    }
+    hand_on_all();
+  }
+  const bool is_event = event.kind != LineEvent::Kind::Control && event.kind != LineEvent::Kind::Damaged;
+  if (is_event && line_has(event)) return;
+  agent.on_message(*this, conn, message.payload, message.recv_clock, message.ts_recv);
 }
 
 LineEvent IngestAgent::Feed::line_event(std::span<const char> message) noexcept {
@@ -324,6 +452,18 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
     } else {
       feed->connect(arena);
     }
+    if (!replay_ && !config.warm.empty()) {
+      check_warm(config, feed->decoder);
+      feed->reader =
+          std::make_unique<md::CaptureReader>(config.warm, md::CaptureReaderConfig{.follow = true});
+      feed->join = std::make_unique<WarmJoin>(config.instruments.size(), feed->lines.size(),
+                                              needs_trades(setup.config.features), arena, kWarmKeptBytes);
+      feed->captured.resize(config.instruments.size());
+      feed->capture_ends.resize(config.instruments.size());
+      feed->last_file = config.warm.back();
+      feed->warm = Feed::Warm::Reading;
+      feed->muted = true;
+    }
     if (setup.recorder != nullptr) feed->tap = &setup.recorder->add_capture(config.name, arena);
     feeds_.push_back(std::move(feed));
     ++number;
@@ -371,6 +511,11 @@ void IngestAgent::on_start() {
       feed->line = feed->reader->next();
       continue;
     }
+    if (feed->warm == Feed::Warm::Reading) {
+      feed->line = feed->reader->next();
+      if (feed->tap != nullptr) feed->tap->warm(feed->line != nullptr ? feed->line->ts_recv : utc_.now());
+      continue;
+    }
     // Until the trades come, no book may be valid: whoever replays this must know.
     if (feed->lines.size() > 1) on_close(*feed, kTradesConn, utc_.now());
     for (auto& line : feed->lines) line->start();
@@ -382,6 +527,11 @@ int IngestAgent::do_work() noexcept {
   if (replay_) return replay_turn();
   int work = take_commands();
   for (auto& feed : feeds_) {
+    if (feed->warm != Feed::Warm::No) [[unlikely]] {
+      TICKWIRE_HOT_EXEMPT_BEGIN("a warm start: files are read before the feed's first row")
+      work += warm_turn(*feed);
+      TICKWIRE_HOT_EXEMPT_END
+    }
     for (auto& line : feed->lines) work += line->poll(utc_);
   }
   return work;
@@ -412,6 +562,8 @@ void IngestAgent::park(std::int64_t max_ns) noexcept {
   const std::uint64_t tsc = tsc_now();
   std::int64_t limit_ns = max_ns;
   for (const auto& feed : feeds_) {
+    // No descriptor says that a file has grown.
+    if (feed->muted) limit_ns = std::min(limit_ns, kWarmPollNs);
     for (const auto& line : feed->lines) {
       for (std::size_t i = 0; i < FeedLine::sources(); ++i) {
         const feed::WebSocketSource& source = line->source(i);
@@ -431,12 +583,13 @@ void IngestAgent::every_100ms() noexcept {
   const TsNs now = utc_.now();
   if (heartbeat_ != nullptr) heartbeat_->heartbeat(now);
   for (auto& lane : lanes_) {
-    lane->state.set(static_cast<std::int64_t>(lane->pipeline.state()));
+    Feed& feed = *feeds_[lane->feed - feeds_.front()->number];
+    // A book that nothing leaves from is not valid to anybody outside.
+    lane->state.set(static_cast<std::int64_t>(feed.muted ? md::BookState::Empty : lane->pipeline.state()));
     lane->epoch.set(lane->pipeline.epoch());
     lane->window_overflows.set(static_cast<std::int64_t>(lane->pipeline.window_overflows()));
     lane->levels_dropped.set(static_cast<std::int64_t>(lane->pipeline.book().dropped_levels()));
     if (replay_ || lane->snapshot == Lane::Snapshot::NotWanted || now < lane->due) continue;
-    Feed& feed = *feeds_[lane->feed - feeds_.front()->number];
     if (lane->snapshot == Lane::Snapshot::Requested) {
       report(errors_, ErrorKind::SnapshotTimeout,
              feed.table[lane->id - first_instrument_ - static_cast<InstrumentId>(feed.first_lane)].symbol,
@@ -455,8 +608,8 @@ void IngestAgent::every_100ms() noexcept {
       old_events += counts.ignored;
       snapshots_expired += counts.snapshots_expired;
     }
-    feed->old_events.set(static_cast<std::int64_t>(old_events));
-    feed->snapshots_expired.set(static_cast<std::int64_t>(snapshots_expired));
+    feed->old_events.set(static_cast<std::int64_t>(old_events - feed->old_events_muted));
+    feed->snapshots_expired.set(static_cast<std::int64_t>(snapshots_expired - feed->snapshots_expired_muted));
     watch(*feed, now);
   }
 }
@@ -472,7 +625,7 @@ void IngestAgent::on_stale(Feed& feed, Lane& lane, const Arrival& arrival) noexc
   const Step step = lane.pipeline.pause();
   if (!step.left_valid) return;
   feed.stale.add(1);
-  report(errors_, ErrorKind::DataStale, symbol_of(feed, lane), arrival.ts_recv);
+  if (!feed.muted) report(errors_, ErrorKind::DataStale, symbol_of(feed, lane), arrival.ts_recv);
   emit_notice(feed, lane, step.reason, kNoTime, arrival);
 }
 
@@ -494,7 +647,7 @@ void IngestAgent::watch_data(Feed& feed) noexcept {
 /// Live: the connections, their counts and what went wrong with them.
 void IngestAgent::watch(Feed& feed, TsNs now) noexcept {
   if (replay_) return;
-  if (!stopping_) watch_data(feed);
+  if (!stopping_ && !feed.muted) watch_data(feed);
   feed::WebSocketStats sum;
   std::uint64_t handovers = 0;
   std::size_t number = 0;
@@ -553,42 +706,7 @@ int IngestAgent::replay_turn() noexcept {
       TICKWIRE_HOT_EXEMPT_END
       break;
     }
-    const md::CaptureLine& line = *next->line;
-    switch (line.kind) {
-      case md::CaptureKind::Message:
-        on_message(*next, kBookConn, line.body, RecvClock::Recorded, line.ts_recv);
-        break;
-      case md::CaptureKind::BareSnapshot:
-        if (next->table.size() == 1) {
-          on_snapshot(*next, 0, line.body, RecvClock::Recorded, line.ts_recv);
-        } else {
-          next->snapshots_refused.add(1);
-          report(errors_, ErrorKind::SnapshotWithoutInstrument,
-                 "a bare REST snapshot line is accepted in a feed of one instrument", line.ts_recv);
-        }
-        break;
-      case md::CaptureKind::Snapshot: {
-        const InstrumentId local = next->table.find(line.instrument);
-        if (local == kNoInstrument) {
-          next->unknown_symbol.add(1);
-        } else {
-          on_snapshot(*next, local, line.body, RecvClock::Recorded, line.ts_recv);
-        }
-        break;
-      }
-      case md::CaptureKind::Stale: {
-        const InstrumentId local = next->table.find(line.instrument);
-        if (local == kNoInstrument) {
-          next->unknown_symbol.add(1);
-        } else {
-          on_stale(*next, *lanes_[next->first_lane + local],
-                   {tsc_now(), tsc_now(), line.ts_recv, RecvClock::Read});
-        }
-        break;
-      }
-      case md::CaptureKind::Open: on_open(*next, line.conn, line.ts_recv); break;
-      case md::CaptureKind::Close: on_close(*next, line.conn, line.ts_recv); break;
-    }
+    on_line(*next, *next->line);
     TICKWIRE_HOT_EXEMPT_BEGIN("replay: reads and decompresses the capture where live receives")
     next->line = next->reader->next();
     TICKWIRE_HOT_EXEMPT_END
@@ -596,18 +714,237 @@ int IngestAgent::replay_turn() noexcept {
   return lines;
 }
 
-void IngestAgent::end_replay() noexcept {
-  for (auto& feed : feeds_) {
-    feed->lines_skipped.set(feed->reader->skipped_lines());
-    if (feed->reader->truncated()) {
-      feed->truncated.set(1);
-      report(errors_, ErrorKind::CaptureTruncated, feed->reader->error(), 0);
-    } else if (feed->reader->skipped_lines() != 0) {
-      report(errors_, ErrorKind::CaptureLineSkipped, feed->reader->error(), 0);
-    }
+/// A line of a replay's capture, or of the one that a warm start reads.
+void IngestAgent::on_line(Feed& feed, const md::CaptureLine& line) noexcept {
+  switch (line.kind) {
+    case md::CaptureKind::Message:
+      return on_message(feed, kBookConn, line.body, RecvClock::Recorded, line.ts_recv);
+    case md::CaptureKind::BareSnapshot:
+      if (feed.table.size() == 1) return on_snapshot(feed, 0, line.body, RecvClock::Recorded, line.ts_recv);
+      feed.snapshots_refused.add(1);
+      return report(errors_, ErrorKind::SnapshotWithoutInstrument,
+                    "a bare REST snapshot line is accepted in a feed of one instrument", line.ts_recv);
+    case md::CaptureKind::Open: return on_open(feed, line.conn, line.ts_recv);
+    case md::CaptureKind::Close: return on_close(feed, line.conn, line.ts_recv);
+    case md::CaptureKind::Warm:
+      // Another process begins. Where we are one ourselves, which part of its capture it muted is nothing
+      // to us.
+      if (!replay_) return;
+      for (const std::uint32_t conn : {kBookConn, kTradesConn}) on_open(feed, conn, line.ts_recv);
+      feed.muted = true;
+      return;
+    case md::CaptureKind::Live: return replay_ ? on_live(feed, line.ts_recv) : void();
+    case md::CaptureKind::Snapshot:
+    case md::CaptureKind::Stale:
+    case md::CaptureKind::Cold: break;
   }
+  const InstrumentId local = feed.table.find(line.instrument);
+  if (local == kNoInstrument) return feed.unknown_symbol.add(1);
+  Lane& lane = *lanes_[feed.first_lane + local];
+  if (line.kind == md::CaptureKind::Snapshot) {
+    on_snapshot(feed, local, line.body, RecvClock::Recorded, line.ts_recv);
+  } else if (line.kind == md::CaptureKind::Cold) {
+    on_cold(feed, lane, line.ts_recv);
+  } else {
+    if (feed.tap != nullptr) feed.tap->stale(line.ts_recv, lane.id);
+    on_stale(feed, lane, {tsc_now(), tsc_now(), line.ts_recv, RecvClock::Read});
+  }
+}
+
+void IngestAgent::report_capture(Feed& feed) noexcept {
+  feed.lines_skipped.set(static_cast<std::int64_t>(feed.reader->skipped_lines()));
+  if (feed.reader->truncated()) {
+    feed.truncated.set(1);
+    report(errors_, ErrorKind::CaptureTruncated, feed.reader->error(), 0);
+  } else if (feed.reader->skipped_lines() != 0) {
+    report(errors_, ErrorKind::CaptureLineSkipped, feed.reader->error(), 0);
+  }
+}
+
+void IngestAgent::end_replay() noexcept {
+  for (auto& feed : feeds_) report_capture(*feed);
   every_100ms();
   finished_.publish(true);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// A warm start
+
+/// The book of an instrument begins anew, and its windows with it.
+void IngestAgent::on_cold(Feed& feed, Lane& lane, TsNs ts) noexcept {
+  if (feed.tap != nullptr) feed.tap->cold(ts, lane.id);
+  lane.diff_id = lane.trade_id = lane.quote_id = 0;
+  const Step step = lane.pipeline.on_open();
+  lane.pipeline.unblock();
+  if (step.left_valid) {
+    emit_notice(feed, lane, step.reason, kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read});
+  }
+}
+
+/// From here on rows leave. What was counted so far was of another run.
+void IngestAgent::on_live(Feed& feed, TsNs ts) noexcept {
+  if (feed.tap != nullptr) feed.tap->live(ts);
+  feed.muted = false;
+  feed.warm_messages.set(feed.messages.value());
+  for (metrics::Counter* const counter :
+       {&feed.messages, &feed.bytes, &feed.book_events, &feed.trades, &feed.quotes, &feed.ignored,
+        &feed.other_trades, &feed.unknown_symbol, &feed.malformed, &feed.bad_number, &feed.too_many_levels,
+        &feed.gaps, &feed.crossed, &feed.became_valid, &feed.snapshots, &feed.snapshots_refused,
+        &feed.stale}) {
+    counter->set(0);
+  }
+  for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
+    Lane& lane = *lanes_[feed.first_lane + i];
+    const feed::SyncCounts& counts = lane.pipeline.sync().counts();
+    feed.old_events_muted += counts.ignored;
+    feed.snapshots_expired_muted += counts.snapshots_expired;
+    // A book that goes on became valid for whoever reads us.
+    if (lane.pipeline.state() == md::BookState::Valid) feed.became_valid.add(1);
+  }
+}
+
+int IngestAgent::warm_turn(Feed& feed) noexcept {
+  switch (feed.warm) {
+    case Feed::Warm::No: return 0;
+    case Feed::Warm::Reading: {
+      const int lines = read_warm(feed);
+      if (feed.line != nullptr) return lines;
+      feed.warm = Feed::Warm::Joining;
+      for (auto& line : feed.lines) line->start();
+      return lines + 1;
+    }
+    case Feed::Warm::Joining: {
+      const int lines = read_warm(feed);
+      if (feed.line != nullptr || !decide_warm(feed)) return lines;
+      feed.warm = Feed::Warm::HandingOn;
+      return lines + 1;
+    }
+    case Feed::Warm::HandingOn: return hand_on_warm(feed, false);
+    case Feed::Warm::Settling:
+      if (monotonic_ns() - feed.live_ns < WarmJoin::kMostLagNs) return 0;
+      feed.warm = Feed::Warm::No;
+      return 1;
+  }
+  return 0;
+}
+
+/// What the capture has, as far as the recorder takes it; a turn's worth.
+int IngestAgent::read_warm(Feed& feed) noexcept {
+  if (feed.line == nullptr) {
+    if (monotonic_ns() - feed.looked_ns < kWarmPollNs) return 0;
+    feed.looked_ns = monotonic_ns();
+    feed.line = feed.reader->next();
+    if (feed.line == nullptr) {
+      const std::string next = next_segment(feed.last_file);
+      if (next.empty()) return 0;
+      // What was written behind our last look at the file before it is read first.
+      feed.last_file = next;
+      feed.reader->add(next);
+      feed.line = feed.reader->next();
+    }
+  }
+  int lines = 0;
+  feed.in_capture = true;
+  for (; lines < kLinesATurn && feed.line != nullptr; ++lines) {
+    if (feed.tap != nullptr && !feed.tap->has_room(feed.line->body.size())) break;
+    on_line(feed, *feed.line);
+    feed.line = feed.reader->next();
+  }
+  feed.in_capture = false;
+  if (lines != 0) feed.captured_ns = monotonic_ns();
+  return lines;
+}
+
+bool IngestAgent::decide_warm(Feed& feed) noexcept {
+  for (std::size_t i = 0; i < feed.captured.size(); ++i) {
+    const Lane& lane = *lanes_[feed.first_lane + i];
+    feed.captured[i] = {lane.pipeline.state() == md::BookState::Valid, lane.pipeline.sequence(),
+                        lane.trade_id};
+  }
+  if (!feed.join->decide(feed.captured, feed.captured_ns, monotonic_ns())) return false;
+  for (std::size_t i = 0; i < feed.captured.size(); ++i) {
+    Lane& lane = *lanes_[feed.first_lane + i];
+    feed.capture_ends[i] = lane.fresh;
+    if (feed.join->verdict(i) == WarmJoin::Verdict::Continues) {
+      lane.diff_id = lane.pipeline.sequence();
+    } else {
+      on_cold(feed, lane, utc_.now());
+    }
+  }
+  return true;
+}
+
+int IngestAgent::hand_on_warm(Feed& feed, bool all) noexcept {
+  int messages = 0;
+  for (WarmJoin::Kept kept; all || messages < kLinesATurn; ++messages) {
+    if (!feed.join->front(kept)) {
+      end_warm(feed);
+      break;
+    }
+    const feed::WebSocketMessage& message = kept.message;
+    if (!all && feed.tap != nullptr && !feed.tap->has_room(message.payload.size())) break;
+    if (!feed.line_has(kept.event)) {
+      on_message(feed, kept.conn, message.payload, message.recv_clock, message.ts_recv);
+    }
+    feed.join->pop();
+  }
+  return messages;
+}
+
+void IngestAgent::end_warm(Feed& feed) noexcept {
+  using Verdict = WarmJoin::Verdict;
+  on_live(feed, utc_.now());
+  feed.warm = Feed::Warm::Settling;
+  feed.live_ns = monotonic_ns();
+  report_capture(feed);
+  for (std::size_t i = 0; i < feed.captured.size(); ++i) {
+    Lane& lane = *lanes_[feed.first_lane + i];
+    if (lane.pipeline.wants_snapshot()) request_snapshot(feed, lane);
+    const WarmJoin::Captured& captured = feed.captured[i];
+    const LineEvent& diff = feed.join->first_diff(i);
+    const LineEvent& trade = feed.join->first_trade(i);
+    const bool has_diff = diff.last_id != 0;
+    std::string text;
+    const std::string cold = "; not contiguous, starts cold";
+    switch (feed.join->verdict(i)) {
+      case Verdict::Continues:
+        text =
+            lane.pipeline.state() == md::BookState::Valid
+                ? "continues the capture at id " + grouped(captured.diff_id) + ", in epoch " +
+                      std::to_string(lane.pipeline.epoch()) + " after row " + grouped(lane.pipeline.row())
+                : "the feed did not follow the capture's id " + grouped(captured.diff_id) + ", starts cold";
+        break;
+      case Verdict::NoBook: text = "the capture ends with no valid book, starts cold"; break;
+      case Verdict::BookGap: {
+        const TsNs gap = feed.join->first_diff_ts(i) - feed.capture_ends[i];
+        text = "the capture ends at id " + grouped(captured.diff_id) + ", " +
+               seconds(std::max<TsNs>(gap, -gap)) + (gap >= 0 ? " before" : " after") +
+               " the feed's first, which follows id " + grouped(diff.previous_id) + cold;
+        break;
+      }
+      case Verdict::TradeGap:
+        text = (captured.trade_id == 0 ? std::string("the capture has no trade")
+                                       : "the capture's last trade is " + grouped(captured.trade_id)) +
+               ", the feed's first is " + grouped(trade.last_id) + cold;
+        break;
+      case Verdict::Silent:
+        text = "the capture ends at id " + grouped(captured.diff_id) + ", and the feed said nothing of its " +
+               (has_diff ? "trades" : "book") + " that would continue it" + cold;
+        break;
+    }
+    feed.warm_lines.push_back("warm: " + feed.config.name + " " + feed.config.instruments[i].symbol + ": " +
+                              text);
+  }
+  feed.warm_told.publish(true);
+}
+
+std::vector<std::string> IngestAgent::warm_report() const {
+  std::vector<std::string> lines;
+  for (const auto& feed : feeds_) {
+    if (feed->warm_told.observe())
+      lines.insert(lines.end(), feed->warm_lines.begin(), feed->warm_lines.end());
+  }
+  return lines;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -622,7 +959,7 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
   md::Event event;
   const Outcome outcome = feed.decoder.decode(message, clock, ts_recv, event);
   arrival.tsc_decoded = tsc_now();
-  stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
+  if (!feed.muted) stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
   if (outcome == Outcome::Event) [[likely]] {
     Lane& lane = *lanes_[feed.first_lane + event.instrument];
     Step step;
@@ -634,7 +971,7 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
           on_stale(feed, lane, arrival);
         lane.fresh = std::max(lane.fresh, ts_recv);
         step = lane.pipeline.on_diff(event);
-        stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
+        if (!feed.muted) stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
         finish(feed, lane, step, event, arrival);
         break;
       case md::EventKind::Trade:
@@ -666,7 +1003,8 @@ void IngestAgent::refuse(Feed& feed, std::uint32_t conn, Outcome outcome, const 
     case Outcome::UnknownSymbol: return feed.unknown_symbol.add(1);
     case Outcome::Shutdown:
       feed.shutdown_notices.add(1);
-      if (!replay_) feed.lines[conn]->replace();
+      // In a capture it was said to somebody else.
+      if (!replay_ && !feed.in_capture) feed.lines[conn]->replace();
       return;
     case Outcome::SubscribeError:
       feed.subscribe_errors.add(1);
@@ -720,7 +1058,7 @@ void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const ch
   if (outcome != Outcome::Event) {
     feed.snapshots_refused.add(1);
     report_refused(feed, ErrorKind::SnapshotMalformed, outcome, local, ts_recv);
-    if (!replay_) snapshot_refused(feed, lane);
+    if (!replay_ && !feed.muted) snapshot_refused(feed, lane);
     return;
   }
   feed.snapshots.add(1);
@@ -732,7 +1070,7 @@ void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const ch
     feed.snapshots_refused.add(1);
     report(errors_, ErrorKind::SnapshotRefused, feed.table[local].symbol, ts_recv);
     // The next one is asked for after a pause.
-    if (!replay_) snapshot_refused(feed, lane);
+    if (!replay_ && !feed.muted) snapshot_refused(feed, lane);
   }
   finish(feed, lane, step, event, arrival);
 }
@@ -777,7 +1115,7 @@ signal::SignalPort& IngestAgent::port_of(const Lane& lane) noexcept {
 
 void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Event& event,
                          const Arrival& arrival) noexcept {
-  if (step.row) emit_row(lane, step, event, arrival);
+  if (step.row && !feed.muted) emit_row(lane, step, event, arrival);
   if (step.left_valid) [[unlikely]] {
     if (step.reason == md::InvalidReason::Gap) feed.gaps.add(1);
     if (step.reason == md::InvalidReason::Crossed) feed.crossed.add(1);
@@ -790,7 +1128,8 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
     lane.attempts = std::min(lane.attempts, kAttemptsWhileItFits);
     lane.fresh = std::max(lane.fresh, arrival.ts_recv);
   }
-  if (lane.snapshot == Lane::Snapshot::NotWanted && lane.pipeline.wants_snapshot() && !replay_) [[unlikely]] {
+  if (lane.snapshot == Lane::Snapshot::NotWanted && lane.pipeline.wants_snapshot() && !replay_ && !feed.muted)
+      [[unlikely]] {
     // A book that lasted is asked for at once; one that breaks again and again, after a pause.
     if (lane.valid_since != 0 && utc_.now() - lane.valid_since >= kHealthyAfterNs) lane.attempts = 0;
     if (lane.attempts == 0) {
@@ -880,6 +1219,7 @@ void IngestAgent::record_row(const signal::SignalHeader& header, signal::SignalS
 
 void IngestAgent::emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts_event,
                               const Arrival& arrival) noexcept {
+  if (feed.muted) return;
   feed.left_valid.add(1);
   lane.left_valid.add(1);
   notices_.add(1);

@@ -5,6 +5,11 @@
 /// where no model is configured. Live there is one agent a feed; a replay has one for all feeds, so
 /// that their captures merge in one order.
 ///
+/// With a warm capture a live feed begins as a replay of it, muted: books and windows fill, nothing leaves.
+/// Then it connects, and goes on where the capture and the connection meet (see warm_join.hpp). What the
+/// recorder gets is one capture, the part that was read from another one between a `warm` and a `live` line,
+/// so that a replay of the recording mutes the same part and needs to know nothing else.
+///
 /// Its only ways to the outside are rings: rows out, snapshot requests out, snapshots in, and taps to
 /// the recorder. It never waits for any of them, but in a replay, where it stops reading while a ring
 /// has no room.
@@ -87,6 +92,9 @@ class IngestAgent final : public concurrent::Agent {
     return commands_.max_record_bytes() - sizeof(Command);
   }
 
+  /// What a warm start came to, a line for each instrument; none before its feed is live.
+  [[nodiscard]] std::vector<std::string> warm_report() const;
+
   /// Replay: every input has been read and every row handed on.
   [[nodiscard]] bool finished() const noexcept { return finished_.observe(); }
 
@@ -104,6 +112,16 @@ class IngestAgent final : public concurrent::Agent {
 
   int replay_turn() noexcept TICKWIRE_HOT;
   void end_replay() noexcept;
+  void report_capture(Feed& feed) noexcept;
+  void on_line(Feed& feed, const md::CaptureLine& line) noexcept TICKWIRE_HOT;
+  void on_cold(Feed& feed, Lane& lane, TsNs ts) noexcept TICKWIRE_HOT;
+  void on_live(Feed& feed, TsNs ts) noexcept TICKWIRE_HOT;
+
+  int warm_turn(Feed& feed) noexcept;
+  int read_warm(Feed& feed) noexcept;
+  [[nodiscard]] bool decide_warm(Feed& feed) noexcept;
+  int hand_on_warm(Feed& feed, bool all) noexcept;
+  void end_warm(Feed& feed) noexcept;
   [[nodiscard]] bool has_room() noexcept TICKWIRE_HOT;
   int take_commands() noexcept TICKWIRE_HOT;
   void watch(Feed& feed, TsNs now) noexcept;

@@ -44,14 +44,22 @@ class CaptureTap {
   void open(TsNs ts, std::uint32_t conn) noexcept TICKWIRE_HOT { put(Kind::Open, ts, conn, {}); }
   void close(TsNs ts, std::uint32_t conn) noexcept TICKWIRE_HOT { put(Kind::Close, ts, conn, {}); }
   void stale(TsNs ts, InstrumentId instrument) noexcept TICKWIRE_HOT { put(Kind::Stale, ts, instrument, {}); }
+  void warm(TsNs ts) noexcept TICKWIRE_HOT { put(Kind::Warm, ts, 0, {}); }
+  void live(TsNs ts) noexcept TICKWIRE_HOT { put(Kind::Live, ts, 0, {}); }
+  void cold(TsNs ts, InstrumentId instrument) noexcept TICKWIRE_HOT { put(Kind::Cold, ts, instrument, {}); }
+
+  /// For who can wait: would a message of so many bytes be taken now? Also true where it never will.
+  [[nodiscard]] bool has_room(std::size_t bytes) noexcept TICKWIRE_HOT {
+    const std::size_t size = sizeof(Head) + bytes;
+    return size > ring_.max_record_bytes() || ring_.try_claim(size) != nullptr;
+  }
 
  private:
   friend class Recorder;
-  enum class Kind : std::uint32_t { Message, Snapshot, Open, Close, Stale };
+  enum class Kind : std::uint32_t { Message, Snapshot, Open, Close, Stale, Warm, Live, Cold };
   struct Head {
     TsNs ts;
-    std::uint32_t
-        subject;  // The instrument of a snapshot or a silence, the connection of an opening or a close.
+    std::uint32_t subject;  // An instrument; the connection of an opening or a close.
     Kind kind;
   };
 

@@ -39,19 +39,20 @@ class OwnLineParser {
         !number(line.conn)) {
       return false;
     }
-    if (kind == "open" || kind == "close") {
-      line.kind = kind == "open" ? CaptureKind::Open : CaptureKind::Close;
-      return rest_ == "}";
-    }
-    if ((kind != "snapshot" && kind != "stale") || !literal(",") || !literal("\"instrument\":") ||
-        !string(line.instrument)) {
+    static constexpr std::pair<std::string_view, CaptureKind> kKinds[] = {
+        {"open", CaptureKind::Open},        {"close", CaptureKind::Close}, {"warm", CaptureKind::Warm},
+        {"live", CaptureKind::Live},        {"stale", CaptureKind::Stale}, {"cold", CaptureKind::Cold},
+        {"snapshot", CaptureKind::Snapshot}};
+    const auto* const found = std::find_if(std::begin(kKinds), std::end(kKinds),
+                                           [&](const auto& entry) { return entry.first == kind; });
+    if (found == std::end(kKinds)) return false;
+    line.kind = found->second;
+    const bool of_instrument = line.kind == CaptureKind::Stale || line.kind == CaptureKind::Cold ||
+                               line.kind == CaptureKind::Snapshot;
+    if (of_instrument && (!literal(",") || !literal("\"instrument\":") || !string(line.instrument))) {
       return false;
     }
-    if (kind == "stale") {
-      line.kind = CaptureKind::Stale;
-      return rest_ == "}";
-    }
-    line.kind = CaptureKind::Snapshot;
+    if (line.kind != CaptureKind::Snapshot) return rest_ == "}";
     if (!literal(",") || !literal("\"body\":")) return false;
     // What the body holds is for the decoder to judge.
     if (rest_.size() < 3 || rest_.front() != '{' || rest_.back() != '}') return false;
@@ -172,8 +173,9 @@ class ByteStream {
   ByteStream& operator=(const ByteStream&) = delete;
 
   /// False with errno set where the file cannot be opened.
-  bool open(const std::string& path) noexcept {
+  bool open(const std::string& path, bool follow) noexcept {
     close();
+    follow_ = follow;
     do {
       fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     } while (fd_ < 0 && errno == EINTR);
@@ -220,8 +222,10 @@ class ByteStream {
         input_ended_ = true;
         return false;
       }
-      input_ended_ = got == 0;
       end_ += static_cast<std::size_t>(got);
+      if (got != 0) continue;
+      input_ended_ = !follow_;
+      break;
     }
     if (!started_) {
       started_ = true;
@@ -255,7 +259,7 @@ class ByteStream {
     for (;;) {
       if (begin_ == end_ && !input_ended_ && !fill()) return 0;
       if (begin_ == end_) {
-        return between_frames_ ? 0 : fail("the gzip stream is cut");
+        return between_frames_ || follow_ ? 0 : fail("the gzip stream is cut");
       }
       if (between_frames_ && input_[begin_] == '\0') {
         // Tapes and some disks pad a file with zeros.
@@ -300,7 +304,7 @@ class ByteStream {
       }
       between_frames_ = hint == 0;
       if (result.pos != 0) return result.pos;
-      if (at_end && !between_frames_) return fail("the zstd stream is cut");
+      if (at_end && !between_frames_) return follow_ ? 0 : fail("the zstd stream is cut");
     }
   }
 
@@ -309,6 +313,7 @@ class ByteStream {
   std::size_t end_ = 0;
   int fd_ = -1;
   bool input_ended_ = false;
+  bool follow_ = false;  // The end of the file may move.
   bool started_ = false;
   bool between_frames_ = true;  // A file that ends here ends properly.
   Compression compression_ = Compression::None;
@@ -330,6 +335,12 @@ class CaptureReader::Impl {
         buffer_(std::min(config_.block_bytes, config_.max_line_bytes + 1) + kPaddingBytes) {
     error_.reserve(512);
     open_next();
+  }
+
+  void add(std::string path) {
+    const bool at_end = file_ == paths_.size();
+    paths_.push_back(std::move(path));
+    if (at_end) open_next();
   }
 
   const CaptureLine* next() noexcept {
@@ -383,7 +394,7 @@ class CaptureReader::Impl {
       begin_ = end_ = searched_ = 0;
       line_number_ = 0;
       skipping_ = false;
-      if (stream_.open(paths_[file_])) return true;
+      if (stream_.open(paths_[file_], config_.follow)) return true;
       cut("cannot be opened any more");
     }
     return false;
@@ -426,6 +437,8 @@ class CaptureReader::Impl {
             stream_.read(buffer_.data() + end_, std::min(config_.block_bytes, room() - end_));
         end_ += got;
         if (got != 0) continue;
+        const bool grows = config_.follow && file_ + 1 == paths_.size() && stream_.failure() == nullptr;
+        if (grows) return false;
         if (finish_file(text)) return true;
       }
     }
@@ -495,6 +508,7 @@ CaptureReader::CaptureReader(std::vector<std::string> paths, CaptureReaderConfig
 CaptureReader::~CaptureReader() = default;
 
 const CaptureLine* CaptureReader::next() noexcept { return impl_->next(); }
+void CaptureReader::add(std::string path) { impl_->add(std::move(path)); }
 const std::string& CaptureReader::file() const noexcept { return impl_->file(); }
 std::uint64_t CaptureReader::line_number() const noexcept { return impl_->line_number_; }
 std::uint64_t CaptureReader::skipped_lines() const noexcept { return impl_->skipped_lines_; }
@@ -558,6 +572,21 @@ void format_close(std::string& out, TsNs ts, std::uint32_t conn) {
 
 void format_stale(std::string& out, TsNs ts, std::uint32_t conn, std::string_view instrument) {
   append_own(out, ts, "stale", conn);
+  out.append(",\"instrument\":\"").append(instrument).append("\"}\n");
+}
+
+void format_warm(std::string& out, TsNs ts, std::uint32_t conn) {
+  append_own(out, ts, "warm", conn);
+  out.append("}\n");
+}
+
+void format_live(std::string& out, TsNs ts, std::uint32_t conn) {
+  append_own(out, ts, "live", conn);
+  out.append("}\n");
+}
+
+void format_cold(std::string& out, TsNs ts, std::uint32_t conn, std::string_view instrument) {
+  append_own(out, ts, "cold", conn);
   out.append(",\"instrument\":\"").append(instrument).append("\"}\n");
 }
 

@@ -9,6 +9,9 @@
 ///     1723161253900000000 {"tickwire":"open","conn":0}
 ///     1723161263900000000 {"tickwire":"stale","conn":0,"instrument":"BTCUSDT"}
 ///
+/// A run that began warm first holds what it read of an earlier capture, between a `warm` and a `live`
+/// line; a `cold` line names an instrument whose book begins anew there. See engine/warm_join.hpp.
+///
 /// CaptureReader reads such files, plain, .gz or .zst (told apart by their first bytes), one after
 /// another, in bounded memory; the format_ functions append a line to the caller's buffer. Neither
 /// knows what is inside a message.
@@ -32,13 +35,16 @@ enum class CaptureKind : std::uint8_t {
   Open,          // The connection `conn` was opened.
   Close,         // It was closed.
   Stale,         // Nothing had come for `instrument` for too long: its book left valid here.
+  Warm,          // What follows filled books and windows and gave no row …
+  Live,          // … up to here.
+  Cold,          // The feed did not continue the capture of `instrument`: its book begins anew.
 };
 
 struct CaptureLine {
   CaptureKind kind;
   TsNs ts_recv;
-  std::uint32_t conn;           // Snapshot, Open, Close, Stale.
-  std::string_view instrument;  // Snapshot, Stale.
+  std::uint32_t conn;           // Of a line of ours.
+  std::string_view instrument;  // Snapshot, Stale, Cold.
   /// The message, or the body of a snapshot. CaptureReader::kPaddingBytes beyond its end are
   /// readable, as the JSON parser wants them.
   std::span<const char> body;
@@ -49,6 +55,9 @@ struct CaptureReaderConfig {
   std::size_t max_line_bytes = std::size_t{64} << 20U;
   /// Bytes asked for at a time. Any value gives the same lines.
   std::size_t block_bytes = std::size_t{1} << 20U;
+  /// The last file is still being written: at its end, which may be inside a line or a compressed
+  /// stream, next() returns null, and goes on there when it is called again.
+  bool follow = false;
 };
 
 /// Reads captures line by line. One thread; what it returned holds until its next call.
@@ -68,6 +77,9 @@ class CaptureReader {
 
   /// The next line; null after the last line of the last file.
   [[nodiscard]] const CaptureLine* next() noexcept;
+
+  /// One more file, to be read behind the others.
+  void add(std::string path);
 
   /// Where the line that next() returned stands. Lines count from 1 in each file.
   [[nodiscard]] const std::string& file() const noexcept;
@@ -95,5 +107,8 @@ void format_snapshot(std::string& out, TsNs ts_recv, std::uint32_t conn, std::st
 void format_open(std::string& out, TsNs ts, std::uint32_t conn);
 void format_close(std::string& out, TsNs ts, std::uint32_t conn);
 void format_stale(std::string& out, TsNs ts, std::uint32_t conn, std::string_view instrument);
+void format_warm(std::string& out, TsNs ts, std::uint32_t conn);
+void format_live(std::string& out, TsNs ts, std::uint32_t conn);
+void format_cold(std::string& out, TsNs ts, std::uint32_t conn, std::string_view instrument);
 
 }  // namespace tickwire::md

@@ -55,11 +55,25 @@ def _root(
 
 
 @app.command()
-def run(config: ConfigPath, record: Record = None, seconds: Seconds = None, json: Json = False) -> None:
+def run(
+    config: ConfigPath,
+    record: Record = None,
+    warm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--warm",
+            metavar="[FEED=]CAPTURE",
+            help="Begin with windows filled from a recorded run's folder or a capture, which may still be "
+            "written; repeat it for files one after another.",
+        ),
+    ] = None,
+    seconds: Seconds = None,
+    json: Json = False,
+) -> None:
     """Run live: a status line, then a report at the end. Ctrl-C ends it in good order."""
     from tickwire.cli import live
 
-    live.run(config, record=record, seconds=seconds, as_json=json)
+    live.run(config, record=record, warm=warm or [], seconds=seconds, as_json=json)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from tickwire.errors import ConfigError
 __all__ = ["demo", "run"]
 
 
-def run(config: Path, *, record: Path | None, seconds: float | None, as_json: bool) -> None:
+def run(
+    config: Path, *, record: Path | None, warm: Sequence[str], seconds: float | None, as_json: bool
+) -> None:
     settings = Config.from_toml(config)
     # Standard output belongs to the JSON that goes there.
     to_stdout = any(sink.type == "jsonl" and sink.path == "-" for sink in settings.sinks)
     out = output.console(to_stderr=as_json or to_stdout)
-    stats = uvloop.run(_run(settings, out, record, seconds))
+    stats = uvloop.run(_run(settings, out, record, warm, seconds))
     output.print_report(out, stats, settings)
     if record is not None:
         _say_recorded(out, record, stats)
@@ -44,17 +46,34 @@ def _say_recorded(out: Console, record: Path, stats: Stats) -> None:
     out.print(f"recorded in {record}{what}", soft_wrap=True)
 
 
-async def _run(config: Config, out: Console, record: Path | None, seconds: float | None) -> Stats:
-    async with Pipeline(config, record_dir=record) as pipeline:
+async def _run(
+    config: Config, out: Console, record: Path | None, warm: Sequence[str], seconds: float | None
+) -> Stats:
+    async with Pipeline(config, record_dir=record, warm=warm) as pipeline:
         stop_at_signals(pipeline)
         for line in pipeline.report:
             out.print(line, soft_wrap=True, markup=False)
-        watcher = asyncio.create_task(output.watch(pipeline, out))
+        watchers = asyncio.gather(output.watch(pipeline, out), _say_warm(pipeline, out))
         try:
             await pipeline.run_until(seconds)
         finally:
-            await _ended(watcher)
+            await _ended(watchers)
     return pipeline.stats()
+
+
+async def _say_warm(pipeline: Pipeline, out: Console) -> None:
+    """What became of a warm start, when it is known: whoever hands over waits for it."""
+    said = 0
+    while True:
+        # Looked at first: what is told between the two looks is said the next time.
+        more = pipeline.warming_up
+        lines = pipeline.warm_report
+        for line in lines[said:]:
+            out.print(line, soft_wrap=True, markup=False)
+        said = len(lines)
+        if not more:
+            return
+        await asyncio.sleep(0.05)
 
 
 def stop_at_signals(pipeline: Pipeline) -> None:

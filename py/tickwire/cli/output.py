@@ -104,6 +104,7 @@ def report_dict(stats: Stats) -> dict[str, Any]:
         "stages_us": {stage: in_us(histogram) for stage, histogram in stats.stages.items()},
         "cpu_share": stats.cpu_share,
         "sinks": stats.sinks,
+        "warm": stats.warm,
     }
 
 

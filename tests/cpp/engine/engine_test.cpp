@@ -192,6 +192,7 @@ class EngineTest : public ::testing::Test {
                        .trades_url = "",
                        .subscribe_trades = {},
                        .inputs = {(folder_ / "capture.log").string()},
+                       .warm = {},
                        .instruments = {{"BTCUSDT", 8, 8}, {"ETHUSDT", 8, 8}},
                        .core = -1,
                        .snapshot_retries = 3,

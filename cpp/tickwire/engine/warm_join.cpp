@@ -1,0 +1,143 @@
+#include "tickwire/engine/warm_join.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace tickwire::engine {
+
+namespace {
+
+// Readable bytes that the decoder wants behind a message.
+constexpr std::size_t kPaddingBytes = 64;
+
+}  // namespace
+
+WarmJoin::WarmJoin(std::size_t instruments, std::size_t lines, bool trades, Arena& arena,
+                   std::size_t kept_bytes)
+    : lines_(lines),
+      needs_trades_(trades),
+      diffs_(arena.allocate<Stream>(instruments)),
+      trades_(arena.allocate<Stream>(instruments)),
+      verdicts_(arena.allocate<Verdict>(instruments)),
+      kept_(arena, kept_bytes) {}
+
+void WarmJoin::up(std::uint32_t conn, std::int64_t now_ns) noexcept {
+  up_ |= 1U << conn;
+  forget(now_ns);
+}
+
+void WarmJoin::down(std::uint32_t conn, std::int64_t now_ns) noexcept {
+  up_ &= ~(1U << conn);
+  forget(now_ns);
+}
+
+void WarmJoin::forget(std::int64_t now_ns) noexcept {
+  std::fill(diffs_.begin(), diffs_.end(), Stream{});
+  std::fill(trades_.begin(), trades_.end(), Stream{});
+  while (kept_.front().data() != nullptr) kept_.pop();
+  since_ns_ = now_ns;
+  first_ns_ = both_ns_ = -1;
+}
+
+bool WarmJoin::keep(std::uint32_t conn, const LineEvent& event, const feed::WebSocketMessage& message,
+                    std::int64_t now_ns) noexcept {
+  if (event.kind == LineEvent::Kind::Damaged) return false;
+  std::byte* const place = kept_.try_claim(sizeof(KeptHead) + message.payload.size() + kPaddingBytes);
+  if (place == nullptr) return false;
+  const KeptHead head{conn, event, message.ts_recv, message.tsc_read, message.recv_clock, message.is_text};
+  std::memcpy(place, &head, sizeof head);
+  std::memcpy(place + sizeof head, message.payload.data(), message.payload.size());
+  std::memset(place + sizeof head + message.payload.size(), 0, kPaddingBytes);
+  kept_.publish();
+
+  const bool is_diff = event.kind == LineEvent::Kind::Diff;
+  if (!is_diff && event.kind != LineEvent::Kind::Trade) return true;
+  if (is_diff && first_ns_ < 0) first_ns_ = now_ns;
+  Stream& stream = (is_diff ? diffs_ : trades_)[event.instrument];
+  if (!stream.seen) stream = {true, false, event, message.ts_recv, now_ns, 0};
+  stream.newest_id = std::max(stream.newest_id, event.last_id);
+  return true;
+}
+
+void WarmJoin::look(Stream& stream, std::uint64_t captured_id) noexcept {
+  stream.met = stream.met ||
+               (stream.seen && captured_id >= stream.first.previous_id && captured_id <= stream.newest_id);
+}
+
+bool WarmJoin::decide(std::span<const Captured> captured, std::int64_t captured_ns,
+                      std::int64_t now_ns) noexcept {
+  if (up_ != (1U << lines_) - 1) return false;
+  const bool any_book =
+      std::any_of(captured.begin(), captured.end(), [](const Captured& one) { return one.valid; });
+  // Of no book is anything to be continued, or the feed has said nothing of any.
+  if (any_book && first_ns_ < 0) return false;
+
+  bool met = false;
+  const auto has_first = [&](std::size_t i) {
+    return diffs_[i].met && captured[i].diff_id >= diffs_[i].first.last_id;
+  };
+  for (std::size_t i = 0; i < captured.size(); ++i) {
+    if (!captured[i].valid) continue;
+    look(diffs_[i], captured[i].diff_id);
+    look(trades_[i], captured[i].trade_id);
+    met = met || diffs_[i].met;
+    if (both_ns_ < 0 && has_first(i)) both_ns_ = now_ns;
+  }
+  const bool both = both_ns_ >= 0;
+  const bool lagged = now_ns - since_ns_ >= kMostLagNs;
+  const bool too_long = first_ns_ >= 0 && now_ns - first_ns_ >= kMostWaitNs;
+  // Of a stream, or of an instrument since the connections stand: the capture will not bring it.
+  const auto given_up = [&](std::int64_t first_ns) {
+    const bool ended = now_ns - std::max(captured_ns, first_ns) >= kWriterLagNs && (lagged || !met);
+    const bool passed = both && lagged && now_ns - std::max(both_ns_, first_ns) >= kWriterLagNs;
+    return ended || passed || too_long;
+  };
+  bool open = false;
+  for (std::size_t i = 0; i < captured.size(); ++i) {
+    const Stream& diffs = diffs_[i];
+    const Stream& trades = trades_[i];
+    const bool diffs_met = diffs.seen ? diffs.met : lagged && both;
+    // Of one connection the trades before an event are in what holds the event.
+    const bool trades_met =
+        !needs_trades_ ||
+        (trades.seen ? trades.met : lagged && both && diffs_met && (!diffs.seen || has_first(i)));
+    std::int64_t waits_since = since_ns_;
+    if (!captured[i].valid) {
+      verdicts_[i] = Verdict::NoBook;
+      continue;
+    }
+    if (diffs_met && trades_met) {
+      verdicts_[i] = Verdict::Continues;
+      continue;
+    }
+    if (diffs.seen && !diffs.met) {
+      verdicts_[i] = Verdict::BookGap;
+      waits_since = diffs.first_ns;
+    } else if (needs_trades_ && trades.seen && !trades.met) {
+      verdicts_[i] = Verdict::TradeGap;
+      waits_since = trades.first_ns;
+    } else {
+      verdicts_[i] = Verdict::Silent;
+    }
+    open = open || !given_up(waits_since);
+  }
+  return !open;
+}
+
+bool WarmJoin::front(Kept& out) noexcept {
+  const std::span<const std::byte> record = kept_.front();
+  if (record.data() == nullptr) return false;
+  KeptHead head;
+  std::memcpy(&head, record.data(), sizeof head);
+  const char* const text = reinterpret_cast<const char*>(record.data()) + sizeof head;
+  out = {head.conn,
+         head.event,
+         {.payload = {text, record.size() - sizeof head - kPaddingBytes},
+          .is_text = head.is_text,
+          .recv_clock = head.recv_clock,
+          .ts_recv = head.ts_recv,
+          .tsc_read = head.tsc_read}};
+  return true;
+}
+
+}  // namespace tickwire::engine

@@ -1,0 +1,127 @@
+#pragma once
+
+/// Decides where a feed continues a capture, so that a new process goes on with full windows.
+///
+/// A warm start reads what an earlier process, or a recorder of its own, has written of the feed and may
+/// still be writing. Only then does it connect. From here on both bring the same events, the capture
+/// those before the connection too. What the connection brings is kept back, and the capture goes on
+/// being processed until, for each instrument, the two have met: the capture has come to where the
+/// feed's first event begins, and the feed to where the capture is. The venue's ids, which are the same
+/// for everybody, say so; they are asked for both ways because a capture of other ids, which is far
+/// ahead for ever, would pass for one that has everything. The same for trades, where windows or rows
+/// need them: each trade's id is the last one's + 1.
+///
+/// An instrument that the feed says nothing of cannot show it. Once the capture holds an event that the
+/// connection brought too, it was written while the connection stood, and what either would have missed
+/// is what came in between by less than one connection lags another: after that time silence counts as
+/// met, and what has not met will not. A capture that nobody writes any more meets nothing and is given up
+/// sooner. What is given up begins anew, cold. While the feed has said nothing at all there is nothing to
+/// decide and no hurry.
+///
+/// One thread, the ingest agent's, before its first row. Time is handed in. What is kept lies in a ring
+/// taken at set-up; where something cannot be kept, all is forgotten and the feed's next events are its
+/// first.
+
+#include <cstdint>
+#include <span>
+
+#include "tickwire/concurrent/spsc_byte_ring.hpp"
+#include "tickwire/core/arena.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/engine/feed_line.hpp"
+#include "tickwire/feed/websocket/websocket_source.hpp"
+
+namespace tickwire::engine {
+
+class WarmJoin {
+ public:
+  /// How far the capture has come with an instrument.
+  struct Captured {
+    bool valid;
+    std::uint64_t diff_id;
+    std::uint64_t trade_id;
+  };
+  enum class Verdict : std::uint8_t {
+    Continues,
+    NoBook,    // The capture ends with no valid book.
+    BookGap,   // Its book ends before the feed's begins, or is of other ids.
+    TradeGap,  // The same of its trades.
+    Silent,    // The feed said nothing of it, or of its trades, and nothing shows that the capture goes on.
+  };
+  struct Kept {
+    std::uint32_t conn;
+    LineEvent event;
+    feed::WebSocketMessage message;
+  };
+
+  static constexpr std::int64_t kMostLagNs = 3'000'000'000;    // As between two connections.
+  static constexpr std::int64_t kWriterLagNs = 2'000'000'000;  // What a recorder holds back at the most.
+  static constexpr std::int64_t kMostWaitNs = 10'000'000'000;
+
+  /// `lines`: the feed's connections. `trades`: whether they must be continuous, too.
+  WarmJoin(std::size_t instruments, std::size_t lines, bool trades, Arena& arena, std::size_t kept_bytes);
+
+  void up(std::uint32_t conn, std::int64_t now_ns) noexcept TICKWIRE_HOT;
+  void down(std::uint32_t conn, std::int64_t now_ns) noexcept TICKWIRE_HOT;
+  /// What a connection brought. False where it cannot be kept: there is no room, or nobody can read it.
+  [[nodiscard]] bool keep(std::uint32_t conn, const LineEvent& event, const feed::WebSocketMessage& message,
+                          std::int64_t now_ns) noexcept TICKWIRE_HOT;
+  /// The feed's next events are its first.
+  void forget(std::int64_t now_ns) noexcept TICKWIRE_HOT;
+
+  /// True once there is a verdict for each instrument. `captured`: one for each; `captured_ns`: when the
+  /// capture brought its last line.
+  [[nodiscard]] bool decide(std::span<const Captured> captured, std::int64_t captured_ns,
+                            std::int64_t now_ns) noexcept;
+  [[nodiscard]] Verdict verdict(std::size_t instrument) const noexcept { return verdicts_[instrument]; }
+  /// The feed's first diff or trade of an instrument: ids of 0 where there was none.
+  [[nodiscard]] const LineEvent& first_diff(std::size_t instrument) const noexcept {
+    return diffs_[instrument].first;
+  }
+  [[nodiscard]] const LineEvent& first_trade(std::size_t instrument) const noexcept {
+    return trades_[instrument].first;
+  }
+  /// When the first diff came.
+  [[nodiscard]] TsNs first_diff_ts(std::size_t instrument) const noexcept {
+    return diffs_[instrument].first_ts;
+  }
+
+  /// The oldest message kept; false where there is none. It holds until pop().
+  [[nodiscard]] bool front(Kept& out) noexcept;
+  void pop() noexcept { kept_.pop(); }
+
+ private:
+  /// An instrument's diffs or trades on the feed.
+  struct Stream {
+    bool seen;
+    bool met;
+    LineEvent first;
+    TsNs first_ts;
+    std::int64_t first_ns;  // On the clock that is handed in.
+    std::uint64_t newest_id;
+  };
+  struct KeptHead {
+    std::uint32_t conn;
+    LineEvent event;
+    TsNs ts_recv;
+    std::uint64_t tsc_read;
+    RecvClock recv_clock;
+    bool is_text;
+  };
+
+  static void look(Stream& stream, std::uint64_t captured_id) noexcept;
+
+  const std::size_t lines_;
+  const bool needs_trades_;
+  std::uint32_t up_ = 0;        // A bit for each connection.
+  std::int64_t since_ns_ = 0;   // Nothing was forgotten since, and all connections stand.
+  std::int64_t first_ns_ = -1;  // When the feed first said something of a book.
+  std::int64_t both_ns_ = -1;   // Since when the capture holds a diff that the feed brought, too.
+  std::span<Stream> diffs_;
+  std::span<Stream> trades_;
+  std::span<Verdict> verdicts_;
+  concurrent::SpscByteRing kept_;
+};
+
+}  // namespace tickwire::engine

@@ -1,0 +1,434 @@
+"""A warm start: a second pipeline takes over from one that runs, or from what one left, and says the same.
+
+The truth is the first pipeline: it never stopped, and is itself held to its replay. Windows are measured on
+the venue's clock here, because two receivers stamp one message differently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import importlib.util
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tickwire import models
+from tickwire.config import Config
+from tickwire.engine import Pipeline
+from tickwire.errors import ConfigError, SetupError, VerifyError
+from tickwire.records import Rows
+from tickwire.replay import replay
+from tickwire.sim import SyntheticMarket, Venue
+from tickwire.verify import verify
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+
+BTC, ETH = "BTCUSDT", "ETHUSDT"
+ROWS = (
+    "imbalance(levels=5)",
+    "spread()",
+    'trade_flow(window="700ms")',
+    'zscore(ofi(levels=5, window="300ms"), window="500ms")',
+)
+
+
+class Watched:
+    """A pipeline and the records that left it."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.batches: list[Rows] = []
+        pipeline.on_rows(lambda rows: self.batches.append(rows.copy()))
+
+    @property
+    def records(self) -> Rows:
+        return np.concatenate(self.batches) if self.batches else np.empty(0, self.pipeline.layout.dtype)
+
+    def rows(self, symbol: str | None = None) -> Rows:
+        records = self.records[self.records["row"] != 0]
+        if symbol is None:
+            return records
+        numbers = [i for i, (name, _) in enumerate(self.pipeline.layout.instruments) if name == symbol]
+        return records[np.isin(records["instrument"], numbers)]
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    await asyncio.sleep(0.02)
+                    self.pipeline.raise_if_failed()
+        except TimeoutError:
+            stats = self.pipeline.stats()
+            counters = {name: value for name, value in stats.counters.items() if value}
+            raise AssertionError(f"{self.pipeline.warm_report} {stats.errors} {counters}") from None
+
+    async def more_rows(self, count: int = 100, *symbols: str) -> None:
+        names = symbols or (BTC, ETH)
+        wanted = {symbol: len(self.rows(symbol)) + count for symbol in names}
+        await self.until(lambda: all(len(self.rows(s)) >= n for s, n in wanted.items()))
+
+    async def joined(self) -> dict[str, str]:
+        """What became of each instrument."""
+        await self.until(lambda: not self.pipeline.warming_up)
+        parts = [line.split(" ", 3) for line in self.pipeline.warm_report]
+        assert all(part[:2] == ["warm:", "main"] for part in parts)
+        return {part[2].rstrip(":"): part[3] for part in parts}
+
+    def count(self, name: str) -> int:
+        return self.pipeline.stats().counters[f"main/{name}"]
+
+
+def config_of(venue: Venue, market: str, changes: dict[str, Any]) -> Config:
+    feed = {
+        "name": "main",
+        "venue": f"binance_{market}",
+        "url": venue.ws_url[market],
+        "rest_url": venue.rest_url[market],
+        "instruments": venue.instruments[market],
+        "max_levels": 1024,
+        "snapshot_limit": 1000,
+        "snapshot_backoff": "20ms",
+        "reconnect_min": "20ms",
+        "reconnect_max": "100ms",
+    }
+    if changes.pop("split", False):
+        base = venue.ws_url[market].removesuffix("/ws")
+        feed |= {"url": f"{base}/public/ws", "trades_url": f"{base}/market/ws"}
+    features = {"trigger": "book", "rows": list(ROWS), "clock": "event", **changes.pop("features", {})}
+    return Config.from_dict({"feeds": [feed], "features": features, **changes})
+
+
+class Stage:
+    """A venue, and the first pipeline on it, recorded."""
+
+    def __init__(self, venue: Venue, market: str, folder: Path, changes: dict[str, Any]) -> None:
+        self.venue, self.market, self.folder = venue, market, folder
+        self.config = config_of(venue, market, dict(changes))
+        self.run = folder / "a"
+
+    @property
+    def capture(self) -> Path:
+        return self.run / "capture" / "main" / "000001.log"
+
+    @asynccontextmanager
+    async def running(self, **options: Any) -> AsyncIterator[Watched]:
+        async with Pipeline(self.config, **options) as pipeline:
+            yield Watched(pipeline)
+
+
+@asynccontextmanager
+async def stage(tmp_path: Path, market: str = "spot", *, rate: float = 1000.0, **changes: Any) -> Any:
+    source = SyntheticMarket(market, instruments=2, rate=rate, seed=7)
+    async with Venue([source], at_end="idle") as venue:
+        yield Stage(venue, market, tmp_path, changes)
+
+
+def bits(values: Any) -> Any:
+    return np.ascontiguousarray(values).view(np.uint32)
+
+
+def same_rows(one: Rows, two: Rows, *, scores: bool = False) -> int:
+    """Holds the rows that both have to each other; how many there are."""
+    _, here, there = np.intersect1d(
+        one["epoch"] * 10**9 + one["row"], two["epoch"] * 10**9 + two["row"], return_indices=True
+    )
+    one, two = one[here], two[there]
+    for name in ("sequence", "ts_event"):
+        assert (one[name] == two[name]).all(), name
+    assert (bits(one["features"]) == bits(two["features"])).all()
+    if scores:
+        assert (one["scored"] == 1).all()
+        assert (two["scored"] == 1).all()
+        assert (bits(one["scores"]) == bits(two["scores"])).all()
+    return len(one)
+
+
+async def agrees_with_its_replay(folder: Path, rows: int) -> None:
+    result = await verify(folder)
+    assert result.same, result.divergence
+    assert result.exact
+    assert result.rows == rows
+
+
+@pytest.mark.parametrize("market", ["spot", "usdm"])
+@pytest.mark.parametrize("split", [False, True], ids=["one", "split"])
+async def test_a_second_process_takes_over_from_a_running_one(
+    tmp_path: Path, market: str, split: bool
+) -> None:
+    async with stage(tmp_path, market, split=split) as s:
+        async with s.running(record_dir=s.run) as a:
+            await a.more_rows(300)
+            async with s.running(warm=[s.run], record_dir=tmp_path / "b") as b:
+                said = await b.joined()
+                for text in said.values():
+                    assert text.startswith("continues the capture at id"), said
+                    assert "in epoch 1 after row" in text
+                await b.more_rows(300)
+                for symbol in (BTC, ETH):
+                    first = b.rows(symbol)[0]
+                    assert first["epoch"] == 1
+                    assert first["row"] > 300
+                    rows = b.rows(symbol)["row"]
+                    assert (np.diff(rows) == 1).all()
+                    await a.until(lambda rows=rows, symbol=symbol: a.rows(symbol)["row"][-1] > rows[-1])
+                assert b.count("snapshot_requests") == 0
+                assert b.count("gaps") == 0
+                assert b.count("warm_messages") > 0
+                assert b.count("messages") < a.count("messages")
+        # With split trades the order between the connections is each receiver's own.
+        if not split:
+            for symbol in (BTC, ETH):
+                assert same_rows(a.rows(symbol), b.rows(symbol)) > 250
+        reasons = [b.pipeline.layout.reason(int(r["reason"])) for r in b.records if r["row"] == 0]
+        assert reasons == ["stopped"] * 2
+    await agrees_with_its_replay(s.run, len(a.rows()))
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+    manifest = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert manifest["warm"]["inputs"] == {"main": [str(s.capture)]}
+    assert len(manifest["warm"]["report"]) == 2
+
+
+@pytest.mark.parametrize("layout", ["threads", "inline"])
+async def test_a_sequence_model_goes_on_with_a_full_window(tmp_path: Path, layout: str) -> None:
+    model = tmp_path / "model.onnx"
+    changes = {
+        "engine": {"layout": layout, "output_slots": 65536},
+        "features": {"window_rows": 40},
+    }
+    async with stage(tmp_path, **changes) as plain:
+        models.make_demo_model(model, plain.config.schema())
+        s = Stage(plain.venue, "spot", tmp_path, {**changes, "model": {"path": str(model)}})
+        async with s.running(record_dir=s.run) as a:
+            await a.more_rows(200)
+            async with s.running(warm=[s.run], record_dir=tmp_path / "b") as b:
+                await b.joined()
+                await b.more_rows(100)
+                last = {symbol: b.rows(symbol)["row"][-1] for symbol in (BTC, ETH)}
+                await a.until(lambda: all(a.rows(s)["row"][-1] > n for s, n in last.items()))
+                assert b.pipeline.stats().warming == 0
+        for symbol in (BTC, ETH):
+            assert same_rows(a.rows(symbol), b.rows(symbol), scores=True) >= 100
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
+async def test_the_third_process_continues_the_second(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(200)
+        async with s.running(warm=[s.run], record_dir=tmp_path / "b") as b:
+            await b.joined()
+            await b.more_rows(50)
+            async with s.running(warm=[tmp_path / "b"], record_dir=tmp_path / "c") as c:
+                said = await c.joined()
+                assert all(text.startswith("continues") for text in said.values()), said
+                await c.more_rows(100)
+                last = {symbol: c.rows(symbol)["row"][-1] for symbol in (BTC, ETH)}
+                await a.until(lambda: all(a.rows(s)["row"][-1] > n for s, n in last.items()))
+        for symbol in (BTC, ETH):
+            assert same_rows(a.rows(symbol), c.rows(symbol)) >= 100
+    await agrees_with_its_replay(tmp_path / "c", len(c.rows()))
+
+
+async def test_a_capture_that_ended_too_early_starts_cold_and_says_by_how_much(tmp_path: Path) -> None:
+    async with stage(tmp_path, "usdm") as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(100)
+        await a.pipeline.stop()
+        await asyncio.sleep(0.3)
+        async with s.running(warm=[s.run], record_dir=tmp_path / "b") as b:
+            said = await b.joined()
+            for text in said.values():
+                assert "before the feed's first, which follows id" in text
+                assert text.endswith("; not contiguous, starts cold")
+            await b.more_rows(50)
+            assert set(b.rows()["epoch"]) == {2}
+            assert b.rows(BTC)["row"][0] == 1
+            assert b.count("snapshot_requests") == 2
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
+async def follow(source: Path, target: Path, keep: Callable[[dict[str, Any], int], bool], **how: Any) -> None:
+    """A recorder beside the first pipeline: copies its capture, without the lines that `keep` leaves out."""
+    writer: Any = (gzip.open if target.suffix == ".gz" else open)(target, "wb")
+    number, text = 0, b""
+    with writer, source.open("rb") as reader:
+        rest = b""
+        while True:
+            rest += reader.read()
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                number += 1
+                if number == how.get("damage_at"):
+                    text += b"\x00no line at all\n17\n"
+                if keep(json.loads(line.partition(b" ")[2]), number):
+                    text += line + b"\n"
+            # What is in the file ends in the middle of a line, nearly always.
+            writer.write(text[:-7])
+            text = text[-7:]
+            writer.flush()
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def recorder(*arguments: Any, **how: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(follow(*arguments, **how))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_gzip_file_under_way_with_damaged_lines_is_continued(tmp_path: Path) -> None:
+    target = tmp_path / "feed.log.gz"
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(200)
+        async with recorder(s.capture, target, lambda message, number: True, damage_at=100):
+            await a.more_rows(50)
+            async with s.running(warm=[target], record_dir=tmp_path / "b") as b:
+                said = await b.joined()
+                assert all(text.startswith("continues") for text in said.values()), said
+                assert b.count("capture_lines_skipped") == 2
+                await b.more_rows(100)
+                last = {symbol: b.rows(symbol)["row"][-1] for symbol in (BTC, ETH)}
+                await a.until(lambda: all(a.rows(s)["row"][-1] > n for s, n in last.items()))
+        for symbol in (BTC, ETH):
+            assert same_rows(a.rows(symbol), b.rows(symbol)) >= 100
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
+@pytest.mark.parametrize("kind", ["depthUpdate", "trade"])
+async def test_only_the_instrument_whose_events_are_missing_starts_cold(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "feed.log"
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(200)
+        lost_from = len(s.capture.read_bytes().splitlines())
+
+        def keep(message: dict[str, Any], number: int) -> bool:
+            return number < lost_from or (message.get("e"), message.get("s")) != (kind, ETH)
+
+        async with recorder(s.capture, target, keep):
+            await a.more_rows(50)
+            async with s.running(warm={"main": [target]}, record_dir=tmp_path / "b") as b:
+                said = await b.joined()
+                assert said[BTC].startswith("continues")
+                assert said[ETH].endswith("not contiguous, starts cold")
+                assert ("the capture's last trade is" in said[ETH]) == (kind == "trade")
+                await b.more_rows(100)
+                last = b.rows(BTC)["row"][-1]
+                await a.until(lambda: a.rows(BTC)["row"][-1] > last)
+                assert b.count("snapshot_requests") == 1
+        assert same_rows(a.rows(BTC), b.rows(BTC)) >= 100
+        assert set(b.rows(ETH)["epoch"]) == {2}
+        assert b.rows(ETH)["row"][0] == 1
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
+async def test_trades_that_no_row_needs_may_be_missing(tmp_path: Path) -> None:
+    target = tmp_path / "feed.log"
+    features = {"rows": ['ofi(levels=5, window="300ms")']}
+    async with stage(tmp_path, features=features) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(100)
+        async with recorder(s.capture, target, lambda message, number: message.get("e") != "trade"):
+            await a.more_rows(50)
+            async with s.running(warm=[target]) as b:
+                said = await b.joined()
+                assert all(text.startswith("continues") for text in said.values()), said
+                await b.more_rows(50)
+                last = b.rows(BTC)["row"][-1]
+                await a.until(lambda: a.rows(BTC)["row"][-1] > last)
+        assert same_rows(a.rows(BTC), b.rows(BTC)) >= 50
+
+
+async def test_ids_far_ahead_of_the_feed_are_another_count(tmp_path: Path) -> None:
+    ahead = tmp_path / "ahead.log"
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(50)
+        lines = []
+        for line in s.capture.read_text().splitlines():
+            stamp, _, text = line.partition(" ")
+            message = json.loads(text)
+            body = message.get("body", message)
+            for key in ("U", "u", "lastUpdateId"):
+                if key in body:
+                    body[key] += 10**12
+            lines.append(f"{stamp} {json.dumps(message, separators=(',', ':'))}")
+        ahead.write_text("\n".join(lines) + "\n")
+        async with s.running(warm=[ahead]) as b:
+            said = await b.joined()
+            assert all(text.endswith("not contiguous, starts cold") for text in said.values()), said
+            await b.more_rows(20)
+            assert set(b.rows()["epoch"]) == {2}
+
+
+async def test_the_recorded_run_replays_to_its_own_rows_alone(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(100)
+        async with s.running(warm=[s.run], record_dir=tmp_path / "b") as b:
+            await b.joined()
+            await b.more_rows(50)
+    files = sorted(map(str, (tmp_path / "b" / "capture" / "main").iterdir()))
+    stats = await replay(s.config, {"main": files})
+    assert stats.rows == len(b.rows())
+    lines = (tmp_path / "b" / "capture" / "main" / "000001.log").read_text().splitlines()
+    kinds = [json.loads(line.partition(" ")[2]).get("tickwire") for line in lines]
+    assert kinds[0] == "warm"
+    assert kinds.count("live") == 1
+    assert "cold" not in kinds
+
+
+async def test_a_stop_before_the_feed_is_reached_is_an_ordinary_stop(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        async with s.running(record_dir=s.run) as a:
+            await a.more_rows(20)
+        async with s.running(warm=[s.run], record_dir=tmp_path / "b") as b:
+            await b.until(lambda: b.count("connects") == 1)
+        assert not len(b.records)
+        assert b.pipeline.warm_report == []
+    with pytest.raises(VerifyError, match="nothing to compare"):
+        await verify(tmp_path / "b")
+
+
+async def test_what_cannot_be_a_capture_of_the_feed_is_refused_before_the_start(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        async with s.running(record_dir=s.run) as a:
+            await a.more_rows(20)
+        text = s.capture.read_text()
+
+        async def refused(
+            warm: Any, error: type[Exception], expected: str, config: Config = s.config
+        ) -> None:
+            with pytest.raises(error, match=expected):
+                async with Pipeline(config, warm=warm, record_dir=tmp_path / "no"):
+                    pass
+            assert not (tmp_path / "no").exists()
+
+        empty, other, noise = (tmp_path / name for name in ("empty.log", "other.log", "noise.log"))
+        empty.write_text("")
+        other.write_text(text.replace("BTC", "DOGE").replace("ETH", "XRP"))
+        noise.write_text("nothing\nof ours\n")
+        (tmp_path / "folder").mkdir()
+        await refused([tmp_path / "none.log"], ConfigError, "--warm: .*none.log: no such file")
+        await refused([empty], ConfigError, "expected a capture, found an empty file")
+        await refused([tmp_path / "folder"], ConfigError, "found no run.json of a run in it")
+        await refused({"else": [other]}, ConfigError, "no feed is named 'else'; feeds: main")
+        await refused([other], SetupError, r"expected a capture of the feed main .*of other instruments")
+        await refused([noise], SetupError, r"expected a capture of the feed main .*found no message")
+        feed = json.loads(json.dumps(s.config.model_dump()["feeds"][0])) | {"venue": "binance_usdm"}
+        futures = Config.from_dict(
+            {"feeds": [feed | {"depth_interval": ""}], "features": {"rows": ["spread()"]}}
+        )
+        await refused([s.capture], SetupError, "as another market's have", futures)
+        files = Config.from_dict(
+            {
+                "feeds": [{"venue": "binance_spot", "source": "file", "instruments": [BTC]}],
+                "features": {"rows": ["spread()"]},
+            }
+        )
+        await refused([s.capture], ConfigError, 'expected "websocket" for a live run', files)
