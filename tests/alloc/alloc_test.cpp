@@ -70,6 +70,7 @@ class AllocTest : public ::testing::Test {
                        .trades_url = "",
                        .subscribe_trades = {},
                        .inputs = {replay ? (folder_ / "capture.log").string() : ""},
+                       .warm = {},
                        .instruments = {{"BTCUSDT", 8, 8}},
                        .core = -1,
                        .snapshot_retries = 3,

@@ -374,7 +374,7 @@ def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
         "trades_url": "",
         "subscribe_trades": [],
         "inputs": [],
-            "warm": [],
+        "warm": [],
         "instruments": [{"symbol": "BTCUSDT", "price_decimals": 8, "qty_decimals": 8}],
         "trades": "trade",
         "core": -1,
