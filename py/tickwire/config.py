@@ -120,6 +120,10 @@ class Engine(_Model):
     stat_path: str = ""
     """Where the mapped statistics file lies. Empty: a private place of this user's in memory."""
 
+    strict: bool = False
+    """Makes errors of what the start-up report warns of: a host that works against the latency asked for, by
+    cores that are not isolated, interrupts on them, small pages. For production; a replay does not ask."""
+
 
 class Memory(_Model):
     """`[memory]`: what the arena asks of the kernel."""

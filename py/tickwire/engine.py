@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tickwire.config import Config
 from tickwire.errors import ConfigError, EngineError, Error, SetupError
+from tickwire.host.startup import HostReport
+from tickwire.host.startup import report as host_report
 from tickwire.latency import RowLatencies
 from tickwire.records import RowLayout, Rows, Signal
 from tickwire.rest import SnapshotService
@@ -174,6 +176,7 @@ class Pipeline:
         self._warm = assign_warm(config, warm) if warm else {}
         self._inputs: dict[str, list[str]] | None = None
         self._engine: Engine | None = None
+        self._host: HostReport | None = None
         self._router: Router | None = None
         self._router_task: asyncio.Task[None] | None = None
         self._latencies: RowLatencies | None = None
@@ -253,6 +256,10 @@ class Pipeline:
                 outputs=outputs,
             )
             self._engine = engine = await asyncio.to_thread(core.Engine, resolved)
+            if not self.replaying:
+                self._host = await asyncio.to_thread(host_report, self.config)
+                if self.config.engine.strict:
+                    self._host.enforce()
             layout = self._layout(core, engine, outputs)
             self._router = Router(engine, layout, lossless=self.replaying)
             self._latencies = RowLatencies(layout.stages)
@@ -492,8 +499,10 @@ class Pipeline:
 
     @property
     def report(self) -> list[str]:
-        """What the engine got at start-up, a line each, what it begins with, and where sinks listen."""
+        """What the engine got at start-up, a line each, what on the host works against it, what it begins
+        with, and where sinks listen."""
         lines = list(self._engine.report) if self._engine is not None else []
+        lines += self._host.all() if self._host is not None else []
         for name, files in self._warm.items():
             more = f" and {len(files) - 1} before it" if len(files) > 1 else ""
             lines.append(f"warm: {name} begins with {files[-1]}{more}")

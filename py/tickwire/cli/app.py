@@ -168,6 +168,43 @@ def doctor(
     )
 
 
+@app.command()
+def jitter(
+    config: HostConfig = None,
+    env: HostEnv = None,
+    cores: HostCores = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, max=86400.0, help="How long.")] = 5.0,
+    worst: Annotated[int, typer.Option("--worst", min=0, max=1000, help="How many gaps to show.")] = 10,
+    stat_file: Annotated[
+        Path | None, typer.Option("--stat-file", help="Where the histograms go, for `latency show`.")
+    ] = None,
+    max_us: Annotated[
+        float | None, typer.Option("--max-us", min=0.0, help="Exit 1 when a gap is longer.")
+    ] = None,
+    max_lost_ppm: Annotated[
+        float | None, typer.Option("--max-lost-ppm", min=0.0, help="Exit 1 when more of the time is lost.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What cores lose to the rest of the host, and to whom: a thread on each reads the clock, and every
+    gap is counted. With no cores named: all but the lowest."""
+    from tickwire.cli import host
+
+    raise typer.Exit(
+        host.jitter(
+            config=config,
+            env=env,
+            cores=cores,
+            seconds=seconds,
+            worst=worst,
+            stat_file=stat_file,
+            max_us=max_us,
+            max_lost_ppm=max_lost_ppm,
+            as_json=json,
+        )
+    )
+
+
 @model_app.command("bind")
 def model_bind(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")],

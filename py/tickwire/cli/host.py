@@ -1,7 +1,9 @@
-"""`tickwire doctor`."""
+"""`tickwire doctor` and `tickwire jitter`."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -13,10 +15,12 @@ from tickwire.cli import output
 from tickwire.config import Config, parse_duration
 from tickwire.errors import ConfigError, Error
 from tickwire.host import Finding, Profile, Reader, Report, Verdict, Wanted, diagnose
-from tickwire.host.doctor import drift, read_baseline
+from tickwire.host.doctor import drift, pinned_cores, read_baseline, running_engine
+from tickwire.host.jitter import CoreJitter, Jitter, measure
+from tickwire.host.reader import format_cpus
 from tickwire.host.wanted import DEFAULT_ENV, from_config, with_cores, with_env
 
-__all__ = ["doctor", "wanted_of"]
+__all__ = ["doctor", "jitter", "wanted_of"]
 
 _COULD_NOT_RUN = 3
 _STYLES = {
@@ -136,7 +140,7 @@ def _explain(out: Console, finding: Finding) -> None:
     out.print(Text.assemble("\n", (finding.verdict.value, _STYLES[finding.verdict]), f"  {finding.check}"))
     rows = [("found", finding.found), ("why", finding.why)]
     rows += [("read", line) for line in finding.evidence]
-    rows += [("command", finding.fix), ("revert", finding.revert)]
+    rows += [("to do", finding.fix), ("revert", finding.revert)]
     if finding.reboot:
         rows.append(("reboot", "needed"))
     elif finding.fix:
@@ -146,3 +150,107 @@ def _explain(out: Console, finding: Finding) -> None:
     for name, text in rows:
         if text:
             out.print(f"  {name:8} {text}", soft_wrap=True, markup=False)
+
+
+def jitter(
+    *,
+    config: Path | None,
+    env: Path | None,
+    cores: str | None,
+    seconds: float,
+    worst: int,
+    stat_file: Path | None,
+    max_us: float | None,
+    max_lost_ppm: float | None,
+    as_json: bool,
+) -> int:
+    """The exit code: 1 where a limit was given and not kept."""
+    wanted, _ = wanted_of(config, env, cores)
+    allowed = sorted(os.sched_getaffinity(0))
+    spun = wanted.cores or tuple(allowed[1:] or allowed)
+    reader = Reader()
+    engine = running_engine(reader, frozenset(spun))
+    taken = pinned_cores(reader, engine) & set(spun) if engine else frozenset()
+    if taken:
+        raise Error(
+            f"CPU {format_cpus(taken)}: expected a core that nobody uses, found a thread of the running "
+            "engine "
+            f"(process {engine}), half of whose time this would take; `tickwire doctor --measure` watches it"
+        )
+    found = measure(spun, seconds, worst=worst, stat_file=stat_file)
+    out = output.console(to_stderr=as_json)
+    _print_jitter(out, found)
+    broken = []
+    for core in found.cores:
+        if max_us is not None and core.max_ns > max_us * 1e3:
+            broken.append(
+                f"CPU {core.core}: expected no gap over {max_us:g} us, found {core.max_ns / 1e3:,.1f}"
+            )
+        if max_lost_ppm is not None and core.lost * 1e6 > max_lost_ppm:
+            broken.append(
+                f"CPU {core.core}: expected at most {max_lost_ppm:g} ppm lost, found {core.lost * 1e6:,.1f}"
+            )
+    for line in broken:
+        out.print(line, style="bold red", soft_wrap=True)
+    if as_json:
+        data = dataclasses.asdict(found) | {"stat_file": str(found.stat_file), "broken": broken}
+        output.print_json(data)
+    return 1 if broken else 0
+
+
+def _print_jitter(out: Console, found: Jitter) -> None:
+    table = Table(show_edge=False, pad_edge=False)
+    for heading in ("CPU", "isolated from", "gaps/s", "p50 µs", "p99 µs", "max µs", "lost"):
+        table.add_column(heading, justify="left" if heading == "isolated from" else "right")
+    for core in found.cores:
+        figures = (core.p50_ns, core.p99_ns, core.max_ns)
+        table.add_row(
+            str(core.core),
+            ", ".join(core.kinds) or "nothing",
+            f"{core.rate:,.1f}",
+            *(f"{value / 1e3:,.1f}" for value in figures),
+            f"{core.lost:.4%}",
+        )
+    out.print(table)
+    for core in found.cores:
+        _print_core(out, core)
+    out.print(
+        f"\n{found.seconds:.1f} s were watched: what comes once an hour is seen so with a probability of "
+        f"{found.hourly_seen:.1%}.",
+        soft_wrap=True,
+    )
+    if not found.aside:
+        out.print("No core was left to look for causes from: some of the gaps are ours.", soft_wrap=True)
+    out.print(f"All gaps: tickwire latency show {found.stat_file}", soft_wrap=True, markup=False)
+
+
+def _print_core(out: Console, core: CoreJitter) -> None:
+    def say(text: str) -> None:
+        out.print(f"  {text}", soft_wrap=True, markup=False)
+
+    out.print(f"\nCPU {core.core}", style="bold")
+    say(f"floor: reading the clock takes {core.floor_ns} ns; gaps count from {core.threshold_ns} ns on")
+    if not core.gaps:
+        say("no gap at all")
+        return
+    to_tasks = core.lost_to_tasks_ns / max(core.watched_ns, 1)
+    say(
+        f"{core.gaps:,} gaps; {core.lost:.4%} of the time lost, {to_tasks:.4%} to other tasks in "
+        f"{core.switches:,} involuntary switches, the rest to interrupts and what is below the kernel"
+    )
+    if core.gaps_not_looked_at:
+        say(f"{core.gaps_not_looked_at:,} of them came too fast to be looked at, the worst perhaps")
+    say(
+        f"longest time without a gap {core.longest_quiet_ns / 1e6:,.2f} ms; worst second lost "
+        f"{core.worst_second_ns / 1e3:,.1f} µs"
+    )
+    if core.rhythm:
+        say(core.rhythm)
+    say(f"interrupts meanwhile: {core.interrupts or 'none that could be read'}")
+    if core.tasks:
+        tasks = ", ".join(f"{name} {share:.0%}" for name, share in core.tasks.items())
+        say(f"who else ran here: {tasks}")
+    elif core.switches:
+        say("who else ran here: nobody for long enough to be seen; short tasks or the kernel's own threads")
+    for gap in core.worst:
+        say(f"at {gap.at_s:10.6f} s  {gap.ns / 1e3:10,.1f} µs  {gap.cause}")

@@ -133,7 +133,7 @@ def engine_threads(reader: Reader, pid: int) -> dict[int, str]:
     threads = {}
     for name in reader.names(f"/proc/{pid}/task"):
         comm = reader.maybe(f"/proc/{pid}/task/{name}/comm")
-        if comm is not None and comm.startswith("tw-"):
+        if comm is not None and comm.startswith("tw-") and not comm.startswith("tw-jitter"):
             threads[int(name)] = comm
     return threads
 

@@ -9,18 +9,26 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tickwire.errors import Error
-from tickwire.host import checks_clock, checks_cpu, checks_effect, checks_irq, checks_memory, checks_net
-from tickwire.host.finding import Finding, Host, Profile, Verdict, Wanted, examine
+from tickwire.host import (
+    checks_clock,
+    checks_cpu,
+    checks_effect,
+    checks_irq,
+    checks_memory,
+    checks_net,
+    jitter,
+)
+from tickwire.host.finding import Finding, Host, Probe, Profile, Verdict, Wanted, examine
 from tickwire.host.reader import Absent, Reader, Unreadable
 from tickwire.stat_file import StatFile, StatFileError, find_stat_files
 
-__all__ = ["Report", "diagnose", "drift", "guess_profile", "read_baseline"]
+__all__ = ["Report", "diagnose", "drift", "guess_profile", "pinned_cores", "read_baseline", "running_engine"]
 
 # Importing them fills the registry, in the order of the report.
 _MODULES = (checks_cpu, checks_irq, checks_memory, checks_clock, checks_net, checks_effect)
@@ -86,7 +94,7 @@ def guess_profile(reader: Reader, wanted: Wanted) -> tuple[Profile, str]:
 
 
 def running_engine(reader: Reader, cores: frozenset[int]) -> int:
-    """The process of an engine that runs on this host, one on these cores first; 0 where there is none."""
+    """The process of an engine that runs on these cores, or anywhere with none named; 0 where none is."""
     found: list[int] = []
     for path in find_stat_files() if reader.live else []:
         try:
@@ -96,13 +104,12 @@ def running_engine(reader: Reader, cores: frozenset[int]) -> int:
                     found.append(pid)
         except (StatFileError, Absent, Unreadable):
             continue
-    for pid in found:
-        if cores & _pinned(reader, pid):
-            return pid
+    if cores:
+        found = [pid for pid in found if cores & pinned_cores(reader, pid)]
     return found[0] if found else 0
 
 
-def _pinned(reader: Reader, pid: int) -> frozenset[int]:
+def pinned_cores(reader: Reader, pid: int) -> frozenset[int]:
     """The cores that an engine's threads are pinned to."""
     cores = frozenset[int]()
     for tid in checks_effect.engine_threads(reader, pid):
@@ -187,13 +194,18 @@ def diagnose(
 def _measured(host: Host, seconds: float) -> Host:
     before = freeze(host.reader, host.wanted, host.engine)
     begin = time.monotonic()
-    probes: Sequence[Any] = ()
-    time.sleep(seconds)
+    probes: tuple[Probe, ...] = ()
+    if host.wanted.cores and not host.engine:
+        usable = sorted(host.cores & os.sched_getaffinity(0))
+        found = jitter.measure(usable, seconds) if usable else None
+        probes = tuple(core.probe for core in found.cores) if found is not None else ()
+    else:
+        time.sleep(seconds)
     return dataclasses.replace(
         host,
         before=before,
         seconds=time.monotonic() - begin,
-        probes=tuple(probes),
+        probes=probes,
         granted_bytes=_granted(host.wanted.rmem_bytes),
     )
 

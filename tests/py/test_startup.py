@@ -1,0 +1,188 @@
+"""What a run says of its host when it starts, and what `engine.strict` makes of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_core
+import pytest
+from host_tree import build, engine, tuned
+
+from tickwire.config import Config
+from tickwire.engine import Pipeline
+from tickwire.errors import SetupError
+from tickwire.host import Reader
+from tickwire.host.checks_effect import ring_pages
+from tickwire.host.startup import HostReport, kernel_stamps, report
+
+PIPELINE = """
+[engine]
+layout = "inline"
+idle = "{idle}"
+{engine}
+
+[[feeds]]
+venue = "binance_usdm"
+url = "ws://127.0.0.1:9"
+rest_url = "http://127.0.0.1:9"
+instruments = ["BTCUSDT"]
+{feed}
+
+[features]
+rows = ["spread()"]
+"""
+
+CPU = "/sys/devices/system/cpu"
+SMAPS = str(engine()["/proc/900/smaps"])
+
+# The first of its mappings, the arena's, on small pages and locked.
+SMALL = SMAPS.replace("2048 kB", "4 kB").replace(
+    "Locked:                0 kB", "Locked:            49152 kB", 1
+)
+
+
+def config(*, idle: str = "spin", engine: str = "", feed: str = "core = 2") -> Config:
+    return Config.from_text(PIPELINE.format(idle=idle, engine=engine, feed=feed))
+
+
+def look(folder: Path, changes: dict[str, Any], settings: Config, *, stamps: bool = True) -> HostReport:
+    files = tuned() | {"/proc/self/smaps": SMAPS} | changes
+    return report(settings, build(folder, files), stamps=lambda: stamps)
+
+
+def test_says_what_it_got_where_all_is_well(tmp_path: Path) -> None:
+    found = look(tmp_path, {}, config())
+    assert found.warnings == ()
+    assert found.all() == [
+        "core 2 (feeds[0].core): isolated from domain, tick, rcu, managed_irq, unbound work",
+        "timestamps: the kernel's, of the receive",
+    ]
+    found.enforce()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({f"{CPU}/isolated": ""}, "isolation-domain: CPU 2 takes any task of this host"),
+        ({f"{CPU}/nohz_full": ""}, "isolation-tick: the tick runs on CPU 2"),
+        (
+            {"/proc/irq/25/smp_affinity_list": "0-7", "/proc/irq/25/effective_affinity_list": "2"},
+            "irq-placement: 1 interrupts are served on CPU 2",
+        ),
+        (
+            {f"{CPU}/cpu2/topology/thread_siblings_list": "2,6"},
+            "smt-siblings: any task may run on CPU 6, the other half of the engine's cores",
+        ),
+        ({f"{CPU}/cpu2/cpufreq/scaling_governor": "powersave"}, "governor: CPU 2 is set to save power"),
+        ({"/proc/cpuinfo": "flags : tsc"}, "invariant-tsc: "),
+        ({"/sys/fs/cgroup/cpu.max": "50000 100000"}, "cpu-quota: this control group may use 0.50 CPUs"),
+        (
+            {"/proc/self/smaps": SMALL},
+            "ring-pages: 48 of 48 MiB are on small pages",
+        ),
+        ({"/proc/self/smaps": SMAPS.replace(" lo ht", " ht")}, "ring-pages: 48 of 48 MiB are not locked"),
+    ],
+)
+def test_warns_of_what_works_against_the_latency(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    found = look(tmp_path, changes, config())
+    (warning,) = found.warnings
+    assert warning.startswith(says)
+    assert f"warning: {warning}" in found.all()
+    with pytest.raises(SetupError) as error:
+        found.enforce()
+    assert str(error.value).startswith("engine.strict: expected a host that works for the latency asked for")
+    assert warning in str(error.value)
+
+
+def test_more_spinning_threads_than_cores(tmp_path: Path) -> None:
+    changes = {f"{CPU}/online": "2", "/proc/self/status": "Cpus_allowed_list:\t2\n"}
+    settings = Config.from_text(
+        PIPELINE.format(idle="spin", engine="", feed="") + '\n[[feeds]]\nvenue = "binance_spot"\n'
+        'instruments = ["BTCUSDT"]\n'
+    )
+    assert any("2 threads spin on 1 CPUs" in line for line in look(tmp_path, changes, settings).warnings)
+
+
+def test_whose_stamps_there_are(tmp_path: Path) -> None:
+    found = look(tmp_path, {}, config(), stamps=False)
+    assert "timestamps: our own, after the read" in found.lines
+    assert found.warnings[0].startswith("timestamps: the kernel gives none")
+    assert kernel_stamps() in (True, False)
+
+
+def test_asks_little_where_little_is_asked(tmp_path: Path) -> None:
+    """A run with default settings on a laptop is no reason to complain."""
+    changes = {
+        f"{CPU}/isolated": "",
+        f"{CPU}/nohz_full": "",
+        f"{CPU}/cpu2/cpufreq/scaling_governor": "powersave",
+        "/proc/self/smaps": SMAPS.replace("2048 kB", "4 kB"),
+    }
+    assert look(tmp_path, changes, config(idle="backoff", feed="")).warnings == ()
+    slow = {"/sys/devices/system/clocksource/clocksource0/current_clocksource": "hpet"}
+    assert look(tmp_path, slow, config(idle="backoff", feed="")).warnings[0].startswith("clock-source: hpet")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setitem(sys.modules, "tickwire._core", fake_core)
+    monkeypatch.setattr(fake_core.Engine, "script", None)
+    yield fake_core.Engine
+    fake_core.Engine.last = None
+
+
+async def test_is_part_of_the_run_s_report(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickwire.engine.host_report", lambda _: HostReport(("a line",), ("a warning",)))
+    async with Pipeline(config(idle="backoff", feed="")) as pipeline:
+        assert pipeline.report[:3] == ["a fake engine", "a line", "warning: a warning"]
+        assert pipeline.stats().report == pipeline.report
+
+
+async def test_strict_refuses_to_start(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickwire.engine.host_report", lambda _: HostReport((), ("a warning",)))
+    pipeline = Pipeline(config(idle="backoff", feed="", engine="strict = true"))
+    with pytest.raises(SetupError, match=r"engine\.strict: expected .*\n  a warning"):
+        await pipeline.__aenter__()
+    assert fake.last.stopping.is_set()
+    monkeypatch.setattr("tickwire.engine.host_report", lambda _: HostReport(("well",), ()))
+    async with Pipeline(config(idle="backoff", feed="", engine="strict = true")) as started:
+        assert "well" in started.report
+
+
+async def test_a_replay_asks_nothing_of_the_host(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(_: Config) -> HostReport:
+        raise AssertionError("a replay looked at the host")
+
+    monkeypatch.setattr("tickwire.engine.host_report", refuse)
+    (tmp_path / "capture.log").write_text("")
+    settings = config(engine="strict = true")
+    async with Pipeline.replay(settings, [tmp_path / "capture.log"]) as pipeline:
+        assert pipeline.report == ["a fake engine"]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+def test_pages_are_those_that_the_engine_says_it_got() -> None:
+    """The kernel's account of our mappings and the arena's own are two ways to one figure."""
+    import tickwire._core as core
+
+    before = ring_pages(Reader(), "self")
+    made = core.Engine(config(idle="backoff", feed="").resolve())
+    after = ring_pages(Reader(), "self")
+    line = made.report[0]
+    match = re.match(
+        r"memory: ([\d.]+) MiB on reserved .* ([\d.]+) MiB on transparent .* ([\d.]+) MiB on", line
+    )
+    assert match is not None, line
+    got = (after.huge - before.huge, after.transparent - before.transparent, after.small - before.small)
+    assert [kib / 1024 for kib in got] == [float(mib) for mib in match.groups()]
+    del made
+    assert ring_pages(Reader(), "self").total == before.total
