@@ -16,6 +16,7 @@ help:
 	@echo "make setup        .venv with the tickwire command in it"
 	@echo "make demo         a simulated venue, the engine and a small model, live for some seconds"
 	@echo "make test         every test and check"
+	@echo "make test-host    apply and revert the tuning of this very host, as root; puts it back"
 	@echo "make soak         random storms at a simulated venue, MINUTES=5 of them, held to the truth"
 	@echo "make bench        beside the usual Python design and the peers of each stage; some minutes"
 	@echo "make conformance  the WebSocket client against the Autobahn suite; needs a Python 2.7"
@@ -55,6 +56,11 @@ check:
 	.venv/bin/mypy
 	.venv/bin/shellcheck --external-sources --check-sourced scripts/tuning/*.sh tools/bootstrap tools/fuzz .ci/run
 	$(python) -m mypy.stubtest tickwire._core
+
+# Changes this machine while it runs, so only when asked for: no other target comes here.
+.PHONY: test-host
+test-host: setup
+	TICKWIRE_TEST_HOST=1 $(python) -m pytest tests/py/test_tuning_here.py
 
 # SEED=n runs again what a storm printed.
 MINUTES ?= 5

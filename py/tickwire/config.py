@@ -809,7 +809,7 @@ class Config(_Model):
         if self.model is not None:
             wanted += [(f"model.cores[{i}]", core) for i, core in enumerate(self.model.cores)]
         for path, core in wanted:
-            if core not in usable:
+            if core not in usable and not _can_run_on(core):
                 listed = ", ".join(map(str, sorted(usable)))
                 raise ConfigError(
                     self._line(path, f"expected a core that this process may use ({listed})", core)
@@ -862,6 +862,20 @@ def _toml(data: Mapping[str, Any]) -> str:
             lines += [f"{name} = {_toml_value(item)}" for name, item in table.items()]
             lines.append("")
     return "\n".join(lines)
+
+
+def _can_run_on(core: int) -> bool:
+    """Whether a thread of ours may go there, although we are not there now: a boot line that isolates the
+    core, or a service that keeps us off it, leaves it out of our own set and does not forbid it."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {core})
+    except (OSError, OverflowError, ValueError):
+        return False
+    try:
+        return os.sched_getaffinity(0) == {core}
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _line(key: str, expected: str, value: object) -> str:

@@ -135,6 +135,10 @@ for group in "${GROUPS_IN_ORDER[@]}"; do
   for line in "${lines[@]}"; do case "$line" in '#'*) say "$line" ;; esac; done
 done
 for line in "${NOTICES[@]}"; do say "# note: $line"; done
+if [ -z "$apply" ]; then
+  boot_words
+  say "# for the boot line, see boot-line.sh: $REPLY"
+fi
 
 if [ "${#owned[@]}" -gt 0 ]; then
   refuse "TuneD's active profile $TUNED_PROFILE sets what this would set (${owned[*]}): choose one of them," \

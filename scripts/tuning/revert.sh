@@ -17,7 +17,7 @@
 #
 # Exit code: 0 all is back, or there was nothing to do; 2 refused, nothing was changed; 3 all is back but
 # for values that somebody changed since; 4 something could not be put back (run it again once the cause
-# is gone, for instance huge pages that a running engine still uses).
+# is gone, for instance a cgroup that a running engine still lives in).
 set -uo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"

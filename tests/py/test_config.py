@@ -454,6 +454,20 @@ def test_resolve_live_refuses_a_core_that_cannot_be_had() -> None:
     )
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_resolve_live_takes_a_core_that_only_our_affinity_leaves_out() -> None:
+    """As on a core that the boot line isolates, or in a service with a CPUAffinity of its own."""
+    all_ours = os.sched_getaffinity(0)
+    here, there = sorted(all_ours)[:2]
+    config = load(FEED + f"core = {there}" + FEATURES)
+    os.sched_setaffinity(0, {here})
+    try:
+        assert config.resolve()["feeds"][0]["core"] == there
+        assert os.sched_getaffinity(0) == {here}
+    finally:
+        os.sched_setaffinity(0, all_ours)
+
+
 def test_resolve_live_refuses_a_file_source() -> None:
     with pytest.raises(ConfigError, match=r'feeds\[0\].source: expected "websocket" for a live run'):
         load(MINIMAL).resolve()

@@ -27,6 +27,7 @@ if listed kill-before; then kill -9 0; fi
 if listed eio; then fail 'Input/output error'; fi
 if listed einval; then fail 'Invalid argument'; fi
 if listed ignored; then exit 0; fi
+if listed in-use; then value=3 && echo 3 >"${path%/*}/surplus_hugepages"; fi
 if listed clamped && [ "$value" -gt 100 ]; then value=100; fi
 case "$name" in
   */transparent_hugepage/enabled | */transparent_hugepage/defrag)

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from tickwire.cli.tune import tune_app
+
 __all__ = ["app"]
 
 app = typer.Typer(
@@ -25,6 +27,7 @@ model_app = typer.Typer(
 latency_app = typer.Typer(help="Latency figures.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 app.add_typer(latency_app, name="latency")
+app.add_typer(tune_app, name="tune")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The pipeline's TOML file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, on standard output.")]

@@ -187,12 +187,8 @@ load_env() {  # FILE
     [[ "$line" =~ ^[[:space:]]*([A-Za-z_][A-Za-z0-9_]*)=(.*)$ ]] ||
       refuse "$file:$number: expected KEY=VALUE, found: ${line@Q}"
     key="${BASH_REMATCH[1]}" value="${BASH_REMATCH[2]}"
-    if [[ "$value" =~ ^\"([^\"]*)\"[[:space:]]*(#.*)?$ || "$value" =~ ^\'([^\']*)\'[[:space:]]*(#.*)?$ ]]; then
-      value="${BASH_REMATCH[1]}"
-    else
-      value="${value%%[[:space:]]#*}"
-      value="${value%"${value##*[![:space:]]}"}"
-    fi
+    value="${value%"${value##*[![:space:]]}"}"
+    if [[ "$value" =~ ^\"([^\"]*)\"$ || "$value" =~ ^\'([^\']*)\'$ ]]; then value="${BASH_REMATCH[1]}"; fi
     [ -n "${_PATTERN[$key]+known}" ] || refuse "$file:$number: unknown key $key; host.env.example lists them"
     if [ "$key" != FLOW ] && [ -n "${seen[$key]+again}" ]; then
       refuse "$file:$number: $key is set again, first on line ${seen[$key]}"
@@ -207,8 +203,9 @@ load_env() {  # FILE
 
 # ------------------------------------------------------------------------------------------ the host
 
-# The sets all scripts speak of: ONLINE, E (the engine's), C (control) and H (housekeeping).
-declare ONLINE='' E='' C='' H=''
+# The sets all scripts speak of: ONLINE, E (the engine's), C (its control plane's, in a partition only),
+# EC (both) and H (housekeeping).
+declare ONLINE='' E='' C='' EC='' H=''
 declare -a NODES=()  # NUMA nodes of the engine's cores.
 
 load_cpus() {
@@ -221,7 +218,8 @@ load_cpus() {
   list_to_set "${ENV[CONTROL_CPUS]}" || refuse "CONTROL_CPUS: not a CPU list: ${ENV[CONTROL_CPUS]}"
   C="$REPLY"
   set_union "$E" "$C"
-  set_minus "$ONLINE" "$REPLY"
+  EC="$REPLY"
+  set_minus "$ONLINE" "$EC"
   H="$REPLY"
   if [ -n "${ENV[HOUSEKEEPING_CPUS]}" ]; then
     list_to_set "${ENV[HOUSEKEEPING_CPUS]}" ||
@@ -245,11 +243,10 @@ check_cpus() {
   done
   set_common "$E" "$C"
   [ -z "$REPLY" ] || refuse "CPU $REPLY is in ENGINE_CPUS and in CONTROL_CPUS"
-  set_union "$E" "$C"
-  set_minus "$ONLINE" "$REPLY"
+  set_minus "$ONLINE" "$EC"
   [ -n "$REPLY" ] && [ -n "$H" ] ||
     refuse "ENGINE_CPUS covers every online CPU: leave at least one for interrupts and everything else"
-  set_common "$E $C" "$H"
+  set_common "$EC" "$H"
   [ -z "$REPLY" ] || refuse "CPU $REPLY is the engine's and in HOUSEKEEPING_CPUS"
   if [ "${ENV[ALLOW_CPU0]}" = no ]; then
     case " $E " in

@@ -104,10 +104,21 @@ effect_irq() {
 
 # --------------------------------------------------------------------------- pages: a huge page pool
 
+# What the pool is to hold: pages beyond it that are still in use (surplus) go by themselves when released.
+read_pages() {
+  local pages
+  read_file "$ROOT$1" || return
+  pages="$REPLY"
+  if read_file "$ROOT${1%/*}/surplus_hugepages" && [[ "$pages" =~ ^[0-9]+$ && "$REPLY" =~ ^[0-9]+$ ]]; then
+    pages=$((pages - REPLY))
+  fi
+  REPLY="$pages"
+}
+
 write_pages() {
   _tee "$ROOT$1" "$2" || return
   # What the kernel could not find in one piece it may find after moving things together.
-  if read_file "$ROOT$1" && [[ "$REPLY" =~ ^[0-9]+$ ]] && [ "$REPLY" -lt "$2" ] &&
+  if read_pages "$1" && [[ "$REPLY" =~ ^[0-9]+$ ]] && [ "$REPLY" -lt "$2" ] &&
     [ -w "$ROOT/proc/sys/vm/compact_memory" ]; then
     printf '1\n' | tee -- "$ROOT/proc/sys/vm/compact_memory" >/dev/null 2>&1 || true
     _tee "$ROOT$1" "$2"

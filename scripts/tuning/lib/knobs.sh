@@ -11,7 +11,6 @@ declare -a K_GROUP=() K_KIND=() K_TARGET=() K_WANTED=() K_ACCEPT=()
 declare -A GROUP_WHY=()
 declare -a GROUPS_IN_ORDER=()
 declare -a NOTICES=()  # What somebody should know and no knob changes.
-declare EC=''          # The engine's cores and the control plane's.
 
 _group() { GROUP_WHY[$1]="$2" GROUPS_IN_ORDER+=("$1"); }  # NAME WHY
 notice() { NOTICES+=("$*"); }
@@ -76,8 +75,6 @@ cpus_of_file() {  # PATH -> a set, empty when there is none
 
 build_knobs() {
   K_GROUP=() K_KIND=() K_TARGET=() K_WANTED=() K_ACCEPT=() GROUPS_IN_ORDER=() NOTICES=()
-  set_union "$E" "$C"
-  EC="$REPLY"
   _isolation_knobs
   _interrupt_knobs
   _kernel_knobs
@@ -330,6 +327,7 @@ knob_state() {  # INDEX
   fi
 }
 declare -A _PLANNED_FOLDERS=()
+# shellcheck disable=SC2034  # apply.sh reads them.
 declare STATE='' CURRENT=''
 
 knob_is() {  # INDEX VALUE
@@ -403,6 +401,34 @@ tuned_owns() {  # INDEX
 }
 
 # -------------------------------------------------------------------------------------- what else to know
+
+# What only the boot line can say for these cores. Isolation from the scheduler is left out where a
+# partition does it.
+boot_words() {
+  local engine rest flags=managed_irq,domain words key size count part pages
+  set_to_list "$EC"
+  engine="$REPLY"
+  set_minus "$ONLINE" "$EC"
+  set_to_list "$REPLY"
+  rest="$REPLY"
+  if [ "${ENV[ISOLATE]}" = partition ]; then flags=managed_irq; fi
+  words="isolcpus=$flags,$engine"
+  # The control plane sleeps and wakes: its cores keep their tick.
+  set_to_list "$E"
+  if [ -e "$ROOT/sys/devices/system/cpu/nohz_full" ]; then words+=" nohz_full=$REPLY"; fi
+  words+=" rcu_nocbs=$REPLY irqaffinity=$rest"
+  for key in HUGE_PAGES_2M:2M HUGE_PAGES_1G:1G; do
+    size="${key#*:}" count="${ENV[${key%:*}]}"
+    [ -n "$count" ] || continue
+    if [[ "$count" != *:* ]]; then
+      pages=
+      for part in "${NODES[@]}"; do pages+="${pages:+,}$part:$count"; done
+      count="${pages:-$count}"
+    fi
+    words+=" hugepagesz=$size hugepages=$count"
+  done
+  REPLY="$words"
+}
 
 
 # Five kinds of isolation, which are often taken for one.

@@ -73,6 +73,9 @@ undo_entry() {  # INDEX MODE: keep, force or forget what others have changed
     _stuck "$target: wrote $REPLY, and it reads $current"
   else
     journal_back "$1"
+    if [ "$kind" = pages ] && read_file "$ROOT${target%/*}/surplus_hugepages" && [ "$REPLY" -gt 0 ]; then
+      say "#   $REPLY huge pages are in use, and go when they are released"
+    fi
   fi
 }
 
