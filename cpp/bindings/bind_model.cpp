@@ -11,7 +11,10 @@
 #include "tickwire/core/error.hpp"
 #include "tickwire/core/types.hpp"
 #include "tickwire/infer/ensemble.hpp"
+#include "tickwire/infer/model_timer.hpp"
+#include "tickwire/infer/ort_api.hpp"
 #include "tickwire/infer/ort_model.hpp"
+#include "tickwire/infer/ort_provider.hpp"
 
 namespace tickwire::bindings {
 
@@ -27,8 +30,7 @@ class BoundModel {
  public:
   BoundModel(const std::vector<std::string>& members, std::vector<double> weights,
              const std::string& provider, const std::string& cache_dir, std::size_t max_batch,
-             std::size_t rows, std::size_t features, const std::string& library)
-      : input_(max_batch * rows * features / kFloatsPerLine + 1) {
+             std::size_t rows, std::size_t features, const std::string& library) {
     std::vector<std::unique_ptr<infer::Model>> loaded;
     for (const std::string& path : members) {
       loaded.push_back(infer::load_ort_model({.library = library,
@@ -40,10 +42,28 @@ class BoundModel {
                                               .max_batch = max_batch}));
     }
     model_ = infer::make_ensemble(std::move(loaded), std::move(weights));
+    input_.resize((max_batch * info().rows * info().features + kFloatsPerLine - 1) / kFloatsPerLine);
     handle_ = model_->bind_batch(input());
   }
 
   [[nodiscard]] const infer::ModelInfo& info() const { return model_->info(); }
+
+  std::size_t warm_up() {
+    const std::lock_guard lock(mutex_);
+    return model_->warm_up(infer::kWarmUpRuns, infer::kWarmUpMaxNs);
+  }
+
+  /// The time of each row under a load, in ns.
+  py::array_t<std::int64_t> time(const infer::Load& load) {
+    std::vector<std::int64_t> times;
+    {
+      const py::gil_scoped_release release;
+      const std::lock_guard lock(mutex_);
+      if (!timer_) timer_ = std::make_unique<infer::ModelTimer>(*model_);
+      times = timer_->time(load);
+    }
+    return py::array_t<std::int64_t>(static_cast<py::ssize_t>(times.size()), times.data());
+  }
 
   /// Row by row where max_batch is 1, else in batches of max_batch and a last one of what is left.
   py::array_t<float> run(const Floats& batch) {
@@ -92,6 +112,7 @@ class BoundModel {
 
   std::vector<Line> input_;
   std::unique_ptr<infer::Model> model_;
+  std::unique_ptr<infer::ModelTimer> timer_;
   std::size_t handle_ = 0;
   std::mutex mutex_;  // One thread uses a model at a time, and Python may have several.
 };
@@ -110,9 +131,46 @@ void bind_model(py::module_& m) {
            py::arg("members"), py::arg("weights"), py::arg("provider"), py::arg("cache_dir"),
            py::arg("max_batch"), py::arg("rows"), py::arg("features"), py::arg("library"))
       .def("run", &BoundModel::run, py::arg("batch"))
+      .def("warm_up", &BoundModel::warm_up, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "time",
+          [](BoundModel& model, std::size_t rows, std::int64_t interval_ns, std::int64_t total_ns, bool sleep,
+             bool cold) {
+            return model.time({.rows = rows,
+                               .interval_ns = interval_ns,
+                               .total_ns = total_ns,
+                               .sleep = sleep,
+                               .cold = cold});
+          },
+          py::arg("rows"), py::arg("interval_ns"), py::arg("total_ns"), py::arg("sleep"), py::arg("cold"))
+      .def_property_readonly("rows", [](const BoundModel& model) { return model.info().rows; })
+      .def_property_readonly("features", [](const BoundModel& model) { return model.info().features; })
       .def_property_readonly("score_names", [](const BoundModel& model) { return model.info().score_names; })
       .def_property_readonly("executor", [](const BoundModel& model) { return model.info().executor; })
+      .def_property_readonly("schema", [](const BoundModel& model) { return model.info().schema_json; })
+      .def_property_readonly("fingerprint",
+                             [](const BoundModel& model) { return model.info().schema_sha256; })
       .def_property_readonly("notes", [](const BoundModel& model) { return model.info().notes; });
+
+  m.def(
+      "providers",
+      [](const std::string& library) { return infer::available_providers(infer::open_ort(library)); },
+      py::arg("library"));
+  m.def(
+      "optimize_model",
+      [](const std::string& path, const std::string& out, const std::string& format,
+         const std::string& provider, const std::string& library) {
+        infer::optimize_ort_model({.library = library,
+                                   .provider = provider,
+                                   .cache_dir = "",
+                                   .path = path,
+                                   .rows = 0,
+                                   .features = 0,
+                                   .max_batch = 1},
+                                  out, format);
+      },
+      py::arg("path"), py::arg("out"), py::arg("format"), py::arg("provider"), py::arg("library"),
+      py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace tickwire::bindings

@@ -3,6 +3,9 @@
 A model is trained on rows of one feature schema and gives nonsense on any other, so the file itself
 carries the schema: canonical JSON under `tickwire.schema` in its ONNX metadata and the JSON's SHA-256
 under `tickwire.schema.sha256`. `bind` writes them, `check` compares them before an engine starts.
+
+What a file declares is read here; whether it runs, and with which scores, is asked of the engine's own loader
+(`load`), so that no second opinion can differ from the start's.
 """
 
 from __future__ import annotations
@@ -13,34 +16,40 @@ import math
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tickwire import _core
 from tickwire.errors import FingerprintMismatch, ModelError, SetupError
 from tickwire.features import Schema
 
 __all__ = [
-    "MAX_SCORES",
     "ModelSummary",
+    "Optimized",
     "Port",
     "bind",
     "check",
     "check_fingerprint",
     "inspect",
+    "load",
     "make_demo_model",
     "onnxruntime_library",
+    "optimize",
+    "provider_cache",
+    "providers",
 ]
 
 SCHEMA_KEY: Final = "tickwire.schema"
 SHA256_KEY: Final = "tickwire.schema.sha256"
-#: Scores a model may give, as in infer/model.hpp.
-MAX_SCORES: Final = 64
+#: Scores may differ by this much between a model and its optimised self: another order of sums.
+_TOLERANCE: Final = 1e-3
 #: Protocol buffers end at 2 GiB, and so does an ONNX file.
 _MAX_BYTES: Final = 2**31 - 1
 
@@ -60,6 +69,46 @@ def onnxruntime_library() -> Path:
     if not found:
         raise SetupError(f"{expected} with libonnxruntime.so in it, found none in {folders[0]}")
     return found[-1]
+
+
+def providers() -> list[str]:
+    """The providers that the installed ONNX Runtime has, "cpu" first."""
+    return _core.providers(str(onnxruntime_library()))
+
+
+def provider_cache() -> Path:
+    """Where TensorRT keeps the engines that it builds, so that only the first start of a model waits."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "tickwire" / "tensorrt"
+
+
+def load(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    weights: Sequence[float] = (),
+    provider: str = "cpu",
+    max_batch: int = 1,
+    rows: int = 0,
+    features: int = 0,
+) -> _core.Model:
+    """A model as the engine loads it; several files are an ensemble.
+
+    `run` of the result scores rows on the engine's own code path: float32 of [n, features], or
+    [n, rows, features]. With `rows` and `features` left at 0 the shape is what the file declares.
+    """
+    try:
+        return _core.Model(
+            members=[os.fspath(path) for path in paths],
+            weights=list(weights),
+            provider=provider,
+            cache_dir=str(provider_cache()) if provider == "tensorrt" else "",
+            max_batch=max_batch,
+            rows=rows,
+            features=features,
+            library=str(onnxruntime_library()),
+        )
+    except _core.SetupError as error:
+        raise ModelError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -84,9 +133,9 @@ class ModelSummary:
     path: Path
     size_bytes: int
     sha256: str
+    format: str
+    """`IR 8, ai.onnx 17`, or that it is ONNX Runtime's own format, whose versions nobody tells."""
     producer: str
-    ir_version: int
-    opsets: dict[str, int]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     scores: tuple[str, ...]
@@ -118,8 +167,14 @@ def bind(
     path = Path(model_path)
     if hashlib.sha256(schema_json.encode()).hexdigest() != sha256:
         raise ModelError(f"{path}: expected the SHA-256 of the schema, found {sha256}, which is another's")
-    model, _ = _read(path)
-    _check_input(path, model, Schema.from_json(schema_json))
+    file = _read(path)
+    if file.model is None:
+        raise ModelError(
+            f"{path}: expected an ONNX model to bind, found ONNX Runtime's own format, which cannot be "
+            "written again; bind the .onnx file, then: tickwire model optimize --format ort"
+        )
+    _load_for(path, Schema.from_json(schema_json))
+    model = file.model
     kept = {p.key: p.value for p in model.metadata_props if p.key not in (SCHEMA_KEY, SHA256_KEY)}
     helper.set_model_props(model, {**kept, SCHEMA_KEY: schema_json, SHA256_KEY: sha256})
     target = Path(out) if out is not None else path.resolve()
@@ -130,25 +185,24 @@ def bind(
 def inspect(model_path: str | os.PathLike[str]) -> ModelSummary:
     """Describes a model file, also one that the engine would refuse."""
     path = Path(model_path)
-    model, content = _read(path)
-    metadata = {p.key: p.value for p in model.metadata_props}
+    file = _read(path)
+    metadata = dict(file.metadata)
     schema = metadata.pop(SCHEMA_KEY, None)
     fingerprint = metadata.pop(SHA256_KEY, None)
     scores: tuple[str, ...] = ()
     refused = None
     try:
-        scores = _score_names(path, model, content)
+        scores = tuple(load([path]).score_names)
     except ModelError as error:
         refused = str(error)
     return ModelSummary(
         path=path,
-        size_bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-        producer=f"{model.producer_name} {model.producer_version}".strip(),
-        ir_version=model.ir_version,
-        opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
-        inputs=_inputs(model),
-        outputs=tuple(_port(value) for value in model.graph.output),
+        size_bytes=len(file.content),
+        sha256=hashlib.sha256(file.content).hexdigest(),
+        format=file.format,
+        producer=file.producer,
+        inputs=file.inputs,
+        outputs=file.outputs,
         scores=scores,
         refused=refused,
         schema=schema,
@@ -158,19 +212,111 @@ def inspect(model_path: str | os.PathLike[str]) -> ModelSummary:
     )
 
 
-def check(model_path: str | os.PathLike[str], schema: Schema) -> tuple[str, ...]:
+def check(
+    model_path: str | os.PathLike[str], schema: Schema, *, provider: str = "cpu", max_batch: int = 1
+) -> tuple[str, ...]:
     """Whether an engine of this schema can run the model; returns the names of its scores."""
     path = Path(model_path)
-    model, content = _read(path)
-    _check_bound(path, model, schema)
-    _check_input(path, model, schema)
-    return _score_names(path, model, content)
+    _check_bound(path, _read(path).metadata, schema)
+    return tuple(_load_for(path, schema, provider=provider, max_batch=max_batch).score_names)
+
+
+def _load_for(path: Path, schema: Schema, *, provider: str = "cpu", max_batch: int = 1) -> _core.Model:
+    return load(
+        [path],
+        provider=provider,
+        max_batch=max_batch,
+        rows=schema.window_rows,
+        features=len(schema.expressions),
+    )
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What `optimize` made of a model."""
+
+    path: Path
+    size_bytes: tuple[int, int]
+    """Of the file before and after."""
+    load_ms: tuple[float, float]
+    """To load it, the best of several."""
+    rows: int
+    """Made-up rows that both files scored."""
+    difference: float
+    """Largest between their scores; 0 where all are the same bits."""
+
+
+def optimize(
+    model_path: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    format: Literal["onnx", "ort"] = "onnx",
+    provider: str = "cpu",
+) -> Optimized:
+    """Writes the model as ONNX Runtime optimises it for this machine, so that a start has less to do.
+
+    The schema it is bound to stays. The file is for the ONNX Runtime and the kind of CPU that made it.
+    Nothing is written where the optimised model scores otherwise than the original.
+    """
+    path = Path(model_path)
+    before = _read(path)
+    target = Path(out) if out is not None else path.with_suffix(f".optimized.{format}")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    made = Path(name)
+    try:
+        try:
+            _core.optimize_model(
+                path=str(path), out=name, format=format, provider=provider, library=str(onnxruntime_library())
+            )
+        except _core.SetupError as error:
+            raise ModelError(str(error)) from None
+        rows, difference = _compare(path, made, provider)
+        if _read(made).metadata != before.metadata:
+            raise ModelError(f"{path}: expected an optimised model with the same metadata, found it changed")
+        load_ms = _load_ms(path, provider), _load_ms(made, provider)
+        sizes = len(before.content), made.stat().st_size
+        made.chmod(stat.S_IMODE(path.stat().st_mode))
+        made.replace(target)
+    finally:
+        made.unlink(missing_ok=True)
+    return Optimized(path=target, size_bytes=sizes, load_ms=load_ms, rows=rows, difference=difference)
+
+
+def _compare(one: Path, other: Path, provider: str) -> tuple[int, float]:
+    models = [load([path], provider=provider) for path in (one, other)]
+    shape = (256, models[0].rows, models[0].features)
+    rows = np.random.RandomState(7).standard_normal(shape).astype(np.float32)
+    if models[0].rows == 1:
+        rows = rows[:, 0, :]
+    before, after = (model.run(rows) for model in models)
+    if before.tobytes() == after.tobytes():
+        return len(rows), 0.0
+    scale = np.maximum(1.0, np.abs(before))
+    difference = float(np.max(np.abs(np.nan_to_num(before) - np.nan_to_num(after))))
+    if not np.array_equal(np.isfinite(before), np.isfinite(after)) or bool(
+        np.any(np.abs(np.nan_to_num(before) - np.nan_to_num(after)) > _TOLERANCE * scale)
+    ):
+        raise ModelError(
+            f"{one}: expected the optimised model to score as the original, found scores that differ by up "
+            f"to {difference:g}; nothing was written"
+        )
+    return len(rows), difference
+
+
+def _load_ms(path: Path, provider: str, times: int = 5) -> float:
+    best = math.inf
+    for _ in range(times):
+        start = time.perf_counter()
+        load([path], provider=provider)
+        best = min(best, time.perf_counter() - start)
+    return best * 1e3
 
 
 def check_fingerprint(model_path: str | os.PathLike[str], schema: Schema) -> None:
     """Raises FingerprintMismatch, the difference in its text, unless the model is bound to `schema`."""
     path = Path(model_path)
-    _check_bound(path, _read(path)[0], schema)
+    _check_bound(path, _read(path).metadata, schema)
 
 
 def make_demo_model(
@@ -229,27 +375,105 @@ def _sha256(text: str | None) -> str:
     return hashlib.sha256((text or "").encode()).hexdigest()
 
 
-def _read(path: Path) -> tuple[onnx.ModelProto, bytes]:
+@dataclass(frozen=True)
+class _File:
+    content: bytes
+    model: onnx.ModelProto | None
+    """None in ONNX Runtime's own format."""
+    format: str
+    producer: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    metadata: dict[str, str]
+
+
+def _read(path: Path) -> _File:
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            raise ModelError(f"{path}: expected an ONNX model of less than 2 GiB, found {size} bytes")
+            raise ModelError(
+                f"{path}: expected an ONNX model of less than 2 GiB, found {size} bytes; quantise it, "
+                "or take a smaller one"
+            )
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path}: expected an ONNX model, found {error.strerror or error}") from None
+        raise ModelError(
+            f"{path}: expected an ONNX model, found {error.strerror or error}; name a file that "
+            "`tickwire model inspect` can describe"
+        ) from None
+    if content[4:8] == b"ORTM":
+        return _read_ort(path, content)
+    advice = "; export the model again, or copy it again"
+    if not content:
+        raise ModelError(f"{path}: expected an ONNX model, found an empty file{advice}")
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # Protocol buffers raise their own kinds, which differ by version.
-        raise ModelError(f"{path}: expected an ONNX model, found a file that is none ({error})") from None
-    if not model.graph.node:
-        raise ModelError(f"{path}: expected an ONNX model, found a file without operators")
-    outside = next((t.name for t in _tensors(model.graph) if t.data_location == TensorProto.EXTERNAL), None)
-    if outside is not None:
         raise ModelError(
-            f"{path}: expected a model in one file, found weights in another ({outside}); "
-            "save it with save_as_external_data=False"
-        )
-    return model, content
+            f"{path}: expected an ONNX model, found a file that is none or is damaged ({error}){advice}"
+        ) from None
+    if not model.graph.node:
+        raise ModelError(f"{path}: expected an ONNX model, found a file without operators{advice}")
+    _check_in_one_file(path, model)
+    versions = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in model.opset_import)
+    return _File(
+        content=content,
+        model=model,
+        format=f"IR {model.ir_version}, {versions}",
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        inputs=_inputs(model),
+        outputs=tuple(_port(value) for value in model.graph.output),
+        metadata={p.key: p.value for p in model.metadata_props},
+    )
+
+
+def _read_ort(path: Path, content: bytes) -> _File:
+    import onnxruntime  # Here: it takes long to load, and no other file needs it.
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # The runtime's own kinds, which it does not export.
+        raise ModelError(
+            f"{path}: expected a model in ONNX Runtime's own format that {onnxruntime.__version__} can read, "
+            f"found {error}; make it again with this version: tickwire model optimize --format ort"
+        ) from None
+
+    def port(value: Any) -> Port:
+        kind = str(value.type).removeprefix("tensor(").removesuffix(")")
+        name = {"float": "float32", "double": "float64"}.get(kind, kind)
+        return Port(value.name, name, tuple(value.shape) if str(value.type).startswith("tensor") else None)
+
+    meta = session.get_modelmeta()
+    return _File(
+        content=content,
+        model=None,
+        format="ONNX Runtime's own (.ort)",
+        producer=meta.producer_name,
+        inputs=tuple(port(value) for value in session.get_inputs()),
+        outputs=tuple(port(value) for value in session.get_outputs()),
+        metadata=dict(meta.custom_metadata_map),
+    )
+
+
+def _check_in_one_file(path: Path, model: onnx.ModelProto) -> None:
+    outside = [t for t in _tensors(model.graph) if t.data_location == TensorProto.EXTERNAL]
+    if not outside:
+        return
+    entries = [{entry.key: entry.value for entry in tensor.external_data} for tensor in outside]
+    names = outside[0].name + (f" and {len(outside) - 1} more" if len(outside) > 1 else "")
+    files = sorted({entry.get("location", "?") for entry in entries})
+    size = sum(int(entry.get("length") or 0) for entry in entries)
+    advice = (
+        "an ONNX file ends at 2 GiB: quantise the model, or take a smaller one"
+        if size > _MAX_BYTES
+        else "save it with save_as_external_data=False"
+    )
+    raise ModelError(
+        f"{path}: expected a model in one file, found weights in another "
+        f"({names}: {size:,} bytes in {', '.join(files)}); {advice}"
+    )
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -308,27 +532,7 @@ def _inputs(model: onnx.ModelProto) -> tuple[Port, ...]:
     return tuple(_port(value) for value in model.graph.input if value.name not in weights)
 
 
-def _check_input(path: Path, model: onnx.ModelProto, schema: Schema) -> None:
-    rows, features = schema.window_rows, len(schema.expressions)
-    inputs = _inputs(model)
-    expected = (
-        f"one input of float32[1, {features}]"
-        if rows == 1
-        else f"one input of float32[1, {rows}, {features}]"
-    )
-    if len(inputs) != 1:
-        found = f"{len(inputs)} inputs: {'; '.join(map(str, inputs))}" if inputs else "none"
-        raise ModelError(f"{path}: expected {expected}, found {found}")
-    port = inputs[0]
-    shape = port.shape or ()
-    batch_of_one = bool(shape) and (shape[0] == 1 or not isinstance(shape[0], int))
-    fits = shape[1:] == (rows, features) or (rows == 1 and shape[1:] == (features,))
-    if port.type != "float32" or not batch_of_one or not fits:
-        raise ModelError(f"{path}: expected {expected}, found {port}")
-
-
-def _check_bound(path: Path, model: onnx.ModelProto, schema: Schema) -> None:
-    metadata = {p.key: p.value for p in model.metadata_props}
+def _check_bound(path: Path, metadata: dict[str, str], schema: Schema) -> None:
     found, stored = metadata.get(SCHEMA_KEY), metadata.get(SHA256_KEY)
     command = f"tickwire model bind {path} --config pipeline.toml"
     if found is None or stored is None:
@@ -351,45 +555,3 @@ def _check_bound(path: Path, model: onnx.ModelProto, schema: Schema) -> None:
         f"configure what it was trained on, or train it anew and bind it: {command}\n{lines}",
         differences,
     )
-
-
-def _score_names(path: Path, model: onnx.ModelProto, content: bytes) -> tuple[str, ...]:
-    """The names that infer/ort_model.cpp gives, found the same way: by one run on zeros."""
-    import onnxruntime  # Here: it takes longer to load than all else, and bind does without.
-
-    inputs = _inputs(model)
-    shape = inputs[0].shape if len(inputs) == 1 else None
-    if len(inputs) != 1 or inputs[0].type != "float32" or not shape or len(shape) not in (2, 3):
-        raise ModelError(
-            f"{path}: expected one input of float32[1, features] or float32[1, rows, features], "
-            f"found {'; '.join(map(str, inputs)) or 'none'}"
-        )
-    free = not isinstance(shape[0], int)
-    if not (free or shape[0] == 1) or not all(isinstance(size, int) for size in shape[1:]):
-        raise ModelError(f"{path}: expected every dimension but the first to be fixed, found {inputs[0]}")
-    outputs = [port for port in map(_port, model.graph.output) if port.type == "float32"]
-    if not outputs:
-        found = "; ".join(str(_port(value)) for value in model.graph.output) or "none"
-        raise ModelError(f"{path}: expected at least one output of float32, found {found}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        zeros = np.zeros([1, *(int(d) for d in shape[1:] if d is not None)], np.float32)
-        values = session.run([port.name for port in outputs], {inputs[0].name: zeros})
-    except Exception as error:  # The runtime's own kinds, which it does not export.
-        raise ModelError(
-            f"{path}: expected an ONNX model that ONNX Runtime {onnxruntime.__version__} can run, "
-            f"found {error}"
-        ) from None
-    names: list[str] = []
-    for port, value in zip(outputs, values, strict=True):
-        names += [port.name] if value.size == 1 else [f"{port.name}_{i}" for i in range(value.size)]
-        if value.size == 0 or len(names) > MAX_SCORES:
-            raise ModelError(
-                f"{path}: expected 1 to {MAX_SCORES} scores in all, found {port} with {value.size} values"
-            )
-    if len(set(names)) != len(names):
-        raise ModelError(f"{path}: expected scores of different names, found {', '.join(names)}")
-    return tuple(names)

@@ -283,6 +283,86 @@ def test_model_bind_and_inspect(tickwire: Command, folder: Path) -> None:
     assert code == 2
 
 
+def test_model_check_says_what_a_start_would_refuse(tickwire: Command, folder: Path) -> None:
+    pipeline = folder / "pipeline.toml"
+    model = models.make_demo_model(folder / "m.onnx", Config.from_toml(pipeline).schema())
+    code, out, err = tickwire("model", "check", model, "--config", pipeline)
+    assert (code, err) == (0, "")
+    assert [line.split()[:2] for line in out.splitlines()] == [
+        ["ok", "file"],
+        ["ok", "features"],
+        ["ok", "run"],
+    ]
+    assert "scores prob_0, prob_1, prob_2; 200 warm-up runs" in out
+    other = models.make_demo_model(
+        folder / "other.onnx",
+        Config.from_text(CONFIG.replace('trigger = "book"', 'trigger = "top"')).schema(),
+    )
+    # Two reasons at once: both are said.
+    code, out, _ = tickwire("model", "check", other, "--config", pipeline, "--max-batch", "4")
+    assert code == 1
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith(("ok", "refused"))] == [
+        ["ok", "file"],
+        ["refused", "features"],
+        ["refused", "run"],
+    ]
+    assert "trigger" in out
+    assert "expected a free batch dimension, for batches of 4" in out
+    code, out, _ = tickwire("model", "check", other)
+    assert code == 0, "without a configuration there is nothing to compare it with"
+    code, out, _ = tickwire("model", "check", pipeline)
+    assert code == 1
+    assert out.startswith("refused  file")
+    assert len(out.splitlines()) == 1
+
+
+def test_model_optimize_says_what_it_saved(tickwire: Command, folder: Path) -> None:
+    model = models.make_demo_model(folder / "m.onnx", Config.from_text(CONFIG).schema())
+    code, out, err = tickwire("model", "optimize", model, "--format", "ort")
+    assert code == 0, err
+    made = folder / "m.optimized.ort"
+    assert out.startswith(f"{made}: for this machine, cpu\n")
+    assert f"{model.stat().st_size:,} bytes before, {made.stat().st_size:,} after" in out
+    assert "ms before" in out
+    assert "the same bit for bit on 256 made-up rows" in out
+    code, _, err = tickwire("model", "optimize", folder / "pipeline.toml")
+    assert code == 2
+    assert "expected an ONNX model" in err
+
+
+def test_model_bench_shows_each_load(tickwire: Command, folder: Path) -> None:
+    model = models.make_demo_model(folder / "m.onnx", Config.from_text(CONFIG).schema())
+    arguments = ("--seconds", "0.02", "--provider", "cpu", "--rate", "2000", "--burst", "5")
+    code, out, err = tickwire("model", "bench", model, *arguments, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [(entry["load"], entry["caches"]) for entry in found["results"]] == [
+        (load, caches) for load in ("idle", "paced", "burst") for caches in ("warm", "cold")
+    ]
+    for entry in found["results"]:
+        assert list(entry["us"]) == ["p50", "p90", "p99", "p99.9", "max"]
+        assert list(entry["us"].values()) == sorted(entry["us"].values())
+        assert entry["us"]["p50"] > 0
+        assert entry["executor"].endswith(" cpu")
+    rows = {(entry["load"], entry["caches"]): entry["rows"] for entry in found["results"]}
+    assert 1 <= rows["paced", "warm"] <= 40
+    assert rows["burst", "warm"] % 5 == 0
+    assert {"thread", "governor", "cpu"} <= found["conditions"].keys()
+    code, out, _ = tickwire("model", "bench", model, *arguments)
+    assert code == 0
+    assert "p99.9" in out
+    assert "thread: not pinned" in out
+    core = min(os.sched_getaffinity(0))
+    before = os.sched_getaffinity(0)
+    code, out, _ = tickwire("model", "bench", model, *arguments, "--core", core)
+    assert code == 0
+    assert f"thread: pinned to core {core}" in out
+    assert os.sched_getaffinity(0) == before
+    code, _, err = tickwire("model", "bench", model, *arguments, "--core", 4095)
+    assert code == 2
+    assert "which this process may use, found 4095" in err
+
+
 def test_model_of_other_features_is_refused_with_the_difference(
     tickwire: Command, folder: Path, engine: Any
 ) -> None:

@@ -6,8 +6,11 @@ import hashlib
 import importlib.util
 import itertools
 import os
+import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -128,29 +131,63 @@ def test_bind_refuses_a_fingerprint_of_something_else(mlp: Path) -> None:
         models.bind(mlp, schema().canonical_json(), "0" * 64)
 
 
+SIZES = "; features.rows and features.window_rows must be what it was trained on"
+EXPORT = "; give every dimension but the first its size when you export it"
+
+
 @pytest.mark.parametrize(
     ("file", "to", "expected", "found"),
     [
-        ("good_mlp", schema(ROWS[:4]), "one input of float32[1, 4]", "features: float32[1, 5]"),
-        ("good_mlp", schema(window_rows=4), "one input of float32[1, 4, 5]", "features: float32[1, 5]"),
+        ("good_mlp", schema(ROWS[:4]), "one input of float32[1, 4]", f"features: float32[1, 5]{SIZES}"),
+        (
+            "good_mlp",
+            schema(window_rows=4),
+            "one input of float32[1, 4, 5]",
+            f"features: float32[1, 5]{SIZES}",
+        ),
         (
             "good_window",
             schema(ROWS[:3], window_rows=5),
             "one input of float32[1, 5, 3]",
-            "window: float32[n, 4, 3]",
+            f"window: float32[n, 4, 3]{SIZES}",
         ),
         (
             "bad_two_inputs",
             schema(),
             "one input of float32[1, 5]",
-            "2 inputs: a: float32[1, 5]; b: float32[1, 5]",
+            "2 inputs: a: float32[1, 5]; b: float32[1, 5]; join them into one, inside the model",
         ),
-        ("bad_string_input", schema(), "one input of float32[1, 5]", "x: string[1, 5]"),
-        ("bad_double_input", schema(), "one input of float32[1, 5]", "x: float64[1, 5]"),
-        ("bad_one_dimension", schema(), "one input of float32[1, 5]", "x: float32[5]"),
-        ("bad_free_features", schema(), "one input of float32[1, 5]", "x: float32[1, F]"),
-        ("bad_free_rows", schema(window_rows=4), "one input of float32[1, 4, 5]", "x: float32[N, T, 5]"),
-        ("bad_batch_of_eight", schema(), "one input of float32[1, 5]", "x: float32[8, 5]"),
+        (
+            "bad_string_input",
+            schema(),
+            "one input of float32[1, 5]",
+            "x: string[1, 5]; cast it inside the model",
+        ),
+        (
+            "bad_double_input",
+            schema(),
+            "one input of float32[1, 5]",
+            "x: float64[1, 5]; cast it inside the model",
+        ),
+        (
+            "bad_one_dimension",
+            schema(),
+            "one input of float32[1, 5]",
+            "x: float32[5]; export it with the shape [1, features] or [1, rows, features]",
+        ),
+        ("bad_free_features", schema(), "one input of float32[1, 5]", f"x: float32[1, F]{EXPORT}"),
+        (
+            "bad_free_rows",
+            schema(window_rows=4),
+            "one input of float32[1, 4, 5]",
+            f"x: float32[N, T, 5]{EXPORT}",
+        ),
+        (
+            "bad_batch_of_eight",
+            schema(),
+            "one input of float32[1, 5]",
+            "x: float32[8, 5]; export it with a batch of 1, or a free one",
+        ),
     ],
 )
 def test_bind_refuses_another_shape(
@@ -223,7 +260,7 @@ def test_inspect_tells_what_is_in_the_file(mlp: Path) -> None:
     assert summary.size_bytes == mlp.stat().st_size
     assert summary.sha256 == hashlib.sha256(mlp.read_bytes()).hexdigest()
     assert summary.producer == "tickwire tests"
-    assert summary.opsets == {"ai.onnx": 17, "ai.onnx.ml": 3}
+    assert summary.format == "IR 8, ai.onnx 17, ai.onnx.ml 3"
     assert [str(port) for port in summary.inputs] == ["features: float32[1, 5]"]
     assert [str(port) for port in summary.outputs] == ["prob: float32[1, 3]"]
     assert summary.scores == ("prob_0", "prob_1", "prob_2")
@@ -247,12 +284,17 @@ def test_names_of_scores_are_those_of_the_engine() -> None:
     ("file", "found"),
     [
         ("bad_labels_only", "at least one output of float32, found label: int64[1]"),
-        ("bad_many_scores", "1 to 64 scores in all, found y: float32[1, 65] with 65 values"),
+        ("bad_many_scores", "at most 64 scores in all, found y with 65 values"),
         ("bad_empty_output", "with 0 values"),
         ("bad_unknown_operator", "Prophesy"),
+        ("bad_unknown_operator", "this ONNX Runtime lacks the operator; export without it"),
         ("bad_future_opset", "999"),
-        ("bad_two_inputs", "found a: float32[1, 5]; b: float32[1, 5]"),
-        ("bad_free_rows", "every dimension but the first to be fixed, found x: float32[N, T, 5]"),
+        ("bad_future_opset", "; export it with an older opset, or install a newer onnxruntime"),
+        ("bad_two_inputs", "found 2 inputs: a: float32[1, 5]; b: float32[1, 5]; join them"),
+        (
+            "bad_free_rows",
+            "float32[1, features] or float32[1, rows, features], found x: float32[N, T, 5]; give every",
+        ),
         ("bad_batch_of_eight", "found x: float32[8, 5]"),
     ],
 )
@@ -277,6 +319,164 @@ def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
         models.inspect(tmp_path / "none.onnx")
     with pytest.raises(ModelError, match="expected an ONNX model, found Is a directory"):
         models.inspect(tmp_path)
+
+
+def test_refuses_a_model_that_is_too_large_without_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "large.onnx"
+    path.touch()
+    os.truncate(path, 2**31)  # All hole.
+    with pytest.raises(ModelError, match="of less than 2 GiB, found 2147483648 bytes; quantise it"):
+        models.inspect(path)
+
+
+def test_refuses_more_weights_than_a_file_may_hold(mlp: Path) -> None:
+    """3 GiB of weights beside the model, in a file that is all hole."""
+    model = onnx.load(mlp)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "weights.bin"), ("length", str(3 << 30))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    mlp.write_bytes(model.SerializeToString())
+    weights = mlp.parent / "weights.bin"
+    weights.touch()
+    os.truncate(weights, 3 << 30)
+    with pytest.raises(ModelError) as error:
+        models.check(mlp, schema())
+    assert str(error.value) == (
+        f"{mlp}: expected a model in one file, found weights in another ({tensor.name}: 3,221,225,472 bytes "
+        "in weights.bin); an ONNX file ends at 2 GiB: quantise the model, or take a smaller one"
+    )
+
+
+def changed(path: Path, change: Callable[[onnx.ModelProto], object]) -> Path:
+    model = onnx.load(path)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def too_new(model: onnx.ModelProto) -> None:
+    model.ir_version = 99
+
+
+def too_old(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 4
+
+
+def of_nobody(model: onnx.ModelProto) -> None:
+    model.graph.node[0].domain = "org.nobody"
+    model.opset_import.append(helper.make_opsetid("org.nobody", 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (too_new, "IR version: 99"),
+        (too_new, "; export it with an older onnx, or install a newer onnxruntime"),
+        (too_old, "Could not find an implementation for Gemm"),
+        (too_old, "; export it with a newer opset or another type"),
+        (of_nobody, "org.nobody:Gemm"),
+        (of_nobody, "; this ONNX Runtime lacks the operator; export without it"),
+    ],
+)
+def test_says_what_to_do_about_a_model_from_elsewhere(
+    change: Callable[[onnx.ModelProto], object], found: str, mlp: Path
+) -> None:
+    refused = models.inspect(changed(mlp, change)).refused
+    assert refused is not None
+    expected = f"an ONNX model that ONNX Runtime {ort.__version__} can run"
+    assert refused.startswith(f"{mlp}: expected {expected}, found ")
+    assert found in refused
+    assert "onnxruntime_src" not in refused, "where in its sources is nothing to a user"
+
+
+def test_a_damaged_file_is_refused_wherever_it_ends(mlp: Path) -> None:
+    bind(mlp, schema())
+    content = mlp.read_bytes()
+    for size in range(0, len(content), 29):
+        mlp.write_bytes(content[:size])
+        with pytest.raises(ModelError, match=re.escape(str(mlp))):
+            models.check(mlp, schema())
+
+
+@pytest.mark.parametrize("format", ["onnx", "ort"])
+def test_optimize_keeps_scores_and_schema(format: Any, mlp: Path) -> None:
+    bind(mlp, schema())
+    made = models.optimize(mlp, format=format)
+    assert made.path == mlp.with_suffix(f".optimized.{format}")
+    assert made.size_bytes == (mlp.stat().st_size, made.path.stat().st_size)
+    assert made.rows == 256
+    assert made.difference == 0.0
+    assert min(made.load_ms) > 0
+    assert models.check(made.path, schema()) == ("prob_0", "prob_1", "prob_2")
+    summary = models.inspect(made.path)
+    assert summary.fingerprint == schema().fingerprint()
+    assert summary.scores == ("prob_0", "prob_1", "prob_2")
+    assert [str(port) for port in summary.inputs] == ["features: float32[1, 5]"]
+    rows = np.random.default_rng(5).normal(0, 2, (50, 5)).astype(np.float32)
+    loaded = models.load([made.path], rows=1, features=5)
+    expected = [scores(mlp, [float(v) for v in row]) for row in rows]
+    np.testing.assert_allclose(loaded.run(rows), expected, rtol=1e-6, atol=1e-7)
+    assert sorted(file.name for file in mlp.parent.iterdir()) == ["mlp.onnx", made.path.name]
+    if format == "onnx":
+        kinds = [node.op_type for node in onnx.load(made.path).graph.node]
+        assert len(kinds) < len(onnx.load(mlp).graph.node), f"the runtime fuses some: {kinds}"
+    else:
+        assert made.path.read_bytes()[4:8] == b"ORTM"
+
+
+def test_optimize_leaves_a_free_batch_free(tmp_path: Path) -> None:
+    made = models.optimize(DATA / "good_mlp_batch.onnx", tmp_path / "o.ort", format="ort")
+    assert [str(port) for port in models.inspect(made.path).inputs] == ["features: float32[batch, 5]"]
+    rows = np.random.default_rng(5).normal(0, 2, (8, 5)).astype(np.float32)
+    before, after = (
+        models.load([path], max_batch=8).run(rows) for path in (DATA / "good_mlp_batch.onnx", made.path)
+    )
+    assert before.tobytes() == after.tobytes()
+
+
+def test_optimize_writes_nothing_where_scores_change(mlp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = DATA / "good_mlp_batch.onnx"
+
+    def wrong(path: str, out: str, **_: str) -> None:
+        Path(out).write_bytes(other.read_bytes())
+
+    monkeypatch.setattr(models._core, "optimize_model", wrong)
+    with pytest.raises(ModelError, match="the optimised model to score as the original, found scores"):
+        models.optimize(mlp)
+    assert [file.name for file in mlp.parent.iterdir()] == ["mlp.onnx"]
+
+
+def test_optimize_refuses_what_the_engine_does(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="Prophesy"):
+        models.optimize(DATA / "bad_unknown_operator.onnx", tmp_path / "o.onnx")
+    with pytest.raises(ModelError, match="found tensorrt"):
+        models.optimize(DATA / "good_mlp.onnx", tmp_path / "o.onnx", provider="tensorrt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_of_the_runtimes_own_format_is_refused(mlp: Path) -> None:
+    path = models.optimize(mlp, format="ort").path
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match="make it again with this version: tickwire model optimize"):
+        models.check(path, schema())
+    with pytest.raises(ModelError):
+        models.load([path])
+
+
+def test_bind_refuses_the_runtimes_own_format(mlp: Path) -> None:
+    path = models.optimize(mlp, format="ort").path
+    with pytest.raises(ModelError, match=r"cannot be written again; bind the \.onnx file, then"):
+        bind(path, schema())
+
+
+def test_a_provider_that_is_not_there_is_refused() -> None:
+    assert models.providers()[0] == "cpu"
+    for provider in {"cuda", "tensorrt"} - set(models.providers()):
+        with pytest.raises(ModelError, match=f"found {provider}; it comes with the package onnxruntime-gpu"):
+            models.load([DATA / "good_mlp.onnx"], provider=provider)
 
 
 def test_refuses_weights_in_another_file(mlp: Path) -> None:

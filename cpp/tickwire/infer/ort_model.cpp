@@ -6,10 +6,12 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <new>
 #include <set>
+#include <system_error>
 
 // The C++ wrapper is for setup, where its exceptions are welcome; MANUAL_INIT keeps it from calling
 // OrtGetApiBase, which we do not link.
@@ -53,13 +55,16 @@ class AlignedFloats {
 };
 
 std::vector<char> read_file(const std::string& path) {
+  std::error_code none;
+  if (std::filesystem::is_directory(path, none)) throw SetupError(path, "an ONNX model", "a folder");
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) throw SetupError(path, "an ONNX model", "no file that can be read");
   const std::streamoff size = file.tellg();
   if (size <= 0) throw SetupError(path, "an ONNX model", "an empty file");
   // Protocol buffers end at 2 GiB, and so does an ONNX file.
   if (size > std::numeric_limits<std::int32_t>::max()) {
-    throw SetupError(path, "an ONNX model of less than 2 GiB", std::to_string(size) + " bytes");
+    throw SetupError(path, "an ONNX model of less than 2 GiB",
+                     std::to_string(size) + " bytes; quantise it, or take a smaller one");
   }
   std::vector<char> bytes(static_cast<std::size_t>(size));
   file.seekg(0);
@@ -142,32 +147,88 @@ std::string text(const std::vector<Port>& list) {
   return out;
 }
 
+/// What to do about an input that does not fit.
+std::string input_advice(const Port& input) {
+  const auto free_inside = [&] {
+    return std::any_of(input.shape.begin() + 1, input.shape.end(), [](std::int64_t d) { return d < 0; });
+  };
+  if (!input.is_float()) return "; cast it inside the model";
+  if (input.shape.size() != 2 && input.shape.size() != 3) {
+    return "; export it with the shape [1, features] or [1, rows, features]";
+  }
+  if (free_inside()) return "; give every dimension but the first its size when you export it";
+  if (input.shape[0] > 1) return "; export it with a batch of 1, or a free one";
+  return "; features.rows and features.window_rows must be what it was trained on";
+}
+
 /// The model's input, checked against what the feature schema makes.
 Port check_input(const OrtModelConfig& config, const Ort::Session& session) {
-  const std::vector<Port> inputs = ports(session, true);
-  const std::string tail = std::to_string(config.features) + "]";
-  const std::string expected = config.rows == 1
-                                   ? "one input of float32[1, " + tail
-                                   : "one input of float32[1, " + std::to_string(config.rows) + ", " + tail;
-  if (inputs.size() != 1) {
-    throw SetupError(config.path, expected,
-                     inputs.empty() ? "none" : std::to_string(inputs.size()) + " inputs: " + text(inputs));
+  std::vector<Port> inputs = ports(session, true);
+  const bool any = config.rows == 0 && config.features == 0;
+  std::string expected = "one input of float32[1, ";
+  if (any) {
+    expected += "features] or float32[1, rows, features]";
+  } else {
+    if (config.rows > 1) expected.append(std::to_string(config.rows)).append(", ");
+    expected.append(std::to_string(config.features)).append("]");
   }
-  const Port& input = inputs.front();
+  if (inputs.size() != 1) {
+    std::string found = "none";
+    if (!inputs.empty()) {
+      found = std::to_string(inputs.size()) + " inputs: " + text(inputs) +
+              "; join them into one, inside the model";
+    }
+    throw SetupError(config.path, expected, found);
+  }
+  Port& input = inputs.front();
   const auto rows = static_cast<std::int64_t>(config.rows);
   const auto features = static_cast<std::int64_t>(config.features);
   const auto& shape = input.shape;
+  const auto is = [any](std::int64_t found, std::int64_t size) { return any ? found > 0 : found == size; };
   const bool batch_of_one = !shape.empty() && (shape[0] == 1 || shape[0] < 0);
-  const bool row = shape.size() == 2 && rows == 1 && shape[1] == features;
-  const bool window = shape.size() == 3 && shape[1] == rows && shape[2] == features;
+  const bool row = shape.size() == 2 && (any || rows == 1) && is(shape[1], features);
+  const bool window = shape.size() == 3 && is(shape[1], rows) && is(shape[2], features);
   if (!input.is_float() || !batch_of_one || !(row || window))
-    throw SetupError(config.path, expected, input.text());
+    throw SetupError(config.path, expected, input.text() + input_advice(input));
   if (config.max_batch > 1 && shape[0] == 1) {
     throw SetupError(config.path,
                      "a free batch dimension, for batches of " + std::to_string(config.max_batch),
                      input.text() + "; export it with a dynamic batch axis, or set max_batch = 1");
   }
-  return input;
+  return std::move(input);
+}
+
+/// ONNX Runtime's text of an error without the place in its sources, and what to do about it.
+std::string explain(std::string text) {
+  if (text.starts_with("/onnxruntime_src/")) {
+    const std::size_t end = text.find(") ");
+    if (end != std::string::npos) text.erase(0, end + 2);
+  }
+  while (text.ends_with('\n')) text.pop_back();
+  struct Advice {
+    const char* where;
+    const char* what;
+  };
+  static constexpr Advice kAdvice[] = {
+      {"protobuf parsing failed", "the file is damaged or no ONNX model; export or copy it again"},
+      {"Opset", "export it with an older opset, or install a newer onnxruntime"},
+      {"IR version", "export it with an older onnx, or install a newer onnxruntime"},
+      {"No Op registered", "this ONNX Runtime lacks the operator; export without it, or install a newer one"},
+      {"not a registered function", "this ONNX Runtime lacks the operator; export without it"},
+      {"Could not find an implementation",
+       "this ONNX Runtime has the operator only for other types or opsets; export it with a newer opset or "
+       "another type"},
+      {"xternal data", "save the model in one file: onnx.save(model, path, save_as_external_data=False)"},
+      {"model_path must not be empty",
+       "its weights are in another file; save the model in one: onnx.save(model, path, "
+       "save_as_external_data=False)"},
+      {"fallback to CPU EP", "the provider cannot run all of it; use provider = \"cpu\""},
+      {"ORT format", "make it again with this ONNX Runtime: tickwire model optimize --format ort"},
+  };
+  for (const Advice& advice : kAdvice) {
+    if (text.find(advice.where) != std::string::npos) return text + "; " + advice.what;
+  }
+  return text;
 }
 
 /// One for the process. Never destroyed: a session may be released after a static destructor would run.
@@ -193,10 +254,34 @@ Ort::SessionOptions session_options(const std::string& batch_symbol) {
   return options;
 }
 
+/// Options for a model whose input is known.
+Ort::SessionOptions provider_options(const OrtRuntime& runtime, const OrtModelConfig& config,
+                                     const Port& input, const std::string& batch_symbol) {
+  Ort::SessionOptions options = session_options(batch_symbol);
+  append_provider(runtime,
+                  {.name = config.provider,
+                   .cache_dir = config.cache_dir,
+                   .input_name = input.name,
+                   .shape = input.shape,
+                   .max_batch = config.max_batch},
+                  *static_cast<OrtSessionOptions*>(options));
+  return options;
+}
+
+Ort::Session create(const OrtRuntime& runtime, const OrtModelConfig& config, const std::vector<char>& file,
+                    const Ort::SessionOptions& options) {
+  try {
+    return {environment(), file.data(), file.size(), options};
+  } catch (const Ort::Exception& error) {
+    throw SetupError(config.path, "an ONNX model that ONNX Runtime " + runtime.version + " can run",
+                     explain(error.what()));
+  }
+}
+
 class OrtModel final : public Model {
  public:
   OrtModel(const OrtRuntime& runtime, const OrtModelConfig& config)
-      : api_(*runtime.api), scratch_(config.max_batch * config.rows * config.features), outputs_(0) {
+      : api_(*runtime.api), scratch_(0), outputs_(0) {
     // The first session of a process sets the flush bits on the thread that creates it and leaves
     // them; this puts that thread's state back. It also makes folded constants the same everywhere.
     const FlushDenormals flush;
@@ -207,21 +292,14 @@ class OrtModel final : public Model {
     const bool on_cpu = config.provider == "cpu";
     const std::string batch_symbol = config.max_batch == 1 && input.shape[0] < 0 ? input.symbols[0] : "";
     if (!on_cpu || !batch_symbol.empty()) {
-      Ort::SessionOptions options = session_options(batch_symbol);
-      append_provider(runtime,
-                      {.name = config.provider,
-                       .cache_dir = config.cache_dir,
-                       .input_name = input.name,
-                       .shape = input.shape,
-                       .max_batch = config.max_batch},
-                      *static_cast<OrtSessionOptions*>(options));
-      session_ = create(runtime, config, file, options);
+      session_ = create(runtime, config, file, provider_options(runtime, config, input, batch_symbol));
     }
     shape_ = std::move(input.shape);
+    info_.rows = shape_.size() == 3 ? static_cast<std::size_t>(shape_[1]) : 1;
+    info_.features = static_cast<std::size_t>(shape_.back());
+    scratch_ = AlignedFloats(config.max_batch * info_.rows * info_.features);
     info_.path = config.path;
     info_.input_name = std::move(input.name);
-    info_.rows = config.rows;
-    info_.features = config.features;
     info_.max_batch = config.max_batch;
     info_.executor = "onnxruntime " + runtime.version + " " + config.provider;
     read_metadata();
@@ -293,16 +371,6 @@ class OrtModel final : public Model {
     std::size_t count;
   };
   static constexpr std::size_t kScratch = 0;
-
-  static Ort::Session create(const OrtRuntime& runtime, const OrtModelConfig& config,
-                             const std::vector<char>& file, const Ort::SessionOptions& options) {
-    try {
-      return {environment(), file.data(), file.size(), options};
-    } catch (const Ort::Exception& error) {
-      throw SetupError(config.path, "an ONNX model that ONNX Runtime " + runtime.version + " can run",
-                       error.what());
-    }
-  }
 
   void read_metadata() {
     Ort::AllocatorWithDefaultOptions allocator;
@@ -535,6 +603,22 @@ std::unique_ptr<Model> load_ort_model(const OrtModelConfig& config) {
   } catch (const Ort::Exception& error) {
     throw SetupError(config.path, "a model that ONNX Runtime " + runtime.version + " accepts", error.what());
   }
+}
+
+void optimize_ort_model(const OrtModelConfig& config, const std::string& out, const std::string& format) {
+  if (format != "onnx" && format != "ort") throw SetupError("format", "onnx or ort", format);
+  if (config.provider == "tensorrt") {
+    throw SetupError("provider", "cpu or cuda, whose graphs can be written", config.provider);
+  }
+  const OrtRuntime& runtime = open_ort(config.library);
+  Ort::InitApi(runtime.api);
+  const FlushDenormals flush;
+  const std::vector<char> file = read_file(config.path);
+  const Port input = check_input(config, create(runtime, config, file, session_options("")));
+  Ort::SessionOptions options = provider_options(runtime, config, input, "");
+  options.SetOptimizedModelFilePath(out.c_str());
+  options.AddConfigEntry(kOrtSessionOptionsConfigSaveModelFormat, format == "ort" ? "ORT" : "ONNX");
+  create(runtime, config, file, options);
 }
 
 }  // namespace tickwire::infer

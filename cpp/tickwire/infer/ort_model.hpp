@@ -24,7 +24,7 @@ struct OrtModelConfig {
   std::string cache_dir;  // Of the provider, for what it builds; may be empty.
   std::string path;       // The ONNX file. All of it: weights in files beside it are not read.
   std::size_t rows;       // What the feature schema makes: T rows …
-  std::size_t features;   // … of F features.
+  std::size_t features;   // … of F features. Both 0: whatever the file declares.
   std::size_t max_batch;  // Blocks in one run; more than one needs a free batch dimension.
 };
 
@@ -32,9 +32,15 @@ struct OrtModelConfig {
 ///  - exactly one input: float32 of shape [1 or a free batch, F], or [1 or a free batch, T, F];
 ///  - at least one float32 output, kMaxScores scores in all, of a shape that does not depend on the
 ///    input. Outputs of other types (labels, ZipMap) are left out, with a note in the info.
+/// The file is ONNX, or ONNX Runtime's own format (.ort), as its bytes say.
 /// A free batch is fixed to 1 before the graph is optimised, unless max_batch is more: then the batch
 /// must be free, each output must have one line a block, and a block's scores must not depend on the
 /// others in its batch (tried on made-up rows, to a thousandth).
 [[nodiscard]] std::unique_ptr<Model> load_ort_model(const OrtModelConfig& config);
+
+/// Writes to `out` the graph as load_ort_model() would run it, optimised for this machine and provider ("cpu"
+/// or "cuda"; TensorRT has its own engines), its batch as free as it was: a start that loads it has less
+/// to do. `format` is "onnx" or "ort". The metadata stays.
+void optimize_ort_model(const OrtModelConfig& config, const std::string& out, const std::string& format);
 
 }  // namespace tickwire::infer

@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `tickwire --help` answers at once.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,16 +23,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 model_app = typer.Typer(
-    help="Model files: what is in one, and to which features it belongs.", no_args_is_help=True
+    help="Model files: what is in one, to which features it belongs, how long its runs take.",
+    no_args_is_help=True,
 )
 latency_app = typer.Typer(help="Latency figures.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 app.add_typer(latency_app, name="latency")
 app.add_typer(tune_app, name="tune")
 
+
+class ModelFormat(StrEnum):
+    onnx = "onnx"
+    ort = "ort"
+
+
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The pipeline's TOML file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, on standard output.")]
 Seconds = Annotated[float | None, typer.Option("--seconds", min=0.1, help="Stop after this long.")]
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file, or a .ort file.")]
+Provider = Annotated[str, typer.Option("--provider", help="cpu, cuda or tensorrt.")]
+MaxBatch = Annotated[int, typer.Option("--max-batch", min=1, max=1024, help="Most rows in one run.")]
 Record = Annotated[Path | None, typer.Option("--record", metavar="DIR", help="Record the run, for `verify`.")]
 HostConfig = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="The engine's cores: those of this pipeline.")
@@ -210,22 +221,79 @@ def jitter(
 
 @model_app.command("bind")
 def model_bind(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")],
+    model: ModelPath,
     config: Annotated[Path, typer.Option("--config", help="The configuration it was trained on.")],
     out: Annotated[Path | None, typer.Option("--out", help="Write here instead of into MODEL.")] = None,
 ) -> None:
     """Write the configuration's feature schema into a model file."""
-    from tickwire.cli import offline
+    from tickwire.cli import model as command
 
-    offline.bind(model, config, out)
+    command.bind(model, config, out)
 
 
 @model_app.command("inspect")
-def model_inspect(model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")]) -> None:
+def model_inspect(model: ModelPath) -> None:
     """Show a model's inputs, outputs and schema."""
-    from tickwire.cli import offline
+    from tickwire.cli import model as command
 
-    offline.inspect(model)
+    command.inspect(model)
+
+
+@model_app.command("check")
+def model_check(
+    model: ModelPath,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Compare its features with this pipeline's.")
+    ] = None,
+    provider: Provider = "cpu",
+    max_batch: MaxBatch = 1,
+) -> None:
+    """Say whatever a start would refuse about a model, without starting anything. Exit 0: nothing."""
+    from tickwire.cli import model as command
+
+    raise typer.Exit(command.check(model, config, provider, max_batch))
+
+
+@model_app.command("optimize")
+def model_optimize(
+    model: ModelPath,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write here instead of beside MODEL, as NAME.optimized.FORMAT."),
+    ] = None,
+    format: Annotated[
+        ModelFormat, typer.Option("--format", help="onnx, or ONNX Runtime's own, which loads fastest.")
+    ] = ModelFormat.onnx,
+    provider: Provider = "cpu",
+) -> None:
+    """Write a model as ONNX Runtime optimises it for this machine; compare its scores with the original's.
+    With --provider tensorrt: build its engine, so that the first start does not wait for it."""
+    from tickwire.cli import model as command
+
+    command.optimize(model, out, format.value, provider)
+
+
+@model_app.command("bench")
+def model_bench(
+    model: ModelPath,
+    providers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--provider", help="cpu, cuda or tensorrt; repeat it to compare. All there are, if left out."
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="Of each load.")] = 1.0,
+    rate: Annotated[int, typer.Option("--rate", min=1, max=1_000_000, help="Rows a second, paced.")] = 1000,
+    burst: Annotated[int, typer.Option("--burst", min=1, max=4096, help="Rows at once in a burst.")] = 32,
+    max_batch: MaxBatch = 1,
+    core: Annotated[int | None, typer.Option("--core", help="Pin the measuring thread.")] = None,
+    json: Json = False,
+) -> None:
+    """Time a model's runs, idle, paced and in bursts, with warm and cold caches: p50 to the maximum."""
+    from tickwire.cli import model as command
+
+    settings = {"rate": rate, "burst": burst, "max_batch": max_batch, "seconds": seconds}
+    command.bench(model, providers or [], core, settings, as_json=json)
 
 
 @latency_app.command("show")

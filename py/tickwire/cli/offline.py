@@ -1,4 +1,4 @@
-"""The commands that work on files: `replay`, `verify`, `model`, `latency`."""
+"""The commands that work on files: `replay`, `verify`, `latency`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tickwire.cli import output
 from tickwire.config import Config
 from tickwire.engine import Stats
 
-__all__ = ["bind", "inspect", "latency", "replay", "verify"]
+__all__ = ["latency", "replay", "verify"]
 
 
 def replay(config: Path, inputs: list[str], out: Path | None) -> None:
@@ -52,52 +52,6 @@ def verify(run_dir: Path) -> int:
     for line in verification.describe(result):
         print(line, file=sys.stdout if result.same else sys.stderr)
     return 0 if result.same else 1
-
-
-def bind(model: Path, config: Path, out: Path | None) -> None:
-    from tickwire import models
-
-    schema = Config.from_toml(config).schema()
-    written = models.bind(model, schema.canonical_json(), schema.fingerprint(), out)
-    print(f"{written}: bound to schema {schema.fingerprint()}")
-
-
-def inspect(model: Path) -> None:
-    from tickwire import models
-
-    found = models.inspect(model)
-    lines: list[tuple[str, object]] = [
-        ("file", f"{found.path} ({found.size_bytes:,} bytes)"),
-        ("sha256", found.sha256),
-        ("producer", found.producer or "not stated"),
-        (
-            "format",
-            f"IR {found.ir_version}, "
-            + ", ".join(f"{name} {number}" for name, number in found.opsets.items()),
-        ),
-        *(("input", port) for port in found.inputs),
-        *(("output", port) for port in found.outputs),
-        ("scores", ", ".join(found.scores) or "none"),
-        ("schema", found.fingerprint or "not bound to any features"),
-    ]
-    if found.fingerprint_ok is False:
-        lines.append(("warning", "the fingerprint is not that of the schema beside it"))
-    if found.refused is not None:
-        lines.append(("refused", found.refused))
-    lines += sorted(found.metadata.items())
-    for name, value in lines:
-        print(f"{name:10} {value}")
-    if found.schema is not None:
-        print(_indented(found.schema))
-
-
-def _indented(schema: str) -> str:
-    import json
-
-    try:
-        return json.dumps(json.loads(schema), indent=2, ensure_ascii=False)
-    except ValueError:
-        return schema
 
 
 def latency(stat_file: Path) -> None:

@@ -274,28 +274,67 @@ TEST(OrtModel, WarmUpFindsAnOutputWhoseShapeFollowsTheValues) {
 
 TEST(OrtModel, RefusesAnotherShapeThanTheSchemaMakes) {
   TICKWIRE_NEEDS_ORT();
+  const std::string advice = "; features.rows and features.window_rows must be what it was trained on";
   EXPECT_EQ(refusal("good_mlp", 1, 6),
-            model_file("good_mlp") + ": expected one input of float32[1, 6], found features: float32[1, 5]");
-  EXPECT_EQ(
-      refusal("good_mlp", 2, 5),
-      model_file("good_mlp") + ": expected one input of float32[1, 2, 5], found features: float32[1, 5]");
-  EXPECT_EQ(
-      refusal("good_window", 5, 3),
-      model_file("good_window") + ": expected one input of float32[1, 5, 3], found window: float32[n, 4, 3]");
-  EXPECT_EQ(
-      refusal("good_window", 1, 12),
-      model_file("good_window") + ": expected one input of float32[1, 12], found window: float32[n, 4, 3]");
+            model_file("good_mlp") + ": expected one input of float32[1, 6], found features: float32[1, 5]" +
+                advice);
+  EXPECT_EQ(refusal("good_mlp", 2, 5),
+            model_file("good_mlp") +
+                ": expected one input of float32[1, 2, 5], found features: float32[1, 5]" + advice);
+  EXPECT_EQ(refusal("good_window", 5, 3),
+            model_file("good_window") +
+                ": expected one input of float32[1, 5, 3], found window: float32[n, 4, 3]" + advice);
+  EXPECT_EQ(refusal("good_window", 1, 12),
+            model_file("good_window") +
+                ": expected one input of float32[1, 12], found window: float32[n, 4, 3]" + advice);
 }
 
 TEST(OrtModel, RefusesInputsItCannotFeed) {
   TICKWIRE_NEEDS_ORT();
-  EXPECT_TRUE(has(refusal("bad_two_inputs", 1, 5), {"found 2 inputs: a: float32[1, 5]; b: float32[1, 5]"}));
-  EXPECT_TRUE(has(refusal("bad_string_input", 1, 5), {"found x: string[1, 5]"}));
-  EXPECT_TRUE(has(refusal("bad_double_input", 1, 5), {"found x: float64[1, 5]"}));
-  EXPECT_TRUE(has(refusal("bad_one_dimension", 1, 5), {"found x: float32[5]"}));
-  EXPECT_TRUE(has(refusal("bad_free_features", 1, 5), {"found x: float32[1, F]"}));
-  EXPECT_TRUE(has(refusal("bad_free_rows", 4, 5), {"found x: float32[N, T, 5]"}));
-  EXPECT_TRUE(has(refusal("bad_batch_of_eight", 1, 5), {"found x: float32[8, 5]"}));
+  EXPECT_TRUE(has(refusal("bad_two_inputs", 1, 5),
+                  {"found 2 inputs: a: float32[1, 5]; b: float32[1, 5]; join them into one"}));
+  EXPECT_TRUE(has(refusal("bad_string_input", 1, 5), {"found x: string[1, 5]; cast it inside the model"}));
+  EXPECT_TRUE(has(refusal("bad_double_input", 1, 5), {"found x: float64[1, 5]; cast it inside the model"}));
+  EXPECT_TRUE(
+      has(refusal("bad_one_dimension", 1, 5), {"found x: float32[5]; export it with the shape [1, "}));
+  EXPECT_TRUE(has(refusal("bad_free_features", 1, 5), {"found x: float32[1, F]; give every dimension but"}));
+  EXPECT_TRUE(has(refusal("bad_free_rows", 4, 5), {"found x: float32[N, T, 5]; give every dimension but"}));
+  EXPECT_TRUE(
+      has(refusal("bad_batch_of_eight", 1, 5), {"found x: float32[8, 5]; export it with a batch of 1"}));
+}
+
+TEST(OrtModel, TakesTheShapeThatTheFileDeclares) {
+  TICKWIRE_NEEDS_ORT();
+  const auto window = load("good_window", 0, 0, 2);
+  EXPECT_EQ(window->info().rows, 4U);
+  EXPECT_EQ(window->info().features, 3U);
+  const auto row = load("good_mlp", 0, 0);
+  EXPECT_EQ(row->info().rows, 1U);
+  EXPECT_EQ(row->info().features, 5U);
+  EXPECT_TRUE(has(refusal("bad_free_rows", 0, 0),
+                  {"expected one input of float32[1, features] or float32[1, rows, features], found x: "}));
+}
+
+/// An optimised file is the same model: other operators, the same bits, the metadata it had.
+TEST(OrtModel, RunsWhatItOptimised) {
+  TICKWIRE_NEEDS_ORT();
+  alignas(64) const float input[5] = {0.1F, -2.0F, 0.7F, 1e-3F, 3.0F};
+  const auto original = load("good_bound", 1, 5);
+  std::vector<float> expected(3);
+  ASSERT_TRUE(original->run(original->bind(input), expected));
+  const OrtModelConfig from{ort_library(), "cpu", "", model_file("good_bound"), 0, 0, 1};
+  for (const std::string format : {"onnx", "ort"}) {
+    const std::string out = ::testing::TempDir() + "tickwire_optimized." + format;
+    optimize_ort_model(from, out, format);
+    const auto made = load_ort_model({ort_library(), "cpu", "", out, 1, 5, 1});
+    EXPECT_EQ(made->info().schema_json, original->info().schema_json);
+    EXPECT_EQ(made->info().schema_sha256, original->info().schema_sha256);
+    std::vector<float> found(3);
+    ASSERT_TRUE(made->run(made->bind(input), found));
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(bits(found[i]), bits(expected[i])) << format;
+    std::filesystem::remove(out);
+  }
+  EXPECT_TRUE(has(setup_error([&] { optimize_ort_model(from, "/tmp/x", "pt"); }), {"onnx or ort, found pt"}));
 }
 
 TEST(OrtModel, RefusesOutputsThatAreNoScores) {
@@ -309,10 +348,11 @@ TEST(OrtModel, RefusesOutputsThatAreNoScores) {
 
 TEST(OrtModel, RefusesWhatTheRuntimeCannotRun) {
   TICKWIRE_NEEDS_ORT();
-  EXPECT_TRUE(has(
-      refusal("bad_unknown_operator", 1, 5),
-      {model_file("bad_unknown_operator") + ": expected an ONNX model that ONNX Runtime 1.", "Prophesy"}));
-  EXPECT_TRUE(has(refusal("bad_future_opset", 1, 5), {"999"}));
+  EXPECT_TRUE(has(refusal("bad_unknown_operator", 1, 5),
+                  {model_file("bad_unknown_operator") + ": expected an ONNX model that ONNX Runtime 1.",
+                   "Prophesy", "; this ONNX Runtime lacks the operator"}));
+  EXPECT_TRUE(has(refusal("bad_future_opset", 1, 5), {"999", "; export it with an older opset"}));
+  EXPECT_EQ(refusal("bad_future_opset", 1, 5).find("onnxruntime_src"), std::string::npos);
 }
 
 TEST(OrtModel, RefusesBrokenFiles) {
@@ -326,7 +366,10 @@ TEST(OrtModel, RefusesBrokenFiles) {
     return refusal_of_file(path, 1, 5);
   };
   EXPECT_EQ(refusal_of(""), path + ": expected an ONNX model, found an empty file");
-  EXPECT_TRUE(has(refusal_of("this is not a model"), {path + ": expected an ONNX model that ONNX Runtime"}));
+  EXPECT_TRUE(has(refusal_of("this is not a model"), {path + ": expected an ONNX model that ONNX Runtime",
+                                                      "; the file is damaged or no ONNX model"}));
+  EXPECT_EQ(refusal_of_file(::testing::TempDir(), 1, 5),
+            ::testing::TempDir() + ": expected an ONNX model, found a folder");
 
   std::ifstream good(model_file("good_mlp"), std::ios::binary);
   std::stringstream bytes;
@@ -342,7 +385,9 @@ TEST(OrtModel, RefusesBrokenFiles) {
   // A large file that is all hole: refused by its size, before it is read.
   std::filesystem::resize_file(path, std::uintmax_t{1} << 31U);
   EXPECT_EQ(refusal_of_file(path, 1, 5),
-            path + ": expected an ONNX model of less than 2 GiB, found 2147483648 bytes");
+            path +
+                ": expected an ONNX model of less than 2 GiB, found 2147483648 bytes; quantise it, or take a "
+                "smaller one");
   std::filesystem::remove(path);
 }
 

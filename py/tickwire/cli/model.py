@@ -1,0 +1,181 @@
+"""The commands of `tickwire model`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tickwire import models
+from tickwire.cli import output
+from tickwire.config import Config
+from tickwire.errors import ConfigError, Error
+
+__all__ = ["bench", "bind", "check", "inspect", "optimize"]
+
+
+def bind(model: Path, config: Path, out: Path | None) -> None:
+    schema = Config.from_toml(config).schema()
+    written = models.bind(model, schema.canonical_json(), schema.fingerprint(), out)
+    print(f"{written}: bound to schema {schema.fingerprint()}")
+
+
+def inspect(model: Path) -> None:
+    found = models.inspect(model)
+    lines: list[tuple[str, object]] = [
+        ("file", f"{found.path} ({found.size_bytes:,} bytes)"),
+        ("sha256", found.sha256),
+        ("producer", found.producer or "not stated"),
+        ("format", found.format),
+        *(("input", port) for port in found.inputs),
+        *(("output", port) for port in found.outputs),
+        ("scores", ", ".join(found.scores) or "none"),
+        ("schema", found.fingerprint or "not bound to any features"),
+    ]
+    if found.fingerprint_ok is False:
+        lines.append(("warning", "the fingerprint is not that of the schema beside it"))
+    if found.refused is not None:
+        lines.append(("refused", found.refused))
+    lines += sorted(found.metadata.items())
+    for name, value in lines:
+        print(f"{name:10} {value}")
+    if found.schema is not None:
+        print(_indented(found.schema))
+
+
+def _indented(schema: str) -> str:
+    import json
+
+    try:
+        return json.dumps(json.loads(schema), indent=2, ensure_ascii=False)
+    except ValueError:
+        return schema
+
+
+def check(model: Path, config: Path | None, provider: str, max_batch: int) -> int:
+    """Every step that a start takes with a model, in its order, as far as it comes."""
+    schema = Config.from_toml(config).schema() if config is not None else None
+    steps: list[tuple[str, Callable[[], object]]] = [("file", lambda: _declared(model))]
+    if schema is None:
+        steps.append(("features", lambda: _own_schema(model)))
+    else:
+        steps.append(("features", lambda: models.check_fingerprint(model, schema)))
+
+    def load() -> str:
+        rows, features = (schema.window_rows, len(schema.expressions)) if schema is not None else (0, 0)
+        loaded = models.load([model], provider=provider, max_batch=max_batch, rows=rows, features=features)
+        scores = ", ".join(loaded.score_names)
+        return f"{loaded.executor}; scores {scores}; {loaded.warm_up()} warm-up runs"
+
+    steps.append(("run", load))
+    refused = 0
+    for name, step in steps:
+        try:
+            found = step()
+        except Error as error:
+            refused += 1
+            print(f"refused  {name:9} {error}")
+            if name == "file":
+                break  # There is nothing to look into.
+        else:
+            print(f"ok       {name:9} {found or ''}".rstrip())
+    return 1 if refused else 0
+
+
+def _declared(model: Path) -> str:
+    found = models.inspect(model)
+    return f"{found.size_bytes:,} bytes; {'; '.join(map(str, found.inputs))} -> {len(found.outputs)} outputs"
+
+
+def _own_schema(model: Path) -> str:
+    found = models.inspect(model)
+    if found.fingerprint is None:
+        raise ConfigError(
+            f"{model}: expected a model bound to the features it was trained on, found none bound; "
+            f"tickwire model bind {model} --config pipeline.toml"
+        )
+    if not found.fingerprint_ok:
+        raise ConfigError(
+            f"{model}: expected the SHA-256 of the schema, found another: the metadata was changed after "
+            f"binding; bind it again: tickwire model bind {model} --config pipeline.toml"
+        )
+    return f"bound to schema {found.fingerprint}; with --config it is compared with a pipeline's"
+
+
+def optimize(model: Path, out: Path | None, format: Literal["onnx", "ort"], provider: str) -> None:
+    if provider == "tensorrt":
+        # Its engines are no graphs: building them is what a first start would wait for.
+        loaded = models.load([model], provider=provider)
+        print(f"{model}: {loaded.executor} has its engine in {models.provider_cache()}; later starts find it")
+        return
+    made = models.optimize(model, out, format=format, provider=provider)
+    same = "bit for bit" if made.difference == 0 else f"to within {made.difference:.1e}"
+    print(f"{made.path}: for this machine, {provider}")
+    print(f"  size    {made.size_bytes[0]:,} bytes before, {made.size_bytes[1]:,} after")
+    print(f"  load    {made.load_ms[0]:.2f} ms before, {made.load_ms[1]:.2f} ms after (best of 5)")
+    print(f"  scores  the same {same} on {made.rows} made-up rows")
+
+
+def bench(
+    model: Path, providers: list[str], core: int | None, settings: dict[str, Any], *, as_json: bool
+) -> None:
+    from tickwire import model_bench
+
+    chosen = model_bench.Settings(**settings)
+    todo = model_bench.cells(providers or models.providers(), chosen)
+    about = model_bench.conditions(core)
+    screen = output.console(to_stderr=True)
+    results = []
+    columns = (
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
+    # Drawn between the loads only: a thread that redraws would be in the times.
+    with (
+        model_bench.pinned(core),
+        Progress(
+            *columns, console=screen, transient=True, auto_refresh=False, disable=not screen.is_terminal
+        ) as progress,
+    ):
+        task = progress.add_task("", total=len(todo))
+        measured = model_bench.run(model, todo, chosen)
+        for cell in todo:
+            progress.update(task, description=f"{cell.provider}, {cell.load}, {cell.caches}", refresh=True)
+            results.append(next(measured))
+            progress.advance(task)
+    if as_json:
+        output.print_json(
+            {
+                "model": os.fspath(model),
+                "conditions": about,
+                "settings": settings,
+                "results": [result.as_dict() for result in results],
+            }
+        )
+        return
+    table = Table(title=f"{model.name}: from a row's arrival to its scores, µs", title_justify="left")
+    for name in ("provider", "load", "caches"):
+        table.add_column(name)
+    for name in ("rows", *model_bench.PERCENTILES):
+        table.add_column(name, justify="right")
+    for result in results:
+        cell = result.cell
+        figures = (f"{value:,.1f}" for value in result.figures_us().values())
+        table.add_row(cell.provider, cell.load, cell.caches, f"{len(result.times_ns):,}", *figures)
+    out = output.console(to_stderr=False)
+    out.print(table)
+    lines = [
+        "idle: one row each 5 ms, the thread asleep between",
+        f"paced: {chosen.rate:,} rows a second, the thread spinning",
+        f"burst: {chosen.burst} rows at once each 10 ms, {chosen.max_batch} a run, the wait included",
+        "cold: more memory than the caches hold was walked through before each arrival",
+        f"executor: {', '.join(dict.fromkeys(result.executor for result in results))}",
+        *(f"{name}: {value}" for name, value in about.items()),
+    ]
+    for line in lines:
+        out.print(line, markup=False, soft_wrap=True)
