@@ -516,13 +516,19 @@ class Pipeline:
     def warm_report(self) -> list[str]:
         """A line for each instrument of a feed that began warm: what it continues, or why it starts cold. A
         feed's lines come when it goes live; its rows begin there."""
-        return list(self._engine.warm_report) if self._engine is not None else []
+        lines = list(self._engine.warm_report) if self._engine is not None else []
+        if self._stopped:
+            lines += [f"warm: {name}: the run ended before its feed was reached" for name in self._not_live()]
+        return lines
 
     @property
     def warming_up(self) -> bool:
         """A feed is still on its way from its capture to the venue."""
-        told = {line.split()[1] for line in self.warm_report}
-        return not self._stopped and any(name not in told for name in self._warm)
+        return not self._stopped and bool(self._not_live())
+
+    def _not_live(self) -> list[str]:
+        told = {line.split()[1] for line in self._engine.warm_report} if self._engine is not None else set()
+        return [name for name in self._warm if name not in told]
 
     def stats(self) -> Stats:
         """Counters, latencies and thread shares since the start. Costs the data plane nothing."""

@@ -158,8 +158,7 @@ async def agrees_with_its_replay(folder: Path, rows: int) -> None:
     assert result.rows == rows
 
 
-@pytest.mark.parametrize("market", ["spot", "usdm"])
-@pytest.mark.parametrize("split", [False, True], ids=["one", "split"])
+@pytest.mark.parametrize(("market", "split"), [("spot", False), ("usdm", False), ("usdm", True)])
 async def test_a_second_process_takes_over_from_a_running_one(
     tmp_path: Path, market: str, split: bool
 ) -> None:
@@ -368,11 +367,13 @@ async def test_ids_far_ahead_of_the_feed_are_another_count(tmp_path: Path) -> No
 
 
 async def test_the_recorded_run_replays_to_its_own_rows_alone(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+    # On our own clock, which is also not the first process's.
+    async with stage(tmp_path, features={"clock": "recv"}) as s, s.running(record_dir=s.run) as a:
         await a.more_rows(100)
         async with s.running(warm=[s.run], record_dir=tmp_path / "b") as b:
             await b.joined()
             await b.more_rows(50)
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
     files = sorted(map(str, (tmp_path / "b" / "capture" / "main").iterdir()))
     stats = await replay(s.config, {"main": files})
     assert stats.rows == len(b.rows())
@@ -383,6 +384,42 @@ async def test_the_recorded_run_replays_to_its_own_rows_alone(tmp_path: Path) ->
     assert "cold" not in kinds
 
 
+async def test_one_feed_may_begin_warm_and_another_cold(tmp_path: Path) -> None:
+    markets = ("spot", "usdm")
+    sources = [SyntheticMarket(market, rate=500.0, seed=9) for market in markets]
+    async with Venue(sources, at_end="idle") as venue:
+        both, one = (
+            Config.from_dict(
+                {
+                    "feeds": [
+                        feed.model_dump() | {"name": market}
+                        for market in names
+                        for feed in config_of(venue, market, {}).feeds
+                    ],
+                    "features": {"rows": ["imbalance(levels=5)"], "clock": "event"},
+                }
+            )
+            for names in (markets, ("spot",))
+        )
+        with pytest.raises(
+            ConfigError, match=r"expected feed=FILE with a feed of spot, usdm, or a run folder"
+        ):
+            Pipeline(both, warm=[tmp_path / "some.log"])
+        async with Pipeline(one, record_dir=tmp_path / "a") as pipeline:
+            a = Watched(pipeline)
+            await a.more_rows(100, BTC)
+            async with Pipeline(both, warm=[tmp_path / "a"], record_dir=tmp_path / "b") as pipeline:
+                b = Watched(pipeline)
+                await b.until(lambda: len(b.pipeline.warm_report) == 1)
+                assert b.pipeline.warm_report[0].startswith("warm: spot BTCUSDT: continues the capture at id")
+                await b.until(lambda: set(b.rows()["instrument"]) == {0, 1})
+                await b.more_rows(50, BTC)
+    firsts = {int(row["instrument"]): int(row["row"]) for row in reversed(b.rows())}
+    assert firsts[0] > 100
+    assert firsts[1] == 1
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
 async def test_a_stop_before_the_feed_is_reached_is_an_ordinary_stop(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         async with s.running(record_dir=s.run) as a:
@@ -390,7 +427,7 @@ async def test_a_stop_before_the_feed_is_reached_is_an_ordinary_stop(tmp_path: P
         async with s.running(warm=[s.run], record_dir=tmp_path / "b") as b:
             await b.until(lambda: b.count("connects") == 1)
         assert not len(b.records)
-        assert b.pipeline.warm_report == []
+        assert b.pipeline.warm_report == ["warm: main: the run ended before its feed was reached"]
     with pytest.raises(VerifyError, match="nothing to compare"):
         await verify(tmp_path / "b")
 

@@ -53,24 +53,25 @@ async def _run(
         stop_at_signals(pipeline)
         for line in pipeline.report:
             out.print(line, soft_wrap=True, markup=False)
-        watchers = asyncio.gather(output.watch(pipeline, out), _say_warm(pipeline, out))
+        said: list[str] = []
+        watchers = asyncio.gather(output.watch(pipeline, out), _say_warm(pipeline, out, said))
         try:
             await pipeline.run_until(seconds)
         finally:
             await _ended(watchers)
+    await _say_warm(pipeline, out, said)
     return pipeline.stats()
 
 
-async def _say_warm(pipeline: Pipeline, out: Console) -> None:
+async def _say_warm(pipeline: Pipeline, out: Console, said: list[str]) -> None:
     """What became of a warm start, when it is known: whoever hands over waits for it."""
-    said = 0
     while True:
         # Looked at first: what is told between the two looks is said the next time.
         more = pipeline.warming_up
-        lines = pipeline.warm_report
-        for line in lines[said:]:
-            out.print(line, soft_wrap=True, markup=False)
-        said = len(lines)
+        for line in pipeline.warm_report:
+            if line not in said:
+                out.print(line, soft_wrap=True, markup=False)
+                said.append(line)
         if not more:
             return
         await asyncio.sleep(0.05)
