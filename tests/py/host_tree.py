@@ -163,7 +163,7 @@ def engine(
         f"/proc/{pid}/task/{tid}/status": f"Cpus_allowed_list:\t2\nnonvoluntary_ctxt_switches:\t{switches}\n",
         f"/proc/{pid}/task/{tid}/stat": f"{tid} (tw-ingest0) {' '.join(fields)}",
         f"/proc/{pid}/smaps": f"{head}\nSize:              49152 kB\nKernelPageSize:     2048 kB\n"
-        "AnonHugePages:         0 kB\nLocked:                0 kB\nVmFlags: rd wr mr mw me dc de lo ht\n"
+        "AnonHugePages:         0 kB\nLocked:                0 kB\nVmFlags: rd wr mr mw me dc de ht\n"
         "7ffe00000000-7ffe00021000 rw-p 00000000 00:00 0  [stack]\nSize:                132 kB\n"
         "KernelPageSize:        4 kB\nLocked:                0 kB\nVmFlags: rd wr mr mw me gd ac\n",
         f"/proc/{pid}/numa_maps": "7f0000000000 default anon=24 N0=24 kernelpagesize_kB=2048\n",

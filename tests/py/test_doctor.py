@@ -258,6 +258,23 @@ def test_this_host_as_an_ordinary_user() -> None:
             assert finding["found"] == by_root[finding["check"]]["found"]
 
 
+@pytest.mark.skipif(
+    not Path(sys.executable).with_name("tickwire-jitter").exists(), reason="the program is not installed"
+)
+def test_effects_are_measured_by_a_thread_of_ours_where_no_engine_runs(doctor: Any) -> None:
+    core = max(os.sched_getaffinity(0))
+    code, out, err = doctor("--cores", core, "--measure", "500ms", "--json")
+    assert code in (0, 1, 2), err
+    data = json.loads(out)
+    findings = {finding["check"]: finding for finding in data["findings"]}
+    assert findings.keys() == CHECKS.keys()
+    assert 0.5 <= data["measured_seconds"] < 30
+    if data["engine"] == 0:
+        assert f"CPU {core}: " in findings["seen-lost-time"]["evidence"][0]
+        assert findings["seen-switches"]["evidence"][0].startswith(f"a thread of ours on CPU {core}: ")
+    assert findings["granted-buffer"]["verdict"] in ("ok", "fail", "warn")
+
+
 def test_a_copy_of_counters_stays_as_it_was(tmp_path: Path) -> None:
     reader = build(tmp_path, tuned())
     frozen = freeze(reader, Wanted(cores=(2,), names=("x",)), 0)

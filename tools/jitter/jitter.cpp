@@ -17,16 +17,16 @@
 
 #include <sched.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cinttypes>
-#include <cmath>
 #include <csignal>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <fstream>
@@ -47,8 +47,8 @@
 #include "tickwire/concurrent/spsc_queue.hpp"
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/error.hpp"
-#include "tickwire/core/hot.hpp"
 #include "tickwire/core/time.hpp"
+#include "tickwire/core/types.hpp"
 #include "tickwire/metrics/stat_file.hpp"
 
 namespace tickwire {

@@ -165,7 +165,7 @@ def _allowed(reader: Reader) -> frozenset[int]:
 
 
 def _boot_fix(word: str) -> str:
-    return f"add {word} to the kernel's boot line (tickwire tune plan prints the whole of it)"
+    return f"add {word} to the kernel's boot line (tickwire tune boot-line prints the whole of it)"
 
 
 @check(

@@ -159,7 +159,7 @@ def _faults(reader: Reader, pid: int, tid: int) -> tuple[int, int]:
 @check(
     "seen-switches",
     "effects",
-    Need.RUNTIME,
+    Need.BOOT,
     "Another task took the core: a slice is milliseconds.",
     measured=True,
 )
@@ -374,10 +374,11 @@ def ring_pages(reader: Reader, pid: int | str) -> RingPages:
 
         size = kib("Size")
         starts.add(int(head[0].split("-")[0], 16))
-        locked += kib("Locked") if kib("KernelPageSize") < 1024 else size if "lo" in flags else 0
         if kib("KernelPageSize") >= 1024:
             huge += size
+            locked += size  # These are never swapped, and the kernel counts no lock of theirs.
         else:
+            locked += kib("Locked")
             transparent += kib("AnonHugePages")
             small += size - kib("AnonHugePages")
     nodes: set[int] = set()
