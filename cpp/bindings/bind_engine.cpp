@@ -115,8 +115,29 @@ void bind_engine(py::module_& m) {
                                return all;
                              })
       .def_property_readonly("stat_path", &BoundEngine::stat_path)
-      .def_property_readonly("score_names", &BoundEngine::score_names)
-      .def_property_readonly("executor", &BoundEngine::executor)
+      .def_property_readonly("models",
+                             [](const BoundEngine& self) {
+                               py::list all;
+                               for (const engine::ModelReport& model : self.models()) {
+                                 py::dict one;
+                                 one["name"] = model.name;
+                                 one["id"] = model.id;
+                                 one["executor"] = model.executor;
+                                 one["score_names"] = model.score_names;
+                                 one["shadow"] = model.shadow;
+                                 all.append(one);
+                               }
+                               return all;
+                             })
+      .def(
+          "swap_model",
+          [](BoundEngine& self, std::size_t model, const py::list& members, std::uint32_t id) {
+            const std::vector<engine::ModelMember> files = members_from(members);
+            // Loading takes long, and the agents are waited for.
+            const py::gil_scoped_release release;
+            self.swap_model(model, files, id);
+          },
+          py::arg("model"), py::arg("members"), py::arg("id"))
       .def_property_readonly("row_dtype", [](const BoundEngine& engine) { return engine.dtype; })
       .def_property_readonly("max_snapshot_bytes", &BoundEngine::max_snapshot_bytes)
       .def("waker_fd", [](BoundEngine& engine) { return engine.waker().fd(); })

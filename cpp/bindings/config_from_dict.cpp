@@ -53,7 +53,6 @@ class Section {
     return all;
   }
 
-  [[nodiscard]] bool has_section(const char* key) const { return !object(key).is_none(); }
   [[nodiscard]] std::string path(const char* key) const { return where_.empty() ? key : where_ + "." + key; }
 
  private:
@@ -136,28 +135,46 @@ engine::FeaturesConfig features_from(const Section& s) {
 }
 
 engine::ModelConfig model_from(const Section& s) {
+  using engine::Assign;
   using engine::QueuePolicy;
-  return {.path = s.get<std::string>("path"),
-          .ort_library = s.get<std::string>("ort_library"),
+  return {.name = s.get<std::string>("name"),
+          .members = members_from(s.get<py::list>("members")),
           .id = s.get<std::uint32_t>("id"),
+          .ort_library = s.get<std::string>("ort_library"),
+          .cache_dir = s.get<std::string>("cache_dir"),
+          .provider = s.get<std::string>("provider"),
+          .workers = s.get<std::size_t>("workers"),
           .cores = s.get<std::vector<int>>("cores"),
+          .assign = s.choose<Assign>(
+              "assign", {{"instrument", Assign::Instrument}, {"least_loaded", Assign::LeastLoaded}}),
+          .max_batch = s.get<std::size_t>("max_batch"),
           .max_age_ns = s.get<std::int64_t>("max_age_us") * 1000,
           .queue_slots = s.get<std::size_t>("queue_slots"),
           .policy = s.choose<QueuePolicy>("policy", {{"every", QueuePolicy::Every},
                                                      {"drop_oldest", QueuePolicy::DropOldest},
                                                      {"conflate", QueuePolicy::Conflate}}),
-          .queue_limit = s.get<std::size_t>("queue_limit")};
+          .queue_limit = s.get<std::size_t>("queue_limit"),
+          .shadow = s.get<bool>("shadow")};
 }
 
 }  // namespace
+
+std::vector<engine::ModelMember> members_from(const py::list& list) {
+  std::vector<engine::ModelMember> members;
+  for (const py::handle item : list) {
+    const auto [path, weight] = item.cast<std::pair<std::string, double>>();
+    members.push_back({path, weight});
+  }
+  return members;
+}
 
 engine::EngineConfig config_from_dict(const py::dict& dict) {
   using concurrent::IdleKind;
   const Section s(dict, "");
   std::vector<engine::FeedConfig> feeds;
   for (const Section& feed : s.sections("feeds")) feeds.push_back(feed_from(feed));
-  std::optional<engine::ModelConfig> model;
-  if (s.has_section("model")) model = model_from(s.section("model"));
+  std::vector<engine::ModelConfig> models;
+  for (const Section& model : s.sections("models")) models.push_back(model_from(model));
   return {
       .layout = s.choose<engine::Layout>(
           "layout", {{"inline", engine::Layout::Inline}, {"threads", engine::Layout::Threads}}),
@@ -174,7 +191,7 @@ engine::EngineConfig config_from_dict(const py::dict& dict) {
       .record_dir = s.get<std::string>("record_dir"),
       .feeds = std::move(feeds),
       .features = features_from(s.section("features")),
-      .model = std::move(model)};
+      .models = std::move(models)};
 }
 
 }  // namespace tickwire::bindings

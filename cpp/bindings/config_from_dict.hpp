@@ -6,10 +6,15 @@
 
 #include <pybind11/pybind11.h>
 
+#include <vector>
+
 #include "tickwire/engine/config.hpp"
 
 namespace tickwire::bindings {
 
 [[nodiscard]] engine::EngineConfig config_from_dict(const pybind11::dict& dict);
+
+/// A model's files: pairs of a path and a weight.
+[[nodiscard]] std::vector<engine::ModelMember> members_from(const pybind11::list& list);
 
 }  // namespace tickwire::bindings

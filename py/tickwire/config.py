@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import os
 import re
 import tomllib
@@ -412,14 +413,42 @@ class Features(_Model):
         return self
 
 
-class Model(_Model):
-    """`[model]`: what scores the rows. Leave the table out to get rows alone."""
+_Path = Annotated[str, Field(min_length=1)]
 
-    path: Annotated[str, Field(min_length=1)]
-    """The ONNX file, bound to these features by `tickwire model bind`."""
+
+class Model(_Model):
+    """`[model]`, or `[[models]]` for several: what scores the rows. Leave it out to get rows alone."""
+
+    name: Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    """What signals, counters and `tickwire model swap` call it. Empty: the file's name without its ending."""
+
+    path: _Path | Annotated[list[_Path], Field(min_length=1, max_length=16)]
+    """The ONNX file, bound to these features by `tickwire model bind`. Several files are an ensemble: each
+    scores the row, and the signal has their mean, or what `weights` makes of them."""
+
+    weights: Annotated[list[float], Field(max_length=16)] = []
+    """Of the files of an ensemble, in their order; only their ratios count. Empty: all weigh the same."""
+
+    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    """What ONNX Runtime runs it on. One that the installed ONNX Runtime does not have is an error."""
+
+    cache_dir: str = ""
+    """Where TensorRT keeps what it has built for this model and device. Empty: it builds at each start."""
+
+    workers: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Inference agents, each with its own session. None: one for each of `cores`, else one."""
 
     cores: Annotated[list[Annotated[int, Field(ge=0, le=4095)]], Field(max_length=64)] = []
-    """Cores to pin the inference agents to, one agent each. Empty: one floating agent."""
+    """Cores to pin the inference agents to, one each. Empty: they float."""
+
+    assign: Literal["instrument", "least_loaded"] = "instrument"
+    """Which worker scores a row: always the same one for an instrument, so that its signals keep their order;
+    or the one with the fewest rows waiting, for a model that is slower than its busiest instrument. Its
+    signals may then pass each other, but none comes after the notice that ended its epoch."""
+
+    max_batch: Annotated[int, Field(ge=1, le=64)] = 1
+    """Rows that wait already and are scored in one run, at most; a run never waits for more. For a model that
+    is late in bursts. Needs a model whose first dimension is free."""
 
     max_age_us: Annotated[int, Field(ge=0, le=60_000_000)] = 0
     """A row older than this when its turn comes is not scored but counted and marked stale. 0: off. A replay
@@ -435,11 +464,46 @@ class Model(_Model):
     queue_limit: Annotated[int, Field(ge=1, le=1 << 20)] = 256
     """For `drop_oldest`: rows that may wait."""
 
+    shadow: bool = False
+    """Score and record, but send nothing to the sinks: to try a model beside the one that counts."""
+
+    watch: bool = False
+    """Look at the file once a second, and go over to it when it changes, as `tickwire model swap` does. Put
+    the new one in its place by a rename: a file that is still being written is refused."""
+
     @model_validator(mode="after")
-    def _limit_fits(self) -> Model:
+    def _fits(self) -> Model:
         if self.policy == "drop_oldest" and self.queue_limit > self.queue_slots:
             raise _at("queue_limit", f"expected at most queue_slots = {self.queue_slots}", self.queue_limit)
+        if self.weights and len(self.weights) != len(self.paths):
+            raise _at("weights", f"expected one for each of the {len(self.paths)} files", self.weights)
+        if self.weights and len(self.paths) == 1:
+            raise _at("weights", "expected none for a single file", self.weights)
+        if not all(0 < weight < math.inf for weight in self.weights):
+            raise _at("weights", "expected numbers above zero", self.weights)
+        if self.cores and self.workers not in (None, len(self.cores)):
+            raise _at("workers", f"expected one for each of the {len(self.cores)} cores", self.workers)
+        if self.cache_dir and self.provider != "tensorrt":
+            raise _at("cache_dir", 'expected none without provider = "tensorrt"', self.cache_dir)
+        if self.assign == "least_loaded" and self.worker_count == 1:
+            raise _at("assign", 'expected "instrument" with a single worker', self.assign)
         return self
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path
+
+    @property
+    def label(self) -> str:
+        """The name, or the one made from the file's."""
+        return self.name or "+".join(Path(path).stem for path in self.paths)
+
+    @property
+    def worker_count(self) -> int:
+        return self.workers or len(self.cores) or 1
+
+    def member_weights(self) -> list[float]:
+        return list(self.weights) or [1.0] * len(self.paths)
 
 
 class JsonlSink(_Model):
@@ -529,6 +593,7 @@ class Config(_Model):
     feeds: Annotated[list[Feed], Field(min_length=1, max_length=64)]
     features: Features
     model: Model | None = None
+    models: Annotated[list[Model], Field(max_length=16)] = []
     sinks: list[Sink] = []
 
     _where: str = PrivateAttr("")
@@ -591,6 +656,7 @@ class Config(_Model):
     def _check(self) -> None:
         """What no single table can see."""
         self._check_feeds()
+        self._check_models()
         self._check_cores()
         self._check_features()
 
@@ -619,21 +685,47 @@ class Config(_Model):
                     instrument.symbol,
                 )
 
-    def _check_cores(self) -> None:
-        taken: dict[int, str] = {}
+    def _check_models(self) -> None:
+        if self.model is not None and self.models:
+            raise _at("models", "expected either [model] or [[models]]", len(self.models))
+        labels: dict[str, str] = {}
+        for where, model in self._located_models():
+            first = labels.setdefault(model.label, where)
+            if first != where:
+                raise _at(f"{where}.name", f"expected a name of its own, but {first} has it", model.label)
+            if self.engine.layout == "inline":
+                self._check_inline(where, model)
+        if labels and all(model.shadow for model in self.all_models):
+            where = next(iter(labels.values()))
+            raise _at(f"{where}.shadow", "expected at least one model that is no shadow", True)
+
+    def _check_inline(self, where: str, model: Model) -> None:
+        on_the_feed = 'with engine.layout = "inline", where the model runs on the agent of each feed'
+        if model.cores:
+            expected = f"expected none {on_the_feed}; pin that with feeds[].core"
+            raise _at(f"{where}.cores", expected, model.cores)
+        if model.workers is not None:
+            raise _at(f"{where}.workers", f"expected none {on_the_feed}", model.workers)
+        if model.max_batch != 1:
+            raise _at(f"{where}.max_batch", f"expected 1 {on_the_feed} and no row waits", model.max_batch)
+
+    def _located_models(self) -> list[tuple[str, Model]]:
+        if self.model is not None:
+            return [("model", self.model)]
+        return [(f"models[{i}]", model) for i, model in enumerate(self.models)]
+
+    def wanted_cores(self) -> list[tuple[str, int]]:
+        """Each core that a thread is to be pinned to, with the path of the key that says so."""
         wanted = [
             (f"feeds[{i}].core", feed.core) for i, feed in enumerate(self.feeds) if feed.core is not None
         ]
-        if self.model is not None:
-            wanted += [(f"model.cores[{i}]", core) for i, core in enumerate(self.model.cores)]
-            if self.model.cores and self.engine.layout == "inline":
-                raise _at(
-                    "model.cores",
-                    'expected none with engine.layout = "inline", where the model runs on the agent of '
-                    "each feed; pin that with feeds[].core",
-                    self.model.cores,
-                )
-        for path, core in wanted:
+        for where, model in self._located_models():
+            wanted += [(f"{where}.cores[{i}]", core) for i, core in enumerate(model.cores)]
+        return wanted
+
+    def _check_cores(self) -> None:
+        taken: dict[int, str] = {}
+        for path, core in self.wanted_cores():
             if core in taken:
                 raise _at(path, f"expected a core of its own, but {taken[core]} has it", core)
             taken[core] = path
@@ -673,6 +765,16 @@ class Config(_Model):
         return list(self._names)
 
     @property
+    def where(self) -> str:
+        """What errors call the configuration: its file."""
+        return self._where
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths start at."""
+        return self._base
+
+    @property
     def text(self) -> str:
         """The configuration as TOML text: the file's own, or one written from the values."""
         return self._text
@@ -687,8 +789,13 @@ class Config(_Model):
         return parse_duration(self.features.every) if self.features.every is not None else 0
 
     @property
-    def model_path(self) -> Path | None:
-        return self.path_of(self.model.path) if self.model is not None else None
+    def all_models(self) -> list[Model]:
+        """The models, given as `[model]` or as `[[models]]`."""
+        return [model for _, model in self._located_models()]
+
+    def model_files(self, model: Model) -> list[Path]:
+        """Where a model's files are."""
+        return [self.path_of(path) for path in model.paths]
 
     def path_of(self, text: str) -> Path:
         """A path from the configuration, relative ones taken from the configuration's own folder."""
@@ -715,7 +822,6 @@ class Config(_Model):
         inputs: Mapping[str, Sequence[str | os.PathLike[str]]] | None = None,
         record_dir: str | os.PathLike[str] | None = None,
         warm: Mapping[str, Sequence[str]] | None = None,
-        outputs: Sequence[str] = (),
     ) -> dict[str, Any]:
         """The dictionary that the engine is built from.
 
@@ -758,22 +864,6 @@ class Config(_Model):
                     "stale_after_ns": parse_duration(feed.stale_after),
                 }
             )
-        model = None
-        if self.model is not None:
-            from tickwire import models
-
-            path = self.path_of(self.model.path)
-            model = {
-                "path": str(path),
-                "ort_library": str(models.onnxruntime_library()),
-                "id": int.from_bytes(_sha256(path)[:4], "big"),
-                "cores": [] if replay else list(self.model.cores),
-                "max_age_us": 0 if replay else self.model.max_age_us,
-                "queue_slots": self.model.queue_slots,
-                "policy": self.model.policy,
-                "queue_limit": self.model.queue_limit,
-                "outputs": list(outputs),
-            }
         return {
             "layout": self.engine.layout,
             "idle": self.engine.idle if not replay else "backoff",
@@ -797,18 +887,47 @@ class Config(_Model):
                 "outputs": list(self.plan.outputs),
                 "names": list(self.plan.names),
             },
-            "model": model,
+            "models": [
+                self._resolve_model(where, model, replay=replay) for where, model in self._located_models()
+            ],
+        }
+
+    def _resolve_model(self, where: str, model: Model, *, replay: bool) -> dict[str, Any]:
+        from tickwire import models
+
+        files = self.model_files(model)
+        try:
+            number = model_id(files, model.member_weights())
+        except OSError as error:
+            raise ConfigError(
+                self._line(
+                    f"{where}.path", f"expected a file that can be read ({error.strerror})", error.filename
+                )
+            ) from None
+        return {
+            "name": model.label,
+            "members": [
+                (str(file), weight) for file, weight in zip(files, model.member_weights(), strict=True)
+            ],
+            "id": number,
+            "ort_library": str(models.onnxruntime_library()),
+            "provider": model.provider,
+            "cache_dir": str(self.path_of(model.cache_dir)) if model.cache_dir else "",
+            "workers": model.worker_count,
+            "cores": [] if replay else list(model.cores),
+            "assign": model.assign,
+            "max_batch": model.max_batch,
+            "max_age_us": 0 if replay else model.max_age_us,
+            "queue_slots": model.queue_slots,
+            "policy": model.policy,
+            "queue_limit": model.queue_limit,
+            "shadow": model.shadow,
         }
 
     def _check_host(self) -> None:
         """What only the machine that runs it live can answer."""
         usable = os.sched_getaffinity(0)
-        wanted = [
-            (f"feeds[{i}].core", feed.core) for i, feed in enumerate(self.feeds) if feed.core is not None
-        ]
-        if self.model is not None:
-            wanted += [(f"model.cores[{i}]", core) for i, core in enumerate(self.model.cores)]
-        for path, core in wanted:
+        for path, core in self.wanted_cores():
             if core not in usable and not _can_run_on(core):
                 listed = ", ".join(map(str, sorted(usable)))
                 raise ConfigError(
@@ -832,14 +951,17 @@ class Config(_Model):
         return _toml(self.model_dump(exclude_none=True))
 
 
-def _sha256(path: Path) -> bytes:
-    try:
+def model_id(files: Sequence[Path], weights: Sequence[float]) -> int:
+    """What signals carry to name their model: the first four bytes of the file's SHA-256, or of one over
+    the files' and their weights. `OSError` where a file cannot be read."""
+    digests = []
+    for path in files:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise ConfigError(
-            f"model.path: expected a file that can be read, found {path} ({error.strerror})"
-        ) from None
+            digests.append(hashlib.file_digest(file, "sha256").digest())
+    if len(digests) > 1:
+        text = json.dumps([[digest.hex(), weight] for digest, weight in zip(digests, weights, strict=True)])
+        digests = [hashlib.sha256(text.encode()).digest()]
+    return int.from_bytes(digests[0][:4], "big")
 
 
 def _toml_value(value: object) -> str:

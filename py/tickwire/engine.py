@@ -16,6 +16,8 @@ import contextlib
 import importlib
 import logging
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,12 +26,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from tickwire.config import Config
-from tickwire.errors import ConfigError, EngineError, Error, SetupError
+from tickwire.config import Config, model_id
+from tickwire.control import ControlServer
+from tickwire.errors import ConfigError, EngineError, Error, ModelError, SetupError
 from tickwire.host.startup import HostReport
 from tickwire.host.startup import report as host_report
 from tickwire.latency import RowLatencies
-from tickwire.records import RowLayout, Rows, Signal
+from tickwire.records import ModelInfo, RowLayout, Rows, Signal
 from tickwire.rest import SnapshotService
 from tickwire.router import FeatureStream, Router, SignalQueue, SignalStream
 from tickwire.sinks import CallbackSink, Sink, SinkRunner
@@ -45,6 +48,8 @@ __all__ = ["Pipeline", "Stats", "core_module"]
 
 _log = logging.getLogger("tickwire")
 
+# Between two looks at the files of models that are watched.
+_WATCH_S = 1.0
 # How long consumers may keep the router from draining once the engine has stopped.
 _DRAIN_S = 5.0
 
@@ -186,6 +191,10 @@ class Pipeline:
         self._sinks: list[SinkRunner] = []
         self._streams: list[SignalQueue] = []
         self._waiting: list[tuple[str, Sink, int]] = []
+        self._control: ControlServer | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._swapping = asyncio.Lock()
+        self._model_copies: dict[str, tempfile.TemporaryDirectory[str]] = {}
         self._stop_asked = asyncio.Event()
         self._stopped = False
         self._started_at = 0.0
@@ -242,7 +251,7 @@ class Pipeline:
         if self._engine is not None or self._stopped:
             raise Error("a pipeline runs once; make another one")
         core = core_module()
-        outputs = await asyncio.to_thread(self._check_model)
+        await asyncio.to_thread(self._check_models)
         if self._record_dir is not None:
             from tickwire.verify import Recording
 
@@ -253,19 +262,18 @@ class Pipeline:
                 inputs=self._inputs,
                 record_dir=self._recording.folder if self._recording is not None else None,
                 warm=self._warm,
-                outputs=outputs,
             )
             self._engine = engine = await asyncio.to_thread(core.Engine, resolved)
             if not self.replaying:
                 self._host = await asyncio.to_thread(host_report, self.config)
                 if self.config.engine.strict:
                     self._host.enforce()
-            layout = self._layout(core, engine, outputs)
+            layout = self._layout(core, engine)
             self._router = Router(engine, layout, lossless=self.replaying)
             self._latencies = RowLatencies(layout.stages)
             self._router.on_rows(self._latencies.on_rows)
             if self._recording is not None:
-                self._recording.write_start(layout.dtype, engine.executor)
+                self._recording.write_start(layout)
             if not self.replaying:  # A configuration's sinks are for what happens now.
                 self._waiting = [*make_sinks(self.config), *self._waiting]
             for name, sink, limit in self._waiting:
@@ -284,6 +292,7 @@ class Pipeline:
             self._snapshots = SnapshotService(engine, self.config)
             self._router.before_sleep = self._snapshots.poll
             self._snapshots.start()
+            await self._open_control()
             self._begin()
         return self
 
@@ -318,6 +327,10 @@ class Pipeline:
         if self._stopped or self._engine is None or self._router is None:
             return
         self._stopped = True
+        if self._control is not None:
+            await self._control.close()
+        if self._watcher is not None:
+            self._watcher.cancel()
         if self._snapshots is not None:
             await self._snapshots.close()
         # The router drains meanwhile: the engine's last rows need the room.
@@ -325,13 +338,15 @@ class Pipeline:
         # Threads that have ended can no longer be asked.
         self._shares = self._threads.shares() if self._threads is not None else {}
         self._seconds = time.monotonic() - self._started_at
-        with contextlib.suppress(
-            Exception
-        ):  # An agent's death; `failed` has it too, and is raised by who waits.
-            await asyncio.to_thread(self._engine.stop)
+        # An agent's death; `failed` has it too, and is raised by who waits.
+        async with self._swapping:
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(self._engine.stop)
         await self._finish_router()
         for runner in self._sinks:
             await runner.close()
+        for folder in self._model_copies.values():
+            folder.cleanup()
         if self._recording is not None:
             counters = dict(self._stat_file.counters()) if self._stat_file is not None else None
             try:
@@ -392,17 +407,16 @@ class Pipeline:
         await runner.open()
         self._sinks.append(runner)
 
-    def _check_model(self) -> list[str]:
-        """Compares the model's fingerprint with the configuration's; the names of its scores."""
-        path = self.config.model_path
-        if path is None:
-            return []
+    def _check_models(self) -> None:
+        """Compares each file's fingerprint with the configuration's."""
         from tickwire import models
 
-        return list(models.check(path, self.config.schema()))
+        schema = self.config.schema()
+        for model in self.config.all_models:
+            for path in self.config.model_files(model):
+                models.check(path, schema)
 
-    def _layout(self, core: Any, engine: Engine, outputs: Sequence[str]) -> RowLayout:
-        path = self.config.model_path
+    def _layout(self, core: Any, engine: Engine) -> RowLayout:
         return RowLayout(
             engine.row_dtype,
             stages=core.STAGES,
@@ -414,9 +428,127 @@ class Pipeline:
                 for instrument in feed.instruments
             ],
             features=self.config.plan.names,
-            outputs=outputs,
-            model=path.stem if path is not None else None,
+            models=[
+                ModelInfo(
+                    str(model["name"]),
+                    int(model["id"]),
+                    tuple(model["score_names"]),
+                    str(model["executor"]),
+                    bool(model["shadow"]),
+                )
+                for model in engine.models
+            ],
         )
+
+    # Models.
+
+    async def swap_model(
+        self, files: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], *, model: str | None = None
+    ) -> ModelInfo:
+        """Exchanges a running model for another file, bound to the same features and with the same scores.
+
+        It is loaded, checked and warmed aside; then each agent goes over between two rows: none is lost
+        and none scored twice, and every signal's `model_id` says which of the two made it. `model` names
+        which, where there are several; `files` are as many as it has. Raises `ModelError` or `SetupError`,
+        and leaves everything as it was, when the other cannot take its place.
+        """
+        from tickwire import models
+
+        if isinstance(files, str | os.PathLike):
+            files = [files]
+        paths = [Path(file) for file in files]
+        index, label = self._choose_model(model)
+        settings = self.config.all_models[index]
+        if len(paths) != len(settings.paths):
+            raise ConfigError(f"swap: {label}: expected {len(settings.paths)} files, found {len(paths)}")
+        async with self._swapping:
+            if self._engine is None or self._stopped:
+                raise Error("the pipeline is not running: use it inside `async with`")
+            # Copies of our own: what was checked is what is loaded, whatever becomes of the files.
+            folder = tempfile.TemporaryDirectory(prefix="tickwire-model-")
+            copies = await asyncio.to_thread(_copy_all, paths, Path(folder.name))
+            schema = self.config.schema()
+            try:
+                for path in copies:
+                    await asyncio.to_thread(models.check, path, schema)
+            except Error as error:
+                raise type(error)(_renamed(str(error), copies, paths)) from None
+            weights = settings.member_weights()
+            number, before = model_id(copies, weights), self._running_id(index)
+            if number != before:
+                if self._recording is not None:
+                    await asyncio.to_thread(self._recording.add_model, label, number, copies, weights)
+                self.layout.exchange(label, number)
+                members = [(str(path), weight) for path, weight in zip(copies, weights, strict=True)]
+                try:
+                    await asyncio.to_thread(self._engine.swap_model, index, members, number)
+                except core_module().SetupError as error:
+                    raise SetupError(_renamed(str(error), copies, paths)) from None
+                self._model_copies[label] = folder
+                _log.info("model %s: went over from %08x to %08x", label, before, number)
+        found = self.layout.model(number)
+        assert found is not None
+        return found
+
+    def _choose_model(self, name: str | None) -> tuple[int, str]:
+        labels = [model.label for model in self.config.all_models]
+        if name is None and len(labels) == 1:
+            return 0, labels[0]
+        if name not in labels:
+            raise ConfigError(f"swap: expected one of the models ({', '.join(labels)}), found {name!r}")
+        return labels.index(name), name
+
+    def _running_id(self, index: int) -> int:
+        assert self._engine is not None
+        return int(self._engine.models[index]["id"])
+
+    async def _open_control(self) -> None:
+        assert self._engine is not None
+        if any(model.watch for model in self.config.all_models):
+            self._watcher = asyncio.get_running_loop().create_task(
+                self._watch_models(), name="tickwire model watch"
+            )
+        if not self._engine.stat_path:
+            return
+        self._control = ControlServer(self._engine.stat_path, {"swap": self._on_swap})
+        try:
+            await self._control.start()
+        except OSError as error:
+            _log.warning("commands to this run are not possible: %s: %s", self._control.path, error)
+            self._control = None
+
+    async def _on_swap(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        files, name = request.get("files"), request.get("model")
+        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+            raise Error("swap: expected files, a list of paths")
+        before = self._running_id(self._choose_model(name)[0])
+        begin = time.monotonic()
+        model = await self.swap_model(files, model=name)
+        return {
+            "model": model.name,
+            "before": f"{before:08x}",
+            "after": f"{model.id:08x}",
+            "seconds": round(time.monotonic() - begin, 3),
+        }
+
+    async def _watch_models(self) -> None:
+        """Goes over to a model's file when it changes; says once why it did not."""
+        watched = [model for model in self.config.all_models if model.watch]
+        seen = {model.label: _stamps(self.config.model_files(model)) for model in watched}
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            for model in watched:
+                files = self.config.model_files(model)
+                stamps = _stamps(files)
+                if stamps is None or stamps == seen[model.label]:
+                    continue
+                seen[model.label] = stamps
+                try:
+                    await self.swap_model(files, model=model.label)
+                except Error as error:
+                    _log.error(
+                        "model %s: its file has changed, but the old one stays: %s", model.label, error
+                    )
 
     # Consumers.
 
@@ -493,11 +625,6 @@ class Pipeline:
         return dict(self._engine.threads) if self._engine is not None else {}
 
     @property
-    def executor(self) -> str:
-        """What runs the model: scores agree to the last bit only within one. Empty without a model."""
-        return self._engine.executor if self._engine is not None else ""
-
-    @property
     def report(self) -> list[str]:
         """What the engine got at start-up, a line each, what on the host works against it, what it begins
         with, and where sinks listen."""
@@ -563,6 +690,34 @@ class Pipeline:
         if self._shares is not None:
             return dict(self._shares)
         return self._threads.shares() if self._threads is not None else {}
+
+
+def _copy_all(files: Sequence[Path], folder: Path) -> list[Path]:
+    copies = []
+    for i, file in enumerate(files):
+        copy = folder / f"{i}_{file.name}"
+        try:
+            shutil.copyfile(file, copy)
+        except OSError as error:
+            raise ModelError(f"{file}: expected a model, found {error.strerror or error}") from None
+        copies.append(copy)
+    return copies
+
+
+def _renamed(text: str, copies: Sequence[Path], paths: Sequence[Path]) -> str:
+    """The text with the user's files in it in the place of our copies."""
+    for copy, path in zip(copies, paths, strict=True):
+        text = text.replace(str(copy), str(path))
+    return text
+
+
+def _stamps(files: Sequence[Path]) -> list[tuple[int, int, int]] | None:
+    """What changes when a file does; None while one is missing."""
+    try:
+        found = [file.stat() for file in files]
+    except OSError:
+        return None
+    return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found]
 
 
 def _open_stat_file(path: str) -> StatFile | None:

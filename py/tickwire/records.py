@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tickwire.errors import Error
 
-__all__ = ["NO_TIME", "FeatureBatch", "RowLayout", "Rows", "Signal"]
+__all__ = ["NO_TIME", "FeatureBatch", "ModelInfo", "RowLayout", "Rows", "Signal"]
 
 Rows = NDArray[np.void]
 """A structured array of the engine's records."""
@@ -50,7 +50,10 @@ class Signal:
     reason: str
     """Why `valid` was left (`gap`, `crossed`, `disconnected`, …); `none` elsewhere."""
     model: str | None
-    """Name of the model that made the scores; None where there are none."""
+    """Name of the model whose signal this is; None without a model, and in a notice that is for all."""
+    model_id: int
+    """Which file of that name, the first four bytes of its SHA-256 (0 where `model` is None): here it shows
+    when a model was exchanged for another."""
     score: float | None
     """The first score; None, never an old or made-up number, where there is none."""
     scores: tuple[float, ...]
@@ -89,6 +92,7 @@ class Signal:
             "state": self.state,
             "reason": self.reason,
             "model": self.model,
+            "model_id": f"{self.model_id:08x}" if self.model is not None else None,
             "score": _finite(self.score),
             "scores": [_finite(score) for score in self.scores],
             "ts_event": self.ts_event,
@@ -103,6 +107,20 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as the engine loaded it."""
+
+    name: str
+    id: int
+    outputs: tuple[str, ...]
+    """Names of its scores. A record has room for those of the model with the most."""
+    executor: str = ""
+    """What runs it: scores agree to the last bit only within one."""
+    shadow: bool = False
+    """Scored and recorded, but never routed."""
+
+
 class RowLayout:
     """How to read the engine's records: dtype, names behind the codes, instruments behind the ids."""
 
@@ -115,21 +133,42 @@ class RowLayout:
         reasons: Sequence[str],
         instruments: Sequence[tuple[str, str]],
         features: Sequence[str],
-        outputs: Sequence[str] = (),
-        model: str | None = None,
+        models: Sequence[ModelInfo] = (),
     ) -> None:
         self.dtype = dtype
         self.stages, self.states, self.reasons = tuple(stages), tuple(states), tuple(reasons)
         self.instruments = tuple(instruments)
         self.features = tuple(features)
-        self.model = model
         names = dtype.names or ()
         self.score_count = int(np.prod(dtype["scores"].shape)) if "scores" in names else 0
-        # A model that names its outputs names the columns; else they are numbered.
-        if len(outputs) == self.score_count:
-            self.outputs = tuple(outputs)
-        else:
-            self.outputs = tuple(f"score_{i}" for i in range(self.score_count))
+        self._models = {model.id: model for model in models}
+
+    @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Every model that records may name: those of the start, then what they were exchanged for."""
+        return tuple(self._models.values())
+
+    @property
+    def routed(self) -> tuple[ModelInfo, ...]:
+        """One of each name whose signals leave, in the configuration's order."""
+        return tuple({model.name: model for model in self.models if not model.shadow}.values())
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of all scores of a row; with several models each has its model's name before it."""
+        routed = self.routed
+        if len(routed) == 1:
+            return routed[0].outputs
+        return tuple(f"{model.name}.{output}" for model in routed for output in model.outputs)
+
+    def model(self, number: int) -> ModelInfo | None:
+        """The model that records name so; None where a record is of none."""
+        return self._models.get(number)
+
+    def exchange(self, name: str, number: int) -> None:
+        """A model was exchanged for another file of the same features and scores."""
+        latest = next(model for model in reversed(self.models) if model.name == name)
+        self._models.setdefault(number, replace(latest, id=number))
 
     def state(self, code: int) -> str:
         return self.states[code] if code < len(self.states) else f"state_{code}"
@@ -143,22 +182,23 @@ class RowLayout:
 
     def signals(self, rows: Rows) -> list[Signal]:
         """Copies of the rows, one `Signal` each."""
-        count = len(rows)
-        if count == 0:
+        size = len(rows)
+        if size == 0:
             return []
         scored = (rows["scored"] != 0) & (rows["state"] == 0)
         scores: list[list[float]]
-        scores = rows["scores"].reshape(count, -1).tolist() if self.score_count else [[]] * count
+        scores = rows["scores"].reshape(size, -1).tolist() if self.score_count else [[]] * size
         # Whole columns to lists first: reading fields row by row costs several times as much.
         columns = zip(
             *(rows[name].tolist() for name in ("instrument", "epoch", "row", "sequence", "state", "reason")),
+            rows["model_id"].tolist(),
             *(rows[name].tolist() for name in ("ts_event", "ts_recv", "ts_out", "stage_ns")),
             scored.tolist(),
             scores,
             strict=True,
         )
         out: list[Signal] = []
-        stages, model = self.stages, self.model
+        stages, models = self.stages, self._models
         for (
             number,
             epoch,
@@ -166,6 +206,7 @@ class RowLayout:
             sequence,
             state,
             reason,
+            model_id,
             event,
             recv,
             published,
@@ -174,6 +215,8 @@ class RowLayout:
             values,
         ) in columns:
             symbol, venue = self.instrument(number)
+            model = models.get(model_id)
+            count = len(model.outputs) if model is not None else self.score_count
             out.append(
                 Signal(
                     symbol,
@@ -183,9 +226,10 @@ class RowLayout:
                     sequence,
                     self.state(state),
                     self.reason(reason),
-                    model if has else None,
+                    model.name if model is not None else None,
+                    model_id if model is not None else 0,
                     values[0] if has and values else None,
-                    tuple(values) if has else (),
+                    tuple(values[:count]) if has else (),
                     event if event != NO_TIME else None,
                     recv,
                     published,

@@ -59,9 +59,65 @@ class RowWriter(Protocol):
     def close(self) -> None: ...
 
 
-def _scored(rows: Rows) -> NDArray[np.bool_]:
-    scored: NDArray[np.bool_] = (rows["scored"] != 0) & (rows["state"] == 0)
-    return scored
+def _scores(rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The scores, one line an output, and where there is none: the engine leaves no number there."""
+    scores = np.ascontiguousarray(rows["scores"].reshape(len(rows), -1).T)
+    return scores, np.isnan(scores) | (rows["scored"] == 0)
+
+
+class _Joiner:
+    """Puts the records of several models on one row together: one line a trigger, the scores of all.
+
+    Each model's records come in the order of its instrument's rows; a line leaves when all models have
+    answered, in the order in which the first of them began.
+    """
+
+    def __init__(self, layout: RowLayout, write: Callable[[Rows], None]) -> None:
+        self._write = write
+        self._places: dict[int, slice] = {}
+        self._first = layout.routed[0].id
+        width = 0
+        for model in layout.routed:
+            self._places[model.id] = slice(width, width + len(model.outputs))
+            width += len(model.outputs)
+        fields: Mapping[str, Any] = layout.dtype.fields or {}
+        self._dtype = np.dtype(
+            [(name, "<f4", (width,)) if name == "scores" else (name, fields[name][0]) for name in fields]
+        )
+        self._open: dict[tuple[int, int, int], tuple[Rows, set[int]]] = {}
+
+    def write(self, rows: Rows) -> None:
+        for record in rows[rows["row"] != 0]:
+            key = (int(record["instrument"]), int(record["epoch"]), int(record["row"]))
+            model = int(record["model_id"])
+            if key not in self._open:
+                line = np.zeros(1, self._dtype)
+                for name in self._dtype.names or ():
+                    if name != "scores":
+                        line[name] = record[name]
+                line["scores"], line["scored"] = np.nan, 1
+                self._open[key] = (line, set())
+            line, answered = self._open[key]
+            place = self._places[model]
+            line["scores"][0, place] = np.ravel(record["scores"])[: place.stop - place.start]
+            if model == self._first:
+                line["state"] = record["state"]
+            answered.add(model)
+        self._flush(whole=True)
+
+    def close(self) -> None:
+        self._flush(whole=False)
+
+    def _flush(self, *, whole: bool) -> None:
+        ready = []
+        for key, (line, answered) in self._open.items():
+            if whole and len(answered) < len(self._places):
+                break
+            ready.append((key, line))
+        if ready:
+            self._write(np.concatenate([line for _, line in ready]))
+        for key, _ in ready:
+            del self._open[key]
 
 
 class CsvWriter:
@@ -96,9 +152,10 @@ class CsvWriter:
         features = np.ascontiguousarray(rows["features"]).reshape(len(rows), -1)
         columns += np.ascontiguousarray(features.T).astype("S24").tolist()
         if self._layout.score_count:
-            scores = np.ascontiguousarray(rows["scores"].reshape(len(rows), -1).T).astype("S24")
-            scores[:, ~_scored(rows)] = b""
-            columns += scores.tolist()
+            scores, missing = _scores(rows)
+            cells = scores.astype("S24")
+            cells[missing] = b""
+            columns += cells.tolist()
         text = b"\n".join(map(b",".join, zip(*columns, strict=True)))
         try:
             self._file.write(text + b"\n")
@@ -138,7 +195,7 @@ class ParquetWriter:
         self._pending: list[Rows] = []
         self._waiting = 0
         kinds = [arrow.int64(), arrow.int64(), arrow.string(), arrow.uint32(), arrow.uint64(), arrow.uint64()]
-        kinds += [arrow.string()] + [arrow.float32()] * (len(layout.features) + layout.score_count)
+        kinds += [arrow.string()] + [arrow.float32()] * (len(layout.features) + len(layout.outputs))
         self._schema = arrow.schema(list(zip(column_names(layout), kinds, strict=True)))
         try:
             self._writer = parquet.ParquetWriter(os.fspath(path), self._schema)
@@ -173,9 +230,8 @@ class ParquetWriter:
         ]
         columns += [arrow.array(column) for column in np.ascontiguousarray(rows["features"].T)]
         if layout.score_count:
-            missing = ~_scored(rows)
-            scores = np.ascontiguousarray(rows["scores"].reshape(len(rows), -1).T)
-            columns += [arrow.array(column, mask=missing) for column in scores]
+            scores, missing = _scores(rows)
+            columns += [arrow.array(column, mask=mask) for column, mask in zip(scores, missing, strict=True)]
         self._writer.write_table(arrow.Table.from_arrays(columns, schema=self._schema))
         self.rows += len(rows)
 
@@ -228,9 +284,12 @@ async def replay(
         check_out(out)
     async with Pipeline.replay(config, inputs) as pipeline:
         writer = open_writer(out, pipeline.layout) if out is not None else None
+        joiner: _Joiner | None = None
         try:
             if writer is not None:
-                pipeline.on_rows(writer.write)
+                if len(pipeline.layout.routed) > 1:
+                    joiner = _Joiner(pipeline.layout, writer.write)
+                pipeline.on_rows(joiner.write if joiner is not None else writer.write)
             watcher = asyncio.create_task(_watch(pipeline, progress)) if progress is not None else None
             try:
                 await pipeline.run_until()
@@ -238,6 +297,8 @@ async def replay(
                 if watcher is not None:
                     watcher.cancel()
         finally:
+            if joiner is not None:
+                joiner.close()
             if writer is not None:
                 writer.close()
     pipeline.raise_if_failed()

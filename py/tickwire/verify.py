@@ -3,7 +3,7 @@
 A run with recording on leaves a folder:
 
     run.json              configuration, model hash, versions, machine; at the end, what the recorder lost
-    model.onnx            the model, where there is one
+    models/ID/*.onnx      each model that scored, by the number that signals name it with
     capture/FEED/*.log    what the venue sent, in order
     rows/AGENT/*.bin      the rows as the ingest agents emitted them, as raw records
     scores/AGENT/*.bin    the same records as they were published, with their scores
@@ -11,15 +11,17 @@ A run with recording on leaves a folder:
 A run that began warm has what it read of the other capture at the front of its own, up to a line of ours that
 says `live`; a replay mutes that part, too.
 
-`verify` replays the capture through the same engine and compares. Rows are compared bit for bit on
-any machine. Scores are compared bit for bit where CPU model, ONNX Runtime version and executor are
-the recorded ones, else within a tolerance that the result states. Stage stamps and `ts_out` are
-outside the comparison, and so is the flag that says which clock stamped a message: a capture does
-not carry it.
+`verify` replays the capture through the same engine and compares the rows, bit for bit on any machine.
+Then it gives the rows to the models again, in the batches in which they were scored: a record says how
+many rows its run had. Scores are compared bit for bit where CPU model, ONNX Runtime version and
+executor are the recorded ones, else within a tolerance that the result states. Stage stamps and
+`ts_out` are outside the comparison, and so is the flag that says which clock stamped a message: a
+capture does not carry it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.metadata
 import json
@@ -28,7 +30,7 @@ import platform
 import shutil
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,27 +38,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tickwire.config import Config
-from tickwire.engine import Pipeline
+from tickwire.config import Config, model_id
+from tickwire.engine import Pipeline, core_module
 from tickwire.errors import ConfigError, VerifyError
 from tickwire.records import NO_TIME, RowLayout, Rows
 
-__all__ = ["Comparer", "Recording", "Result", "environment", "verify"]
+__all__ = ["Comparer", "Recording", "Result", "ScoreChecker", "environment", "verify"]
 
 # Between machines, ONNX Runtime's kernels add in another order and round otherwise.
 RELATIVE_TOLERANCE = 1e-4
 ABSOLUTE_TOLERANCE = 1e-6
 
-_VERSION = 1
+_VERSION = 2
 # What a row is, besides its features. Not the stamps of stages, which no two runs share.
 _ROW_FIELDS = ("epoch", "row", "sequence", "ts_event", "ts_recv")
 # A notice is also why it was sent.
 _NOTICE_FIELDS = (*_ROW_FIELDS, "state", "reason")
 
 
-def environment(executor: str) -> dict[str, str]:
+def environment(executors: Iterable[str]) -> dict[str, str]:
     """What decides whether two runs of a model can agree to the last bit."""
-    return {"cpu": _cpu_model(), "onnxruntime": _version("onnxruntime"), "executor": executor}
+    return {
+        "cpu": _cpu_model(),
+        "onnxruntime": _version("onnxruntime"),
+        "executor": "; ".join(sorted(set(executors))),
+    }
 
 
 def _cpu_model() -> str:
@@ -114,6 +120,7 @@ class Recording:
         self.folder = folder
         self._manifest = manifest
         self._made = made
+        self._started = False
 
     @classmethod
     def begin(
@@ -133,18 +140,9 @@ class Recording:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise ConfigError(f"--record: {folder}: expected a new or an empty folder")
-            model = None
-            if config.model_path is not None:
-                shutil.copyfile(config.model_path, path / "model.onnx")
-                model = {
-                    "file": "model.onnx",
-                    "name": config.model_path.stem,
-                    "source": str(config.model_path),
-                    "sha256": _sha256(path / "model.onnx"),
-                }
         except OSError as error:
             raise ConfigError(f"--record: {error.filename or folder}: {error.strerror or error}") from None
-        return cls(
+        recording = cls(
             path,
             {
                 "tickwire": _version("tickwire"),
@@ -155,7 +153,7 @@ class Recording:
                 "lost": {},
                 "failed": None,
                 "feeds": config.feed_names,
-                "model": model,
+                "models": [],
                 "warm": {
                     "inputs": {
                         name: [os.path.abspath(file) for file in files] for name, files in warm.items()
@@ -171,6 +169,39 @@ class Recording:
             },
             made=made,
         )
+        for model in config.all_models:
+            files, weights = config.model_files(model), model.member_weights()
+            try:
+                recording.add_model(model.label, model_id(files, weights), files, weights)
+            except OSError as error:
+                raise ConfigError(
+                    f"--record: {error.filename or folder}: {error.strerror or error}"
+                ) from None
+        return recording
+
+    def add_model(self, name: str, number: int, files: Sequence[Path], weights: Sequence[float]) -> None:
+        """Keeps a model that scores, or is about to: at the start, and when one is exchanged for another."""
+        key = f"{number:08x}"
+        if any(model["id"] == key for model in self._manifest["models"]):
+            return
+        folder = self.folder / "models" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = []
+        for i, file in enumerate(files):
+            copy = folder / f"{i}{file.suffix}"
+            shutil.copyfile(file, copy)
+            kept.append({"file": str(copy.relative_to(self.folder)), "sha256": _sha256(copy)})
+        self._manifest["models"].append(
+            {
+                "name": name,
+                "id": key,
+                "files": kept,
+                "weights": list(weights),
+                "source": list(map(str, files)),
+            }
+        )
+        if self._started:
+            self._write()
 
     def abandon(self) -> None:
         """Empties the folder again, for a run that never started: all that is in it is ours."""
@@ -182,9 +213,10 @@ class Recording:
         if self._made:
             self.folder.rmdir()
 
-    def write_start(self, dtype: np.dtype[np.void], executor: str) -> None:
-        self._manifest["environment"] = environment(executor)
-        self._manifest["row_dtype"] = _dtype_to_json(dtype)
+    def write_start(self, layout: RowLayout) -> None:
+        self._started = True
+        self._manifest["environment"] = environment(model.executor for model in layout.models)
+        self._manifest["row_dtype"] = _dtype_to_json(layout.dtype)
         try:
             self._write()
         except OSError as error:
@@ -221,6 +253,8 @@ class Result:
     scores: int
     unscored: int
     """Rows that the live run did not score: too old by `model.max_age_us`, or dropped before the model."""
+    unchecked: int
+    """Scores of a warm run's first windows, which began with rows from before the recording."""
     exact: bool
     """Scores were compared bit for bit."""
     why_not_exact: str
@@ -261,18 +295,69 @@ def _load_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _load_config(folder: Path, manifest: Mapping[str, Any]) -> Config:
+    """The recorded configuration, whole and without its models: rows are replayed, then scored again."""
     data = tomllib.loads(manifest["config"])
-    model = manifest["model"]
-    if model is not None:
-        path = folder / model["file"]
+    return Config.from_dict(data, where=str(folder / "run.json"), base=folder)
+
+
+def _rows_alone(config: Config) -> Config:
+    data = tomllib.loads(config.to_toml())
+    data.pop("model", None)
+    data.pop("models", None)
+    data["engine"]["layout"] = "inline"
+    return Config.from_dict(data, where=config.where, base=config.base)
+
+
+class _Models:
+    """The recorded models, loaded when a score asks for one."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], config: Config) -> None:
+        self._folder, self._config = folder, config
+        self._entries = {int(entry["id"], 16): entry for entry in manifest["models"]}
+        self._settings = {model.label: model for model in config.all_models}
+        self._loaded: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._settings)
+
+    def load_all(self) -> list[str]:
+        """Their executors."""
+        return [str(self.of(number).executor) for number in self._entries]
+
+    def max_batch(self, number: int) -> int:
+        return self._settings[self._entries[number]["name"]].max_batch
+
+    def of(self, number: int) -> Any:
+        """The engine's own model, as it loads it for a run."""
+        if number not in self._entries:
+            raise VerifyError(f"{self._folder}: a score names the model {number:08x}, which was not recorded")
+        if number not in self._loaded:
+            from tickwire import models
+
+            entry = self._entries[number]
+            settings = self._settings[entry["name"]]
+            files = [str(self._checked(file)) for file in entry["files"]]
+            self._loaded[number] = core_module().Model(
+                files,
+                entry["weights"],
+                settings.provider,
+                str(self._config.path_of(settings.cache_dir)) if settings.cache_dir else "",
+                settings.max_batch,
+                self._config.features.window_rows,
+                len(self._config.plan.outputs),
+                str(models.onnxruntime_library()),
+            )
+        return self._loaded[number]
+
+    def _checked(self, file: Mapping[str, str]) -> Path:
+        path = self._folder / file["file"]
         if not path.is_file():
             raise VerifyError(f"{path}: the recorded model is missing")
-        if (found := _sha256(path)) != model["sha256"]:
+        if (found := _sha256(path)) != file["sha256"]:
             raise VerifyError(
-                f"{path}: sha256 {found}, expected {model['sha256']}: this is not the recorded model"
+                f"{path}: sha256 {found}, expected {file['sha256']}: this is not the recorded model"
             )
-        data["model"]["path"] = model["file"]
-    return Config.from_dict(data, where=str(folder / "run.json"), base=folder)
+        return path
 
 
 def _load_records(folder: Path, dtype: np.dtype[np.void]) -> list[Rows]:
@@ -299,22 +384,17 @@ async def verify(folder: str | os.PathLike[str]) -> Result:
     empty = [name for name, files in inputs.items() if not files]
     if empty:
         raise VerifyError(f"{path / 'capture' / empty[0]}: no capture of feed {empty[0]!r}")
-    pipeline = Pipeline.replay(config, inputs)
+    models = _Models(path, manifest, config)
+    there, here = manifest["environment"], environment(models.load_all())
+    differing = [
+        f"{key} {there.get(key)!r} there, {here[key]!r} here" for key in here if here[key] != there.get(key)
+    ]
+    recorded = _load_records(path / "rows", dtype)
+    pipeline = Pipeline.replay(_rows_alone(config), inputs)
     async with pipeline:
-        there, here = manifest["environment"], environment(pipeline.executor)
-        differing = [
-            f"{key} {there.get(key)!r} there, {here[key]!r} here"
-            for key in here
-            if here[key] != there.get(key)
-        ]
-        if pipeline.layout.dtype != dtype:
+        if not _same_rows(pipeline.layout.dtype, dtype):
             raise VerifyError(f"{path}: this version's records have another layout than the recorded ones")
-        comparer = Comparer(
-            _load_records(path / "rows", dtype),
-            _load_records(path / "scores", dtype),
-            pipeline.layout,
-            exact=not differing,
-        )
+        comparer = Comparer(recorded, pipeline.layout)
 
         def compare(rows: Rows) -> None:
             if comparer.divergence is None and not comparer.on_rows(rows):
@@ -328,10 +408,39 @@ async def verify(folder: str | os.PathLike[str]) -> Result:
     pipeline.raise_if_failed()
     if comparer.divergence is None and (cut := stats.count("capture_lines_skipped", "capture_truncated")):
         raise VerifyError(f"{path}: {cut} lines of the capture are damaged, though the replay agrees")
-    result = comparer.result("; ".join(differing))
+    checker = ScoreChecker(
+        recorded,
+        pipeline.layout,
+        config.features.window_rows,
+        exact=not differing,
+        warm=bool(manifest.get("warm")),
+    )
+    if comparer.divergence is None and len(models):
+        for agent in sorted(entry for entry in (path / "scores").iterdir() if entry.is_dir()):
+            records = _load_records(agent, dtype)
+            if records and not await asyncio.to_thread(checker.check, np.concatenate(records), models):
+                break
+    result = Result(
+        rows=comparer.rows,
+        notices=comparer.notices,
+        scores=checker.scores,
+        unscored=comparer.rows * len(models) - checker.scores - checker.unchecked,
+        unchecked=checker.unchecked,
+        exact=not differing,
+        why_not_exact="; ".join(differing),
+        divergence=comparer.divergence or checker.divergence,
+    )
     if result.same and not result.rows:
         raise VerifyError(f"{path}: nothing to compare: the run gave no row, and its replay none either")
     return result
+
+
+def _same_rows(here: np.dtype[np.void], there: np.dtype[np.void]) -> bool:
+    """Do records have the same fields, scores aside?"""
+    mine: Mapping[str, Any] = here.fields or {}
+    theirs: Mapping[str, Any] = there.fields or {}
+    names = {*mine, *theirs} - {"scores"}
+    return all(name in mine and name in theirs and mine[name][0] == theirs[name][0] for name in names)
 
 
 class _Rows:
@@ -374,40 +483,6 @@ def _row_key(rows: Any) -> NDArray[np.uint64]:
     return key
 
 
-class _Scores:
-    """Recorded scores of each instrument, in the order of its rows."""
-
-    def __init__(self, files: Sequence[Rows]) -> None:
-        by_instrument: dict[int, list[Rows]] = {}
-        for file in files:
-            for instrument in np.unique(file["instrument"]).tolist():
-                rows = file[(file["instrument"] == instrument) & (file["row"] != 0)]
-                by_instrument.setdefault(instrument, []).append(rows)
-        self._rows: dict[int, Rows] = {}
-        self._keys: dict[int, NDArray[np.uint64]] = {}
-        self._at: dict[int, int] = {}
-        for instrument, parts in by_instrument.items():
-            rows = np.concatenate(parts)
-            keys = _row_key(rows)
-            order = np.argsort(keys, kind="stable")
-            self._rows[instrument], self._keys[instrument], self._at[instrument] = rows[order], keys[order], 0
-
-    def take(self, instrument: int, last: np.uint64) -> tuple[Rows, NDArray[np.uint64]] | None:
-        """The scores up to a row, with their keys; None without any."""
-        if instrument not in self._rows:
-            return None
-        start = self._at[instrument]
-        stop = max(int(np.searchsorted(self._keys[instrument], last, side="right")), start)
-        self._at[instrument] = stop
-        return (
-            (self._rows[instrument][start:stop], self._keys[instrument][start:stop]) if stop > start else None
-        )
-
-    def first_left(self) -> Any | None:
-        left = [rows[self._at[i]] for i, rows in self._rows.items() if self._at[i] < len(rows)]
-        return min(left, key=lambda row: int(row["ts_recv"]), default=None)
-
-
 def _bits(values: NDArray[Any]) -> NDArray[Any]:
     """Values as integers of their bits: equal only where every bit is, a NaN and a signed zero included."""
     values = np.ascontiguousarray(values)
@@ -417,17 +492,12 @@ def _bits(values: NDArray[Any]) -> NDArray[Any]:
 class Comparer:
     """Compares a replay's rows with recorded ones as they come. Stops looking at the first difference."""
 
-    def __init__(
-        self, rows: Sequence[Rows], scores: Sequence[Rows], layout: RowLayout, *, exact: bool = True
-    ) -> None:
+    def __init__(self, rows: Sequence[Rows], layout: RowLayout) -> None:
         self.divergence: str | None = None
+        self.rows = 0
+        self.notices = 0
         self._layout = layout
-        self._exact = exact
         self._rows = _Rows(rows)
-        self._scores = _Scores(scores)
-        self._has_scores = layout.score_count > 0
-        self._compared = {"rows": 0, "notices": 0, "scores": 0}
-        self._unscored = 0
 
     def on_rows(self, rows: Rows) -> bool:
         """The replay's next rows, in the order it gave them. False once something differs."""
@@ -439,37 +509,26 @@ class Comparer:
                 positions = np.flatnonzero(mine & (is_notice == kind))
                 if len(positions):
                     self._compare_rows((instrument, kind), rows[positions], positions, found)
-            positions = np.flatnonzero(mine & ~is_notice)
-            if self._has_scores and len(positions):
-                self._compare_scores(instrument, rows[positions], positions, found)
         if found:
             self.divergence = min(found)[1]
         return not found
 
     def finish(self) -> None:
         """The replay has ended: what was recorded and did not come again is a difference too."""
-        for what, row in (("row", self._rows.first_left()), ("score", self._scores.first_left())):
-            if row is not None:
-                self.divergence = f"{self._name(row)}: a {what} was recorded that the replay did not give"
-                return
-
-    def result(self, differing: str = "") -> Result:
-        return Result(
-            rows=self._compared["rows"],
-            notices=self._compared["notices"],
-            scores=self._compared["scores"],
-            unscored=self._unscored,
-            exact=self._exact,
-            why_not_exact=differing,
-            divergence=self.divergence,
-        )
+        row = self._rows.first_left()
+        if row is not None:
+            name = _name(self._layout, row)
+            self.divergence = f"{name}: a row was recorded that the replay did not give"
 
     def _compare_rows(
         self, key: tuple[int, bool], replayed: Rows, places: NDArray[np.intp], found: list[tuple[int, str]]
     ) -> None:
         recorded = self._rows.take(key, len(replayed))
         count = len(recorded) if recorded is not None else 0
-        self._compared["notices" if key[1] else "rows"] += count
+        if key[1]:
+            self.notices += count
+        else:
+            self.rows += count
         if recorded is not None:
             names = _NOTICE_FIELDS if key[1] else (*_ROW_FIELDS, "features")
             for name in names:
@@ -478,81 +537,210 @@ class Comparer:
                 if lines.any():
                     i = int(np.argmax(lines))
                     cell = int(np.argmax(differs[i])) if differs.ndim > 1 else None
-                    found.append((int(places[i]), self._difference(recorded[i], replayed[i], name, cell)))
+                    text = _difference(
+                        self._layout, recorded[i], recorded[i][name], replayed[i][name], name, cell
+                    )
+                    found.append((int(places[i]), text))
         if count < len(replayed):
             row = replayed[count]
-            found.append(
-                (int(places[count]), f"{self._name(row)}: the replay gave a row that was not recorded")
-            )
+            text = f"{_name(self._layout, row)}: the replay gave a row that was not recorded"
+            found.append((int(places[count]), text))
 
-    def _compare_scores(
-        self, instrument: int, replayed: Rows, places: NDArray[np.intp], found: list[tuple[int, str]]
+
+class ScoreChecker:
+    """Gives recorded rows to their model again, in the batches of the run, and compares the scores."""
+
+    _CHUNK = 4096
+
+    def __init__(
+        self,
+        rows: Sequence[Rows],
+        layout: RowLayout,
+        window_rows: int,
+        *,
+        exact: bool = True,
+        warm: bool = False,
     ) -> None:
-        keys = _row_key(replayed)
-        taken = self._scores.take(instrument, keys[-1])
-        count = len(taken[0]) if taken is not None else 0
-        self._unscored += max(len(replayed) - count, 0)
-        if taken is None:
-            return
-        recorded, wanted = taken
-        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        absent = keys[at] != wanted
-        if absent.any():
-            i = int(np.argmax(absent))
-            text = f"{self._name(recorded[i])}: a score was recorded that the replay did not give"
-            found.append((int(places[at[i]]), text))
-            return
-        again = replayed[at]
-        # A row that was too old to score live is young in a replay.
-        stale = recorded["state"] == self._stale_code()
-        self._unscored += int(stale.sum())
-        self._compared["scores"] += int((~stale).sum())
-        for name in ("state", "scored"):
-            differs = (recorded[name] != again[name]) & ~stale
-            if differs.any():
-                i = int(np.argmax(differs))
-                found.append((int(places[at[i]]), self._difference(recorded[i], again[i], name, None)))
-        both = (recorded["scored"] != 0) & (again["scored"] != 0) & ~stale
-        count = len(recorded)
-        there, here = recorded["scores"].reshape(count, -1), again["scores"].reshape(count, -1)
-        if self._exact:
-            cells = _bits(there) != _bits(here)
+        """`rows`: what the ingest agents recorded; `warm`: other rows were there before the first of them."""
+        self.divergence: str | None = None
+        self.scores = 0
+        self.unchecked = 0
+        self._warm = warm
+        self._layout = layout
+        self._exact = exact
+        self._window = window_rows
+        self._keys: dict[int, NDArray[np.uint64]] = {}
+        self._features: dict[int, NDArray[np.float32]] = {}
+        every = [part for part in (file[file["row"] != 0] for file in rows) if len(part)]
+        for instrument in sorted({int(i) for part in every for i in np.unique(part["instrument"])}):
+            mine = np.concatenate([part[part["instrument"] == instrument] for part in every])
+            keys = _row_key(mine)
+            order = np.argsort(keys, kind="stable")
+            self._keys[instrument] = keys[order]
+            self._features[instrument] = mine["features"][order].reshape(len(mine), -1)
+        self._seen: set[tuple[int, int, int]] = set()
+
+    def check(self, records: Rows, models: Any) -> bool:
+        """The records of one agent, in the order in which it published them. False once something differs."""
+        records = records[records["row"] != 0]
+        inputs = np.empty((len(records), self._window, len(self._layout.features)), np.float32)
+        known = np.ones(len(records), np.bool_)
+        for i, record in enumerate(records):
+            found = self._input_of(record)
+            if isinstance(found, str):
+                self.divergence = f"{_name(self._layout, record)}: {found}"
+                return False
+            known[i] = found is not None
+            inputs[i] = found if found is not None else 0
+        for batch in self._batches(records, known):
+            if batch is None:
+                return False
+            if not known[batch].all():
+                self.unchecked += len(batch)
+            elif not self._check_batch(records[batch], inputs[batch], models):
+                return False
+        return self._check_unscored(records, inputs)
+
+    def _input_of(self, record: Any) -> NDArray[np.float32] | str | None:
+        """What its model saw, or what is wrong with the record; None if it began before the recording."""
+        instrument, key = int(record["instrument"]), _row_key(record)
+        keys = self._keys.get(instrument)
+        at = int(np.searchsorted(keys, key)) if keys is not None else 0
+        if keys is None or at == len(keys) or keys[at] != key:
+            return "a score was recorded of a row that was not"
+        name = (instrument, int(key), int(record["model_id"]))
+        if name in self._seen:
+            return "it was scored twice by the same model"
+        self._seen.add(name)
+        features = self._features[instrument]
+        if (_bits(features[at]) != _bits(np.ravel(record["features"]))).any():
+            return "the record with its score has other features than the row"
+        first = max(at - self._window + 1, 0)
+        window = features[first : at + 1]
+        if len(window) < self._window or keys[at] - keys[first] != self._window - 1:
+            if record["scored"] and self._warm and keys[first] >> 40 == keys[0] >> 40:
+                return None
+            if record["scored"]:
+                return "it was scored before its window was full"
+            window = features[at : at + 1]  # Short of a whole window; nobody scored it.
+        return np.broadcast_to(window, (self._window, features.shape[1])) if len(window) == 1 else window
+
+    def _batches(self, records: Rows, known: NDArray[np.bool_]) -> Iterator[NDArray[np.intp] | None]:
+        """Positions of the rows of each run; None where they do not add up."""
+        ran = np.flatnonzero(records["scored"] != 0)
+        sizes, names = records["scored"][ran], records["model_id"][ran]
+        at = 0
+        while at < len(ran):
+            size = int(sizes[at])
+            batch = slice(at, at + size)
+            if len(ran) < at + size or (sizes[batch] != size).any() or (names[batch] != names[at]).any():
+                row = _name(self._layout, records[ran[at]])
+                self.divergence = (
+                    f"{row}: it was scored in a run of {size} rows, of which some were not recorded"
+                )
+                yield None
+                return
+            if size == 1:
+                # Rows that were scored one by one go to the model together: it takes them one by one.
+                end = at
+                while (
+                    end < len(ran)
+                    and known[ran[end]] == known[ran[at]]
+                    and end - at < self._CHUNK
+                    and sizes[end] == 1
+                    and names[end] == names[at]
+                ):
+                    end += 1
+                yield ran[at:end]
+                at = end
+            else:
+                yield ran[batch]
+                at += size
+
+    def _check_batch(self, records: Rows, inputs: NDArray[np.float32], models: Any) -> bool:
+        model = models.of(int(records["model_id"][0]))
+        if self._window == 1:
+            inputs = inputs[:, 0, :]
+        inputs = np.ascontiguousarray(inputs)
+        if int(records["scored"][0]) == 1 and models.max_batch(int(records["model_id"][0])) > 1:
+            again = np.concatenate([model.run(inputs[i : i + 1]) for i in range(len(inputs))])
         else:
-            close = np.isclose(here, there, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE, equal_nan=True)
-            cells = ~close
-        lines = cells.any(axis=1) & both
+            again = model.run(inputs)
+        count = again.shape[1]
+        finite = np.isfinite(again).all(axis=1)
+        states = self._layout.states
+        expected = np.where(finite, states.index("valid"), states.index("nonfinite")).astype(np.uint8)
+        # A row that was too old to score live has no age now.
+        stale = records["state"] == states.index("stale")
+        wrong = (records["state"] != expected) & ~stale
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            self.divergence = _difference(
+                self._layout, records[i], records[i]["state"], expected[i], "state", None
+            )
+            return False
+        live = records["scores"].reshape(len(records), -1)[:, :count]
+        if self._exact:
+            cells = _bits(live) != _bits(again)
+        else:
+            cells = ~np.isclose(again, live, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE, equal_nan=True)
+        lines = cells.any(axis=1) & finite & ~stale
         if lines.any():
             i = int(np.argmax(lines))
             cell = int(np.argmax(cells[i]))
-            found.append((int(places[at[i]]), self._difference(recorded[i], again[i], "scores", cell)))
+            self.divergence = _difference(
+                self._layout, records[i], live[i][cell], again[i][cell], f"score {cell}", None
+            )
+            return False
+        self.scores += int((~stale).sum())
+        return True
 
-    def _stale_code(self) -> int:
-        return self._layout.states.index("stale") if "stale" in self._layout.states else -1
+    def _check_unscored(self, records: Rows, inputs: NDArray[np.float32]) -> bool:
+        """Rows that no run answered must have had a reason that can be seen again."""
+        states = self._layout.states
+        left = records["scored"] == 0
+        finite = np.isfinite(inputs).all(axis=(1, 2))
+        short = records["row"] < self._window
+        wrong = left & (
+            ((records["state"] == states.index("nonfinite")) & finite)
+            | ((records["state"] == states.index("warming")) & ~short)
+            | (records["state"] == states.index("valid"))
+        )
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            state = self._layout.state(int(records[i]["state"]))
+            self.divergence = (
+                f"{_name(self._layout, records[i])}: it is {state} without a score, and nothing says why"
+            )
+            return False
+        return True
 
-    def _name(self, row: Any) -> str:
-        symbol, venue = self._layout.instrument(int(row["instrument"]))
-        which = f"row {row['row']}" if row["row"] else "notice"
-        place = f"epoch {row['epoch']}, {which}, sequence {row['sequence']}, ts_recv {row['ts_recv']}"
-        return f"{venue} {symbol}, {place}"
 
-    def _difference(self, recorded: Any, replayed: Any, name: str, cell: int | None) -> str:
-        there, here = recorded[name], replayed[name]
-        if cell is not None:
-            there, here = np.ravel(there)[cell], np.ravel(here)[cell]
-            name = (self._layout.features if name == "features" else self._layout.outputs)[cell]
-        shown = f"recorded {self._shown(name, there)}, replayed {self._shown(name, here)}"
-        return f"{self._name(recorded)}: {name}: {shown}"
+def _name(layout: RowLayout, row: Any) -> str:
+    symbol, venue = layout.instrument(int(row["instrument"]))
+    which = f"row {row['row']}" if row["row"] else "notice"
+    place = f"epoch {row['epoch']}, {which}, sequence {row['sequence']}, ts_recv {row['ts_recv']}"
+    return f"{venue} {symbol}, {place}"
 
-    def _shown(self, name: str, value: Any) -> str:
-        if isinstance(value, np.floating):
-            return f"{value!s} (0x{int(value.view(np.uint32)):08x})"
-        if name == "state":
-            return self._layout.state(int(value))
-        if name == "reason":
-            return self._layout.reason(int(value))
-        if name == "ts_event" and value == NO_TIME:
-            return "none"
-        return str(value)
+
+def _difference(layout: RowLayout, row: Any, there: Any, here: Any, name: str, cell: int | None) -> str:
+    if cell is not None:
+        there, here = np.ravel(there)[cell], np.ravel(here)[cell]
+        name = layout.features[cell]
+    shown = f"recorded {_shown(layout, name, there)}, replayed {_shown(layout, name, here)}"
+    return f"{_name(layout, row)}: {name}: {shown}"
+
+
+def _shown(layout: RowLayout, name: str, value: Any) -> str:
+    if isinstance(value, np.floating):
+        return f"{value!s} (0x{int(value.view(np.uint32)):08x})"
+    if name == "state":
+        return layout.state(int(value))
+    if name == "reason":
+        return layout.reason(int(value))
+    if name == "ts_event" and value == NO_TIME:
+        return "none"
+    return str(value)
 
 
 def describe(result: Result) -> list[str]:
@@ -566,6 +754,8 @@ def describe(result: Result) -> list[str]:
     if result.divergence is not None:
         return [f"first divergence: {result.divergence}", f"compared before it: {compared}"]
     lines = [f"live = replay: {compared}" + (", bit for bit" if result.exact else "")]
+    if result.unchecked:
+        lines.append(f"{result.unchecked:,} scores are of windows that began before the recording")
     if result.unscored:
         lines.append(f"{result.unscored:,} rows were not scored live and have no score to compare")
     return lines

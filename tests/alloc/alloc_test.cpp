@@ -90,21 +90,28 @@ class AllocTest : public ::testing::Test {
                          .window_rows = 1,
                          .max_event_rate = 2000,
                          .plan = plan()},
-            .model = std::nullopt};
+            .models = {}};
   }
 
   /// False where the model cannot run here.
   static bool add_model(engine::EngineConfig& config) {
     const std::string library = infer::testing::ort_library();
     if (library.empty()) return false;
-    config.model = engine::ModelConfig{.path = infer::testing::model_file("good_free_batch"),
-                                       .ort_library = library,
-                                       .id = 1,
-                                       .cores = {},
-                                       .max_age_ns = 0,
-                                       .queue_slots = config.replay ? 16U : 4096U,
-                                       .policy = engine::QueuePolicy::Every,
-                                       .queue_limit = 8};
+    config.models = {{.name = "m",
+                      .members = {{infer::testing::model_file("good_free_batch"), 1.0}},
+                      .id = 1,
+                      .ort_library = library,
+                      .cache_dir = "",
+                      .provider = "cpu",
+                      .workers = 1,
+                      .cores = {},
+                      .assign = engine::Assign::Instrument,
+                      .max_batch = 1,
+                      .max_age_ns = 0,
+                      .queue_slots = config.replay ? 16U : 4096U,
+                      .policy = engine::QueuePolicy::Every,
+                      .queue_limit = 8,
+                      .shadow = false}};
     return true;
   }
 

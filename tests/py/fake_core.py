@@ -86,14 +86,24 @@ class Engine:
 
     script: Callable[[Engine], None] | None = None
     slots = 64
-    executor = "onnxruntime-cpu"
+    scores_of_a_model = ("prob_0", "prob_1", "prob_2")
     max_snapshot_bytes = 1 << 20
     last: Engine | None = None
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
+        self.models = [
+            {
+                "name": model["name"],
+                "id": model["id"],
+                "executor": "onnxruntime-cpu",
+                "score_names": list(self.scores_of_a_model),
+                "shadow": model["shadow"],
+            }
+            for model in config["models"]
+        ]
         self.row_dtype = row_dtype(
-            len(config["features"]["outputs"]), len(config["model"]["outputs"]) if config["model"] else 0
+            len(config["features"]["outputs"]), len(self.scores_of_a_model) if self.models else 0
         )
         self.report = ["a fake engine"]
         self.warm_report: list[str] = []

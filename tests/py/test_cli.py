@@ -387,7 +387,7 @@ def test_replay_with_a_model_names_its_outputs(tickwire: Command, folder: Path, 
     assert header.endswith("spread(),prob_0,prob_1,prob_2")
     cells = np.array([line.split(",")[9:] for line in lines]).astype(np.float32)
     np.testing.assert_array_equal(cells, rows["scores"])
-    assert engine.last.config["model"]["id"] == int(
+    assert engine.last.config["models"][0]["id"] == int(
         __import__("hashlib").sha256((folder / "m.onnx").read_bytes()).hexdigest()[:8], 16
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tomllib
 from pathlib import Path
@@ -395,7 +396,7 @@ def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
     assert features["every_ns"] == 0
     assert features["names"] == ["imbalance(levels=5)", "spread()"]
     assert len(features["outputs"]) == 2
-    assert resolved["model"] is None
+    assert resolved["models"] == []
 
 
 def test_the_venues_split_endpoint_is_one_feed_with_two_connections() -> None:
@@ -432,16 +433,100 @@ def test_resolve_for_a_replay_floats_and_ignores_age(tmp_path: Path) -> None:
     text = MINIMAL + '[model]\npath = "m.onnx"\ncores = [4000]\nmax_age_us = 5\n'
     text += '[memory]\nhuge_pages = "require"\nlock = "require"\n[engine]\nidle = "spin"\nstat_path = "s"\n'
     config = load(text.replace('source = "file"', "core = 4001"), base=tmp_path)
-    resolved = config.resolve(replay=True, inputs={"binance_usdm": ["a.log", Path("b.log")]}, outputs=["p"])
+    resolved = config.resolve(replay=True, inputs={"binance_usdm": ["a.log", Path("b.log")]})
     assert resolved["feeds"][0]["source"] == "file"
     assert resolved["feeds"][0]["inputs"] == ["a.log", "b.log"]
     assert resolved["feeds"][0]["core"] == -1
     assert (resolved["huge_pages"], resolved["lock"]) == ("auto", "auto")
     assert (resolved["idle"], resolved["stat_path"]) == ("backoff", "")
-    assert resolved["model"]["cores"] == []
-    assert resolved["model"]["max_age_us"] == 0
-    assert resolved["model"]["path"] == str(tmp_path / "m.onnx")
-    assert resolved["model"]["outputs"] == ["p"]
+    (model,) = resolved["models"]
+    assert (model["cores"], model["workers"], model["max_age_us"]) == ([], 1, 0)
+    assert model["members"] == [(str(tmp_path / "m.onnx"), 1.0)]
+    assert model["id"] == int(hashlib.sha256(b"x").hexdigest()[:8], 16)
+    assert model["name"] == "m"
+
+
+def resolve_replay(config: Config) -> dict[str, Any]:
+    return config.resolve(replay=True, inputs={"binance_usdm": ["a.log"]})
+
+
+def test_an_ensemble_is_one_model_of_several_files(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"a")
+    (tmp_path / "b.onnx").write_bytes(b"b")
+    ids = set()
+    for extra, weights in (("", [1.0, 1.0]), ("weights = [3.0, 1.0]", [3.0, 1.0])):
+        config = load(f'{MINIMAL}[model]\npath = ["a.onnx", "b.onnx"]\n{extra}\n', base=tmp_path)
+        (model,) = resolve_replay(config)["models"]
+        assert model["name"] == "a+b"
+        assert model["members"] == [
+            (str(tmp_path / "a.onnx"), weights[0]),
+            (str(tmp_path / "b.onnx"), weights[1]),
+        ]
+        ids.add(model["id"])
+        assert resolve_replay(Config.from_text(config.to_toml(), base=tmp_path))["models"] == [model]
+    assert len(ids) == 2, "other weights are another model"
+
+
+MODELS = """
+[[models]]
+path = "a.onnx"
+workers = 2
+assign = "least_loaded"
+max_batch = 8
+[[models]]
+name = "next"
+path = "b.onnx"
+shadow = true
+"""
+
+
+def test_several_models_each_with_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"a")
+    (tmp_path / "b.onnx").write_bytes(b"b")
+    one, two = resolve_replay(load(MINIMAL + MODELS, base=tmp_path))["models"]
+    assert (one["name"], one["workers"], one["assign"], one["max_batch"]) == ("a", 2, "least_loaded", 8)
+    assert (two["name"], two["shadow"], one["shadow"]) == ("next", True, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            ('name = "next"', 'name = "a"'),
+            r"models\[1\].name: expected a name of its own, but models\[0\] has it",
+        ),
+        (
+            ('path = "a.onnx"', 'path = "a.onnx"\nshadow = true'),
+            "expected at least one model that is no shadow",
+        ),
+        (("workers = 2", "workers = 1"), r'models\[0\].assign: expected "instrument" with a single worker'),
+        (
+            ("workers = 2", "workers = 2\ncores = [1]"),
+            r"models\[0\].workers: expected one for each of the 1 cores",
+        ),
+        (("max_batch = 8", "max_batch = 65"), r"models\[0\].max_batch: expected at most 64"),
+        (("max_batch = 8", "weights = [1.0]"), r"models\[0\].weights: expected none for a single file"),
+        (("[[models]]\nname", '[model]\npath = "c"\n[[models]]\nname'), r"expected either \[model\] or"),
+    ],
+)
+def test_models_that_contradict_themselves(change: tuple[str, str], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load(MINIMAL + MODELS.replace(*change))
+
+
+@pytest.mark.parametrize("line", ["workers = 2", "max_batch = 2", "cores = [1]"])
+def test_inline_has_no_agents_for_models(line: str) -> None:
+    text = MINIMAL + f'[model]\npath = "m.onnx"\n{line}\n[engine]\nlayout = "inline"\n'
+    with pytest.raises(
+        ConfigError, match=rf'model.{line.split()[0]}: expected .* with engine.layout = "inline"'
+    ):
+        load(text)
+
+
+def test_weights_are_as_many_as_files_and_above_zero() -> None:
+    for weights, expected in (("[1.0]", "one for each of the 2 files"), ("[1.0, 0.0]", "numbers above zero")):
+        with pytest.raises(ConfigError, match=f"model.weights: expected {expected}"):
+            load(f'{MINIMAL}[model]\npath = ["a", "b"]\nweights = {weights}\n')
 
 
 def test_resolve_live_refuses_a_core_that_cannot_be_had() -> None:
@@ -492,7 +577,7 @@ def test_paths_start_at_the_files_folder(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     file = tmp_path / "sub" / "pipeline.toml"
     file.write_text(MINIMAL + '[model]\npath = "m.onnx"\n')
-    assert Config.from_toml(file).model_path == tmp_path / "sub" / "m.onnx"
+    assert Config.from_toml(file).path_of("m.onnx") == tmp_path / "sub" / "m.onnx"
 
 
 def test_schema_follows_what_gives_rows_their_meaning() -> None:

@@ -16,7 +16,7 @@ from fake_core import make_rows, notice
 from tickwire.config import Config
 from tickwire.engine import Stats
 from tickwire.errors import ConfigError, Error, MissingExtra
-from tickwire.records import RowLayout
+from tickwire.records import ModelInfo, RowLayout
 from tickwire.replay import CsvWriter, assign_inputs, column_names, open_writer, replay, summary
 from tickwire.stat_file import BUCKET_COUNT, Histogram
 
@@ -35,8 +35,11 @@ def layout_of(rows: Any, *outputs: str) -> RowLayout:
         reasons=fake_core.REASONS,
         instruments=[("BTCUSDT", "binance_spot"), ("币安", "binance_spot"), ('A"B,C', "binance_spot")],
         features=FEATURES,
-        outputs=outputs,
-        model="m",
+        models=[
+            ModelInfo("m", 77, outputs or tuple(f"score_{i}" for i in range(rows.dtype["scores"].shape[0])))
+        ]
+        if "scores" in rows.dtype.names
+        else [],
     )
 
 

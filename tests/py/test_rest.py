@@ -64,7 +64,7 @@ def start(
             "features": {"rows": ["spread()"]},
         }
     )
-    engine = fake_core.Engine({"features": {"outputs": [0]}, "model": None, "replay": False})
+    engine = fake_core.Engine({"features": {"outputs": [0]}, "models": [], "replay": False})
     service = SnapshotService(engine, config, **options)
     service.start()
     return engine, service

@@ -17,7 +17,7 @@ from fake_core import make_rows, notice
 from tickwire.config import Config
 from tickwire.engine import Pipeline
 from tickwire.errors import EngineError, Error, SetupError
-from tickwire.records import RowLayout, Signal
+from tickwire.records import ModelInfo, RowLayout, Signal
 from tickwire.router import Router, SignalQueue
 from tickwire.router import router as router_module
 
@@ -82,8 +82,7 @@ def layout_of(rows: Any, scores: tuple[str, ...] = ()) -> RowLayout:
         reasons=fake_core.REASONS,
         instruments=[("BTCUSDT", "binance_spot")],
         features=FEATURES,
-        outputs=scores,
-        model="m",
+        models=[ModelInfo("m", 77, scores)],
     )
 
 
@@ -96,7 +95,7 @@ def test_score_is_there_only_where_the_row_is_valid_and_scored() -> None:
     assert signals[0].scores == tuple(float(x) for x in rows["scores"][0])
     assert signals[0].model == "m"
     for signal in signals[1:3]:
-        assert (signal.model, signal.score, signal.scores) == (None, None, ())
+        assert (signal.model, signal.score, signal.scores) == ("m", None, ())
     assert signals[3].row == 4
 
 
@@ -434,7 +433,7 @@ async def test_queue_closed_while_it_waits_for_room() -> None:
 
 
 async def test_row_callback_that_raises_ends_the_router() -> None:
-    engine = fake_core.Engine({"features": {"outputs": [0, 1]}, "model": None, "replay": False})
+    engine = fake_core.Engine({"features": {"outputs": [0, 1]}, "models": [], "replay": False})
     router = Router(engine, layout_of(make_rows(1, 2)))  # type: ignore[arg-type]
 
     def callback(rows: Any) -> None:

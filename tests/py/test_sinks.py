@@ -18,7 +18,7 @@ from fake_core import REASONS, STAGES, STATES, make_rows, notice
 
 from tickwire.config import Config
 from tickwire.errors import SetupError
-from tickwire.records import RowLayout, Signal
+from tickwire.records import ModelInfo, RowLayout, Signal
 from tickwire.sinks import JsonlSink, WebSocketSink, encode
 from tickwire.sinks import websocket as websocket_module
 from tickwire.sinks.factory import make_sinks
@@ -32,6 +32,7 @@ KEYS = [
     "state",
     "reason",
     "model",
+    "model_id",
     "score",
     "scores",
     "ts_event",
@@ -54,7 +55,7 @@ def as_signals(rows: Any) -> list[Signal]:
         reasons=REASONS,
         instruments=[("BTCUSDT", "binance_spot")],
         features=["a", "b", "c"],
-        model="m",
+        models=[ModelInfo("m", 77, ("a", "b"))],
     ).signals(rows)
 
 
@@ -63,6 +64,7 @@ def test_json_has_the_documented_keys_and_values() -> None:
     data = json.loads(encode(signal))
     assert list(data) == KEYS
     assert data["instrument"] == "BTCUSDT"
+    assert (data["model"], data["model_id"]) == ("m", "0000004d")
     assert data["score"] == signal.score == data["scores"][0]
     assert data["latency_ns"] == 28_000
     assert data["stage_ns"]["receive"] == 1000

@@ -15,8 +15,8 @@ from fake_core import STATES, make_rows, notice
 
 from tickwire.config import Config
 from tickwire.errors import ConfigError, VerifyError
-from tickwire.records import RowLayout
-from tickwire.verify import Comparer, Recording, describe, environment, verify
+from tickwire.records import ModelInfo, RowLayout
+from tickwire.verify import Comparer, Recording, Result, ScoreChecker, describe, environment, verify
 
 FEATURES = ["spread()", "imbalance(levels=5)"]
 
@@ -29,8 +29,19 @@ def layout_of(rows: Any) -> RowLayout:
         reasons=fake_core.REASONS,
         instruments=[("BTCUSDT", "binance_spot"), ("ETHUSDT", "binance_spot")],
         features=FEATURES,
-        outputs=["up", "down"],
-        model="m",
+        models=[ModelInfo("m", 77, ("up", "down"), "onnxruntime-cpu")],
+    )
+
+
+def plain_layout(rows: Any) -> RowLayout:
+    """Of a run without a model."""
+    return RowLayout(
+        rows.dtype,
+        stages=fake_core.STAGES,
+        states=fake_core.STATES,
+        reasons=fake_core.REASONS,
+        instruments=[("BTCUSDT", "binance_spot"), ("ETHUSDT", "binance_spot")],
+        features=FEATURES,
     )
 
 
@@ -54,20 +65,54 @@ def ingest_side(rows: Any) -> Any:
     return rows
 
 
-def compare(recorded: Any, scores: Any, replayed: Any, *, exact: bool = True, batch: int = 7) -> Comparer:
+class TwinModels:
+    """The model behind `run_rows`: its scores follow from the row's first feature, which is its number."""
+
+    def __init__(self, max_batch: int = 1, factor: float = 1.0) -> None:
+        self.runs: list[int] = []
+        self._max_batch, self._factor = max_batch, factor
+
+    def of(self, number: int) -> TwinModels:
+        assert number == 77
+        return self
+
+    def max_batch(self, number: int) -> int:
+        return self._max_batch
+
+    def run(self, batch: Any) -> Any:
+        self.runs.append(len(batch))
+        number = batch.reshape(len(batch), -1, 2)[:, -1, 0].astype(int)
+        scores = (number[:, None] / 7 + np.arange(2)).astype("f4")
+        return scores * np.float32(self._factor)
+
+
+def compare(recorded: Any, scores: Any, replayed: Any, *, exact: bool = True, models: Any = None) -> Result:
     # Recorded in files that end anywhere.
     rows = [recorded[:11], recorded[11:]]
-    comparer = Comparer(rows, [scores[:5], scores[5:]], layout_of(recorded), exact=exact)
-    for start in range(0, len(replayed), batch):
-        if not comparer.on_rows(replayed[start : start + batch]):
-            return comparer
-    comparer.finish()
-    return comparer
+    comparer = Comparer(rows, layout_of(recorded))
+    for start in range(0, len(replayed), 7):
+        if not comparer.on_rows(replayed[start : start + 7]):
+            break
+    else:
+        comparer.finish()
+    checker = ScoreChecker(rows, layout_of(recorded), 1, exact=exact)
+    if comparer.divergence is None:
+        checker.check(scores, models or TwinModels())
+    return Result(
+        rows=comparer.rows,
+        notices=comparer.notices,
+        scores=checker.scores,
+        unscored=comparer.rows - checker.scores,
+        unchecked=checker.unchecked,
+        exact=exact,
+        why_not_exact="" if exact else "cpu 'a' there, 'b' here",
+        divergence=comparer.divergence or checker.divergence,
+    )
 
 
 def test_same_rows_and_scores_agree() -> None:
     rows = run_rows()
-    result = compare(ingest_side(rows), rows, rows).result()
+    result = compare(ingest_side(rows), rows, rows)
     assert result.same, result.divergence
     assert (result.rows, result.notices, result.scores, result.unscored) == (60, 1, 60, 0)
     assert describe(result) == ["live = replay: 60 rows, 1 notices, 60 scores, bit for bit"]
@@ -76,7 +121,7 @@ def test_same_rows_and_scores_agree() -> None:
 def test_order_between_instruments_does_not_matter() -> None:
     rows = run_rows()
     shuffled = rows[np.argsort(rows["instrument"], kind="stable")]
-    assert compare(ingest_side(rows), rows, shuffled).result().same
+    assert compare(ingest_side(rows), rows, shuffled).same
 
 
 def change(field: str, value: Any) -> Callable[[Any], None]:
@@ -97,11 +142,6 @@ def flip_last_bit(row: Any) -> None:
         (change("sequence", 7), "sequence: recorded 1005, replayed 7"),
         (change("ts_recv", 1), "ts_recv: recorded 1700000000005000500, replayed 1"),
         (change("ts_event", fake_core.NO_TIME), "ts_event: recorded 1700000000005000000, replayed none"),
-        (
-            change("scores", (0.5, 1.7142857)),
-            "up: recorded 0.71428573 (0x3f36db6e), replayed 0.5 (0x3f000000)",
-        ),
-        (change("state", STATES.index("nonfinite")), "state: recorded valid, replayed nonfinite"),
     ],
 )
 def test_first_difference_is_named(mutate: Callable[[Any], None], expected: str) -> None:
@@ -111,7 +151,7 @@ def test_first_difference_is_named(mutate: Callable[[Any], None], expected: str)
     mutate(replayed[places[0]])
     later = np.flatnonzero((rows["instrument"] == 0) & (rows["row"] == 9))
     replayed["sequence"][later[0]] = 1  # A later difference is not the first.
-    divergence = compare(ingest_side(rows), rows, replayed).result().divergence
+    divergence = compare(ingest_side(rows), rows, replayed).divergence
     assert divergence is not None
     assert divergence.startswith("binance_spot ETHUSDT, epoch 1, row 5, sequence 1005")
     assert divergence.endswith(expected)
@@ -121,7 +161,7 @@ def test_notice_is_compared_with_its_reason() -> None:
     rows = run_rows()
     replayed = rows.copy()
     replayed["reason"][rows["row"] == 0] = fake_core.REASONS.index("crossed")
-    divergence = compare(ingest_side(rows), rows, replayed).result().divergence
+    divergence = compare(ingest_side(rows), rows, replayed).divergence
     assert divergence is not None
     assert "notice" in divergence
     assert divergence.endswith("reason: recorded gap, replayed crossed")
@@ -129,24 +169,60 @@ def test_notice_is_compared_with_its_reason() -> None:
 
 def test_nan_equals_itself_and_signed_zeros_differ() -> None:
     rows = run_rows()
-    rows["features"][3, 0] = np.nan
-    assert compare(ingest_side(rows), rows, rows).result().same
-    rows["features"][3, 0] = 0.0
+    rows["features"][3, 1] = np.nan
+    assert compare(ingest_side(rows), rows, rows).same
+    rows["features"][3, 1] = 0.0
     replayed = rows.copy()
-    replayed["features"][3, 0] = -0.0
-    assert not compare(ingest_side(rows), rows, replayed).result().same
+    replayed["features"][3, 1] = -0.0
+    assert not compare(ingest_side(rows), rows, replayed).same
 
 
 def test_row_too_many_and_row_too_few() -> None:
     rows = run_rows()
-    missing = compare(ingest_side(rows), rows, rows[:-1]).result().divergence
+    missing = compare(ingest_side(rows), rows, rows[:-1]).divergence
     assert missing is not None
     assert "epoch 2, row 10" in missing
     assert missing.endswith("a row was recorded that the replay did not give")
-    extra = compare(ingest_side(rows)[:-1], rows[:-1], rows).result().divergence
+    extra = compare(ingest_side(rows)[:-1], rows[:-1], rows).divergence
     assert extra is not None
     assert "epoch 2, row 10" in extra
     assert extra.endswith("the replay gave a row that was not recorded")
+
+
+def row_of(rows: Any, instrument: int, number: int) -> Any:
+    return rows[np.flatnonzero((rows["instrument"] == instrument) & (rows["row"] == number))[0]]
+
+
+@pytest.mark.parametrize(
+    ("mutate", "expected"),
+    [
+        (
+            change("scores", (0.5, 1.7142857)),
+            "score 0: recorded 0.5 (0x3f000000), replayed 0.71428573 (0x3f36db6e)",
+        ),
+        (change("state", STATES.index("nonfinite")), "state: recorded nonfinite, replayed valid"),
+        (change("scored", 0), "it is valid without a score, and nothing says why"),
+        (flip_last_bit, "the record with its score has other features than the row"),
+        (change("row", 77), "a score was recorded of a row that was not"),
+    ],
+)
+def test_a_score_that_differs_is_named(mutate: Callable[[Any], None], expected: str) -> None:
+    rows = run_rows()
+    scores = rows.copy()
+    mutate(row_of(scores, 1, 5))
+    divergence = compare(ingest_side(rows), scores, rows).divergence
+    assert divergence is not None
+    assert divergence.startswith("binance_spot ETHUSDT, epoch 1, row ")
+    assert divergence.endswith(expected)
+
+
+def test_a_row_that_was_scored_twice_is_named() -> None:
+    rows = run_rows()
+    scores = np.concatenate([rows, row_of(rows, 1, 5)[None]])
+    divergence = compare(ingest_side(rows), scores, rows).divergence
+    assert divergence is not None
+    assert divergence.startswith("binance_spot ETHUSDT, epoch 1, row 5")
+    assert divergence.endswith("it was scored twice by the same model")
 
 
 def test_rows_that_were_not_scored_live_are_counted() -> None:
@@ -154,24 +230,73 @@ def test_rows_that_were_not_scored_live_are_counted() -> None:
     scores = rows[rows["row"] != 0].copy()
     scores["state"][:4] = STATES.index("stale")
     scores["scored"][:4] = 0
-    result = compare(ingest_side(rows), scores[:-3], rows).result()
+    result = compare(ingest_side(rows), scores[:-3], rows)
     assert result.same, result.divergence
     assert (result.scores, result.unscored) == (53, 7)
     assert "7 rows were not scored live" in describe(result)[1]
 
 
+def test_rows_are_scored_again_in_the_batches_of_the_run() -> None:
+    rows = run_rows()
+    scores = rows[rows["row"] != 0].copy()
+    scores["scored"][:12] = 3
+    scores["scored"][12] = 0  # Too old when its batch was made: it took no part.
+    scores["state"][12] = STATES.index("stale")
+    scores["scored"][13:17] = 4
+    scores["state"][14] = STATES.index("stale")  # Too old after the run, of which it was a part.
+    models = TwinModels(max_batch=4)
+    result = compare(ingest_side(rows), scores, rows, models=models)
+    assert result.same, result.divergence
+    assert models.runs[:5] == [3, 3, 3, 3, 4]
+    assert set(models.runs[5:]) == {1}
+    assert result.scores == 58
+
+
+def test_a_batch_of_which_a_row_is_missing_is_named() -> None:
+    rows = run_rows()
+    scores = rows[rows["row"] != 0].copy()
+    scores["scored"][:3] = 3
+    divergence = compare(ingest_side(rows), scores[1:], rows, models=TwinModels(max_batch=4)).divergence
+    assert divergence is not None
+    assert divergence.endswith("it was scored in a run of 3 rows, of which some were not recorded")
+
+
+def test_a_sequence_model_sees_the_window_that_ends_with_the_row() -> None:
+    rows = make_rows(20, 2, 2)
+    seen: list[Any] = []
+
+    class Windows(TwinModels):
+        def run(self, batch: Any) -> Any:
+            seen.append(batch.copy())
+            return super().run(batch)
+
+    scores = rows.copy()
+    scores["scored"][:3] = 0
+    scores["state"][:3] = STATES.index("warming")
+    scores["scores"][:3] = np.nan
+    checker = ScoreChecker([ingest_side(rows)], layout_of(rows), 4)
+    assert checker.check(scores, Windows()), checker.divergence
+    features = rows["features"]
+    expected = np.stack([features[i - 3 : i + 1] for i in range(3, 20)])
+    np.testing.assert_array_equal(np.concatenate(seen), expected)
+    assert checker.scores == 17
+    late = scores.copy()
+    late["scored"][3], late["state"][3] = 0, STATES.index("warming")
+    again = ScoreChecker([ingest_side(rows)], layout_of(rows), 4)
+    assert not again.check(late, Windows())
+    assert again.divergence is not None
+    assert again.divergence.endswith("it is warming without a score, and nothing says why")
+
+
 def test_scores_of_another_machine_within_tolerance() -> None:
     rows = run_rows()
-    near = rows.copy()
-    near["scores"] *= np.float32(1 + 1e-5)
-    assert not compare(ingest_side(rows), rows, near).result().same
-    result = compare(ingest_side(rows), rows, near, exact=False).result("cpu 'a' there, 'b' here")
+    near = TwinModels(factor=1 + 1e-5)
+    assert not compare(ingest_side(rows), rows, rows, models=near).same
+    result = compare(ingest_side(rows), rows, rows, exact=False, models=near)
     assert result.same
     assert "within 0.0001 relative" in describe(result)[0]
     assert "cpu 'a' there" in describe(result)[0]
-    far = rows.copy()
-    far["scores"] *= np.float32(1.01)
-    assert not compare(ingest_side(rows), rows, far, exact=False).result().same
+    assert not compare(ingest_side(rows), rows, rows, exact=False, models=TwinModels(factor=1.01)).same
 
 
 # Whole folders.
@@ -194,7 +319,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = make_rows(100, 2)
     folder = tmp_path / "run"
     recording = Recording.begin(folder, config())
-    recording.write_start(rows.dtype, fake_core.Engine.executor)
+    recording.write_start(plain_layout(rows))
     (folder / "capture" / "spot").mkdir(parents=True)
     (folder / "capture" / "spot" / "000002.log").write_text("")
     (folder / "capture" / "spot" / "000001.log").write_text("")
@@ -244,7 +369,7 @@ async def test_recorded_run_that_differs(run_dir: Path) -> None:
         ({"complete": None}, "never ended its recording"),
         ({"complete": False}, "what the recorder lost is not known"),
         ({"failed": "ingest0: bang"}, r"the run failed \(ingest0: bang\)"),
-        ({"version": 99}, "expected version 1, found 99"),
+        ({"version": 99}, "expected version 2, found 99"),
     ],
 )
 async def test_recording_that_proves_nothing_is_refused(
@@ -285,28 +410,34 @@ async def test_damaged_folders_are_refused(run_dir: Path, tmp_path: Path) -> Non
 
 
 async def test_another_model_is_refused(run_dir: Path) -> None:
-    (run_dir / "model.onnx").write_bytes(b"one")
-    edit(run_dir, model={"file": "model.onnx", "sha256": "0" * 64})
+    (run_dir / "0.onnx").write_bytes(b"one")
+    entry = {"name": "m", "id": "0000004d", "weights": [1.0]}
+    edit(run_dir, models=[{**entry, "files": [{"file": "0.onnx", "sha256": "0" * 64}]}])
+    manifest = json.loads((run_dir / "run.json").read_text())
+    edit(run_dir, config=manifest["config"] + '[model]\npath = "m.onnx"\n')
     with pytest.raises(VerifyError, match="this is not the recorded model"):
+        await verify(run_dir)
+    edit(run_dir, models=[{**entry, "files": [{"file": "gone.onnx", "sha256": "0" * 64}]}])
+    with pytest.raises(VerifyError, match="the recorded model is missing"):
         await verify(run_dir)
 
 
 def test_lost_counters_make_a_recording_incomplete(tmp_path: Path) -> None:
     recording = Recording.begin(tmp_path / "run", config())
-    recording.write_start(make_rows(1, 2).dtype, "")
+    recording.write_start(plain_layout(make_rows(1, 2)))
     recording.write_end(
         {"spot/capture_lost": 0, "rows/ingest0/record_lost": 2, "recorder/disk_lost": 1}, None
     )
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["complete"] is False
     assert manifest["lost"] == {"rows/ingest0/record_lost": 2, "recorder/disk_lost": 1}
-    assert manifest["environment"] == environment("")
+    assert manifest["environment"] == environment([])
     assert Config.from_text(manifest["config"]).feed_names == ["spot"]
 
 
 def test_recording_whose_counters_cannot_be_read_claims_nothing(tmp_path: Path) -> None:
     recording = Recording.begin(tmp_path / "run", config())
-    recording.write_start(make_rows(1, 2).dtype, "")
+    recording.write_start(plain_layout(make_rows(1, 2)))
     recording.write_end(None, None)
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (manifest["complete"], manifest["lost"]) == (False, {})

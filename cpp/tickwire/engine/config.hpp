@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +22,9 @@ enum class Layout : std::uint8_t { Inline, Threads };
 enum class Trigger : std::uint8_t { Book, Top, Trade, Every };
 enum class WindowClock : std::uint8_t { Recv, Event };
 enum class QueuePolicy : std::uint8_t { Every, DropOldest, Conflate };
+/// Which of a model's workers gets a row: always the same one for an instrument, or the one with the
+/// fewest rows waiting.
+enum class Assign : std::uint8_t { Instrument, LeastLoaded };
 
 struct InstrumentConfig {
   std::string symbol;
@@ -64,15 +66,28 @@ struct FeaturesConfig {
   features::FeaturePlan plan;
 };
 
-struct ModelConfig {
+/// One file of a model: a model of several is an ensemble, scored as their weighted mean.
+struct ModelMember {
   std::string path;
+  double weight;
+};
+
+struct ModelConfig {
+  std::string name;
+  std::vector<ModelMember> members;
+  std::uint32_t id;  // First bytes of a hash over the members; what signals carry.
   std::string ort_library;
-  std::uint32_t id;
-  std::vector<int> cores;
+  std::string cache_dir;   // The provider's; empty: none.
+  std::string provider;    // "cpu", "cuda" or "tensorrt".
+  std::size_t workers;     // Inference agents; an agent of its own each, with its own session.
+  std::vector<int> cores;  // One a worker, or none: they float.
+  Assign assign;
+  std::size_t max_batch;
   std::int64_t max_age_ns;  // 0: no limit.
   std::size_t queue_slots;
   QueuePolicy policy;
   std::size_t queue_limit;
+  bool shadow;  // Scored and recorded, never routed.
 };
 
 struct EngineConfig {
@@ -86,7 +101,7 @@ struct EngineConfig {
   std::string record_dir;  // Empty: nothing is recorded.
   std::vector<FeedConfig> feeds;
   FeaturesConfig features;
-  std::optional<ModelConfig> model;
+  std::vector<ModelConfig> models;
 };
 
 }  // namespace tickwire::engine

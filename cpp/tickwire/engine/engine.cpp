@@ -4,14 +4,17 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <thread>
 #include <utility>
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/core/time.hpp"
 #include "tickwire/engine/work.hpp"
+#include "tickwire/infer/ensemble.hpp"
 #include "tickwire/infer/ort_model.hpp"
 
 namespace tickwire::engine {
@@ -20,6 +23,25 @@ namespace {
 
 // Records handed to the control plane at once: bounds how long one batch keeps its slots.
 constexpr std::size_t kRecordsAPoll = 1024;
+// For an agent to go over to another model: the longest run of a model that anybody would wait for.
+constexpr std::chrono::seconds kGoOver{10};
+
+/// Waits until the stage's agent has gone over; the model it used before. Null when it does not come.
+std::unique_ptr<LoadedModel> exchange(ScoringStage& stage, std::unique_ptr<LoadedModel> model) {
+  stage.offer(std::move(model));
+  const auto end = std::chrono::steady_clock::now() + kGoOver;
+  for (;;) {
+    if (std::unique_ptr<LoadedModel> old = stage.former()) return old;
+    if (std::chrono::steady_clock::now() > end && stage.withdraw()) return nullptr;
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string all;
+  for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
+  return all;
+}
 
 std::size_t count_instruments(const EngineConfig& config) {
   std::size_t count = 0;
@@ -29,7 +51,11 @@ std::size_t count_instruments(const EngineConfig& config) {
 
 metrics::StatCapacity stat_capacity(const EngineConfig& config) {
   const std::size_t feeds = config.feeds.size();
-  const std::size_t inference = config.model ? std::max<std::size_t>(1, config.model->cores.size()) : 0;
+  std::size_t inference = 0;
+  // Inline, each feed's agent runs each model.
+  for (const ModelConfig& model : config.models) {
+    inference += config.layout == Layout::Inline ? feeds : model.workers;
+  }
   const std::size_t agents = feeds + inference + 1;
   return {.counters = static_cast<std::uint32_t>(64 * feeds + 8 * count_instruments(config) + 16 * agents),
           .histograms = static_cast<std::uint32_t>((signal::kStageCount + 1) * agents),
@@ -61,12 +87,16 @@ Engine::Engine(EngineConfig config)
       instrument_count_(count_instruments(config_)) {
   config_.features.plan.validate();
   layout_.feature_count = config_.features.plan.outputs.size();
-  if (config_.model) {
-    const std::unique_ptr<infer::Model> model = load_model();
-    score_names_ = model->info().score_names;
-    executor_ = model->info().executor;
-    model_report_ = model->info().notes;
-    layout_.score_count = score_names_.size();
+  for (const ModelConfig& settings : config_.models) {
+    const std::unique_ptr<infer::Model> model = load_model(settings);
+    const infer::ModelInfo& info = model->info();
+    models_.push_back({.name = settings.name,
+                       .id = settings.id,
+                       .executor = info.executor,
+                       .score_names = info.score_names,
+                       .shadow = settings.shadow});
+    for (const std::string& note : info.notes) model_notes_.push_back(settings.name + ": " + note);
+    layout_.score_count = std::max(layout_.score_count, info.score_names.size());
   }
   if (!config_.record_dir.empty()) {
     std::vector<std::string> symbols;
@@ -77,7 +107,7 @@ Engine::Engine(EngineConfig config)
     add_runner(*recorder_, concurrent::kAnyCore);
   }
   build_ingest();
-  build_model();
+  build_models();
   for (std::size_t i = 0; i < ingest_.size(); ++i) {
     add_runner(*ingest_[i], config_.replay ? concurrent::kAnyCore : config_.feeds[i].core);
   }
@@ -94,14 +124,20 @@ Engine::~Engine() {
   if (config_.stat_path.empty()) stats_->remove();
 }
 
-std::unique_ptr<infer::Model> Engine::load_model() const {
-  return infer::load_ort_model({.library = config_.model->ort_library,
-                                .provider = "cpu",
-                                .cache_dir = "",
-                                .path = config_.model->path,
-                                .rows = config_.features.window_rows,
-                                .features = config_.features.plan.outputs.size(),
-                                .max_batch = 1});
+std::unique_ptr<infer::Model> Engine::load_model(const ModelConfig& config) const {
+  std::vector<std::unique_ptr<infer::Model>> members;
+  std::vector<double> weights;
+  for (const ModelMember& member : config.members) {
+    members.push_back(infer::load_ort_model({.library = config.ort_library,
+                                             .provider = config.provider,
+                                             .cache_dir = config.cache_dir,
+                                             .path = member.path,
+                                             .rows = config_.features.window_rows,
+                                             .features = config_.features.plan.outputs.size(),
+                                             .max_batch = config.max_batch}));
+    weights.push_back(member.weight);
+  }
+  return infer::make_ensemble(std::move(members), std::move(weights));
 }
 
 void Engine::add_runner(concurrent::Agent& agent, int core) {
@@ -116,13 +152,15 @@ signal::SignalPort& Engine::add_router_ring() {
   return router_rings_.back()->port;
 }
 
-ScoringStage::Setup Engine::scoring_setup(const std::string& agent) {
-  return {.scope = agent,
-          .config = *config_.model,
-          .model = load_model(),
+ScoringStage::Setup Engine::scoring_setup(const std::string& scope, const ModelConfig& model,
+                                          signal::SignalPort* router) {
+  return {.scope = scope,
+          .config = model,
+          .model = {.model = load_model(model), .id = model.id},
           .layout = layout_,
           .replay = config_.replay,
-          .scores = recorder_ ? &recorder_->add_scores(agent, layout_.record_bytes(), arena_) : nullptr};
+          .router = router,
+          .scores = recorder_ ? &recorder_->add_scores(scope, layout_.record_bytes(), arena_) : nullptr};
 }
 
 void Engine::build_ingest() {
@@ -152,36 +190,93 @@ void Engine::build_ingest() {
   }
 }
 
-void Engine::build_model() {
-  if (!config_.model) {
+void Engine::build_models() {
+  if (config_.models.empty()) {
     for (auto& ingest : ingest_) ingest->send_rows_to(add_router_ring());
     return;
   }
-  if (config_.layout == Layout::Inline) {
-    for (auto& ingest : ingest_) {
-      ingest->score_inline(scoring_setup(std::string(ingest->name())), add_router_ring(), *stats_, arena_);
-    }
+  if (config_.layout != Layout::Inline) {
+    for (std::size_t i = 0; i < config_.models.size(); ++i) build_workers(i);
     return;
   }
-  const std::size_t agents = std::max<std::size_t>(1, config_.model->cores.size());
-  for (std::size_t i = 0; i < agents; ++i) {
-    const std::string name = "infer" + std::to_string(i);
-    inference_.push_back(std::make_unique<InferenceAgent>(name, scoring_setup(name), add_router_ring(),
-                                                          instrument_count_, *stats_, arena_));
-    add_runner(*inference_.back(),
-               config_.model->cores.empty() ? concurrent::kAnyCore : config_.model->cores[i]);
+  const bool alone = config_.models.size() == 1;
+  for (auto& ingest : ingest_) {
+    signal::SignalPort& router = add_router_ring();
+    for (const ModelConfig& model : config_.models) {
+      const std::string scope = std::string(ingest->name()) + (alone ? "" : "-" + model.name);
+      ingest->score_inline(scoring_setup(scope, model, model.shadow ? nullptr : &router), alone, *stats_,
+                           arena_);
+    }
+  }
+}
+
+/// The inference agents of a model and the rings to them.
+void Engine::build_workers(std::size_t index) {
+  const ModelConfig& model = config_.models[index];
+  const std::size_t first = inference_.size();
+  for (std::size_t i = 0; i < model.workers; ++i) {
+    const std::string name =
+        "infer" + (config_.models.size() == 1 ? "" : "-" + model.name + "-") + std::to_string(i);
+    inference_.push_back(std::make_unique<InferenceAgent>(
+        name, scoring_setup(name, model, model.shadow ? nullptr : &add_router_ring()), instrument_count_,
+        *stats_, arena_));
+    add_runner(*inference_.back(), model.cores.empty() ? concurrent::kAnyCore : model.cores[i]);
   }
   const std::size_t input_floats = config_.features.window_rows * layout_.feature_count;
   for (auto& ingest : ingest_) {
     std::vector<signal::SignalPort*> ports;
-    for (auto& inference : inference_) {
-      work_rings_.push_back(std::make_unique<Ring>(work_slot_bytes(input_floats), config_.model->queue_slots,
-                                                   inference->waker(), instrument_count_, arena_));
-      inference->add_input(work_rings_.back()->queue);
+    for (std::size_t i = first; i < inference_.size(); ++i) {
+      work_rings_.push_back(std::make_unique<Ring>(work_slot_bytes(input_floats), model.queue_slots,
+                                                   inference_[i]->waker(), instrument_count_, arena_));
+      inference_[i]->add_input(work_rings_.back()->queue);
       ports.push_back(&work_rings_.back()->port);
     }
-    ingest->send_work_to(std::move(ports), input_floats);
+    ingest->send_work_to(std::move(ports), model.assign, input_floats);
   }
+}
+
+std::vector<ScoringStage*> Engine::stages_of(std::size_t model) {
+  std::vector<ScoringStage*> stages;
+  if (config_.layout == Layout::Inline) {
+    for (auto& ingest : ingest_) stages.push_back(&ingest->scoring(model));
+    return stages;
+  }
+  std::size_t first = 0;
+  for (std::size_t i = 0; i < model; ++i) first += config_.models[i].workers;
+  for (std::size_t i = 0; i < config_.models[model].workers; ++i) {
+    stages.push_back(&inference_[first + i]->scoring());
+  }
+  return stages;
+}
+
+void Engine::swap_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id) {
+  ModelConfig other = config_.models.at(model);
+  other.members = members;
+  ModelReport& report = models_[model];
+  const std::vector<ScoringStage*> stages = stages_of(model);
+  // All are made ready before the first goes over: one that cannot be leaves every agent as it is.
+  std::vector<std::unique_ptr<LoadedModel>> ready;
+  for (const ScoringStage* stage : stages) {
+    ready.push_back(std::make_unique<LoadedModel>(LoadedModel{load_model(other), id}));
+    const infer::ModelInfo& info = ready.back()->model->info();
+    if (info.score_names != report.score_names) {
+      throw SetupError(members.front().path,
+                       "the scores of the model it replaces: " + joined(report.score_names),
+                       joined(info.score_names));
+    }
+    stage->prepare(*ready.back());
+  }
+  std::vector<std::unique_ptr<LoadedModel>> older;
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    std::unique_ptr<LoadedModel> old = exchange(*stages[i], std::move(ready[i]));
+    if (old == nullptr) {
+      // An agent that stands still: those before it go back, so that all score with the same model.
+      for (std::size_t k = 0; k < i; ++k) (void)exchange(*stages[k], std::move(older[k]));
+      throw SetupError(members.front().path, "every agent to go over to it", "one that stands still");
+    }
+    older.push_back(std::move(old));
+  }
+  report.id = id;
 }
 
 void Engine::start() {
@@ -220,10 +315,15 @@ std::vector<std::string> Engine::report() const {
                 tsc_invariant() ? "TSC" : "CLOCK_MONOTONIC (the TSC is not invariant here)",
                 tsc_ns_per_tick());
   lines.emplace_back(text);
-  if (config_.model) {
-    lines.push_back("model: " + config_.model->path + ", " + executor_);
-    for (const std::string& note : model_report_) lines.push_back("model: " + note);
+  for (std::size_t i = 0; i < models_.size(); ++i) {
+    std::string files;
+    for (const ModelMember& member : config_.models[i].members) {
+      files += (files.empty() ? "" : " + ") + member.path;
+    }
+    lines.push_back("model " + models_[i].name + ": " + files + ", " + models_[i].executor +
+                    (models_[i].shadow ? ", a shadow: recorded, not routed" : ""));
   }
+  for (const std::string& note : model_notes_) lines.push_back("model " + note);
   for (const auto& runner : runners_) {
     const concurrent::RunnerConfig& config = runner->config();
     lines.push_back("thread " + config.thread_name + ": " +

@@ -47,6 +47,15 @@ struct DutyCycles {
   std::int64_t max_ns;
 };
 
+/// A model as it was loaded.
+struct ModelReport {
+  std::string name;
+  std::uint32_t id;
+  std::string executor;  // Scores compare bit for bit only within one.
+  std::vector<std::string> score_names;
+  bool shadow;
+};
+
 class Engine {
  public:
   /// Reserves everything: memory, sockets' buffers, sessions. Throws SetupError.
@@ -70,9 +79,14 @@ class Engine {
   [[nodiscard]] std::vector<DutyCycles> duty_cycles() const;
   [[nodiscard]] const std::string& stat_path() const noexcept { return stats_->path(); }
   [[nodiscard]] const signal::RecordLayout& layout() const noexcept { return layout_; }
-  [[nodiscard]] const std::vector<std::string>& score_names() const noexcept { return score_names_; }
-  /// The model's executor, empty without a model: scores compare bit for bit only within one.
-  [[nodiscard]] const std::string& executor() const noexcept { return executor_; }
+  /// In the configuration's order.
+  [[nodiscard]] const std::vector<ModelReport>& models() const noexcept { return models_; }
+
+  /// Exchanges a running model for another, with the same features and scores: loads and warms it aside,
+  /// then each agent goes over between two rows, so that none is lost and none scored twice. Takes as long
+  /// as loading does. Any thread, one at a time, between start() and stop(). Throws SetupError when the other
+  /// cannot take its place; all agents then go on with what they have.
+  void swap_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id);
 
   // What the router does, from one thread.
 
@@ -101,26 +115,28 @@ class Engine {
   struct Ring;
 
   void build_ingest();
-  void build_model();
+  void build_models();
   [[nodiscard]] signal::SignalPort& add_router_ring();
-  [[nodiscard]] ScoringStage::Setup scoring_setup(const std::string& agent);
-  [[nodiscard]] std::unique_ptr<infer::Model> load_model() const;
+  [[nodiscard]] ScoringStage::Setup scoring_setup(const std::string& scope, const ModelConfig& model,
+                                                  signal::SignalPort* router);
+  [[nodiscard]] std::unique_ptr<infer::Model> load_model(const ModelConfig& model) const;
+  void build_workers(std::size_t model);
+  [[nodiscard]] std::vector<ScoringStage*> stages_of(std::size_t model);
   void add_runner(concurrent::Agent& agent, int core);
 
   const EngineConfig config_;
   Arena arena_;
   std::unique_ptr<metrics::StatFile> stats_;
   signal::RecordLayout layout_{};
-  std::vector<std::string> score_names_;
-  std::string executor_;
-  std::vector<std::string> model_report_;
+  std::vector<ModelReport> models_;
+  std::vector<std::string> model_notes_;
   std::size_t instrument_count_ = 0;
   std::vector<std::uint32_t> agent_of_feed_;
   concurrent::Waker waker_;
   std::unique_ptr<Recorder> recorder_;
   std::vector<std::unique_ptr<Ring>> router_rings_;
   std::vector<std::unique_ptr<Ring>> work_rings_;
-  std::vector<std::unique_ptr<InferenceAgent>> inference_;
+  std::vector<std::unique_ptr<InferenceAgent>> inference_;  // Each model's, one model after another.
   std::vector<std::unique_ptr<IngestAgent>> ingest_;
   // In the order of starting: readers before writers. Stopped the other way round.
   std::vector<std::unique_ptr<concurrent::AgentRunner>> runners_;

@@ -18,38 +18,29 @@ constexpr std::int64_t kTurnNs = 10'000'000;
 constexpr std::int64_t kDrainNs = 2'000'000'000;
 }  // namespace
 
-InferenceAgent::InferenceAgent(std::string name, ScoringStage::Setup scoring, signal::SignalPort& router,
-                               std::size_t instrument_count, metrics::StatFile& stats, Arena& arena)
+InferenceAgent::InferenceAgent(std::string name, ScoringStage::Setup scoring, std::size_t instrument_count,
+                               metrics::StatFile& stats, Arena& arena)
     : name_(std::move(name)),
       // A replay scores every row, whatever the live policy.
       policy_(scoring.replay ? QueuePolicy::Every : scoring.config.policy),
       queue_limit_(scoring.config.queue_limit),
       replay_(scoring.replay),
-      input_floats_(scoring.model->info().rows * scoring.model->info().features),
       stages_(stats, name_),
-      scoring_(std::move(scoring), router, stages_, stats.error_log(name_), stats, arena),
+      scoring_(std::move(scoring), stages_, stats.error_log(name_), stats, arena),
+      jobs_(arena.allocate<ScoringStage::Job>(scoring_.max_batch())),
       newest_(arena.allocate<std::size_t>(instrument_count)),
       dropped_oldest_(stats.counter(name_, "unscored_dropped_oldest")),
       conflated_(stats.counter(name_, "unscored_conflated")),
       left_at_stop_(stats.counter(name_, "unscored_shutdown")) {}
 
-void InferenceAgent::add_input(concurrent::SpscQueue& queue) {
-  Input input{&queue, {}};
-  for (std::size_t i = 0; i < queue.capacity(); ++i) {
-    input.handles.push_back(scoring_.bind(work_input(queue.base() + i * queue.slot_bytes())));
-  }
-  inputs_.push_back(std::move(input));
-}
-
 int InferenceAgent::do_work() noexcept {
-  scoring_.router().flush();
+  scoring_.adopt();
   int work = 0;
-  for (Input& input : inputs_) work += drain(input);
+  for (concurrent::SpscQueue* queue : inputs_) work += drain(*queue);
   return work;
 }
 
-int InferenceAgent::drain(Input& input) noexcept {
-  concurrent::SpscQueue& queue = *input.queue;
+int InferenceAgent::drain(concurrent::SpscQueue& queue) noexcept {
   const std::size_t waiting = queue.readable();
   if (waiting == 0) return 0;
 
@@ -57,53 +48,78 @@ int InferenceAgent::drain(Input& input) noexcept {
   if (policy_ == QueuePolicy::Conflate) {
     for (std::size_t i = 0; i < taken; ++i) newest_[work_head(queue.slot(i)).header.instrument] = i;
   } else {
-    taken = std::min(taken, kRowsATurn);
+    taken = std::min(taken, std::max(kRowsATurn, scoring_.max_batch()));
     // A replay never drops: it takes what the router's ring has room for.
-    if (replay_) taken = std::min(taken, scoring_.router().room());
+    if (replay_ && scoring_.router() != nullptr) taken = std::min(taken, scoring_.router()->room());
   }
 
+  // An entry is released only when all before it are done with, so that whoever takes over knows by
+  // counting which are: a batch is scored before anything behind it is counted or passed on.
   const std::uint64_t tsc_begin = tsc_now();
-  for (std::size_t i = 0; i < taken; ++i) {
-    if (i != 0 && tsc_to_ns(tsc_now() - tsc_begin) >= kTurnNs) return static_cast<int>(i);
-    std::byte* slot = queue.slot(0);
+  std::size_t done = 0;
+  while (done < taken) {
+    const std::uint64_t tsc = tsc_now();
+    if (job_count_ == 0 && done != 0 && tsc_to_ns(tsc - tsc_begin) >= kTurnNs) break;
+    std::byte* slot = queue.slot(job_count_);
+    const std::size_t at = done + job_count_;
     const signal::SignalHeader& header = work_head(slot).header;
-    if (header.row == 0) [[unlikely]] {
-      scoring_.router().notice(header);
-    } else if (policy_ == QueuePolicy::DropOldest && waiting - i > queue_limit_) {
-      dropped_oldest_.add(1);
-    } else if (policy_ == QueuePolicy::Conflate && newest_[header.instrument] != i) {
-      conflated_.add(1);
+    const bool notice = header.row == 0;
+    const bool too_many = policy_ == QueuePolicy::DropOldest && waiting - at > queue_limit_;
+    const bool outdated = policy_ == QueuePolicy::Conflate && newest_[header.instrument] != at;
+    if (!notice && !too_many && !outdated) {
+      add_job(slot, tsc);
+      if (job_count_ == jobs_.size() || at + 1 == taken) done += score(queue);
+      continue;
+    }
+    if (job_count_ != 0) done += score(queue);
+    if (notice) {
+      if (!pass_on(header)) break;
     } else {
-      handle(input, slot);
+      (too_many ? dropped_oldest_ : conflated_).add(1);
     }
     queue.release(1);
+    ++done;
   }
-  return static_cast<int>(taken);
+  return static_cast<int>(done);
 }
 
-void InferenceAgent::handle(Input& input, std::byte* slot) noexcept {
+void InferenceAgent::add_job(std::byte* slot, std::uint64_t tsc) noexcept {
   WorkHead& head = work_head(slot);
-  const std::uint64_t tsc_popped = tsc_now();
-  head.header.stage_ns[static_cast<std::size_t>(signal::Stage::Queue)] =
-      tsc_to_ns(tsc_popped - head.tsc_pushed);
-  const std::size_t index = static_cast<std::size_t>(slot - input.queue->base()) / input.queue->slot_bytes();
-  scoring_.process(head.header, input.handles[index], {work_input(slot), input_floats_}, head.tsc_start,
-                   tsc_popped);
+  head.header.stage_ns[static_cast<std::size_t>(signal::Stage::Queue)] = tsc_to_ns(tsc - head.tsc_pushed);
+  jobs_[job_count_++] = {&head.header, {work_input(slot), scoring_.input_floats()}, head.tsc_start};
+}
+
+/// Runs the batch at hand and gives its slots back; how many they were.
+std::size_t InferenceAgent::score(concurrent::SpscQueue& queue) noexcept {
+  scoring_.process(jobs_.first(job_count_), tsc_now());
+  queue.release(job_count_);
+  return std::exchange(job_count_, 0);
+}
+
+/// False: the router's ring has no room for it now.
+bool InferenceAgent::pass_on(const signal::SignalHeader& notice) noexcept {
+  signal::SignalPort* const router = scoring_.router();
+  if (router == nullptr) return true;
+  signal::SignalHeader mine = notice;
+  mine.model_id = scoring_.model_id();
+  return router->try_notice(mine);
 }
 
 void InferenceAgent::on_close() {
   // The ingest agents have stopped: what they left is scored before this thread ends, or counted.
   const std::uint64_t tsc_begin = tsc_now();
   while (replay_ || tsc_to_ns(tsc_now() - tsc_begin) < kDrainNs) {
-    if (do_work() == 0) return;
+    if (do_work() == 0) break;
   }
-  for (Input& input : inputs_) {
-    for (; input.queue->readable() != 0; input.queue->release(1)) {
-      const signal::SignalHeader& header = work_head(input.queue->slot(0)).header;
-      if (header.row == 0) {
-        scoring_.router().notice(header);
-      } else {
+  for (concurrent::SpscQueue* queue : inputs_) {
+    for (; queue->readable() != 0; queue->release(1)) {
+      const signal::SignalHeader& header = work_head(queue->slot(0)).header;
+      if (header.row != 0) {
         left_at_stop_.add(1);
+      } else if (scoring_.router() != nullptr) {
+        signal::SignalHeader mine = header;
+        mine.model_id = scoring_.model_id();
+        scoring_.router()->notice(mine);
       }
     }
   }
@@ -112,7 +128,7 @@ void InferenceAgent::on_close() {
 void InferenceAgent::park(std::int64_t max_ns) noexcept {
   const auto has_work = [this] {
     return std::any_of(inputs_.begin(), inputs_.end(),
-                       [](const Input& input) { return input.queue->readable() != 0; });
+                       [](const concurrent::SpscQueue* queue) { return queue->readable() != 0; });
   };
   if (waker_.prepare_sleep(has_work)) waker_.wait(max_ns);
 }

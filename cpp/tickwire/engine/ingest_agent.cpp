@@ -476,21 +476,23 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
 
 IngestAgent::~IngestAgent() = default;
 
-void IngestAgent::send_rows_to(signal::SignalPort& router) { ports_ = {&router}; }
+void IngestAgent::send_rows_to(signal::SignalPort& router) { router_ = &router; }
 
-void IngestAgent::score_inline(ScoringStage::Setup scoring, signal::SignalPort& router,
-                               metrics::StatFile& stats, Arena& arena) {
-  const std::size_t floats = scoring.model->info().rows * scoring.model->info().features;
-  ports_ = {&router};
-  // One input on a cache line, not the window where it lies: a runtime may sum in another order from
-  // another alignment, and the scores must be those of the other layouts, bit for bit.
-  model_input_ = arena.allocate<float>(floats);
-  scoring_ = std::make_unique<ScoringStage>(std::move(scoring), router, stages_, errors_, stats, arena);
-  model_handle_ = scoring_->bind(model_input_.data());
+void IngestAgent::score_inline(ScoringStage::Setup scoring, bool alone, metrics::StatFile& stats,
+                               Arena& arena) {
+  if (scoring.router != nullptr) router_ = scoring.router;
+  StageHistograms* stages = &stages_;
+  if (!alone) {
+    scoring_stages_.push_back(std::make_unique<StageHistograms>(stats, scoring.scope));
+    stages = scoring_stages_.back().get();
+  }
+  scoring_.push_back(std::make_unique<ScoringStage>(std::move(scoring), *stages, errors_, stats, arena));
+  if (model_input_.empty()) model_input_ = arena.allocate<float>(scoring_.back()->input_floats());
 }
 
-void IngestAgent::send_work_to(std::vector<signal::SignalPort*> inference, std::size_t input_floats) {
-  ports_ = std::move(inference);
+void IngestAgent::send_work_to(std::vector<signal::SignalPort*> workers, Assign assign,
+                               std::size_t input_floats) {
+  workers_.push_back({std::move(workers), assign});
   work_floats_ = input_floats;
 }
 
@@ -505,7 +507,7 @@ bool IngestAgent::deliver(const Command& command, std::string_view body) noexcep
 }
 
 void IngestAgent::on_start() {
-  if (scoring_ != nullptr) scoring_->warm_up();
+  for (auto& scoring : scoring_) scoring->warm_up();
   for (auto& feed : feeds_) {
     if (replay_) {
       feed->line = feed->reader->next();
@@ -523,7 +525,11 @@ void IngestAgent::on_start() {
 }
 
 int IngestAgent::do_work() noexcept {
-  for (signal::SignalPort* port : ports_) port->flush();
+  if (router_ != nullptr) router_->flush();
+  for (auto& scoring : scoring_) scoring->adopt();
+  for (const Workers& workers : workers_) {
+    for (signal::SignalPort* port : workers.ports) port->flush();
+  }
   if (replay_) return replay_turn();
   int work = take_commands();
   for (auto& feed : feeds_) {
@@ -684,9 +690,12 @@ void IngestAgent::watch(Feed& feed, TsNs now) noexcept {
 // Replay
 
 bool IngestAgent::has_room() noexcept {
-  // An event makes at most one row and one notice.
-  return std::all_of(ports_.begin(), ports_.end(),
-                     [](signal::SignalPort* port) { return port->room() >= 2; });
+  // An event makes at most one row, for each model, and one notice.
+  if (router_ != nullptr && router_->room() < scoring_.size() + 2) return false;
+  return std::all_of(workers_.begin(), workers_.end(), [](const Workers& workers) {
+    return std::all_of(workers.ports.begin(), workers.ports.end(),
+                       [](signal::SignalPort* port) { return port->room() >= 2; });
+  });
 }
 
 int IngestAgent::replay_turn() noexcept {
@@ -1109,8 +1118,19 @@ void IngestAgent::on_close(Feed& feed, std::uint32_t conn, TsNs ts) noexcept {
 // ---------------------------------------------------------------------------------------------------
 // What leaves
 
-signal::SignalPort& IngestAgent::port_of(const Lane& lane) noexcept {
-  return *ports_[lane.id % ports_.size()];
+signal::SignalPort& IngestAgent::Workers::port_of(InstrumentId instrument) const noexcept {
+  if (assign == Assign::Instrument || ports.size() == 1) return *ports[instrument % ports.size()];
+  // Where all are idle it is the first, whose caches are warm.
+  signal::SignalPort* least = ports.front();
+  std::size_t room = least->room();
+  for (std::size_t i = 1; i < ports.size(); ++i) {
+    const std::size_t other = ports[i]->room();
+    if (other > room) {
+      least = ports[i];
+      room = other;
+    }
+  }
+  return *least;
 }
 
 void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Event& event,
@@ -1154,7 +1174,7 @@ void IngestAgent::emit_row(Lane& lane, const Step& step, const md::Event& event,
   header.ts_event = event.ts_event;
   header.ts_recv = event.ts_recv;
   // What the row is before a model has seen it.
-  const bool wants_score = scoring_ != nullptr || work_floats_ != 0;
+  const bool wants_score = !scoring_.empty() || !workers_.empty();
   const signal::SignalState state = !all_finite(history.newest())  ? signal::SignalState::NonFinite
                                     : wants_score && !whole_window ? signal::SignalState::Warming
                                                                    : signal::SignalState::Valid;
@@ -1173,35 +1193,53 @@ void IngestAgent::emit_row(Lane& lane, const Step& step, const md::Event& event,
   rows_.add(1);
   lane.rows.add(1);
 
-  signal::SignalPort& port = port_of(lane);
-  if (scoring_ != nullptr) {
-    const std::span<const float> input = whole_window ? history.window() : history.newest();
-    // Short of a whole window the row stands where the newest of a window does.
-    std::memcpy(model_input_.data() + model_input_.size() - input.size(), input.data(), input.size_bytes());
-    header.scored = whole_window ? 1 : 0;
-    scoring_->process(header, model_handle_, model_input_, arrival.tsc_start, tsc_row);
-  } else if (std::byte* slot = port.try_claim_row(); slot == nullptr) [[unlikely]] {
+  const std::span<const float> input = whole_window ? history.window() : history.newest();
+  if (!workers_.empty()) {
+    for (const Workers& workers : workers_) {
+      send_work(workers.port_of(lane.id), header, input, whole_window, arrival.tsc_start);
+    }
+  } else if (!scoring_.empty()) {
+    std::span<const float> whole = input;
+    if (!whole_window) {
+      // Short of a whole window the row stands where the newest of a window does.
+      std::memcpy(model_input_.data() + model_input_.size() - input.size(), input.data(), input.size_bytes());
+      whole = model_input_;
+    }
+    for (auto& scoring : scoring_) {
+      signal::SignalHeader mine = header;
+      mine.scored = whole_window ? 1 : 0;
+      const ScoringStage::Job job{&mine, whole, arrival.tsc_start};
+      // Of several models a later one has waited for those before it.
+      scoring->process({&job, 1}, tsc_row);
+    }
+  } else if (std::byte* slot = router_->try_claim_row(); slot == nullptr) [[unlikely]] {
     rows_dropped_.add(1);
-  } else if (work_floats_ != 0) {
-    const std::span<const float> input = whole_window ? history.window() : history.newest();
-    WorkHead& head = work_head(slot);
-    head.header = header;
-    head.header.scored = whole_window ? 1 : 0;
-    head.tsc_start = arrival.tsc_start;
-    std::memcpy(work_input(slot) + work_floats_ - input.size(), input.data(), input.size_bytes());
-    head.tsc_pushed = tsc_now();
-    port.publish();
   } else {
     const signal::RecordView view(slot, layout_);
     std::memcpy(view.features().data(), history.newest().data(), history.newest().size_bytes());
     stages_.close(header, tsc_row);
     view.header() = header;
-    port.publish();
+    router_->publish();
     stages_.count(header);
   }
 
   if (rows_tap_ != nullptr) [[unlikely]]
     record_row(header, state, history.newest());
+}
+
+void IngestAgent::send_work(signal::SignalPort& port, const signal::SignalHeader& header,
+                            std::span<const float> input, bool whole_window,
+                            std::uint64_t tsc_start) noexcept {
+  std::byte* slot = port.try_claim_row();
+  if (slot == nullptr) [[unlikely]]
+    return rows_dropped_.add(1);
+  WorkHead& head = work_head(slot);
+  head.header = header;
+  head.header.scored = whole_window ? 1 : 0;
+  head.tsc_start = tsc_start;
+  std::memcpy(work_input(slot) + work_floats_ - input.size(), input.data(), input.size_bytes());
+  head.tsc_pushed = tsc_now();
+  port.publish();
 }
 
 void IngestAgent::record_row(const signal::SignalHeader& header, signal::SignalState state,
@@ -1234,7 +1272,15 @@ void IngestAgent::emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, 
   header.recv_clock = arrival.clock;
   header.stage_ns[index_of(signal::Stage::Book)] = tsc_to_ns(tsc_now() - arrival.tsc_start);
   header.ts_out = header.ts_recv + header.stage_ns[index_of(signal::Stage::Book)];
-  port_of(lane).notice(header);
+  if (router_ != nullptr) router_->notice(header);
+  for (const Workers& workers : workers_) {
+    // Each worker that may have rows of this epoch ends them with the notice.
+    if (workers.assign == Assign::Instrument) {
+      workers.port_of(lane.id).notice(header);
+    } else {
+      for (signal::SignalPort* port : workers.ports) port->notice(header);
+    }
+  }
   if (rows_tap_ != nullptr && !stopping_) record_row(header, header.state, {});
 }
 

@@ -78,12 +78,14 @@ class IngestAgent final : public concurrent::Agent {
   IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena);
   ~IngestAgent() override;
 
-  /// Set-up: where rows go. Exactly one of the three, by layout and configuration; with several
-  /// inference agents an instrument always goes to the same one.
+  /// Set-up: where rows go. Either to the router: as they are, or through models that run here (inline),
+  /// once for each of them; or to the workers of models, once for each model.
   void send_rows_to(signal::SignalPort& router);
-  void score_inline(ScoringStage::Setup scoring, signal::SignalPort& router, metrics::StatFile& stats,
-                    Arena& arena);
-  void send_work_to(std::vector<signal::SignalPort*> inference, std::size_t input_floats);
+  void score_inline(ScoringStage::Setup scoring, bool alone, metrics::StatFile& stats, Arena& arena);
+  void send_work_to(std::vector<signal::SignalPort*> workers, Assign assign, std::size_t input_floats);
+
+  /// Inline layout: the stages, for the exchange of models from the control thread.
+  [[nodiscard]] ScoringStage& scoring(std::size_t model) noexcept { return *scoring_[model]; }
 
   /// Control plane's side of the rings.
   [[nodiscard]] concurrent::SpscQueue& requests() noexcept { return requests_; }
@@ -109,6 +111,14 @@ class IngestAgent final : public concurrent::Agent {
   struct Lane;
   struct Feed;
   struct Arrival;
+
+  /// The ways to a model's workers.
+  struct Workers {
+    std::vector<signal::SignalPort*> ports;
+    Assign assign;
+
+    [[nodiscard]] signal::SignalPort& port_of(InstrumentId instrument) const noexcept TICKWIRE_HOT;
+  };
 
   int replay_turn() noexcept TICKWIRE_HOT;
   void end_replay() noexcept;
@@ -148,7 +158,8 @@ class IngestAgent final : public concurrent::Agent {
                    const Arrival& arrival) noexcept TICKWIRE_HOT;
   void record_row(const signal::SignalHeader& header, signal::SignalState state,
                   std::span<const float> features) noexcept TICKWIRE_HOT;
-  [[nodiscard]] signal::SignalPort& port_of(const Lane& lane) noexcept TICKWIRE_HOT;
+  void send_work(signal::SignalPort& port, const signal::SignalHeader& header, std::span<const float> input,
+                 bool whole_window, std::uint64_t tsc_start) noexcept TICKWIRE_HOT;
 
   [[nodiscard]] const std::string& symbol_of(const Feed& feed, const Lane& lane) const noexcept TICKWIRE_HOT;
   void request_snapshot(Feed& feed, Lane& lane) noexcept TICKWIRE_HOT;
@@ -168,11 +179,12 @@ class IngestAgent final : public concurrent::Agent {
   concurrent::Waker command_waker_;
   std::span<char> command_body_;  // A snapshot's body with the padding its decoder wants.
   std::vector<int> park_fds_;
-  std::vector<signal::SignalPort*> ports_;
-  std::size_t work_floats_ = 0;            // A model's whole input, where rows go to inference agents.
-  std::unique_ptr<ScoringStage> scoring_;  // Inline layout alone.
-  std::size_t model_handle_ = 0;
-  std::span<float> model_input_;
+  signal::SignalPort* router_ = nullptr;                // Without a model, and in the inline layout.
+  std::vector<std::unique_ptr<ScoringStage>> scoring_;  // Inline layout alone: one a model.
+  std::vector<std::unique_ptr<StageHistograms>> scoring_stages_;  // Of each, where there are several.
+  std::span<float> model_input_;                                  // Of a window that is not full yet.
+  std::vector<Workers> workers_;                                  // Other layouts: one a model.
+  std::size_t work_floats_ = 0;   // A model's whole input, where rows go to its workers.
   std::span<std::byte> scratch_;  // A record for the recorder.
   RecordTap* rows_tap_ = nullptr;
   StageHistograms stages_;

@@ -11,13 +11,25 @@
 
 namespace tickwire::engine {
 
-ScoringStage::ScoringStage(Setup setup, signal::SignalPort& router, StageHistograms& stages,
-                           metrics::ErrorLog& errors, metrics::StatFile& stats, Arena& arena)
-    : model_(std::move(setup.model)),
-      model_id_(setup.config.id),
+namespace {
+// What became of a job before the run.
+constexpr std::uint8_t kPassedOn = 0;  // It wants no score.
+constexpr std::uint8_t kRefused = 1;   // Too old, or not finite.
+constexpr std::uint8_t kRan = 2;
+}  // namespace
+
+ScoringStage::ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorLog& errors,
+                           metrics::StatFile& stats, Arena& arena)
+    : current_(new LoadedModel(std::move(setup.model))),
       max_age_ns_(setup.replay ? 0 : setup.config.max_age_ns),
       layout_(setup.layout),
-      router_(router),
+      max_batch_(setup.config.max_batch),
+      input_floats_(current_->model->info().rows * current_->model->info().features),
+      score_count_(current_->model->info().score_names.size()),
+      inputs_(arena.allocate<float>(max_batch_ * input_floats_)),
+      scores_(arena.allocate<float>(max_batch_ * score_count_)),
+      ran_(arena.allocate<std::uint8_t>(max_batch_)),
+      router_(setup.router),
       stages_(stages),
       scores_tap_(setup.scores),
       scratch_(arena.allocate<std::byte>(layout_.record_bytes())),
@@ -27,77 +39,115 @@ ScoringStage::ScoringStage(Setup setup, signal::SignalPort& router, StageHistogr
       nonfinite_(stats.counter(setup.scope, "nonfinite")),
       model_errors_(stats.counter(setup.scope, "model_errors")),
       output_dropped_(stats.counter(setup.scope, "output_dropped")),
-      errors_(errors) {}
-
-bool ScoringStage::too_old(std::uint64_t tsc_start, const signal::SignalHeader& header) const noexcept {
-  if (max_age_ns_ == 0) return false;
-  const std::int64_t receive_ns = header.stage_ns[static_cast<std::size_t>(signal::Stage::Receive)];
-  return receive_ns + tsc_to_ns(tsc_now() - tsc_start) > max_age_ns_;
+      errors_(errors) {
+  current_->handle = current_->model->bind_batch(inputs_.data());
 }
 
-signal::SignalState ScoringStage::run(std::size_t handle, std::span<const float> input,
-                                      std::uint64_t tsc_start, const signal::SignalHeader& header,
-                                      std::span<float> scores) noexcept {
+ScoringStage::~ScoringStage() { delete current_; }
+
+void ScoringStage::warm_up() { current_->model->warm_up(infer::kWarmUpRuns, infer::kWarmUpMaxNs); }
+
+void ScoringStage::prepare(LoadedModel& loaded) const {
+  loaded.handle = loaded.model->bind_batch(inputs_.data());
+  loaded.model->warm_up(infer::kWarmUpRuns, infer::kWarmUpMaxNs);
+}
+
+void ScoringStage::adopt() noexcept {
+  LoadedModel* const newer = mailbox_.take();
+  if (newer == nullptr) [[likely]]
+    return;
+  mailbox_.give_back(std::exchange(current_, newer));
+}
+
+bool ScoringStage::too_old(const Job& job) const noexcept {
+  if (max_age_ns_ == 0) return false;
+  const std::int64_t receive_ns = job.header->stage_ns[static_cast<std::size_t>(signal::Stage::Receive)];
+  return receive_ns + tsc_to_ns(tsc_now() - job.tsc_start) > max_age_ns_;
+}
+
+signal::SignalState ScoringStage::before_run(const Job& job) const noexcept {
   // A row that is too old already is not worth the model's time; one that grew too old during the run
   // is as useless to whom it is for.
-  if (too_old(tsc_start, header)) return signal::SignalState::Stale;
-  if (!all_finite(input)) return signal::SignalState::NonFinite;
-  if (!model_->run(handle, scores)) return signal::SignalState::ModelError;
-  if (!all_finite(scores)) return signal::SignalState::NonFinite;
-  return too_old(tsc_start, header) ? signal::SignalState::Stale : signal::SignalState::Valid;
+  if (too_old(job)) return signal::SignalState::Stale;
+  return all_finite(job.input) ? signal::SignalState::Valid : signal::SignalState::NonFinite;
 }
 
-void ScoringStage::process(signal::SignalHeader& header, std::size_t handle, std::span<const float> input,
-                           std::uint64_t tsc_start, std::uint64_t tsc_before) noexcept {
-  // Scores are written straight into the router's slot. Without room the record goes to the recorder
-  // alone, and the row counts as dropped.
-  std::byte* record = router_.try_claim_row();
+signal::SignalState ScoringStage::after_run(const Job& job, std::span<const float> scores) const noexcept {
+  if (!all_finite(scores)) return signal::SignalState::NonFinite;
+  return too_old(job) ? signal::SignalState::Stale : signal::SignalState::Valid;
+}
+
+void ScoringStage::process(std::span<const Job> jobs, std::uint64_t tsc_before) noexcept {
+  std::size_t rows = 0;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    signal::SignalHeader& header = *jobs[i].header;
+    header.model_id = current_->id;
+    ran_[i] = kPassedOn;
+    if (std::exchange(header.scored, std::uint8_t{0}) == 0) continue;
+    header.state = before_run(jobs[i]);
+    ran_[i] = kRefused;
+    if (header.state != signal::SignalState::Valid) continue;
+    std::memcpy(inputs_.data() + rows * input_floats_, jobs[i].input.data(), input_floats_ * sizeof(float));
+    ran_[i] = kRan;
+    ++rows;
+  }
+  const bool ok =
+      rows == 0 || current_->model->run_batch(current_->handle, rows, scores_.first(rows * score_count_));
+  const std::uint64_t tsc_scored = tsc_now();
+  const std::int64_t model_ns = tsc_to_ns(tsc_scored - tsc_before);
+
+  const float* scores = scores_.data();
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    const std::span<const float> mine{scores, score_count_};
+    if (ran_[i] == kRan) {
+      signal::SignalHeader& header = *jobs[i].header;
+      header.state = ok ? after_run(jobs[i], mine) : signal::SignalState::ModelError;
+      header.scored = ok ? static_cast<std::uint8_t>(rows) : std::uint8_t{0};
+      scores += score_count_;
+    }
+    count(*jobs[i].header, ran_[i] != kPassedOn);
+    publish(jobs[i], mine, model_ns, tsc_scored);
+  }
+}
+
+void ScoringStage::publish(const Job& job, std::span<const float> scores, std::int64_t model_ns,
+                           std::uint64_t tsc_scored) noexcept {
+  // Without room in the router's ring the record goes to the recorder alone, and counts as dropped.
+  std::byte* record = router_ != nullptr ? router_->try_claim_row() : nullptr;
   const bool published = record != nullptr;
-  if (!published) [[unlikely]] {
+  if (!published) {
     record = scratch_.data();
-    output_dropped_.add(1);
+    if (router_ != nullptr) output_dropped_.add(1);
   }
   const signal::RecordView view(record, layout_);
-
-  const bool wants_score = header.scored != 0;
-  if (wants_score) {
-    header.model_id = model_id_;
-    header.state = run(handle, input, tsc_start, header, view.scores());
-    header.scored = header.state == signal::SignalState::Valid ? 1 : 0;
-  }
-  if (header.scored != 0) {
-    scored_.add(1);
-  } else {
-    std::fill(view.scores().begin(), view.scores().end(), std::numeric_limits<float>::quiet_NaN());
-    if (wants_score) {
-      count_invalid(header);
-    } else {
-      window_short_.add(1);
-    }
-  }
-  const std::uint64_t tsc_scored = tsc_now();
-  header.stage_ns[static_cast<std::size_t>(signal::Stage::Model)] = tsc_to_ns(tsc_scored - tsc_before);
-
-  std::memcpy(view.features().data(), input.data() + input.size() - layout_.feature_count,
+  const std::span<float> places = view.scores();
+  const bool usable = job.header->scored != 0 && job.header->state == signal::SignalState::Valid;
+  const std::size_t used = usable ? scores.size() : 0;
+  std::copy_n(scores.begin(), used, places.begin());
+  std::fill(places.begin() + static_cast<std::ptrdiff_t>(used), places.end(),
+            std::numeric_limits<float>::quiet_NaN());
+  std::memcpy(view.features().data(), job.input.data() + job.input.size() - layout_.feature_count,
               layout_.feature_count * sizeof(float));
+
+  signal::SignalHeader& header = *job.header;
+  header.stage_ns[static_cast<std::size_t>(signal::Stage::Model)] = model_ns;
   stages_.close(header, tsc_scored);
   view.header() = header;
-  if (published) {
-    router_.publish();
-    stages_.count(header);
-  }
+  if (published) router_->publish();
+  if (published || router_ == nullptr) stages_.count(header);
   if (scores_tap_ != nullptr) scores_tap_->put(record);
 }
 
-void ScoringStage::count_invalid(const signal::SignalHeader& header) noexcept {
+void ScoringStage::count(const signal::SignalHeader& header, bool wanted_score) noexcept {
+  if (!wanted_score) return window_short_.add(1);
   switch (header.state) {
-    case signal::SignalState::Stale: stale_.add(1); break;
-    case signal::SignalState::NonFinite: nonfinite_.add(1); break;
+    case signal::SignalState::Valid: return scored_.add(1);
+    case signal::SignalState::Stale: return stale_.add(1);
+    case signal::SignalState::NonFinite: return nonfinite_.add(1);
     case signal::SignalState::ModelError:
       model_errors_.add(1);
-      report(errors_, ErrorKind::ModelRun, model_->last_error(), header.ts_recv);
-      break;
-    default: break;
+      return report(errors_, ErrorKind::ModelRun, current_->model->last_error(), header.ts_recv);
+    default: return;
   }
 }
 

@@ -1,14 +1,16 @@
 #pragma once
 
-/// From a row to a published signal, the same code for every layout: age limit, finite inputs, the
+/// From rows to published signals, the same code for every layout: age limit, finite inputs, the
 /// model's run, finite outputs, stage stamps, the router's ring and the recorder's tap. Owned by the
 /// one agent that runs the model: an ingest agent (inline) or an inference agent.
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
 
+#include "tickwire/concurrent/mailbox.hpp"
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
 #include "tickwire/engine/config.hpp"
@@ -20,48 +22,87 @@
 
 namespace tickwire::engine {
 
+/// A model, the name that signals give it, and where it reads its rows.
+struct LoadedModel {
+  std::unique_ptr<infer::Model> model;
+  std::uint32_t id;
+  std::size_t handle = 0;  // The stage's input, once the stage has bound it.
+};
+
 class ScoringStage {
  public:
   struct Setup {
-    std::string_view scope;  // The agent's name, for counters.
+    std::string_view scope;  // The agent's name and, where it runs several models, the model's: for counters.
     const ModelConfig& config;
-    std::unique_ptr<infer::Model> model;
+    LoadedModel model;
     signal::RecordLayout layout;
-    bool replay;        // Age is not looked at.
-    RecordTap* scores;  // Null: not recorded.
+    bool replay;                 // Age is not looked at.
+    signal::SignalPort* router;  // Null: a shadow, whose scores go to the recorder alone.
+    RecordTap* scores;           // Null: not recorded.
+  };
+
+  /// A row on its way: what is known of it, its whole input, and when decoding of its event began. The
+  /// input's last row is the feature row of the header. With scored 0 it is passed on without a run (a
+  /// sequence model whose window is not full yet).
+  struct Job {
+    signal::SignalHeader* header;
+    std::span<const float> input;
+    std::uint64_t tsc_start;
   };
 
   /// `stages` and `errors` are the agent's.
-  ScoringStage(Setup setup, signal::SignalPort& router, StageHistograms& stages, metrics::ErrorLog& errors,
-               metrics::StatFile& stats, Arena& arena);
+  ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorLog& errors, metrics::StatFile& stats,
+               Arena& arena);
+  ~ScoringStage();
 
-  /// Set-up: a place the model will read from; the handle goes to process().
-  [[nodiscard]] std::size_t bind(const float* input) { return model_->bind(input); }
   /// Set-up, on the thread that will run the model.
-  void warm_up() { model_->warm_up(infer::kWarmUpRuns, infer::kWarmUpMaxNs); }
+  void warm_up();
 
-  /// Scores and publishes one row. `input` is the whole input, bound as `handle`; its last row is the
-  /// feature row of `header`. With header.scored 0 the row is passed on without a run (a sequence
-  /// model whose window is not full yet). `tsc_start` is when decoding of the event began, `tsc_before`
-  /// when the Model stage begins.
-  void process(signal::SignalHeader& header, std::size_t handle, std::span<const float> input,
-               std::uint64_t tsc_start, std::uint64_t tsc_before) noexcept TICKWIRE_HOT;
+  /// Scores up to max_batch() rows in one run and publishes them in their order. `tsc_before` is when the
+  /// Model stage begins.
+  void process(std::span<const Job> jobs, std::uint64_t tsc_before) noexcept TICKWIRE_HOT;
 
-  [[nodiscard]] signal::SignalPort& router() noexcept { return router_; }
+  /// Between two rows: goes over to the model that was offered, if one was.
+  void adopt() noexcept TICKWIRE_HOT;
+
+  /// Control thread: makes a model ready aside: bound to this stage's input, and run until it is warm.
+  void prepare(LoadedModel& loaded) const;
+
+  /// Control thread: a model that is ready. The agent goes over to it between two rows.
+  void offer(std::unique_ptr<LoadedModel> model) noexcept { mailbox_.offer(std::move(model)); }
+  /// Control thread: the model that the agent used before, once it has gone over; until then null.
+  [[nodiscard]] std::unique_ptr<LoadedModel> former() noexcept { return mailbox_.collect(); }
+  /// Control thread: takes the offer back; false when the agent was faster.
+  [[nodiscard]] bool withdraw() noexcept { return mailbox_.withdraw() != nullptr; }
+
+  /// Null for a shadow.
+  [[nodiscard]] signal::SignalPort* router() noexcept { return router_; }
+  [[nodiscard]] std::size_t max_batch() const noexcept { return max_batch_; }
+  [[nodiscard]] std::size_t input_floats() const noexcept { return input_floats_; }
+  [[nodiscard]] std::uint32_t model_id() const noexcept { return current_->id; }
 
  private:
-  [[nodiscard]] signal::SignalState run(std::size_t handle, std::span<const float> input,
-                                        std::uint64_t tsc_start, const signal::SignalHeader& header,
-                                        std::span<float> scores) noexcept TICKWIRE_HOT;
-  [[nodiscard]] bool too_old(std::uint64_t tsc_start, const signal::SignalHeader& header) const noexcept
+  [[nodiscard]] bool too_old(const Job& job) const noexcept TICKWIRE_HOT;
+  [[nodiscard]] signal::SignalState before_run(const Job& job) const noexcept TICKWIRE_HOT;
+  [[nodiscard]] signal::SignalState after_run(const Job& job, std::span<const float> scores) const noexcept
       TICKWIRE_HOT;
-  void count_invalid(const signal::SignalHeader& header) noexcept TICKWIRE_HOT;
+  void publish(const Job& job, std::span<const float> scores, std::int64_t model_ns,
+               std::uint64_t tsc_scored) noexcept TICKWIRE_HOT;
+  void count(const signal::SignalHeader& header, bool wanted_score) noexcept TICKWIRE_HOT;
 
-  std::unique_ptr<infer::Model> model_;
-  const std::uint32_t model_id_;
+  LoadedModel* current_;  // Ours; a plain pointer, because the data plane exchanges it and frees nothing.
+  concurrent::Mailbox<LoadedModel> mailbox_;
   const std::int64_t max_age_ns_;  // 0: no limit.
   const signal::RecordLayout layout_;
-  signal::SignalPort& router_;
+  const std::size_t max_batch_;
+  const std::size_t input_floats_;
+  const std::size_t score_count_;  // This model's; a record may have room for more.
+  // The rows of a run, one after another from a cache line on: a runtime may sum in another order from
+  // another alignment, and scores are to be the same bits in every layout.
+  std::span<float> inputs_;
+  std::span<float> scores_;
+  std::span<std::uint8_t> ran_;  // Of the jobs at hand: does the run answer it?
+  signal::SignalPort* const router_;
   StageHistograms& stages_;
   RecordTap* scores_tap_;
   std::span<std::byte> scratch_;  // A record, where the router's ring has no room for it.

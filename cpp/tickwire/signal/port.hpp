@@ -48,6 +48,11 @@ class SignalPort {
   /// waits for the same instrument is replaced by the newer one.
   void notice(const SignalHeader& header) noexcept TICKWIRE_HOT;
 
+  /// Sends a notice only if there is room now: for a writer that can keep it itself.
+  [[nodiscard]] bool try_notice(const SignalHeader& header) noexcept TICKWIRE_HOT {
+    return flush() && send(header);
+  }
+
   /// Sends the notices that wait. False when some still do.
   bool flush() noexcept TICKWIRE_HOT;
 

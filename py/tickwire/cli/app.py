@@ -296,6 +296,25 @@ def model_bench(
     command.bench(model, providers or [], core, settings, as_json=json)
 
 
+@model_app.command("swap")
+def model_swap(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="The new file; an ensemble's files.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--model", help="Which model, where the run has several.")
+    ] = None,
+    engine: Annotated[
+        Path | None,
+        typer.Option("--engine", metavar="STAT_FILE", help="Which run, where there are several."),
+    ] = None,
+) -> None:
+    """Exchange a running engine's model between two rows: none lost, none scored twice."""
+    from tickwire.cli import live
+
+    live.swap(files, name, engine)
+
+
 @latency_app.command("show")
 def latency_show(
     stat_file: Annotated[Path, typer.Argument(metavar="STAT_FILE", help="An engine's statistics file.")],

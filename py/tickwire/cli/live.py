@@ -11,13 +11,14 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
+from tickwire import control
 from tickwire.cli import output
 from tickwire.config import Config
 from tickwire.demo import run_demo
 from tickwire.engine import Pipeline, Stats
 from tickwire.errors import ConfigError
 
-__all__ = ["demo", "run"]
+__all__ = ["demo", "run", "swap"]
 
 
 def run(
@@ -75,6 +76,20 @@ async def _say_warm(pipeline: Pipeline, out: Console, said: list[str]) -> None:
         if not more:
             return
         await asyncio.sleep(0.05)
+
+
+def swap(files: Sequence[Path], name: str | None, engine: Path | None) -> None:
+    stat_path = engine or control.find_engine()
+    request = {"command": "swap", "model": name, "files": [str(file.resolve()) for file in files]}
+    done = asyncio.run(control.ask(stat_path, request))
+    out = output.console(to_stderr=False)
+    if done["before"] == done["after"]:
+        out.print(f"model {done['model']}: {done['after']} runs already", soft_wrap=True)
+    else:
+        out.print(
+            f"model {done['model']}: {done['before']} -> {done['after']} in {done['seconds']} s",
+            soft_wrap=True,
+        )
 
 
 def stop_at_signals(pipeline: Pipeline) -> None:

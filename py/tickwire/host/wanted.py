@@ -20,12 +20,10 @@ DEFAULT_ENV = Path("/etc/tickwire/host.env")
 
 def from_config(config: Config) -> Wanted:
     """The cores of the feeds and the model, and what the threads do there."""
-    pinned = [(feed.core, f"feeds[{i}].core") for i, feed in enumerate(config.feeds) if feed.core is not None]
+    pinned = [(core, path) for path, core in config.wanted_cores()]
     threads = len(config.feeds)
-    if config.model is not None:
-        pinned += [(core, f"model.cores[{i}]") for i, core in enumerate(config.model.cores)]
-        if config.engine.layout != "inline":
-            threads += max(len(config.model.cores), 1)
+    if config.engine.layout != "inline":
+        threads += sum(model.worker_count for model in config.all_models)
     return Wanted(
         cores=tuple(core for core, _ in pinned),
         names=tuple(name for _, name in pinned),

@@ -8,8 +8,8 @@ The sinks that write JSON write one object a signal, with these keys:
 
     instrument venue epoch row sequence   which row this is
     state reason                          "valid", or why there is no score
-    model score scores                    the model's name, its first score and all of them; null, null, []
-                                          without a score. A number that is not finite is null
+    model model_id score scores           the model's name and which file of it, its first score and all of
+                                          them; null and [] where there are none
     ts_event ts_recv ts_out latency_ns    UTC nanoseconds; ts_event is null where the venue gave none
     stage_ns                              nanoseconds by stage
 """

@@ -212,7 +212,7 @@ class EngineTest : public ::testing::Test {
                          .window_rows = 1,
                          .max_event_rate = 100,
                          .plan = plan},
-            .model = std::nullopt};
+            .models = {}};
   }
 
   struct Output {
@@ -312,14 +312,21 @@ TEST_F(EngineTest, LayoutsGiveTheSameRowsAndScoresBitForBit) {
   const Market market = make_market(2000);
   EngineConfig with_model = config(Layout::Inline);
   with_model.features.plan.outputs = {0, 1, 0, 1};  // The model takes four.
-  with_model.model = ModelConfig{.path = infer::testing::model_file("good_free_batch"),
-                                 .ort_library = library,
-                                 .id = 7,
-                                 .cores = {},
-                                 .max_age_ns = 0,
-                                 .queue_slots = 16,
-                                 .policy = QueuePolicy::Every,
-                                 .queue_limit = 8};
+  with_model.models = {{.name = "m",
+                        .members = {{infer::testing::model_file("good_free_batch"), 1.0}},
+                        .id = 7,
+                        .ort_library = library,
+                        .cache_dir = "",
+                        .provider = "cpu",
+                        .workers = 1,
+                        .cores = {},
+                        .assign = Assign::Instrument,
+                        .max_batch = 1,
+                        .max_age_ns = 0,
+                        .queue_slots = 16,
+                        .policy = QueuePolicy::Every,
+                        .queue_limit = 8,
+                        .shadow = false}};
   Output in_line = run(with_model);
   check(in_line, market);
   with_model.layout = Layout::Threads;

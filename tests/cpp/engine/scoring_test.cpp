@@ -22,17 +22,18 @@ namespace {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr signal::RecordLayout kLayout{.score_count = 1, .feature_count = 2};
 
-/// Scores a row with the sum of its cells; fails or blows up where the first cell says so.
+/// Scores a row with the sum of its cells times `factor`; fails or blows up where a row's first cell says so.
 class SumModel final : public infer::Model {
  public:
   static constexpr float kFail = -1.0F;
   static constexpr float kOverflow = -2.0F;
 
   /// The model's thread can be stopped: each run then takes `run_ns`.
-  explicit SumModel(std::int64_t run_ns = 0) : run_ns_(run_ns) {
+  explicit SumModel(std::int64_t run_ns = 0, float factor = 1.0F, std::size_t max_batch = 1)
+      : run_ns_(run_ns), factor_(factor) {
     info_.rows = 1;
     info_.features = 2;
-    info_.max_batch = 1;
+    info_.max_batch = max_batch;
     info_.score_names = {"sum"};
   }
   const infer::ModelInfo& info() const noexcept override { return info_; }
@@ -42,33 +43,45 @@ class SumModel final : public infer::Model {
   }
   std::size_t bind_batch(const float* inputs) override { return bind(inputs); }
   std::size_t warm_up(std::size_t, std::int64_t) override { return 0; }
-  bool run_batch(std::size_t handle, std::size_t, std::span<float> scores) noexcept override {
-    ++runs;
+  bool run_batch(std::size_t handle, std::size_t count, std::span<float> scores) noexcept override {
+    runs.push_back(count);
     if (run_ns_ != 0) std::this_thread::sleep_for(std::chrono::nanoseconds(run_ns_));
-    const float* input = inputs_[handle];
-    if (input[0] == kFail) return false;
-    scores[0] = input[0] == kOverflow ? std::numeric_limits<float>::infinity() : input[0] + input[1];
+    for (std::size_t i = 0; i < count; ++i) {
+      const float* input = inputs_[handle] + 2 * i;
+      if (input[0] == kFail) return false;
+      scores[i] =
+          input[0] == kOverflow ? std::numeric_limits<float>::infinity() : factor_ * (input[0] + input[1]);
+    }
     return true;
   }
   std::string_view last_error() const noexcept override { return "the model was told to fail"; }
 
-  int runs = 0;
+  std::vector<std::size_t> runs;  // Rows of each run.
 
  private:
   const std::int64_t run_ns_;
+  const float factor_;
   infer::ModelInfo info_;
   std::vector<const float*> inputs_;
 };
 
-ModelConfig model_config(QueuePolicy policy, std::size_t limit = 2, std::int64_t max_age_ns = 0) {
-  return {.path = "",
-          .ort_library = "",
+ModelConfig model_config(QueuePolicy policy, std::size_t limit = 2, std::int64_t max_age_ns = 0,
+                         std::size_t max_batch = 1) {
+  return {.name = "m",
+          .members = {},
           .id = 42,
+          .ort_library = "",
+          .cache_dir = "",
+          .provider = "cpu",
+          .workers = 1,
           .cores = {},
+          .assign = Assign::Instrument,
+          .max_batch = max_batch,
           .max_age_ns = max_age_ns,
           .queue_slots = 8,
           .policy = policy,
-          .queue_limit = limit};
+          .queue_limit = limit,
+          .shadow = false};
 }
 
 class ScoringTest : public ::testing::Test {
@@ -121,36 +134,43 @@ class ScoringTest : public ::testing::Test {
 
 class ScoringStageTest : public ScoringTest {
  protected:
-  void build(const ModelConfig& config, bool replay = false) {
-    auto model = std::make_unique<SumModel>();
+  void build(const ModelConfig& config, bool replay = false, bool shadow = false) {
+    auto model = std::make_unique<SumModel>(0, 1.0F, config.max_batch);
     model_ = model.get();
     stage_ = std::make_unique<ScoringStage>(ScoringStage::Setup{.scope = "agent",
                                                                 .config = config,
-                                                                .model = std::move(model),
+                                                                .model = {std::move(model), config.id},
                                                                 .layout = kLayout,
                                                                 .replay = replay,
+                                                                .router = shadow ? nullptr : &router_,
                                                                 .scores = nullptr},
-                                            router_, stages_, stats_->error_log("agent"), *stats_, arena_);
-    input_ = arena_.allocate<float>(2);
-    handle_ = stage_->bind(input_.data());
+                                            stages_, stats_->error_log("agent"), *stats_, arena_);
     stats_->publish();
   }
 
   Signal score(float first, float second, signal::SignalHeader header, std::uint64_t age_ticks = 0) {
-    input_[0] = first;
-    input_[1] = second;
+    const std::vector<float> input = {first, second};
     const std::uint64_t now = tsc_now();
-    stage_->process(header, handle_, input_, now - age_ticks, now);
+    const ScoringStage::Job job{&header, input, now - age_ticks};
+    stage_->process({&job, 1}, now);
     const std::vector<Signal> signals = drain();
     EXPECT_EQ(signals.size(), 1U);
     return signals.at(0);
   }
 
+  /// Rows of one run, by their cells.
+  std::vector<Signal> score_all(const std::vector<std::vector<float>>& inputs) {
+    std::vector<signal::SignalHeader> headers;
+    for (std::size_t i = 0; i < inputs.size(); ++i) headers.push_back(row(i + 1));
+    std::vector<ScoringStage::Job> jobs;
+    for (std::size_t i = 0; i < inputs.size(); ++i) jobs.push_back({&headers[i], inputs[i], tsc_now()});
+    stage_->process(jobs, tsc_now());
+    return drain();
+  }
+
   StageHistograms stages_{*stats_, "agent"};
   SumModel* model_ = nullptr;
   std::unique_ptr<ScoringStage> stage_;
-  std::span<float> input_;
-  std::size_t handle_ = 0;
 };
 
 TEST_F(ScoringStageTest, GivesTheModelsScoreToAValidRow) {
@@ -173,7 +193,7 @@ TEST_F(ScoringStageTest, NeverCallsANumberThatIsNotFiniteValid) {
     EXPECT_EQ(signal.header.scored, 0);
     EXPECT_TRUE(std::isnan(signal.score));
   }
-  EXPECT_EQ(model_->runs, 0) << "a row that is not finite is not worth a run";
+  EXPECT_TRUE(model_->runs.empty()) << "a row that is not finite is not worth a run";
   const Signal overflow = score(SumModel::kOverflow, 1.0F, row(2));
   EXPECT_EQ(overflow.header.state, signal::SignalState::NonFinite);
   EXPECT_TRUE(std::isnan(overflow.score));
@@ -196,7 +216,7 @@ TEST_F(ScoringStageTest, DoesNotScoreARowThatIsTooOld) {
   const Signal old = score(1.0F, 1.0F, row(2), ns_to_tsc(60'000'000));
   EXPECT_EQ(old.header.state, signal::SignalState::Stale);
   EXPECT_TRUE(std::isnan(old.score));
-  EXPECT_EQ(model_->runs, 1);
+  EXPECT_EQ(model_->runs.size(), 1U);
 
   signal::SignalHeader late = row(3);  // It waited in the kernel before we saw it.
   late.stage_ns[static_cast<std::size_t>(signal::Stage::Receive)] = 60'000'000;
@@ -217,7 +237,7 @@ TEST_F(ScoringStageTest, PassesARowOnThatWantsNoScore) {
   EXPECT_EQ(signal.header.state, signal::SignalState::Valid);
   EXPECT_EQ(signal.header.scored, 0);
   EXPECT_TRUE(std::isnan(signal.score));
-  EXPECT_EQ(model_->runs, 0);
+  EXPECT_TRUE(model_->runs.empty());
 }
 
 TEST_F(ScoringStageTest, StagesAddUpToTheTimeOfPublication) {
@@ -231,18 +251,97 @@ TEST_F(ScoringStageTest, StagesAddUpToTheTimeOfPublication) {
   EXPECT_EQ(signal.header.ts_out, signal.header.ts_recv + total_ns);
 }
 
+TEST_F(ScoringStageTest, OneRunScoresSeveralRowsAndEachSaysOfHowMany) {
+  build(model_config(QueuePolicy::Every, 2, 0, 4));
+  const std::vector<Signal> signals =
+      score_all({{1.0F, 2.0F}, {kNan, 1.0F}, {SumModel::kOverflow, 0.0F}, {3.0F, 4.0F}});
+  ASSERT_EQ(signals.size(), 4U);
+  EXPECT_EQ(model_->runs, std::vector<std::size_t>{3}) << "the row that is not finite was left out";
+  const std::vector<signal::SignalState> states = {signal::SignalState::Valid, signal::SignalState::NonFinite,
+                                                   signal::SignalState::NonFinite,
+                                                   signal::SignalState::Valid};
+  const std::vector<int> scored = {3, 0, 3, 3};
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(signals[i].header.row, i + 1);
+    EXPECT_EQ(signals[i].header.state, states[i]) << i;
+    EXPECT_EQ(signals[i].header.scored, scored[i]) << i;
+  }
+  EXPECT_EQ(signals[0].score, 3.0F);
+  EXPECT_TRUE(std::isnan(signals[1].score));
+  EXPECT_TRUE(std::isnan(signals[2].score));
+  EXPECT_EQ(signals[3].score, 7.0F);
+  EXPECT_EQ(counter("scored"), 2);
+  EXPECT_EQ(counter("nonfinite"), 2);
+}
+
+TEST_F(ScoringStageTest, ARunThatFailedFailsItsWholeBatch) {
+  build(model_config(QueuePolicy::Every, 2, 0, 4));
+  const std::vector<Signal> signals = score_all({{1.0F, 2.0F}, {SumModel::kFail, 1.0F}});
+  ASSERT_EQ(signals.size(), 2U);
+  for (const Signal& signal : signals) {
+    EXPECT_EQ(signal.header.state, signal::SignalState::ModelError);
+    EXPECT_EQ(signal.header.scored, 0);
+    EXPECT_TRUE(std::isnan(signal.score));
+  }
+  EXPECT_EQ(counter("model_errors"), 2);
+}
+
+TEST_F(ScoringStageTest, AShadowScoresAndRoutesNothing) {
+  build(model_config(QueuePolicy::Every), false, true);
+  EXPECT_TRUE(score_all({{1.0F, 2.0F}}).empty());
+  EXPECT_EQ(model_->runs.size(), 1U);
+  EXPECT_EQ(counter("scored"), 1);
+  EXPECT_EQ(counter("output_dropped"), 0);
+}
+
+TEST_F(ScoringStageTest, GoesOverToAnotherModelBetweenTwoRows) {
+  build(model_config(QueuePolicy::Every));
+  EXPECT_EQ(score(1.0F, 1.0F, row(1)).header.model_id, 42U);
+  auto other = std::make_unique<LoadedModel>();
+  other->model = std::make_unique<SumModel>(0, 10.0F);
+  other->id = 43;
+  stage_->prepare(*other);
+  stage_->offer(std::move(other));
+  EXPECT_EQ(score(1.0F, 1.0F, row(2)).score, 2.0F) << "not before it is adopted";
+  EXPECT_EQ(stage_->former(), nullptr);
+  stage_->adopt();
+  const Signal after = score(1.0F, 1.0F, row(3));
+  EXPECT_EQ(after.score, 20.0F);
+  EXPECT_EQ(after.header.model_id, 43U);
+  const std::unique_ptr<LoadedModel> former = stage_->former();
+  ASSERT_NE(former, nullptr);
+  EXPECT_EQ(former->id, 42U);
+  EXPECT_EQ(former->model.get(), model_);
+  EXPECT_EQ(model_->runs.size(), 2U);
+}
+
+TEST_F(ScoringStageTest, AnOfferThatNobodyTookCanBeTakenBack) {
+  build(model_config(QueuePolicy::Every));
+  auto other = std::make_unique<LoadedModel>();
+  other->model = std::make_unique<SumModel>();
+  stage_->prepare(*other);
+  stage_->offer(std::move(other));
+  EXPECT_TRUE(stage_->withdraw());
+  EXPECT_FALSE(stage_->withdraw());
+  stage_->adopt();
+  EXPECT_EQ(stage_->model_id(), 42U);
+}
+
 class InferenceAgentTest : public ScoringTest {
  protected:
-  void build(QueuePolicy policy, std::size_t limit = 2, std::int64_t run_ns = 0) {
-    config_ = model_config(policy, limit);
+  void build(QueuePolicy policy, std::size_t limit = 2, std::int64_t run_ns = 0, std::size_t max_batch = 1) {
+    config_ = model_config(policy, limit, 0, max_batch);
+    auto model = std::make_unique<SumModel>(run_ns, 1.0F, max_batch);
+    model_ = model.get();
     agent_ = std::make_unique<InferenceAgent>("infer",
                                               ScoringStage::Setup{.scope = "infer",
                                                                   .config = config_,
-                                                                  .model = std::make_unique<SumModel>(run_ns),
+                                                                  .model = {std::move(model), config_.id},
                                                                   .layout = kLayout,
                                                                   .replay = false,
+                                                                  .router = &router_,
                                                                   .scores = nullptr},
-                                              router_, 3, *stats_, arena_);
+                                              3, *stats_, arena_);
     agent_->add_input(work_);
     stats_->publish();
   }
@@ -281,6 +380,7 @@ class InferenceAgentTest : public ScoringTest {
 
   ModelConfig config_ = model_config(QueuePolicy::Every);
   concurrent::SpscQueue work_{arena_, work_slot_bytes(2), 8};
+  SumModel* model_ = nullptr;
   std::unique_ptr<InferenceAgent> agent_;
 };
 
@@ -290,6 +390,54 @@ TEST_F(InferenceAgentTest, EveryScoresAllRowsInOrder) {
   notice(0);
   push(row(1), 9.0F);
   EXPECT_EQ(run(), "0/1=15 0/2=25 0/3=35 0/4=45 0/5=55 0/! 0/1=95");
+}
+
+TEST_F(InferenceAgentTest, ABatchIsWhatWaitsAlreadyUpToItsLimitAndNeverPassesANotice) {
+  build(QueuePolicy::Every, 2, 0, 3);
+  for (std::uint64_t i = 1; i <= 4; ++i) push(row(i), static_cast<float>(i));
+  notice(0);
+  push(row(1), 9.0F);
+  push(row(2), 8.0F);
+  EXPECT_EQ(run(), "0/1=15 0/2=25 0/3=35 0/4=45 0/! 0/1=95 0/2=85");
+  EXPECT_EQ(model_->runs, (std::vector<std::size_t>{3, 1, 2}));
+  push(row(3), 7.0F);
+  EXPECT_EQ(run(), "0/3=75") << "a single row does not wait for others";
+}
+
+TEST_F(InferenceAgentTest, ConflateLeavesOutTheOutdatedFromABatch) {
+  build(QueuePolicy::Conflate, 2, 0, 4);
+  push(row(1, 0), 1.0F);
+  push(row(1, 1), 2.0F);
+  push(row(2, 0), 3.0F);
+  push(row(1, 2), 4.0F);
+  EXPECT_EQ(run(), "1/1=25 0/2=35 2/1=45");
+  EXPECT_EQ(model_->runs, (std::vector<std::size_t>{3}));
+  EXPECT_EQ(counter("unscored_conflated"), 1);
+}
+
+TEST_F(InferenceAgentTest, ANoticeThatFindsNoRoomStaysInTheRingAndAllBehindIt) {
+  build(QueuePolicy::Every);
+  const std::size_t room = router_.room();
+  for (std::size_t i = 0; i < room; ++i) {
+    ASSERT_NE(router_.try_claim_row(), nullptr);
+    router_.publish();
+  }
+  notice(1);
+  push(row(1), 1.0F);
+  EXPECT_EQ(agent_->do_work(), 0);
+  EXPECT_EQ(work_.readable(), 2U);
+  router_queue_.release(room);
+  EXPECT_EQ(run(), "1/! 0/1=15");
+}
+
+TEST_F(InferenceAgentTest, NoticesNameTheModelWhoseRowsTheyEnd) {
+  build(QueuePolicy::Every);
+  notice(2);
+  while (agent_->do_work() != 0) {
+  }
+  const std::vector<Signal> signals = drain();
+  ASSERT_EQ(signals.size(), 1U);
+  EXPECT_EQ(signals[0].header.model_id, 42U);
 }
 
 TEST_F(InferenceAgentTest, DropOldestKeepsTheLimitAndCountsTheRest) {

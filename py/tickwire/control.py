@@ -1,0 +1,125 @@
+"""The door of a running engine: a Unix socket beside its statistics file, for its own user alone.
+
+One request a connection: a line of JSON in, a line of JSON out.
+
+    {"command": "swap", "model": "NAME" or null, "files": ["/absolute/path.onnx"]}
+    {"ok": {"model": "NAME", "before": "0a1b2c3d", "after": "99aabbcc", "seconds": 0.08}}
+    {"error": "why not"}
+
+`tickwire model swap` is a client of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tickwire.errors import Error
+from tickwire.stat_file import default_directory
+
+__all__ = ["ControlServer", "ask", "find_engine"]
+
+_SUFFIX = ".control"
+_MAX_LINE = 1 << 16
+
+Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+
+def socket_path(stat_path: str | os.PathLike[str]) -> Path:
+    """Where the engine with this statistics file listens."""
+    return Path(os.fspath(stat_path) + _SUFFIX)
+
+
+class ControlServer:
+    """Answers requests on the event loop, one after another."""
+
+    def __init__(self, stat_path: str, handlers: Mapping[str, Handler]) -> None:
+        self.path = socket_path(stat_path)
+        self._handlers = dict(handlers)
+        self._server: asyncio.Server | None = None
+        self._turn = asyncio.Lock()
+
+    async def start(self) -> None:
+        """`OSError` where the socket cannot be made: its folder, or the path's length (107 bytes)."""
+        self.path.unlink(missing_ok=True)  # Of an engine that was killed; ours is the only one of this name.
+        # Made without rights for others: a chmod afterwards would leave a moment.
+        before = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, self.path, limit=_MAX_LINE)
+        finally:
+            os.umask(before)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self.path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            try:
+                answer: Mapping[str, Any] = {"ok": await self._answer(await reader.readline())}
+            except (Error, ValueError) as error:
+                answer = {"error": str(error)}
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # Who asked has gone; what was asked for is done all the same.
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(self, line: bytes) -> Mapping[str, Any]:
+        try:
+            request = json.loads(line)
+        except ValueError as error:
+            raise Error(f"expected a line of JSON: {error}") from None
+        name = request.get("command") if isinstance(request, dict) else None
+        if name not in self._handlers:
+            raise Error(f"expected a command of {', '.join(self._handlers)}, found {name!r}")
+        async with self._turn:
+            return await self._handlers[name](request)
+
+
+def find_engine() -> Path:
+    """The statistics file of the one engine that this user has running; `Error` when it is not one."""
+    found = sorted(default_directory().glob(f"*{_SUFFIX}"))
+    if not found:
+        raise Error(
+            "expected a running engine of this user, found none; name one's statistics file with --engine"
+        )
+    if len(found) > 1:
+        files = ", ".join(str(path).removesuffix(_SUFFIX) for path in found)
+        raise Error(f"expected one running engine, found {len(found)}; choose one with --engine: {files}")
+    return Path(str(found[0]).removesuffix(_SUFFIX))
+
+
+async def ask(stat_path: str | os.PathLike[str], request: Mapping[str, Any]) -> dict[str, Any]:
+    """Sends a request to a running engine; its answer. `Error` with the engine's reason, or ours."""
+    path = socket_path(stat_path)
+    try:
+        reader, writer = await asyncio.open_unix_connection(path, limit=_MAX_LINE)
+    except OSError as error:
+        raise Error(f"{path}: no engine answers there: {error.strerror or error}") from None
+    try:
+        writer.write(json.dumps(dict(request)).encode() + b"\n")
+        await writer.drain()
+        line = await reader.readline()
+    except OSError as error:
+        raise Error(f"{path}: the engine broke off: {error.strerror or error}") from None
+    finally:
+        writer.close()
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        raise Error(f"{path}: the engine ended before it answered") from None
+    if "error" in answer:
+        raise Error(str(answer["error"]))
+    result: dict[str, Any] = answer["ok"]
+    return result
