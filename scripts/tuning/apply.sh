@@ -158,6 +158,7 @@ trap 'interrupted=1' INT TERM HUP
 journal_open || refuse "cannot write the journal in $state_dir"
 first="$ENTRIES" written=0
 
+# Puts back what this run has written, and ends it.
 roll_back() {  # WHY
   # Nothing interrupts this: it is the way back.
   trap '' INT TERM HUP
@@ -197,7 +198,7 @@ for index in "${!K_GROUP[@]}"; do
       unmovable=$((unmovable + 1))
       continue
     fi
-    roll_back "$target: cannot write $value: $WRITE_ERROR"
+    roll_back "$target: cannot write $value: $WRITE_ERROR (SKIP=${K_GROUP[index]} in host.env leaves it alone)"
   fi
   kind_read "$kind" "$target" || roll_back "$target: cannot be read back"
   now="$REPLY"
@@ -208,7 +209,7 @@ for index in "${!K_GROUP[@]}"; do
     kind_effect "$kind" "$target" "$value" || roll_back "$target: $REPLY"
     hint=
     if [ "$kind" = pages ]; then hint="; ask for fewer, or reserve them at boot: boot-line.sh"; fi
-    roll_back "$target: wrote $value, and it reads $now$hint"
+    roll_back "$target: wrote $value, and it reads $now$hint (SKIP=${K_GROUP[index]} in host.env leaves it alone)"
   fi
   written=$((written + 1))
 done
@@ -232,4 +233,5 @@ say "# done: $written written and read back$([ "$unmovable" -eq 0 ] || printf ',
 say "# journal: $JOURNAL; revert.sh puts everything back"
 if [ "${ENV[ISOLATE]}" = partition ] && [ -d "$ROOT/sys/fs/cgroup/tickwire.slice" ]; then
   say "# start the engine in the partition: systemd-run --slice=tickwire.slice --uid=${ENV[SERVICE_USER]} --pty COMMAND"
+  say "# without systemd, as root in the shell that is to start it: echo \$\$ > $ROOT/sys/fs/cgroup/tickwire.slice/cgroup.procs"
 fi

@@ -185,6 +185,18 @@ def test_masks_of_many_cpus_come_in_groups_of_32(make_host: Any) -> None:
     assert host.get("/sys/class/net/eth1/queues/tx-3/xps_cpus") == "ff,fffffff0,00000000"
 
 
+def test_paths_may_have_spaces(tmp_path: Path) -> None:
+    host = Host(tmp_path / "a host; echo $(id)", irqbalance=True)
+    before = host.snapshot()
+    try:
+        applied = host.apply(FULL)
+        assert applied.returncode == 0, said(applied)
+        assert host.revert().returncode == 0
+    finally:
+        host.end_holders()
+    assert host.snapshot() == before
+
+
 def test_irqbalance_is_told_and_its_file_comes_back(make_host: Any) -> None:
     host = make_host(irqbalance=True)
     # Setting the ban ends irqbalance's own exclusion of isolated and tickless cores: they are named too.
@@ -266,7 +278,11 @@ def test_an_interrupt_that_moves_later_is_named(host: Host) -> None:
         ("clamped", NODE1, "wrote 640, and it reads 100; ask for fewer, or reserve them at boot"),
         ("invalid", "/sys/fs/cgroup/tickwire.slice/cpuset.cpus.partition", "Cpu list in use"),
         ("eio", "/sys/fs/cgroup/tickwire.slice/cpuset.cpus", "cannot write 4-7: Input/output error"),
-        ("ethtool-fails", "-G eth1 rx 4096", "cannot write 4096: netlink error: Operation not supported"),
+        (
+            "ethtool-fails",
+            "-G eth1 rx 4096",
+            "Operation not supported (SKIP=ring in host.env leaves it alone)",
+        ),
         ("ethtool-fails", "-C eth1 rx-usecs 0", "Operation not supported"),
     ],
 )
@@ -365,6 +381,22 @@ def test_the_journal_is_on_disk_before_the_write(host: Host) -> None:
     assert host.writes() == []
     (host.bin / "sync").unlink()
     assert host.revert().returncode == 0
+    assert host.snapshot() == before
+
+
+@pytest.mark.parametrize("good", [2, 3, 6, 9])
+def test_a_disk_that_fails_later_ends_in_the_first_state(host: Host, good: int) -> None:
+    before = host.snapshot()
+    (host.bin / "sync").write_text(
+        "#!/usr/bin/env bash\n"
+        'count="$(cat "$FAKE/syncs" 2>/dev/null)"\n'
+        'echo "$((${count:-0} + 1))" >"$FAKE/syncs"\n'
+        f"[ ${{count:-0}} -lt {good} ]\n"
+    )
+    (host.bin / "sync").chmod(0o755)
+    applied = host.apply(PLAIN)
+    assert applied.returncode == 1, said(applied)
+    assert "cannot write the journal" in applied.stderr
     assert host.snapshot() == before
 
 
@@ -484,6 +516,22 @@ def test_apply_after_a_reboot_settles_the_old_journal_first(make_host: Any) -> N
     after = host.snapshot()
     for name in ("proc/sys/vm/swappiness", "proc/sys/vm/stat_interval", "etc/default/irqbalance"):
         assert after[f"root/{name}"] == before[f"root/{name}"], name
+
+
+def test_what_outlived_a_reboot_and_was_changed_has_to_be_settled(make_host: Any) -> None:
+    host = make_host(irqbalance=True)
+    assert host.apply(PLAIN).returncode == 0
+    host.put("/proc/sys/kernel/random/boot_id", "99999999-0000-0000-0000-000000000000")
+    host.put("/etc/default/irqbalance", "IRQBALANCE_BANNED_CPULIST=1")
+    asked = len(host.writes())
+    applied = host.apply(PLAIN)
+    assert applied.returncode == 2, said(applied)
+    assert "/etc/default/irqbalance: somebody changed it since" in applied.stderr
+    assert host.revert().returncode == 3
+    assert host.get("/etc/default/irqbalance") == "IRQBALANCE_BANNED_CPULIST=1"
+    assert len(host.writes()) == asked
+    assert host.revert("--forget").returncode == 0
+    assert host.apply(PLAIN).returncode == 0
 
 
 def test_no_foreign_process_is_ended(host: Host) -> None:

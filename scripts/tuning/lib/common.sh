@@ -20,6 +20,7 @@ readonly PROGRAM="${0##*/}"
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; }
 refuse() { warn "refused: $*"; exit "$EXIT_REFUSED"; }
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || refuse "bash $BASH_VERSION is too old: 4.4 or newer is needed"
 
 # The comment at the head of a script is its help.
 usage() {  # SCRIPT

@@ -41,9 +41,12 @@ _off_engine() {  # GROUP KIND TARGET [NONE_IS_FINE]
 sysctl() { knob "$1" text "/proc/sys/${2//./\/}" "$3" "${4:-}"; }  # GROUP NAME WANTED [ACCEPT]
 
 running() {  # NAME
-  local comm
-  for comm in "$ROOT"/proc/[0-9]*/comm; do
-    if read_file "$comm" && [ "$REPLY" = "$1" ]; then return 0; fi
+  local file comm
+  for file in "$ROOT"/proc/[0-9]*/comm; do
+    # By bash alone: there may be thousands. One may have ended meanwhile.
+    comm=
+    { read -r comm <"$file"; } 2>/dev/null || true
+    if [ "$comm" = "$1" ]; then return 0; fi
   done
   return 1
 }
@@ -408,8 +411,7 @@ boot_words() {
   local engine rest flags=managed_irq,domain words key size count part pages
   set_to_list "$EC"
   engine="$REPLY"
-  set_minus "$ONLINE" "$EC"
-  set_to_list "$REPLY"
+  set_to_list "$H"
   rest="$REPLY"
   if [ "${ENV[ISOLATE]}" = partition ]; then flags=managed_irq; fi
   words="isolcpus=$flags,$engine"
