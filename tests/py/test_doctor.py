@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_tree import DENIED, build, tuned
+from host_tree import DENIED, build, engine, tuned
 
 from tickwire import cli
 from tickwire.config import Config
 from tickwire.errors import ConfigError, Error
 from tickwire.host import CHECKS, Profile, Reader, Verdict, Wanted
-from tickwire.host.doctor import drift, freeze, guess_profile, read_baseline, running_engine
+from tickwire.host.doctor import drift, freeze, guess_profile, read_baseline, running_engines
 from tickwire.host.wanted import from_config, read_env, with_cores, with_env
 
 PACKAGE = Path(__file__).parent.parent.parent / "py"
@@ -269,7 +269,7 @@ def test_effects_are_measured_by_a_thread_of_ours_where_no_engine_runs(doctor: A
     findings = {finding["check"]: finding for finding in data["findings"]}
     assert findings.keys() == CHECKS.keys()
     assert 0.5 <= data["measured_seconds"] < 30
-    if data["engine"] == 0:
+    if not data["engines"]:
         assert f"CPU {core}: " in findings["seen-lost-time"]["evidence"][0]
         assert findings["seen-switches"]["evidence"][0].startswith(f"a thread of ours on CPU {core}: ")
     assert findings["granted-buffer"]["verdict"] in ("ok", "fail", "warn")
@@ -277,7 +277,7 @@ def test_effects_are_measured_by_a_thread_of_ours_where_no_engine_runs(doctor: A
 
 def test_a_copy_of_counters_stays_as_it_was(tmp_path: Path) -> None:
     reader = build(tmp_path, tuned())
-    frozen = freeze(reader, Wanted(cores=(2,), names=("x",)), 0)
+    frozen = freeze(reader, Wanted(cores=(2,), names=("x",)), ())
     before = reader.cpu_times()
     (tmp_path / "proc/stat").write_text("cpu0 9 9 9 9 9 9 9 9\n")
     assert frozen.cpu_times() == before
@@ -286,14 +286,22 @@ def test_a_copy_of_counters_stays_as_it_was(tmp_path: Path) -> None:
     assert frozen.online() == reader.online()
 
 
-def test_no_engine_runs_on_a_host_of_files(tmp_path: Path) -> None:
-    assert running_engine(build(tmp_path, tuned()), frozenset({2})) == 0
+def test_finds_engines_by_their_threads_and_cores(tmp_path: Path) -> None:
+    """Also those of another user, whose statistics we may not read: we must not spin beside them."""
+    assert running_engines(build(tmp_path, tuned()), frozenset()) == ()
+    jitter = {"/proc/70/task/71/comm": "tw-jitter2", "/proc/70/task/71/status": "Cpus_allowed_list:\t2\n"}
+    reader = build(tmp_path, tuned() | jitter | engine(900) | engine(950))
+    (tmp_path / "proc/950/task/951/status").write_text("Cpus_allowed_list:\t3\n")
+    assert running_engines(reader, frozenset()) == (900, 950)
+    assert running_engines(reader, frozenset({2, 5})) == (900,)
+    assert running_engines(reader, frozenset({2, 3})) == (900, 950)
+    assert running_engines(reader, frozenset({0, 5})) == ()
 
 
 def test_drift_counts_checks_that_came_and_went() -> None:
     from tickwire.host import Report
 
-    report = Report(Profile.VM, "", Wanted(), [], 0.0, 0)
+    report = Report(Profile.VM, "", Wanted(), [], 0.0, ())
     assert drift(report, {"old": {"strict": "ok", "found": "x"}}) == ["old: no longer examined"]
     assert report.exit_code == 0
 

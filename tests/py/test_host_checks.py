@@ -63,7 +63,7 @@ TWO_NODES = {
 }
 SMAPS = str(engine()["/proc/900/smaps"])
 TRANSPARENT = SMAPS.replace("2048 kB", "4 kB").replace("AnonHugePages:         0", "AnonHugePages:     49152")
-ENGINE = {"host": {"engine": 900}}
+ENGINE = {"host": {"engines": (900,)}}
 MEASURED: dict[str, Any] = {"then": {}}
 
 
@@ -1008,7 +1008,7 @@ def test_garbage_in_any_file_is_no_crash(tmp_path: Path) -> None:
         "[x]",
     ]
     reader = build(tmp_path, files)
-    host = Host(reader, WANTED, before=reader, seconds=1.0, engine=900, granted_bytes=1)
+    host = Host(reader, WANTED, before=reader, seconds=1.0, engines=(900,), granted_bytes=1)
     for path in files:
         place = tmp_path / path.lstrip("/")
         original = place.read_bytes()

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from host_tree import build
 
 from tickwire import cli
 from tickwire.errors import Error
-from tickwire.host.jitter import CoreJitter, Jitter, WorstGap, measure
+from tickwire.host.jitter import CoreJitter, Jitter, WorstGap, measure, note_frequencies
 from tickwire.stat_file import StatFile
 
 PROGRAM = Path(sys.executable).with_name("tickwire-jitter")
@@ -140,6 +141,14 @@ def test_core_that_cannot_be_had_is_an_error_that_names_it(tmp_path: Path) -> No
         measure([16000], 0.2, stat_file=tmp_path / "x.stat")
 
 
+def test_frequencies_seen_are_the_lowest_and_the_highest(tmp_path: Path) -> None:
+    seen: dict[int, tuple[int, int]] = {}
+    path = "/sys/devices/system/cpu/cpu2/cpufreq/scaling_cur_freq"
+    for khz in ("3000000", "2100000", "3600999"):
+        note_frequencies(build(tmp_path, {path: khz}), (2, 3), seen)
+    assert seen == {2: (2100, 3600)}
+
+
 def made(**changes: Any) -> CoreJitter:
     values: dict[str, Any] = {
         "core": 3,
@@ -182,7 +191,7 @@ def test_limits_are_exit_1(
 ) -> None:
     found = Jitter(2.0, tmp_path / "x.stat", True, (made(),))
     monkeypatch.setattr("tickwire.cli.host.measure", lambda *_, **__: found)
-    monkeypatch.setattr("tickwire.cli.host.running_engine", lambda *_: 0)
+    monkeypatch.setattr("tickwire.cli.host.running_engines", lambda *_: ())
 
     def code(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["tickwire", "jitter", "--cores", "3", *arguments])
@@ -207,7 +216,7 @@ def test_limits_are_exit_1(
 def test_does_not_spin_beside_a_running_engine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tickwire.cli.host.running_engine", lambda *_: 77)
+    monkeypatch.setattr("tickwire.cli.host.running_engines", lambda *_: (77,))
     monkeypatch.setattr("tickwire.cli.host.pinned_cores", lambda *_: frozenset({3}))
     monkeypatch.setattr(sys, "argv", ["tickwire", "jitter", "--cores", "3"])
     with pytest.raises(SystemExit) as ended:

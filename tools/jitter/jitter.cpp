@@ -211,7 +211,11 @@ Sample take_sample(const std::vector<int>& cores) {
   std::vector<int> columns;
   if (std::getline(interrupts, line)) {
     std::istringstream heads(line);
-    for (std::string head; heads >> head;) columns.push_back(std::atoi(head.c_str() + 3));
+    for (std::string head; heads >> head;) {
+      int core = -1;  // Of a heading that is none: no core's.
+      if (head.starts_with("CPU")) std::from_chars(head.data() + 3, head.data() + head.size(), core);
+      columns.push_back(core);
+    }
   }
   while (std::getline(interrupts, line)) {
     std::istringstream words(line);

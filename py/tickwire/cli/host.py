@@ -15,7 +15,7 @@ from tickwire.cli import output
 from tickwire.config import Config, parse_duration
 from tickwire.errors import ConfigError, Error
 from tickwire.host import Finding, Profile, Reader, Report, Verdict, Wanted, diagnose
-from tickwire.host.doctor import drift, pinned_cores, read_baseline, running_engine
+from tickwire.host.doctor import drift, pinned_cores, read_baseline, running_engines
 from tickwire.host.jitter import CoreJitter, Jitter, measure
 from tickwire.host.reader import format_cpus
 from tickwire.host.wanted import DEFAULT_ENV, from_config, with_cores, with_env
@@ -106,8 +106,8 @@ def _print(out: Console, report: Report, said: list[str], *, verbose: bool) -> N
     by = f" (by {', '.join(said)})" if said else " (see --config, --env and --cores)"
     out.print(f"profile {report.profile.value}: {report.why_profile}", soft_wrap=True, markup=False)
     out.print(f"the engine's cores: {named}{by}", soft_wrap=True, markup=False)
-    if report.engine:
-        out.print(f"an engine runs: process {report.engine}", soft_wrap=True)
+    if report.engines:
+        out.print(f"an engine runs: process {', '.join(map(str, report.engines))}", soft_wrap=True)
     table = Table(show_edge=False, pad_edge=False)
     for heading in ("verdict", "check", "how it stands"):
         table.add_column(heading, no_wrap=heading != "how it stands")
@@ -169,13 +169,13 @@ def jitter(
     allowed = sorted(os.sched_getaffinity(0))
     spun = wanted.cores or tuple(allowed[1:] or allowed)
     reader = Reader()
-    engine = running_engine(reader, frozenset(spun))
-    taken = pinned_cores(reader, engine) & set(spun) if engine else frozenset()
+    engines = running_engines(reader, frozenset(spun))
+    taken = frozenset(spun) & frozenset(core for pid in engines for core in pinned_cores(reader, pid))
     if taken:
         raise Error(
             f"CPU {format_cpus(taken)}: expected a core that nobody uses, found a thread of the running "
-            "engine "
-            f"(process {engine}), half of whose time this would take; `tickwire doctor --measure` watches it"
+            f"engine (process {engines[0]}), which would lose half its time; `tickwire doctor --measure` "
+            "only watches"
         )
     found = measure(spun, seconds, worst=worst, stat_file=stat_file)
     out = output.console(to_stderr=as_json)
@@ -246,6 +246,12 @@ def _print_core(out: Console, core: CoreJitter) -> None:
     )
     if core.rhythm:
         say(core.rhythm)
+    if core.mhz:
+        low, high = core.mhz
+        say(
+            f"frequency {low:,} to {high:,} MHz"
+            + (": gaps of a change are among these" if low < high else "")
+        )
     say(f"interrupts meanwhile: {core.interrupts or 'none that could be read'}")
     if core.tasks:
         tasks = ", ".join(f"{name} {share:.0%}" for name, share in core.tasks.items())

@@ -375,14 +375,13 @@ def _mask(cpus: frozenset[int]) -> str:
 
 
 def _real_time_threads(host: Host) -> list[str]:
-    """Threads of the running engine with a real-time policy."""
-    if not host.engine:
-        return []
+    """Threads of the running engines with a real-time policy."""
     found = []
-    for tid in host.reader.names(f"/proc/{host.engine}/task"):
-        fields = host.reader.text(f"/proc/{host.engine}/task/{tid}/stat").rpartition(")")[2].split()
-        if len(fields) > 38 and fields[38] in (str(_FIFO), str(_RR)):
-            found.append(host.reader.text(f"/proc/{host.engine}/task/{tid}/comm"))
+    for pid in host.engines:
+        for tid in host.reader.names(f"/proc/{pid}/task"):
+            fields = host.reader.text(f"/proc/{pid}/task/{tid}/stat").rpartition(")")[2].split()
+            if len(fields) > 38 and fields[38] in (str(_FIFO), str(_RR)):
+                found.append(host.reader.text(f"/proc/{pid}/task/{tid}/comm"))
     return found
 
 
@@ -413,7 +412,7 @@ def fair_server(host: Host) -> Finding:
                 fixes.append(f"echo 0 > {path}")
                 reverts.append(f"echo {value} > {path}")
     except (Absent, Unreadable) as error:
-        if not real_time and host.engine:
+        if not real_time and host.engines:
             found = "the engine has no real-time threads, from which alone it takes"
             return Finding(Verdict.OK, found, (*evidence, str(error)))
         found = (

@@ -133,7 +133,8 @@ def engine_threads(reader: Reader, pid: int) -> dict[int, str]:
     threads = {}
     for name in reader.names(f"/proc/{pid}/task"):
         comm = reader.maybe(f"/proc/{pid}/task/{name}/comm")
-        if comm is not None and comm.startswith("tw-") and not comm.startswith("tw-jitter"):
+        # The resolver of names is off the data plane, and jitter's threads are no engine's.
+        if comm is not None and comm.startswith("tw-") and not comm.startswith(("tw-lookup", "tw-jitter")):
             threads[int(name)] = comm
     return threads
 
@@ -165,11 +166,11 @@ def _faults(reader: Reader, pid: int, tid: int) -> tuple[int, int]:
 )
 def seen_switches(host: Host) -> Finding:
     rates: dict[str, float] = {}
-    if host.engine:
-        for tid, name in engine_threads(host.reader, host.engine).items():
-            now = _switches(host.reader, host.engine, tid)
-            rates[name] = (now - _switches(_before(host), host.engine, tid)) / host.seconds
-    else:
+    for pid in host.engines:
+        for tid, name in engine_threads(host.reader, pid).items():
+            now = _switches(host.reader, pid, tid)
+            rates[name] = (now - _switches(_before(host), pid, tid)) / host.seconds
+    if not host.engines:
         rates = {
             f"a thread of ours on CPU {probe.core}": probe.involuntary / host.seconds for probe in host.probes
         }
@@ -219,15 +220,16 @@ def seen_lost_time(host: Host) -> Finding:
     measured=True,
 )
 def seen_faults(host: Host) -> Finding:
-    if not host.engine:
+    if not host.engines:
         return Finding(Verdict.NOT_APPLICABLE, "no engine runs")
     minor: dict[str, int] = {}
     major: dict[str, int] = {}
-    for tid, name in engine_threads(host.reader, host.engine).items():
-        now, then = (_faults(reader, host.engine, tid) for reader in (host.reader, _before(host)))
-        minor[name], major[name] = now[0] - then[0], now[1] - then[1]
+    for pid in host.engines:
+        for tid, name in engine_threads(host.reader, pid).items():
+            now, then = (_faults(reader, pid, tid) for reader in (host.reader, _before(host)))
+            minor[name], major[name] = now[0] - then[0], now[1] - then[1]
     if not minor:
-        raise Unreadable(f"/proc/{host.engine}/task", "expected threads named tw-…")
+        raise Unreadable(f"/proc/{host.engines[0]}/task", "expected threads named tw-…")
     evidence = tuple(f"{name}: {minor[name]} minor, {major[name]} major faults" for name in minor)
     if sum(major.values()):
         found = f"{sum(major.values())} times a thread waited for a disk"
@@ -401,11 +403,13 @@ def ring_pages(reader: Reader, pid: int | str) -> RingPages:
     measured=True,
 )
 def rings(host: Host) -> Finding:
-    if not host.engine:
+    if not host.engines:
         return Finding(Verdict.NOT_APPLICABLE, "no engine runs")
-    pages = ring_pages(host.reader, host.engine)
+    # The first has the rings: its workers map them.
+    engine = host.engines[0]
+    pages = ring_pages(host.reader, engine)
     if not pages.total:
-        raise Unreadable(f"/proc/{host.engine}/smaps", "expected memory of an arena")
+        raise Unreadable(f"/proc/{engine}/smaps", "expected memory of an arena")
     nodes = host.reader.nodes()
     far = (
         {node for node in pages.nodes if not nodes.get(node, frozenset()) & host.cores}
@@ -413,10 +417,10 @@ def rings(host: Host) -> Finding:
         else set()
     )
     evidence = (
-        f"/proc/{host.engine}/smaps: {pages.huge >> 10} MiB on reserved huge pages, "
+        f"/proc/{engine}/smaps: {pages.huge >> 10} MiB on reserved huge pages, "
         f"{pages.transparent >> 10} on "
         f"transparent ones, {pages.small >> 10} on small ones; {pages.locked >> 10} MiB locked",
-        f"/proc/{host.engine}/numa_maps: nodes {format_cpus(pages.nodes) or 'not told'}",
+        f"/proc/{engine}/numa_maps: nodes {format_cpus(pages.nodes) or 'not told'}",
     )
     if far:
         found = f"memory on node {format_cpus(far)}, which none of the engine's cores is on"
@@ -474,7 +478,7 @@ def seen_idle(host: Host) -> Finding:
             )
             if latency > 0 and used > 0.01 * host.seconds * 1e6:
                 slept[cpu] = max(slept.get(cpu, 0), latency)
-    if slept and host.wanted.spin and host.engine:
+    if slept and host.wanted.spin and host.engines:
         found = f"CPU {format_cpus(slept)} slept, though its thread was asked to spin"
         return Finding(Verdict.FAIL, found, tuple(evidence), "see engine-cores: is the thread pinned there?")
     found = f"CPU {format_cpus(slept)} slept while its thread waited" if slept else "no core slept"

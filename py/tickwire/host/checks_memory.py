@@ -40,7 +40,7 @@ def huge_pages(host: Host) -> Finding:
         free[node] = reader.number(f"{base}/free_hugepages")
         reserved[node] = reader.number(f"{base}/nr_hugepages")
         evidence.append(f"{base}: {free[node]} of {reserved[node]} free")
-    if host.engine:
+    if host.engines:
         found = (
             f"an engine runs, and took what it got: {sum(free.values())} of {sum(reserved.values())} still "
             "free"

@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,8 @@ from tickwire.host import (
 )
 from tickwire.host.finding import Finding, Host, Probe, Profile, Verdict, Wanted, examine
 from tickwire.host.reader import Absent, Reader, Unreadable
-from tickwire.stat_file import StatFile, StatFileError, find_stat_files
 
-__all__ = ["Report", "diagnose", "drift", "guess_profile", "pinned_cores", "read_baseline", "running_engine"]
+__all__ = ["Report", "diagnose", "drift", "guess_profile", "pinned_cores", "read_baseline", "running_engines"]
 
 # Importing them fills the registry, in the order of the report.
 _MODULES = (checks_cpu, checks_irq, checks_memory, checks_clock, checks_net, checks_effect)
@@ -48,7 +47,7 @@ class Report:
     findings: list[Finding]
     seconds: float
     """How long effects were measured; 0 where they were not."""
-    engine: int
+    engines: tuple[int, ...]
 
     def count(self, verdict: Verdict) -> int:
         return sum(finding.verdict is verdict for finding in self.findings)
@@ -67,7 +66,7 @@ class Report:
             "profile": self.profile.value,
             "cores": list(self.wanted.cores),
             "measured_seconds": round(self.seconds, 3),
-            "engine": self.engine,
+            "engines": list(self.engines),
             "exit_code": self.exit_code,
             "counts": {verdict.value: self.count(verdict) for verdict in Verdict},
             "findings": [finding.as_dict() for finding in self.findings],
@@ -93,20 +92,19 @@ def guess_profile(reader: Reader, wanted: Wanted) -> tuple[Profile, str]:
     return Profile.SHARED, "no cores were named"
 
 
-def running_engine(reader: Reader, cores: frozenset[int]) -> int:
-    """The process of an engine that runs on these cores, or anywhere with none named; 0 where none is."""
-    found: list[int] = []
-    for path in find_stat_files() if reader.live else []:
-        try:
-            with StatFile.open(path) as stats:
-                pid = stats.header.pid
-                if stats.alive and not stats.header.end_ts and checks_effect.engine_threads(reader, pid):
-                    found.append(pid)
-        except (StatFileError, Absent, Unreadable):
-            continue
-    if cores:
-        found = [pid for pid in found if cores & pinned_cores(reader, pid)]
-    return found[0] if found else 0
+def running_engines(reader: Reader, cores: frozenset[int]) -> tuple[int, ...]:
+    """The processes, of any user, with data-plane threads pinned to these cores, or with none named any."""
+    found = []
+    try:
+        names = reader.names("/proc")
+    except (Absent, Unreadable):
+        return ()
+    for name in names:
+        if name.isdecimal():
+            with contextlib.suppress(Absent, Unreadable):  # It has ended, or is hidden from us.
+                if checks_effect.engine_threads(reader, int(name)):
+                    found.append(int(name))
+    return tuple(pid for pid in found if not cores or cores & pinned_cores(reader, pid))
 
 
 def pinned_cores(reader: Reader, pid: int) -> frozenset[int]:
@@ -134,7 +132,7 @@ class _Frozen(Reader):
         return self._texts[path] if path in self._texts else super().text(path)
 
 
-def freeze(reader: Reader, wanted: Wanted, engine: int) -> Reader:
+def freeze(reader: Reader, wanted: Wanted, engines: Sequence[int]) -> Reader:
     """Copies the counters that effects are told by."""
     paths = list(_SAMPLED)
     for cpu in wanted.cores:
@@ -151,9 +149,9 @@ def freeze(reader: Reader, wanted: Wanted, engine: int) -> Reader:
             f"/sys/class/net/{name}/statistics/{counter}"
             for counter in ("rx_missed_errors", "rx_fifo_errors", "rx_dropped")
         ]
-    if engine:
-        for tid in checks_effect.engine_threads(reader, engine):
-            paths += [f"/proc/{engine}/task/{tid}/{name}" for name in ("status", "stat")]
+    for pid in engines:
+        for tid in checks_effect.engine_threads(reader, pid):
+            paths += [f"/proc/{pid}/task/{tid}/{name}" for name in ("status", "stat")]
     texts = {}
     for path in paths:
         try:
@@ -184,18 +182,18 @@ def diagnose(
     guessed, why = guess_profile(reader, wanted)
     if profile is not None and profile is not guessed:
         why = f"asked for; this host looks like {guessed.value}: {why}"
-    host = Host(reader, wanted, engine=running_engine(reader, frozenset(wanted.cores)))
+    host = Host(reader, wanted, engines=running_engines(reader, frozenset(wanted.cores)))
     if measure_s > 0.0:
         host = _measured(host, measure_s)
     chosen = profile or guessed
-    return Report(chosen, why, wanted, examine(host, chosen), host.seconds, host.engine)
+    return Report(chosen, why, wanted, examine(host, chosen), host.seconds, host.engines)
 
 
 def _measured(host: Host, seconds: float) -> Host:
-    before = freeze(host.reader, host.wanted, host.engine)
+    before = freeze(host.reader, host.wanted, host.engines)
     begin = time.monotonic()
     probes: tuple[Probe, ...] = ()
-    if host.wanted.cores and not host.engine:
+    if host.wanted.cores and not host.engines:
         usable = sorted(host.cores & os.sched_getaffinity(0))
         found = jitter.measure(usable, seconds) if usable else None
         probes = tuple(core.probe for core in found.cores) if found is not None else ()

@@ -138,8 +138,8 @@ class Host:
     """The same host a while ago, where effects are to be judged."""
     seconds: float = 0.0
     """How long ago."""
-    engine: int = 0
-    """The process of a running engine; 0 where none was found."""
+    engines: tuple[int, ...] = ()
+    """The processes of running engines on these cores, their workers' too."""
     granted_bytes: int = 0
     """Receive buffer that a socket was given when asked for `wanted.rmem_bytes`, twice it where all was
     granted; 0 where not tried."""

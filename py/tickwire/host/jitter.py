@@ -74,6 +74,8 @@ class CoreJitter:
     """Of isolation."""
     tasks: Mapping[str, float] = field(default_factory=dict)
     """Who else was seen on this core, and the part of its time they used, the most first."""
+    mhz: tuple[int, int] | None = None
+    """The lowest and the highest frequency seen; None where this kernel does not tell."""
 
     @property
     def lost(self) -> float:
@@ -152,7 +154,7 @@ def measure(
         _aside(os.sched_getaffinity(0) - set(cores)),
     ):
         try:
-            seen = _watch(reader, program)
+            seen = _watch(reader, program, cores)
             out, said = program.communicate()
         except BaseException:
             program.terminate()
@@ -174,25 +176,47 @@ def _aside(others: set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _parse(reader: Reader, data: dict[str, Any], seen: Mapping[int, Mapping[str, float]]) -> Jitter:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a look around tells, by CPU."""
+
+    tasks: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Part of the time by task."""
+    mhz: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+def _parse(reader: Reader, data: dict[str, Any], seen: _Seen) -> Jitter:
     cores = []
     for each in data["cores"]:
         core = each["core"]
-        tasks = sorted(seen.get(core, {}).items(), key=lambda item: -item[1])
-        known = {name for name in CoreJitter.__dataclass_fields__ if name not in ("worst", "kinds", "tasks")}
+        tasks = sorted(seen.tasks.get(core, {}).items(), key=lambda item: -item[1])
+        known = {
+            name for name in CoreJitter.__dataclass_fields__ if name not in ("worst", "kinds", "tasks", "mhz")
+        }
         cores.append(
             CoreJitter(
                 **{name: each[name] for name in known},
                 worst=tuple(WorstGap(**gap) for gap in each["worst"]),
                 kinds=tuple(isolation_kinds(reader, core)),
                 tasks={name: share for name, share in tasks[:5] if share >= _LEAST_SHARE},
+                mhz=seen.mhz.get(core),
             )
         )
     return Jitter(data["seconds"], Path(data["stat_file"]), data["sampler_aside"], tuple(cores))
 
 
-def _watch(reader: Reader, program: subprocess.Popen[str]) -> dict[int, dict[str, float]]:
-    """Who used which CPU until the program ends: by CPU and task, the part of the time."""
+def note_frequencies(reader: Reader, cores: Sequence[int], mhz: dict[int, tuple[int, int]]) -> None:
+    """Widens what was seen by what is now, where the kernel tells."""
+    for core in cores:
+        with contextlib.suppress(Absent, Unreadable):
+            now = reader.number(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq") // 1000
+            low, high = mhz.get(core, (now, now))
+            mhz[core] = (min(low, now), max(high, now))
+
+
+def _watch(reader: Reader, program: subprocess.Popen[str], cores: Sequence[int]) -> _Seen:
+    """Who used which CPU until the program ends, and at which frequency."""
+    seen = _Seen()
     used: dict[int, dict[tuple[int, int], int]] = {}
     names: dict[int, str] = {}
     begin = time.monotonic()
@@ -202,6 +226,7 @@ def _watch(reader: Reader, program: subprocess.Popen[str]) -> dict[int, dict[str
     while not ended:
         # What it prints fits into the pipe, or it waits there for us to read it.
         ended = bool(select.select([out], [], [], _LOOK_S)[0])
+        note_frequencies(reader, cores, seen.mhz)
         now = _task_times(reader, program.pid)
         for task, (cpu, ticks) in now.items():
             spent = ticks - before.get(task, (cpu, ticks))[1]
@@ -212,12 +237,11 @@ def _watch(reader: Reader, program: subprocess.Popen[str]) -> dict[int, dict[str
                     names[task[0]] = _name(task[0])
         before = now
     elapsed = max(time.monotonic() - begin, 1e-9) * os.sysconf("SC_CLK_TCK")
-    shares: dict[int, dict[str, float]] = {}
     for cpu, tasks in used.items():
         for (pid, _), ticks in tasks.items():
-            here = shares.setdefault(cpu, {})
+            here = seen.tasks.setdefault(cpu, {})
             here[names[pid]] = here.get(names[pid], 0.0) + ticks / elapsed
-    return shares
+    return seen
 
 
 def _task_times(reader: Reader, own: int) -> dict[tuple[int, int], tuple[int, int]]:
