@@ -187,7 +187,8 @@ for index in "${!K_GROUP[@]}"; do
   if [ "$CURRENT" = '!' ]; then old='!'; fi
   encode "$value"
   journal_will "$kind" "$target" "$old" "$REPLY" || roll_back "cannot write the journal in $state_dir"
-  number=$((ENTRIES - 1))
+  number=$((ENTRIES - 1)) shown="$value"
+  if [ "$kind" = irqbalance ]; then shown="its bans"; fi
   kind_command "$kind" "$target" "$value"
   say "$REPLY"
   if ! kind_write "$kind" "$target" "$value"; then
@@ -198,7 +199,7 @@ for index in "${!K_GROUP[@]}"; do
       unmovable=$((unmovable + 1))
       continue
     fi
-    roll_back "$target: cannot write $value: $WRITE_ERROR (SKIP=${K_GROUP[index]} in host.env leaves it alone)"
+    roll_back "$target: cannot write $shown: $WRITE_ERROR (SKIP=${K_GROUP[index]} in host.env leaves it alone)"
   fi
   kind_read "$kind" "$target" || roll_back "$target: cannot be read back"
   now="$REPLY"
@@ -209,7 +210,7 @@ for index in "${!K_GROUP[@]}"; do
     kind_effect "$kind" "$target" "$value" || roll_back "$target: $REPLY"
     hint=
     if [ "$kind" = pages ]; then hint="; ask for fewer, or reserve them at boot: boot-line.sh"; fi
-    roll_back "$target: wrote $value, and it reads $now$hint (SKIP=${K_GROUP[index]} in host.env leaves it alone)"
+    roll_back "$target: wrote $shown, and it reads $now$hint (SKIP=${K_GROUP[index]} in host.env leaves it alone)"
   fi
   written=$((written + 1))
 done

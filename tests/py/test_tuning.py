@@ -216,6 +216,28 @@ def test_irqbalance_is_told_and_its_file_comes_back(make_host: Any) -> None:
     assert host.writes()[-1] == "systemctl try-restart irqbalance.service"
 
 
+def test_irqbalance_that_does_not_restart_fails_and_its_file_is_back(make_host: Any) -> None:
+    host = make_host(irqbalance=True)
+    before = host.snapshot()
+    host.fault("no-restart")
+    applied = host.apply(PLAIN)
+    assert applied.returncode == 1, said(applied)
+    assert "Job failed. (SKIP=irqbalance in host.env leaves it alone)" in applied.stderr
+    assert "/etc/default/irqbalance: is as it was, but: Job failed." in applied.stderr
+    assert host.snapshot() == before
+
+
+def test_irqbalance_without_systemd_is_left_to_the_reader(make_host: Any) -> None:
+    host = make_host(irqbalance=True)
+    (host.root / "run/systemd/system").rmdir()
+    before = host.get("/etc/default/irqbalance")
+    applied = host.apply(PLAIN)
+    assert applied.returncode == 0, said(applied)
+    assert "start it anew with IRQBALANCE_BANNED_CPULIST=6-7" in applied.stdout
+    assert host.get("/etc/default/irqbalance") == before
+    assert host.get("/proc/irq/24/smp_affinity_list") == "0-7"
+
+
 def test_skip_leaves_a_group_alone(host: Host) -> None:
     assert host.apply(PLAIN + 'SKIP="thp irq ksm"\n').returncode == 0
     assert host.get(f"{THP}/enabled").startswith("[always]")

@@ -99,6 +99,7 @@ echo "systemctl $*" >>"$FAKE/writes"
 case "$1 $2" in
   'is-active --quiet') [ -e "$FAKE/active" ] && grep -qxF -- "$3" "$FAKE/active" ;;
   'try-restart irqbalance.service')
+    if [ -e "$FAKE/no-restart" ]; then echo 'Job failed.' >&2; exit 1; fi
     # It would look at its environment and move what is on banned CPUs.
     if [ -e "$FAKE/irqbalance-moves" ]; then
       for irq in "$TICKWIRE_TUNING_ROOT"/proc/irq/[0-9]*; do
@@ -261,6 +262,7 @@ class Host:
                 "/etc/default/irqbalance", '# Of the distribution.\nENABLED="1"\n#IRQBALANCE_ARGS=', 0o640
             )
             (self.fake / "irqbalance-moves").write_text("0\n")
+            (self.root / "run/systemd/system").mkdir(parents=True)
 
     def env_file(self, text: str) -> Path:
         path = self.folder / "host.env"

@@ -122,9 +122,9 @@ _interrupt_knobs() {
     banned="$REPLY"
     file=/etc/default/irqbalance
     if [ ! -e "$ROOT$file" ] && [ -d "$ROOT/etc/sysconfig" ]; then file=/etc/sysconfig/irqbalance; fi
-    if ! have systemctl; then
-      notice "irqbalance runs and there is no systemctl to restart it with:" \
-        "start it anew with IRQBALANCE_BANNED_CPULIST=$banned"
+    if ! have systemctl || [ ! -d "$ROOT/run/systemd/system" ]; then
+      notice "irqbalance runs and systemd does not, which would restart it: interrupts are left to it; start it" \
+        "anew with IRQBALANCE_BANNED_CPULIST=$banned"
     elif read_irqbalance "$file"; then
       irqbalance_text "$REPLY" "$banned"
       knob irqbalance irqbalance "$file" "$REPLY"

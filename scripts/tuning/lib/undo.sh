@@ -66,7 +66,14 @@ undo_entry() {  # INDEX MODE: keep, force or forget what others have changed
   kind_command "$kind" "$target" "$old"
   say "$REPLY"
   if ! kind_write "$kind" "$target" "$old"; then
-    _stuck "$target: $WRITE_ERROR"
+    now="$WRITE_ERROR"
+    if kind_read "$kind" "$target" && kind_same "$kind" "$REPLY" "$old"; then
+      # The file of a daemon that could not be restarted, for instance.
+      warn "$target: is as it was, but: $now"
+      journal_back "$1"
+    else
+      _stuck "$target: $now"
+    fi
   elif ! kind_read "$kind" "$target" || ! kind_same "$kind" "$REPLY" "$old"; then
     _shown "$REPLY"; current="$REPLY"
     _shown "$old"
