@@ -915,7 +915,8 @@ class Config(_Model):
             "cache_dir": str(self.path_of(model.cache_dir)) if model.cache_dir else "",
             "workers": model.worker_count,
             "cores": [] if replay else list(model.cores),
-            "assign": model.assign,
+            # A replay's rows keep their order, and none can be late.
+            "assign": model.assign if not replay else "instrument",
             "max_batch": model.max_batch,
             "max_age_us": 0 if replay else model.max_age_us,
             "queue_slots": model.queue_slots,

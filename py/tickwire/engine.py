@@ -112,6 +112,8 @@ class Stats:
     """Signals without a row, which say that a book left `valid`."""
     warming: int
     """Rows without a score because the window of a sequence model was not full yet."""
+    late: int
+    """Rows of a model with several workers that came after the notice that ended their epoch: withheld."""
     latency: Histogram
     """Tick to signal: `ts_out - ts_recv`."""
     stages: dict[str, Histogram]
@@ -269,7 +271,12 @@ class Pipeline:
                 if self.config.engine.strict:
                     self._host.enforce()
             layout = self._layout(core, engine)
-            self._router = Router(engine, layout, lossless=self.replaying)
+            shared = [
+                model.label
+                for model in self.config.all_models
+                if model.assign == "least_loaded" and not self.replaying
+            ]
+            self._router = Router(engine, layout, lossless=self.replaying, shared=shared)
             self._latencies = RowLatencies(layout.stages)
             self._router.on_rows(self._latencies.on_rows)
             if self._recording is not None:
@@ -673,6 +680,7 @@ class Pipeline:
             signals=router.valid,
             notices=router.notices,
             warming=router.warming,
+            late=router.gate.late,
             latency=latency,
             stages=stages,
             counters=dict(file.counters()) if file is not None else {},

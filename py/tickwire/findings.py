@@ -38,6 +38,10 @@ def findings(stats: Stats, config: Config) -> list[str]:
         count = stats.count(*counted.counters)
         if count:
             out.append(f"note: {count:,} {counted.text}")
+    if stats.late:
+        out.append(
+            f"note: {stats.late:,} rows of a slower worker came after the end of their epoch: withheld"
+        )
     if stats.count("capture_truncated"):
         out.append("note: an input ends in the middle of a line or of its compressed stream")
     out += [f"note: {entry.scope}: {entry.text} ({entry.count:,} times)" for entry in stats.errors]

@@ -28,6 +28,7 @@ def stats(counters: dict[str, int], *, rows: int = 10) -> Stats:
         signals=rows,
         notices=0,
         warming=0,
+        late=0,
         latency=Histogram(np.zeros(BUCKET_COUNT, np.uint64)),
         stages={},
         counters={f"spot/{name}": value for name, value in counters.items()},

@@ -236,6 +236,7 @@ def stats(**counters: int) -> Stats:
         signals=10,
         notices=1,
         warming=0,
+        late=0,
         latency=empty,
         stages={},
         counters={f"spot/{name}": value for name, value in counters.items()},

@@ -15,11 +15,12 @@ starves the loop, and with no row to drain the router costs nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from tickwire.records import RowLayout, Rows
 from tickwire.router.consumers import FeatureHub, FeatureStream, SignalQueue, SignalStream
+from tickwire.router.gate import EpochGate
 
 if TYPE_CHECKING:
     from tickwire._core import Engine
@@ -35,8 +36,12 @@ _NET_S = 0.05
 class Router:
     """Hands the engine's rows to consumers. Runs as one task on one loop; nothing here is thread-safe."""
 
-    def __init__(self, engine: Engine, layout: RowLayout, *, lossless: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, layout: RowLayout, *, lossless: bool = False, shared: Collection[str] = ()
+    ) -> None:
+        """`shared`: names of the models whose workers share an instrument's rows."""
         self.layout = layout
+        self.gate = EpochGate(layout, shared)
         self.rows = 0
         self.valid = 0
         self.notices = 0
@@ -142,6 +147,9 @@ class Router:
         return count
 
     async def _dispatch(self, rows: Rows) -> None:
+        rows = self.gate.admit(rows)
+        if not len(rows):
+            return
         self._count(rows)
         for callback in self._row_callbacks:
             callback(rows)

@@ -1,0 +1,423 @@
+"""Several models on one row stream, their workers, their batches, and the exchange of one for another.
+
+The truth of a score is ONNX Runtime's own answer, from Python, to the features in the same record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import itertools
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import fake_core
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from fake_core import make_rows, notice
+
+from tickwire import control, models
+from tickwire.config import Config, model_id
+from tickwire.engine import Pipeline
+from tickwire.errors import Error, FingerprintMismatch, ModelError, SetupError
+from tickwire.records import ModelInfo, RowLayout, Rows
+from tickwire.replay import replay
+from tickwire.router.gate import EpochGate
+from tickwire.sim import Faults, SyntheticMarket, Venue
+from tickwire.verify import verify
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+
+ROWS = ["imbalance(levels=5)", "spread()", 'trade_flow(window="100ms")']
+
+
+def configuration(venue: Venue, folder: Path, *, layout: str = "threads", **tables: Any) -> Config:
+    return Config.from_dict(
+        {
+            "engine": {"layout": layout},
+            "feeds": [
+                {
+                    "venue": "binance_usdm",
+                    "url": venue.ws_url["usdm"],
+                    "rest_url": venue.rest_url["usdm"],
+                    "instruments": venue.instruments["usdm"],
+                }
+            ],
+            "features": {"rows": list(ROWS), "window_rows": tables.pop("window_rows", 1)},
+            **tables,
+        },
+        base=folder,
+    )
+
+
+def make_model(path: Path, config: Config, seed: int, **options: Any) -> Path:
+    """A demo model whose first dimension is free, so that it takes batches."""
+    models.make_demo_model(path, config.schema(), seed=seed, **options)
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.save(model, path)
+    return path
+
+
+def truth(path: Path, features: Any) -> Any:
+    """ONNX Runtime's scores of rows of features, one by one."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: row[None, :]})[0] for row in features])
+
+
+def number_of(*files: Path, weights: list[float] | None = None) -> int:
+    return model_id(files, weights or [1.0] * len(files))
+
+
+@asynccontextmanager
+async def market(**options: Any) -> AsyncIterator[Venue]:
+    faults = options.pop("faults", None)
+    source = SyntheticMarket("usdm", **{"instruments": 2, "rate": 600, "seed": 5, **options})
+    async with Venue([source], faults=faults) as venue:
+        yield venue
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it never came true")
+
+
+class Collector:
+    """Everything that reached the router."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._batches: list[Rows] = []
+        pipeline.on_rows(lambda rows: self._batches.append(rows.copy()))
+
+    @property
+    def records(self) -> Rows:
+        return np.concatenate(self._batches)
+
+    @property
+    def rows(self) -> Rows:
+        records = self.records
+        return records[records["row"] != 0]
+
+
+def keys(rows: Rows) -> Counter[tuple[int, int, int, int]]:
+    names = ("instrument", "epoch", "row", "model_id")
+    return Counter(zip(*(rows[name].tolist() for name in names), strict=True))
+
+
+def assert_scores(rows: Rows, path: Path, tolerance: float = 1e-6) -> None:
+    assert len(rows)
+    assert (rows["state"] == 0).all()
+    expected = truth(path, rows["features"])
+    np.testing.assert_allclose(rows["scores"][:, : expected.shape[1]], expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("layout", ["threads", "inline"])
+async def test_each_row_goes_once_to_each_model(tmp_path: Path, layout: str) -> None:
+    async with market() as venue:
+        plain = configuration(venue, tmp_path)
+        a, b, c = (make_model(tmp_path / f"{name}.onnx", plain, seed) for seed, name in enumerate("abc"))
+        narrow = make_model(tmp_path / "narrow.onnx", plain, 9, outputs=1)
+        workers = {"workers": 2} if layout == "threads" else {}
+        tables = [
+            {"path": "a.onnx", **workers},
+            {"name": "both", "path": ["a.onnx", "b.onnx"], "weights": [3.0, 1.0]},
+            {"path": "c.onnx", "shadow": True},
+            {"path": "narrow.onnx"},
+        ]
+        config = configuration(venue, tmp_path, layout=layout, models=tables)
+        async with Pipeline(config, record_dir=tmp_path / "run") as pipeline:
+            collector = Collector(pipeline)
+            stream = pipeline.signals()
+            await pipeline.run_until(1.5)
+    rows, stats = collector.rows, pipeline.stats()
+    ids = {
+        "a": number_of(a),
+        "both": number_of(a, b, weights=[3.0, 1.0]),
+        "narrow": number_of(narrow),
+    }
+    emitted = stats.counters["ingest0/rows"]
+    assert emitted > 300
+    assert set(rows["model_id"].tolist()) == set(ids.values()), "a shadow's scores leave only to the recorder"
+    assert set(keys(rows).values()) == {1}
+    by_model = {name: rows[rows["model_id"] == number] for name, number in ids.items()}
+    assert {name: len(part) for name, part in by_model.items()} == dict.fromkeys(ids, emitted)
+    assert_scores(by_model["a"], a)
+    assert_scores(by_model["narrow"], narrow)
+    assert np.isnan(by_model["narrow"]["scores"][:, 1:]).all()
+    mean = (3 * truth(a, by_model["both"]["features"]) + truth(b, by_model["both"]["features"])) / 4
+    np.testing.assert_allclose(by_model["both"]["scores"], mean, rtol=0, atol=1e-6)
+    scores_of = {signal.model: len(signal.scores) async for signal in stream if signal.scores}
+    assert scores_of == {"a": 3, "both": 3, "narrow": 1}
+
+    # The shadow's scores are in the recording, with the rest; and all of it comes again from the capture.
+    recorded = np.concatenate(
+        [np.fromfile(file, rows.dtype) for file in (tmp_path / "run" / "scores").glob("*/*.bin")]
+    )
+    assert_scores(recorded[(recorded["model_id"] == number_of(c)) & (recorded["row"] != 0)], c)
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+    assert (result.exact, result.scores, result.unscored) == (True, 4 * emitted, 0)
+
+    # One line a row in a replay's file, with the scores of all that are routed.
+    capture = sorted((tmp_path / "run" / "capture" / "binance_usdm").iterdir())
+    await replay(config, {"binance_usdm": [os.fspath(file) for file in capture]}, tmp_path / "rows.csv")
+    header, *lines = (tmp_path / "rows.csv").read_text().splitlines()
+    names = [f"{model}.prob_{i}" for model in ("a", "both") for i in range(3)] + ["narrow.score"]
+    assert header.split(",")[-7:] == names
+    assert len(lines) == emitted
+    cells = np.array([line.split(",")[-7:] for line in lines]).astype(np.float32)
+    order = np.lexsort((rows["row"], rows["epoch"], rows["instrument"]))
+    lives = {name: np.sort(part["scores"][:, 0]) for name, part in by_model.items()}
+    assert len(order) == 3 * emitted
+    for name, column in (("a", 0), ("both", 3), ("narrow", 6)):
+        np.testing.assert_array_equal(np.sort(cells[:, column]), lives[name])
+
+
+async def test_rows_that_wait_are_scored_together_and_the_same_batches_again(tmp_path: Path) -> None:
+    async with market(rate=3000) as venue:
+        plain = configuration(venue, tmp_path)
+        path = make_model(tmp_path / "m.onnx", plain, 1, hidden=(1500, 1500))
+        config = configuration(
+            venue, tmp_path, model={"path": "m.onnx", "max_batch": 8, "queue_slots": 16384}
+        )
+        async with Pipeline(config, record_dir=tmp_path / "run") as pipeline:
+            collector = Collector(pipeline)
+            await pipeline.run_until(1.5)
+    rows = collector.rows
+    assert int(rows["scored"].max()) > 1, "the model was late, so rows waited"
+    assert int(rows["scored"].max()) <= 8
+    assert set(keys(rows).values()) == {1}
+    sample = rows[:: max(len(rows) // 200, 1)]
+    assert_scores(sample, path, 1e-4)
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+    assert result.exact
+    assert result.scores == len(rows)
+
+
+@pytest.mark.parametrize("layout", ["threads", "inline"])
+@pytest.mark.parametrize("window_rows", [1, 4])
+async def test_a_hundred_exchanges_lose_no_row_and_score_none_twice(
+    tmp_path: Path, layout: str, window_rows: int
+) -> None:
+    async with market(rate=1500) as venue:
+        plain = configuration(venue, tmp_path, window_rows=window_rows)
+        files = [make_model(tmp_path / f"{name}.onnx", plain, seed) for seed, name in enumerate("ab")]
+        config = configuration(
+            venue, tmp_path, layout=layout, window_rows=window_rows, model={"path": "a.onnx", "name": "m"}
+        )
+        async with Pipeline(config, record_dir=tmp_path / "run") as pipeline:
+            collector = Collector(pipeline)
+            await asyncio.sleep(0.5)
+            for file in itertools.islice(itertools.cycle(reversed(files)), 100):
+                assert (await pipeline.swap_model(file)).id == number_of(file)
+            await asyncio.sleep(0.2)
+    rows, stats = collector.rows, pipeline.stats()
+    assert set(keys(rows).values()) == {1}
+    assert len(rows) == stats.counters["ingest0/rows"]
+    assert stats.dropped == 0
+    for instrument in (0, 1):
+        mine = np.sort(rows[rows["instrument"] == instrument]["row"])
+        np.testing.assert_array_equal(mine, np.arange(1, len(mine) + 1))
+    ids = [number_of(file) for file in files]
+    assert set(rows["model_id"].tolist()) == set(ids)
+    changes = int((np.diff(rows["model_id"].astype(np.int64)) != 0).sum())
+    assert changes >= 50, "rows of both models, in turns"
+    if window_rows == 1:
+        for file, number in zip(files, ids, strict=True):
+            assert_scores(rows[rows["model_id"] == number], file)
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+    assert result.exact
+    assert result.scores == len(rows) - stats.warming
+
+
+async def test_an_exchange_that_cannot_be_leaves_the_model_that_runs(tmp_path: Path) -> None:
+    async with market() as venue:
+        plain = configuration(venue, tmp_path)
+        good = make_model(tmp_path / "a.onnx", plain, 1)
+        other_scores = make_model(tmp_path / "b.onnx", plain, 2, outputs=2)
+        other = configuration(venue, tmp_path, window_rows=2)
+        other_features = make_model(tmp_path / "c.onnx", other, 3)
+        corrupt = tmp_path / "d.onnx"
+        corrupt.write_bytes(good.read_bytes()[:-100])
+        config = configuration(venue, tmp_path, model={"path": "a.onnx"})
+        async with Pipeline(config) as pipeline:
+            collector = Collector(pipeline)
+            for file, kind, says in (
+                (
+                    other_scores,
+                    SetupError,
+                    r"b.onnx: expected the scores of the model it replaces: prob_0, prob_1",
+                ),
+                (other_features, FingerprintMismatch, "c.onnx: expected a model bound to the features"),
+                (corrupt, ModelError, "d.onnx: expected an ONNX model"),
+                (tmp_path / "none.onnx", ModelError, "none.onnx: expected a model, found No such file"),
+            ):
+                with pytest.raises(kind, match=says):
+                    await pipeline.swap_model(file)
+            with pytest.raises(Error, match=r"swap: expected one of the models \(a\), found 'b'"):
+                await pipeline.swap_model(good, model="b")
+            with pytest.raises(Error, match="swap: a: expected 1 files, found 2"):
+                await pipeline.swap_model([good, good])
+            assert (await pipeline.swap_model(good)).id == number_of(good), "what runs already is no exchange"
+            await pipeline.run_until(0.5)
+    assert set(collector.rows["model_id"].tolist()) == {number_of(good)}
+    assert_scores(collector.rows, good)
+
+
+async def test_a_file_that_is_watched_is_gone_over_to(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with market(rate=200) as venue:
+        plain = configuration(venue, tmp_path)
+        make_model(tmp_path / "m.onnx", plain, 1)
+        newer = make_model(tmp_path / "newer.onnx", plain, 2)
+        number = number_of(newer)
+        config = configuration(venue, tmp_path, model={"path": "m.onnx", "watch": True})
+        async with Pipeline(config) as pipeline:
+            stream = pipeline.signals()
+            (tmp_path / "half").write_bytes(newer.read_bytes()[:1000])
+            os.replace(tmp_path / "half", tmp_path / "m.onnx")
+            await until(lambda: "but the old one stays" in caplog.text)
+            os.replace(newer, tmp_path / "m.onnx")
+            async with asyncio.timeout(10):
+                async for signal in stream:
+                    if signal.model_id == number:
+                        assert signal.model == "m"
+                        break
+
+
+async def test_a_running_engine_is_asked_through_its_socket(tmp_path: Path) -> None:
+    async with market(rate=200) as venue:
+        plain = configuration(venue, tmp_path)
+        one, two = (make_model(tmp_path / f"{name}.onnx", plain, seed) for seed, name in enumerate("ab"))
+        config = configuration(venue, tmp_path, model={"path": "a.onnx"}, engine={"stat_path": "engine.stat"})
+        stat_path = tmp_path / "engine.stat"
+        async with Pipeline(config):
+            socket = control.socket_path(stat_path)
+            assert socket.stat().st_mode & 0o777 == 0o600
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", "from tickwire.cli import main; main()"),
+                *("model", "swap", os.fspath(two), "--engine", os.fspath(stat_path)),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            out, _ = await process.communicate()
+            assert process.returncode == 0
+            said = f"model a: {number_of(one):08x} -> {number_of(two):08x} in "
+            assert out.decode().startswith(said)
+            for request, says in (
+                (
+                    {"command": "swap", "model": None, "files": [os.fspath(tmp_path / "x")]},
+                    "expected a model",
+                ),
+                (
+                    {"command": "swap", "model": "z", "files": []},
+                    r"expected one of the models \(a\), found 'z'",
+                ),
+                ({"command": "swap", "files": 3}, "expected files, a list of paths"),
+                ({"command": "dance"}, "expected a command of swap, found 'dance'"),
+            ):
+                with pytest.raises(Error, match=says):
+                    await control.ask(stat_path, request)
+            reader, writer = await asyncio.open_unix_connection(socket)
+            writer.write(b"no json\n")
+            assert b"expected a line of JSON" in await reader.readline()
+            writer.close()
+        assert not socket.exists()
+        with pytest.raises(Error, match="no engine answers there"):
+            await control.ask(stat_path, {"command": "swap"})
+
+
+async def test_workers_that_share_an_instrument_send_nothing_after_the_end_of_its_epoch(
+    tmp_path: Path,
+) -> None:
+    faults = Faults(3, {"drop": 0.01})
+    async with market(rate=1500, faults=faults) as venue:
+        plain = configuration(venue, tmp_path)
+        path = make_model(tmp_path / "m.onnx", plain, 1, hidden=(900, 900))
+        config = configuration(
+            venue,
+            tmp_path,
+            model={"path": "m.onnx", "workers": 3, "assign": "least_loaded", "queue_slots": 16384},
+        )
+        async with Pipeline(config, record_dir=tmp_path / "run") as pipeline:
+            collector = Collector(pipeline)
+            await pipeline.run_until(3)
+    records, stats = collector.records, pipeline.stats()
+    rows = records[records["row"] != 0]
+    assert faults.counts["drop"] > 0
+    assert stats.count("left_valid") > 0
+    assert set(keys(rows).values()) == {1}
+    scored = [stats.counters[f"infer{i}/scored"] for i in range(3)]
+    assert all(scored), "each had its share"
+    assert sum(scored) == len(rows) + stats.late
+    assert sum(scored) + stats.count("unscored_shutdown") == stats.counters["ingest0/rows"]
+    ended: dict[int, int] = {}
+    for record in records:
+        instrument, epoch = int(record["instrument"]), int(record["epoch"])
+        assert epoch > ended.get(instrument, 0), "an epoch that had ended"
+        if record["row"] == 0:
+            ended[instrument] = epoch
+    assert_scores(rows[:: max(len(rows) // 100, 1)], path, 1e-5)
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+
+
+def gate_of(rows: Any, *names: str) -> EpochGate:
+    layout = RowLayout(
+        rows.dtype,
+        stages=fake_core.STAGES,
+        states=fake_core.STATES,
+        reasons=fake_core.REASONS,
+        instruments=[("BTCUSDT", "binance_spot"), ("ETHUSDT", "binance_spot")],
+        features=["a", "b"],
+        models=[ModelInfo("m", 77, ("s",)), ModelInfo("other", 78, ("s",))],
+    )
+    return EpochGate(layout, names)
+
+
+def end_of(epoch: int, like: Any, instrument: int = 0) -> Any:
+    end = notice(instrument, like=like)
+    end["epoch"], end["model_id"] = epoch, 77
+    return end
+
+
+def test_the_gate_lets_one_notice_through_and_nothing_of_its_epoch_after_it() -> None:
+    first = make_rows(3, 2, 1)
+    gate = gate_of(first, "m")
+    assert gate.admit(first) is first, "no copy where all may pass"
+    later = make_rows(2, 2, 1, first=4)
+    newer = make_rows(2, 2, 1)
+    newer["epoch"] = 2
+    elsewhere = make_rows(2, 2, 1, instrument=1)
+    batch = np.concatenate([end_of(1, first), later, end_of(1, first), newer, elsewhere])
+    passed = gate.admit(batch)
+    np.testing.assert_array_equal(passed, batch[[0, 4, 5, 6, 7]])
+    assert gate.late == 2
+    assert len(gate.admit(later)) == 0
+    assert gate.late == 4
+
+
+def test_the_gate_leaves_models_alone_whose_workers_share_nothing() -> None:
+    rows = make_rows(2, 2, 1)
+    rows["model_id"] = 78
+    gate = gate_of(rows, "m")
+    gate.admit(end_of(1, rows))
+    assert gate.admit(rows) is rows
+    nobody = gate_of(rows)
+    assert nobody.admit(np.concatenate([end_of(1, rows), rows])).shape == (3,)
