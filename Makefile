@@ -75,6 +75,7 @@ bench: setup
 	cmake -S . -B build/bench -G Ninja -DTICKWIRE_BENCH=ON
 	cmake --build build/bench
 	@$(python) tools/bench/compare.py --json build/bench/compare.json
+	@$(python) tools/bench/workers.py --json build/bench/workers.json
 	@$(python) tools/bench/replay.py --json build/bench/replay.json
 	@for program in build/bench/*_bench; do "$$program"; done
 

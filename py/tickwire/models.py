@@ -326,11 +326,13 @@ def make_demo_model(
     outputs: int = 3,
     hidden: Iterable[int] = (64, 32),
     seed: int = 7,
+    free_batch: bool = False,
 ) -> Path:
     """Makes a small model bound to `schema`, for the demo, the tests and the benchmark.
 
     A perceptron with weights from `seed`: it predicts nothing, and costs what a model of its size
-    costs. With several outputs they are probabilities, `prob`; with one, `score`.
+    costs. With several outputs they are probabilities, `prob`; with one, `score`. A free batch lets a run
+    score several rows.
     """
     rows, features = schema.window_rows, len(schema.expressions)
     # Its stream is frozen, unlike that of newer generators: the same file from every NumPy.
@@ -355,12 +357,13 @@ def make_demo_model(
     if outputs > 1:
         nodes.append(helper.make_node("Softmax", [last], ["prob"], axis=1))
         last = "prob"
-    shape = [1, features] if rows == 1 else [1, rows, features]
+    batch = "batch" if free_batch else 1
+    shape = [batch, features] if rows == 1 else [batch, rows, features]
     graph = helper.make_graph(
         nodes,
         "tickwire_demo",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(last, TensorProto.FLOAT, [1, outputs])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, [batch, outputs])],
         [numpy_helper.from_array(value, name) for name, value in tensors.items()],
     )
     model = helper.make_model(graph, producer_name="tickwire", opset_imports=[helper.make_opsetid("", 17)])

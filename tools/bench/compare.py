@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from setting import BUILD, TIMELESS_COLUMNS, machine, pipeline_config, print_table, start_venue
 
 from tickwire import Config, models
+from tickwire.features import Schema
 
 # Layout and idle strategy of ours; None: the one asked for. The last is what a host with cores to spare runs.
 OURS: dict[str, tuple[str, str | None]] = {
@@ -207,8 +208,11 @@ def run_floors(arguments: argparse.Namespace, folder: Path, model: Path) -> list
     out = folder / "floors.json"
     program = arguments.build / "tools/bench/tickwire-bench-floors"
     library = str(models.onnxruntime_library())
+    batched = models.make_demo_model(
+        folder / "batched.onnx", Schema.from_json(models.inspect(model).schema or ""), free_batch=True
+    )
     subprocess.run(
-        [program, "--model", model, "--library", library, "--json", out],
+        [program, "--model", model, "--batch-model", batched, "--library", library, "--json", out],
         check=True,
         stdout=subprocess.DEVNULL,
     )
@@ -239,10 +243,10 @@ def print_floors(floors: list[dict[str, Any]]) -> None:
         ours = entry["stage"] != stage
         stage = entry["stage"]
         ratio = "" if ours else f"{entry['ours_to_this']:.2f}x"
-        rows.append(
-            [f"{stage}: {entry['name']}" if ours else f"    {entry['name']}", f"{entry['ns']:,.1f}", ratio]
-        )
-    print_table(["", "ns", "ours to this"], rows)
+        minus = "" if ours else f"{entry['ours_minus_this_ns']:,.1f}"
+        name = f"{stage}: {entry['name']}" if ours else f"    {entry['name']}"
+        rows.append([name, f"{entry['ns']:,.1f}", f"{1e9 / entry['ns']:,.0f}", ratio, minus])
+    print_table(["", "ns", "a second", "ours to this", "ours - this, ns"], rows)
 
 
 def main() -> None:

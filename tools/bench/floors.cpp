@@ -1,15 +1,18 @@
 /// tickwire-bench-floors: what a stage costs beside what it could cost at least, in one run.
 ///
-///     tickwire-bench-floors --model FILE --library libonnxruntime.so [--rounds 15] [--json FILE]
+///     tickwire-bench-floors --model FILE --batch-model FILE --library libonnxruntime.so [--rounds 15]
+///                           [--json FILE]
 ///
 ///   decode   our decoder, to integers and a normalized event, beside simdjson on demand alone on the same
 ///            frames: visiting every field and level, and the same with each number made a double
-///   model    infer::Model::run beside a bare Run of ONNX Runtime's C API on values made once
+///   model    infer::Model::run beside a bare Run of ONNX Runtime's C API on values made once; the two take
+///            turns after a hundred runs, so that the difference of a few ns is not the machine's
+///   rows     the same rows in runs of 1, 2, 4 … 64 of them, with a model whose batch is free
 ///   queue    our ring beside moodycamel::ReaderWriterQueue: a record handed over on one thread, and to
 ///            another thread and back (two hops), both sides spinning
 ///
 /// The sides take turns round by round, so that what else the machine does hits them alike. The median
-/// of the rounds is shown, and the median of the rounds' ratios. Read the ratios.
+/// of the rounds is shown, and the medians of the rounds' ratios and differences. Read those.
 
 #include <onnxruntime_c_api.h>
 #include <readerwriterqueue/readerwriterqueue.h>
@@ -57,6 +60,7 @@ struct Comparison {
   std::string stage;
   std::size_t operations;   // A round.
   std::vector<Side> sides;  // Ours first, then its floors.
+  int times = 1;            // As many rounds as the others have.
 };
 
 double median(std::vector<double> values) {
@@ -201,7 +205,7 @@ Comparison model_stage(const std::string& library, const std::string& path) {
   for (std::size_t i = 0; i < kFeatures; ++i) input[i] = 0.1F * static_cast<float>(i + 1);
   std::shared_ptr<infer::Model> model = infer::load_ort_model({.library = library,
                                                                .provider = "cpu",
-                             .cache_dir = "",
+                                                               .cache_dir = "",
                                                                .path = path,
                                                                .rows = 1,
                                                                .features = kFeatures,
@@ -221,7 +225,36 @@ Comparison model_stage(const std::string& library, const std::string& path) {
   };
   ours(infer::kWarmUpRuns);
   alone(infer::kWarmUpRuns);
-  return {"model", 4000, {{"Model::run", ours}, {"ONNX Runtime, Run alone", alone}}};
+  return {"model", 100, {{"Model::run", ours}, {"ONNX Runtime, Run alone", alone}}, 40};
+}
+
+Comparison batch_stage(const std::string& library, const std::string& path) {
+  constexpr std::size_t kMaxBatch = 64;
+  alignas(64) static std::array<float, kMaxBatch * kFeatures> input{};
+  for (std::size_t i = 0; i < input.size(); ++i) input[i] = 0.01F * static_cast<float>(i + 1);
+  std::shared_ptr<infer::Model> model = infer::load_ort_model({.library = library,
+                                                               .provider = "cpu",
+                                                               .cache_dir = "",
+                                                               .path = path,
+                                                               .rows = 1,
+                                                               .features = kFeatures,
+                                                               .max_batch = kMaxBatch});
+  model->warm_up(4 * infer::kWarmUpRuns, infer::kWarmUpMaxNs);
+  const std::size_t handle = model->bind_batch(input.data());
+  Comparison rows{"rows", 2 * kMaxBatch, {}, 8};
+  for (std::size_t batch = 1; batch <= kMaxBatch; batch *= 2) {
+    rows.sides.push_back({std::to_string(batch) + " a run", [model, handle, batch](std::size_t operations) {
+                            std::array<float, kMaxBatch * 3> scores{};
+                            const std::size_t count = batch * model->info().score_names.size();
+                            const std::span<float> out = std::span(scores).subspan(0, count);
+                            for (std::size_t i = 0; i < operations; i += batch) {
+                              if (!model->run_batch(handle, batch, out))
+                                throw std::runtime_error(std::string(model->last_error()));
+                              sink = static_cast<double>(scores[0]);
+                            }
+                          }});
+  }
+  return rows;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -345,13 +378,15 @@ struct Result {
   std::string name;
   double ns;
   double ratio;  // Ours to this one; 1 for ours.
+  double minus;  // Ours less this one, ns; 0 for ours.
 };
 
 std::vector<Result> measure(const Comparison& comparison, int rounds) {
   const std::size_t count = comparison.sides.size();
   std::vector<std::vector<double>> ns(count);
   std::vector<std::vector<double>> ratios(count);
-  for (int round = -1; round < rounds; ++round) {  // The first warms up.
+  std::vector<std::vector<double>> differences(count);
+  for (int round = -1; round < rounds * comparison.times; ++round) {  // The first warms up.
     std::vector<double> now(count);
     for (std::size_t i = 0; i < count; ++i) {
       const std::size_t side = (i + static_cast<std::size_t>(round + 1)) % count;
@@ -364,11 +399,13 @@ std::vector<Result> measure(const Comparison& comparison, int rounds) {
     for (std::size_t i = 0; i < count; ++i) {
       ns[i].push_back(now[i]);
       ratios[i].push_back(now[0] / now[i]);
+      differences[i].push_back(now[0] - now[i]);
     }
   }
   std::vector<Result> results;
   for (std::size_t i = 0; i < count; ++i) {
-    results.push_back({comparison.stage, comparison.sides[i].name, median(ns[i]), median(ratios[i])});
+    results.push_back({comparison.stage, comparison.sides[i].name, median(ns[i]), median(ratios[i]),
+                       median(differences[i])});
   }
   return results;
 }
@@ -380,6 +417,8 @@ int run(const Options& options) {
   std::vector<Comparison> comparisons{decode_stage(frames)};
   if (!options.text("model").empty())
     comparisons.push_back(model_stage(options.text("library"), options.text("model")));
+  if (!options.text("batch-model").empty())
+    comparisons.push_back(batch_stage(options.text("library"), options.text("batch-model")));
   comparisons.push_back(
       {"queue, one thread",
        1'000'000,
@@ -391,18 +430,22 @@ int run(const Options& options) {
 
   std::string json = "[";
   std::printf("stages beside their floors: median of %d interleaved rounds\n\n", rounds);
-  std::printf("%-22s  %-30s  %12s  %14s\n", "", "", "ns", "ours to this");
+  std::printf("%-22s  %-30s  %12s  %14s  %14s  %14s\n", "", "", "ns", "a second", "ours to this",
+              "ours - this, ns");
   for (const Comparison& comparison : comparisons) {
     for (const Result& result : measure(comparison, rounds)) {
       const bool ours = result.name == comparison.sides.front().name;
       char ratio[32] = "";
+      char minus[32] = "";
       if (!ours) std::snprintf(ratio, sizeof ratio, "%.2fx", result.ratio);
-      std::printf("%-22s  %-30s  %12.1f  %14s\n", ours ? result.stage.c_str() : "", result.name.c_str(),
-                  result.ns, ratio);
+      if (!ours) std::snprintf(minus, sizeof minus, "%.1f", result.minus);
+      std::printf("%-22s  %-30s  %12.1f  %14.0f  %14s  %14s\n", ours ? result.stage.c_str() : "",
+                  result.name.c_str(), result.ns, 1e9 / result.ns, ratio, minus);
       char line[256];
-      std::snprintf(line, sizeof line, R"(%s{"stage":"%s","name":"%s","ns":%.2f,"ours_to_this":%.3f})",
+      std::snprintf(line, sizeof line,
+                    R"(%s{"stage":"%s","name":"%s","ns":%.2f,"ours_to_this":%.3f,"ours_minus_this_ns":%.2f})",
                     json.size() > 1 ? ",\n " : "", result.stage.c_str(), result.name.c_str(), result.ns,
-                    result.ratio);
+                    result.ratio, result.minus);
       json += line;
     }
   }
@@ -421,7 +464,10 @@ int run(const Options& options) {
 int main(int argc, char** argv) {
   try {
     return tickwire::bench::run(
-        {argc, argv, 1, {{"model", ""}, {"library", ""}, {"rounds", "15"}, {"json", ""}}});
+        {argc,
+         argv,
+         1,
+         {{"model", ""}, {"batch-model", ""}, {"library", ""}, {"rounds", "15"}, {"json", ""}}});
   } catch (const std::exception& error) {
     std::fprintf(stderr, "tickwire-bench-floors: %s\n", error.what());
     return 1;

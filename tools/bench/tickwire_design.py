@@ -30,8 +30,10 @@ async def run(arguments: argparse.Namespace) -> None:
         cores=cores,
     )
     data["model"] = {"path": arguments.model}
-    if arguments.layout == "threads" and len(cores) > 1:
+    if arguments.layout != "inline" and len(cores) > 1:
         data["model"]["cores"] = cores[1:2]
+    if arguments.workers > 1:
+        data["model"]["workers"] = arguments.workers
     kept: list[Rows] = []
     last = asyncio.Event()
 
@@ -51,7 +53,7 @@ async def run(arguments: argparse.Namespace) -> None:
         seconds = time.monotonic() - begun
     stats = pipeline.stats()
     rows = np.concatenate(kept) if kept else np.empty(0, dtype=pipeline.layout.dtype)
-    rows = rows[(rows["scored"] == 1) & (rows["state"] == 0)]
+    rows = rows[(rows["scored"] > 0) & (rows["state"] == 0)]
     np.savez(
         arguments.out,
         id=rows["sequence"].astype(np.int64),
@@ -82,7 +84,8 @@ def main() -> None:
     parser.add_argument("--market", choices=["spot", "usdm"], required=True)
     parser.add_argument("--last-id", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True, help="how long the sender sends")
-    parser.add_argument("--layout", choices=["threads", "inline"], required=True)
+    parser.add_argument("--layout", choices=["threads", "inline", "processes"], required=True)
+    parser.add_argument("--workers", type=int, default=1, help="that run the model")
     parser.add_argument("--idle", choices=["spin", "yield", "backoff"], required=True)
     parser.add_argument("--cores", default="", help="of ingest and inference, as 2,3; empty: they float")
     parser.add_argument("--model", required=True)
