@@ -42,7 +42,6 @@ __all__ = [
     "make_demo_model",
     "onnxruntime_library",
     "optimize",
-    "provider_cache",
     "providers",
 ]
 
@@ -76,17 +75,12 @@ def providers() -> list[str]:
     return _core.providers(str(onnxruntime_library()))
 
 
-def provider_cache() -> Path:
-    """Where TensorRT keeps the engines that it builds, so that only the first start of a model waits."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "tickwire" / "tensorrt"
-
-
 def load(
     paths: Sequence[str | os.PathLike[str]],
     *,
     weights: Sequence[float] = (),
     provider: str = "cpu",
+    cache_dir: str | os.PathLike[str] = "",
     max_batch: int = 1,
     rows: int = 0,
     features: int = 0,
@@ -101,7 +95,7 @@ def load(
             members=[os.fspath(path) for path in paths],
             weights=list(weights),
             provider=provider,
-            cache_dir=str(provider_cache()) if provider == "tensorrt" else "",
+            cache_dir=os.fspath(cache_dir),
             max_batch=max_batch,
             rows=rows,
             features=features,

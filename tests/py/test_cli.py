@@ -308,6 +308,14 @@ def test_model_check_says_what_a_start_would_refuse(tickwire: Command, folder: P
     ]
     assert "trigger" in out
     assert "expected a free batch dimension, for batches of 4" in out
+    # What the pipeline says of its own model is what a start would take.
+    batched = folder / "batched.toml"
+    threads = CONFIG.replace('layout = "inline"', 'layout = "threads"')
+    batched.write_text(threads + '[model]\npath = "m.onnx"\nmax_batch = 4\n')
+    code, out, err = tickwire("model", "check", model, "--config", batched)
+    assert code == 1, err
+    assert "expected a free batch dimension, for batches of 4" in out
+    assert tickwire("model", "check", model, "--config", batched, "--max-batch", "1")[0] == 0
     code, out, _ = tickwire("model", "check", other)
     assert code == 0, "without a configuration there is nothing to compare it with"
     code, out, _ = tickwire("model", "check", pipeline)
@@ -328,6 +336,15 @@ def test_model_optimize_says_what_it_saved(tickwire: Command, folder: Path) -> N
     code, _, err = tickwire("model", "optimize", folder / "pipeline.toml")
     assert code == 2
     assert "expected an ONNX model" in err
+    for arguments in (("--provider", "tensorrt"), ("--cache-dir", folder)):
+        code, _, err = tickwire("model", "optimize", model, *arguments)
+        assert code == 2
+        assert "--cache-dir: expected with --provider tensorrt" in err
+    if "tensorrt" not in models.providers():
+        arguments = ("--provider", "tensorrt", "--cache-dir", folder / "engines")
+        code, _, err = tickwire("model", "optimize", model, *arguments)
+        assert code == 2
+        assert "provider: expected cpu" in err
 
 
 def test_model_bench_shows_each_load(tickwire: Command, folder: Path) -> None:

@@ -66,7 +66,7 @@ async def run(arguments: argparse.Namespace) -> None:
         about=json.dumps(
             {
                 "stages": list(pipeline.layout.stages),
-                "executor": pipeline.executor,
+                "executor": pipeline.layout.models[0].executor,
                 "report": stats.report,
                 "dropped": stats.dropped,
                 "notices": stats.notices,

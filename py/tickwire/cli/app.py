@@ -41,8 +41,7 @@ ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The pipeline
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, on standard output.")]
 Seconds = Annotated[float | None, typer.Option("--seconds", min=0.1, help="Stop after this long.")]
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file, or a .ort file.")]
-Provider = Annotated[str, typer.Option("--provider", help="cpu, cuda or tensorrt.")]
-MaxBatch = Annotated[int, typer.Option("--max-batch", min=1, max=1024, help="Most rows in one run.")]
+MaxBatch = Annotated[int, typer.Option("--max-batch", min=1, max=64, help="Most rows in one run.")]
 Record = Annotated[Path | None, typer.Option("--record", metavar="DIR", help="Record the run, for `verify`.")]
 HostConfig = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="The engine's cores: those of this pipeline.")
@@ -245,8 +244,13 @@ def model_check(
     config: Annotated[
         Path | None, typer.Option("--config", help="Compare its features with this pipeline's.")
     ] = None,
-    provider: Provider = "cpu",
-    max_batch: MaxBatch = 1,
+    provider: Annotated[
+        str | None, typer.Option("--provider", help="cpu, cuda or tensorrt; else the pipeline's, else cpu.")
+    ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option("--max-batch", min=1, max=64, help="Most rows in one run; else the pipeline's, else 1."),
+    ] = None,
 ) -> None:
     """Say whatever a start would refuse about a model, without starting anything. Exit 0: nothing."""
     from tickwire.cli import model as command
@@ -264,13 +268,17 @@ def model_optimize(
     format: Annotated[
         ModelFormat, typer.Option("--format", help="onnx, or ONNX Runtime's own, which loads fastest.")
     ] = ModelFormat.onnx,
-    provider: Provider = "cpu",
+    provider: Annotated[str, typer.Option("--provider", help="cpu, cuda or tensorrt.")] = "cpu",
+    cache_dir: Annotated[
+        Path | None, typer.Option("--cache-dir", help="For tensorrt: the pipeline's model.cache_dir.")
+    ] = None,
+    max_batch: MaxBatch = 1,
 ) -> None:
     """Write a model as ONNX Runtime optimises it for this machine; compare its scores with the original's.
-    With --provider tensorrt: build its engine, so that the first start does not wait for it."""
+    With --provider tensorrt: build its engine into --cache-dir, so that the first start does not wait."""
     from tickwire.cli import model as command
 
-    command.optimize(model, out, format.value, provider)
+    command.optimize(model, out, format.value, provider, cache_dir, max_batch)
 
 
 @model_app.command("bench")

@@ -13,7 +13,7 @@ from rich.table import Table
 from tickwire import models
 from tickwire.cli import output
 from tickwire.config import Config
-from tickwire.errors import ConfigError, Error
+from tickwire.errors import ConfigError, Error, SetupError
 
 __all__ = ["bench", "bind", "check", "inspect", "optimize"]
 
@@ -56,9 +56,16 @@ def _indented(schema: str) -> str:
         return schema
 
 
-def check(model: Path, config: Path | None, provider: str, max_batch: int) -> int:
+def check(model: Path, config: Path | None, provider: str | None, max_batch: int | None) -> int:
     """Every step that a start takes with a model, in its order, as far as it comes."""
-    schema = Config.from_toml(config).schema() if config is not None else None
+    schema = None
+    if config is not None:
+        settings = Config.from_toml(config)
+        schema = settings.schema()
+        for entry in settings.all_models:
+            if model.resolve() in (file.resolve() for file in settings.model_files(entry)):
+                provider, max_batch = provider or entry.provider, max_batch or entry.max_batch
+    provider, max_batch = provider or "cpu", max_batch or 1
     steps: list[tuple[str, Callable[[], object]]] = [("file", lambda: _declared(model))]
     if schema is None:
         steps.append(("features", lambda: _own_schema(model)))
@@ -106,11 +113,23 @@ def _own_schema(model: Path) -> str:
     return f"bound to schema {found.fingerprint}; with --config it is compared with a pipeline's"
 
 
-def optimize(model: Path, out: Path | None, format: Literal["onnx", "ort"], provider: str) -> None:
-    if provider == "tensorrt":
-        # Its engines are no graphs: building them is what a first start would wait for.
-        loaded = models.load([model], provider=provider)
-        print(f"{model}: {loaded.executor} has its engine in {models.provider_cache()}; later starts find it")
+def optimize(
+    model: Path,
+    out: Path | None,
+    format: Literal["onnx", "ort"],
+    provider: str,
+    cache_dir: Path | None,
+    max_batch: int,
+) -> None:
+    if cache_dir is not None or provider == "tensorrt":
+        if cache_dir is None or provider != "tensorrt" or out is not None:
+            raise SetupError(
+                "--cache-dir: expected with --provider tensorrt, without --out: it writes engines into the "
+                "folder that model.cache_dir names, and no model"
+            )
+        # Building them is what a first start would wait for.
+        loaded = models.load([model], provider=provider, cache_dir=cache_dir, max_batch=max_batch)
+        print(f"{model}: {loaded.executor} has its engine in {cache_dir}; set model.cache_dir to it")
         return
     made = models.optimize(model, out, format=format, provider=provider)
     same = "bit for bit" if made.difference == 0 else f"to within {made.difference:.1e}"
