@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fake_core
 import numpy as np
+import onnx
 import pytest
 from fake_core import make_rows
 
@@ -389,6 +390,86 @@ def test_model_of_other_features_is_refused_with_the_difference(
     code, _, err = tickwire("replay", folder / "scored.toml", "--input", folder / "capture.log")
     assert code == 2
     assert "trigger" in err
+
+
+def free_features(model: onnx.ModelProto) -> None:
+    model.graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info("features", 1, [1, "F"]))
+
+
+def of_a_window(model: onnx.ModelProto) -> None:
+    model.graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info("window", 1, [1, 3, 2]))
+    mean = onnx.helper.make_node("ReduceMean", ["window"], ["features"], axes=[1], keepdims=0)
+    model.graph.node.insert(0, mean)
+
+
+def second_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(onnx.helper.make_tensor_value_info("more", 1, [1, 2]))
+
+
+def of_strings(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.STRING
+    del model.graph.node[:-1]  # Nothing computes with them.
+    model.graph.node[0].CopyFrom(onnx.helper.make_node("Shape", ["features"], ["prob"]))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("prob", 7, [2]))
+
+
+def unknown_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Prophesy"
+
+
+def future_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 999
+
+
+def beyond_two_gib(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "weights.bin"), ("length", str(3 << 30))):
+        tensor.external_data.add(key=key, value=value)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "what_to_do"),
+    [
+        (unknown_operator, "Prophesy", "export without it"),
+        (future_opset, "Opset 999", "export it with an older opset"),
+        (second_input, "2 inputs", "join them into one"),
+        (of_strings, "features: string[1, 2]", "cast it inside"),
+        (free_features, "features: float32[1, F]", "give every dimension but the first its size"),
+        (of_a_window, "window: float32[1, 3, 2]", "features.window_rows must be"),
+        (beyond_two_gib, "3,221,225,472 bytes in weights.bin", "an ONNX file ends at 2 GiB"),
+        (b"", "found an empty file", "export the model again"),
+        (b"this is a text\n", "found a file that is none or is damaged", "export the model again"),
+        (None, "found Is a directory", "name a file"),
+    ],
+)
+def test_a_bad_model_is_refused_before_an_engine_is_made(
+    change: Callable[[onnx.ModelProto], None] | bytes | None,
+    expected: str,
+    what_to_do: str,
+    tickwire: Command,
+    folder: Path,
+    engine: Any,
+) -> None:
+    path = models.make_demo_model(folder / "m.onnx", Config.from_text(CONFIG).schema())
+    if change is None:
+        path.unlink()
+        path.mkdir()
+    elif isinstance(change, bytes):
+        path.write_bytes(change)
+    else:
+        model = onnx.load(path)
+        change(model)
+        path.write_bytes(model.SerializeToString())
+    (folder / "scored.toml").write_text(CONFIG + '[model]\npath = "m.onnx"\n')
+    code, _, err = tickwire("replay", folder / "scored.toml", "--input", folder / "capture.log")
+    assert code == 2
+    assert str(path) in err
+    assert expected in err
+    assert what_to_do in err
+    assert "Traceback" not in err
+    assert engine.last is None
 
 
 def test_replay_with_a_model_names_its_outputs(tickwire: Command, folder: Path, engine: Any) -> None:

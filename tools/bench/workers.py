@@ -1,13 +1,12 @@
 """Row in to score out: the engine's workers beside a pool of Python processes behind a queue, in one run.
 
-Each round starts the sender and the engine in each layout, then hands the rows that the engine made, at the
-same pace, to `multiprocessing` workers that own an ONNX Runtime session each. Same model, same rows, and the
-scores must agree.
+Each round starts the sender and one design after another, on the same seeded frames, the same model and the
+same pace; the rounds rotate the order. All scores are compared with those of the rows, made again here.
 
     engine    from the row's features being ready to its signal being published: the ring, the wake-up, the
               model's run and the record that leaves
-    python    from before queue.put() to session.run() having returned in the worker; the way back to the
-              parent is left out, in Python's favour
+    python    python_pool.py: from before queue.put() of a row, which an engine without a model made, to
+              session.run() having returned in the worker; the way back is left out, in Python's favour
 
 The tables show the median over the rounds of each round's percentiles, in microseconds, and how many times
 longer the Python pool took. On a shared machine read the ratios, not the microseconds.
@@ -17,13 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +30,13 @@ from setting import BUILD, machine, pipeline_config, print_table, start_venue
 from tickwire import Config, models
 from tickwire.errors import ConfigError
 
-# Layout and idle strategy of ours; None: the one asked for. With `spin` no wake-up is in the time, but each
-# thread wants a core.
+# Layout and idle strategy of ours; None: the one asked for. One that yields is awake but keeps no core from
+# the others, so that no wake-up is in the time.
 OURS: dict[str, tuple[str, str | None]] = {
     "threads": ("threads", None),
-    "threads, spin": ("threads", "spin"),
+    "threads, yield": ("threads", "yield"),
     "processes": ("processes", None),
-    "processes, spin": ("processes", "spin"),
+    "processes, yield": ("processes", "yield"),
 }
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
 #: How many times faster than the Python pool we mean to be, at p99.
@@ -49,85 +45,45 @@ _STAGES = ("queue", "model", "publish")
 _HERE = Path(__file__).resolve().parent
 
 
-def worker(rows: Queue[Any], results: Queue[Any], ready: Any, model: str) -> None:
-    """A worker as it is usually written: a session of its own, one row after another."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    port = session.get_inputs()[0]
-    for _ in range(200):
-        session.run(None, {port.name: np.zeros(port.shape, dtype=np.float32)})
-    ready.release()
-    done: list[tuple[int, int, Any]] = []
-    while (item := rows.get()) is not None:
-        number, row = item
-        scores = session.run(None, {port.name: row[None, :]})[0]
-        done.append((number, time.monotonic_ns(), scores[0]))
-    results.put(done)
-
-
-def run_python(
-    rows: NDArray[np.float32], rate: int, workers: int, model: Path
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Times in ns and scores, by row."""
-    context = multiprocessing.get_context("spawn")
-    queue, results, ready = context.Queue(), context.Queue(), context.Semaphore(0)
-    pool = [
-        context.Process(target=worker, args=(queue, results, ready, str(model)), daemon=True)
-        for _ in range(workers)
-    ]
-    for process in pool:
-        process.start()
-    for _ in pool:
-        if not ready.acquire(timeout=60):
-            raise RuntimeError("a Python worker did not start")
-    begun = np.zeros(len(rows), dtype=np.int64)
-    due = time.monotonic_ns()
-    for number, row in enumerate(rows):
-        due += 1_000_000_000 // rate
-        time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
-        begun[number] = time.monotonic_ns()
-        queue.put((number, row))
-    for _ in pool:
-        queue.put(None)
-    ended = np.zeros(len(rows), dtype=np.int64)
-    scores: list[Any] = [None] * len(rows)
-    for _ in pool:
-        for number, ts, score in results.get(timeout=60):
-            ended[number], scores[number] = ts, score
-    for process in pool:
-        process.join(10)
-    return ended - begun, np.array(scores, dtype=np.float32)
-
-
-def run_engine(design: str, arguments: argparse.Namespace, folder: Path, model: Path) -> dict[str, Any]:
-    """What tickwire_design.py leaves of a run on the sender's frames."""
+def run_design(design: str, arguments: argparse.Namespace, folder: Path, model: Path) -> dict[str, Any]:
+    """Its rows, those of the settling time left out: times in ns, and scores."""
     frames = int((arguments.settle + arguments.seconds) * arguments.rate)
     options = ["--market", "spot", "--rate", str(arguments.rate), "--frames", str(frames)]
     options += ["--seed", str(arguments.seed)]
     venue = start_venue(arguments.build / "tools/bench/tickwire-bench-sender", folder / "stamps.bin", options)
-    layout, idle = OURS[design]
     out = folder / f"{design}.npz"
-    command = [str(_HERE / "tickwire_design.py"), "--ws-url", venue.ws_url, "--rest-url", venue.rest_url]
-    command += ["--market", "spot", "--last-id", str(venue.last_id), "--model", str(model), "--out", str(out)]
-    command += ["--seconds", str(frames / arguments.rate), "--workers", str(arguments.workers)]
-    command += ["--layout", layout, "--idle", idle or arguments.idle]
+    common = ["--ws-url", venue.ws_url, "--rest-url", venue.rest_url, "--market", "spot"]
+    common += ["--last-id", str(venue.last_id), "--seconds", str(frames / arguments.rate)]
+    common += ["--workers", str(arguments.workers), "--model", str(model), "--out", str(out)]
+    if design == "python":
+        command = [str(_HERE / "python_pool.py"), *common, "--idle", arguments.idle]
+    else:
+        layout, idle = OURS[design]
+        command = [str(_HERE / "tickwire_design.py"), *common, "--layout", layout]
+        command += ["--idle", idle or arguments.idle]
     try:
         subprocess.run([sys.executable, *command], check=True, timeout=120 + frames / arguments.rate)
         stamps = venue.finish()
     finally:
         venue.process.kill()
     with np.load(out) as data:
-        stages = json.loads(str(data["about"]))["stages"]
-        columns = [stages.index(stage) for stage in _STAGES]
         keep = data["id"] >= stamps["id"][int(arguments.settle * arguments.rate)]
-        return {
-            "ns": data["stage_ns"][keep][:, columns].sum(axis=1),
-            "features": data["features"][keep],
-            "scores": data["scores"][keep],
-        }
+        if design == "python":
+            ns = data["ns"][keep]
+        else:
+            stages = json.loads(str(data["about"]))["stages"]
+            ns = data["stage_ns"][keep][:, [stages.index(stage) for stage in _STAGES]].sum(axis=1)
+        return {name: data[name][keep] for name in ("features", "scores")} | {"ns": ns}
+
+
+def check_scores(model: Path, runs: dict[str, dict[str, Any]]) -> int:
+    """Every design must have scored its rows, and rightly; how many there were."""
+    truth = models.load([model])
+    for design, found in runs.items():
+        expected = truth.run(np.ascontiguousarray(found["features"]))
+        if not len(expected) or not np.allclose(found["scores"], expected, rtol=1e-5, atol=1e-6):
+            raise RuntimeError(f"{design}: scores are missing or are not those of the rows")
+    return sum(len(found["scores"]) for found in runs.values())
 
 
 def configuration(layout: str) -> Config:
@@ -174,19 +130,17 @@ def main() -> None:
     about = machine(arguments.build)
     ours = available()
     ns: dict[str, list[NDArray[np.int64]]] = {design: [] for design in ("python", *ours)}
+    compared = 0
     with tempfile.TemporaryDirectory(prefix="tickwire-bench-") as name:
         folder = Path(name)
         model = models.make_demo_model(folder / "model.onnx", configuration("threads").schema())
         for number in range(arguments.rounds):
             print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
-            runs = {design: run_engine(design, arguments, folder, model) for design in ours}
+            order = [*list(ns)[number % len(ns) :], *list(ns)[: number % len(ns)]]
+            runs = {design: run_design(design, arguments, folder, model) for design in order}
             for design, found in runs.items():
                 ns[design].append(found["ns"])
-            rows = runs["threads"]["features"]
-            times, scores = run_python(rows, arguments.rate, arguments.workers, model)
-            if not np.allclose(scores, runs["threads"]["scores"], rtol=1e-5, atol=1e-6):
-                raise RuntimeError("the Python pool and the engine score the same rows differently")
-            ns["python"].append(times)
+            compared += check_scores(model, runs)
 
     figures = {
         design: {
@@ -202,6 +156,7 @@ def main() -> None:
         f"  {arguments.rounds} rounds of {arguments.seconds:g} s at {arguments.rate:,} rows a second, "
         f"{arguments.workers} worker(s), idle strategy: {arguments.idle}"
     )
+    print(f"  scores compared with those of their rows: {compared:,}")
     print(f"\nµs   goal: {GOAL} times faster at p99")
     table = []
     for design, percentiles in figures.items():
