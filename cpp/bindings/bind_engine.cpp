@@ -3,7 +3,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
 
 #include "config_from_dict.hpp"
@@ -58,16 +62,57 @@ py::tuple names_tuple(const Names& names) {
 
 /// The engine and what Python asks of it again and again.
 struct BoundEngine : engine::Engine {
-  explicit BoundEngine(engine::EngineConfig config)
-      : engine::Engine(std::move(config)), dtype(record_dtype(layout())) {}
-  py::dtype dtype;
+  explicit BoundEngine(engine::EngineConfig config) : engine::Engine(std::move(config)) {}
+  std::optional<py::dtype> dtype;
 };
+
+/// Building loads models and starts processes: others may run meanwhile.
+std::unique_ptr<BoundEngine> build(const py::dict& config) {
+  engine::EngineConfig settled = config_from_dict(config);
+  std::unique_ptr<BoundEngine> engine;
+  {
+    const py::gil_scoped_release released;
+    engine = std::make_unique<BoundEngine>(std::move(settled));
+  }
+  engine->dtype = record_dtype(engine->layout());
+  return engine;
+}
+
+constexpr std::array<const char*, 5> kPhases = {"loading", "ready", "running", "left", "failed"};
+
+void describe(py::dict& to, const engine::WorkerState& state) {
+  to["pid"] = state.pid;
+  to["pidfd"] = state.pidfd;
+  // The worker writes it: never look beyond what we know.
+  const auto phase = static_cast<std::size_t>(state.phase);
+  to["phase"] = phase < kPhases.size() ? kPhases[phase] : "failed";
+  to["heartbeat_age_ns"] = state.heartbeat_age_ns;
+}
+
+py::list workers_of(BoundEngine& engine) {
+  py::list all;
+  for (const auto& worker : engine.workers()) {
+    py::dict one;
+    one["name"] = worker->name();
+    one["model"] = worker->model();
+    one["given_up"] = worker->given_up();
+    one["wake_fd"] = worker->waker().fd();
+    describe(one, worker->state(false));
+    py::dict aside;
+    describe(aside, worker->state(true));
+    one["aside"] = std::move(aside);
+    all.append(std::move(one));
+  }
+  return all;
+}
+
+engine::WorkerHost& worker_of(BoundEngine& engine, std::size_t index) { return *engine.workers().at(index); }
 
 py::array poll(const py::object& self) {
   auto& engine = self.cast<BoundEngine&>();
   const engine::RecordBatch batch = engine.poll();
   // The view keeps the engine alive; its bytes hold until release().
-  py::array view(engine.dtype, {batch.count}, {batch.stride}, batch.records, self);
+  py::array view(*engine.dtype, {batch.count}, {batch.stride}, batch.records, self);
   view.attr("flags").attr("writeable") = false;
   return view;
 }
@@ -86,10 +131,7 @@ void bind_engine(py::module_& m) {
   // An ordinary metaclass: pybind11's own serves static properties, of which there are none, and no stub
   // could name it.
   py::class_<BoundEngine>(m, "Engine", py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)))
-      .def(py::init([](const py::dict& config) {
-             return std::make_unique<BoundEngine>(config_from_dict(config));
-           }),
-           py::arg("config"))
+      .def(py::init(&build), py::arg("config"))
       // Both wait for threads, so they must not hold the GIL.
       .def("start", &BoundEngine::start, py::call_guard<py::gil_scoped_release>())
       .def("stop", &BoundEngine::stop, py::call_guard<py::gil_scoped_release>())
@@ -138,14 +180,59 @@ void bind_engine(py::module_& m) {
             self.swap_model(model, files, id);
           },
           py::arg("model"), py::arg("members"), py::arg("id"))
-      .def_property_readonly("row_dtype", [](const BoundEngine& engine) { return engine.dtype; })
+      .def_property_readonly("workers", &workers_of)
+      .def(
+          "start_worker", [](BoundEngine& self, std::size_t worker) { worker_of(self, worker).start(); },
+          py::arg("worker"))
+      .def(
+          "start_worker_aside",
+          [](BoundEngine& self, std::size_t worker, bool prepared) {
+            engine::WorkerHost& host = worker_of(self, worker);
+            host.start_aside(prepared ? self.prepared(host.model()) : nullptr);
+          },
+          py::arg("worker"), py::arg("prepared"))
+      .def(
+          "hand_over_worker",
+          [](BoundEngine& self, std::size_t worker) { worker_of(self, worker).hand_over(); },
+          py::arg("worker"))
+      .def(
+          "kill_worker",
+          [](BoundEngine& self, std::size_t worker, bool aside, bool hung) {
+            worker_of(self, worker).kill(aside, hung);
+          },
+          py::arg("worker"), py::arg("aside"), py::arg("hung"))
+      .def(
+          "reap_worker",
+          [](BoundEngine& self, std::size_t worker, bool aside) -> py::object {
+            const auto end = worker_of(self, worker).reap(aside);
+            if (!end) return py::none();
+            py::dict one;
+            one["in_order"] = end->in_order;
+            one["how"] = end->how;
+            one["trouble"] = end->trouble;
+            return one;
+          },
+          py::arg("worker"), py::arg("aside"))
+      .def(
+          "give_up_worker",
+          [](BoundEngine& self, std::size_t worker, const std::string& why) {
+            worker_of(self, worker).give_up(why);
+          },
+          py::arg("worker"), py::arg("why"))
+      .def(
+          "prepare_model",
+          [](BoundEngine& self, std::size_t model, const py::list& members, std::uint32_t id) {
+            const std::vector<engine::ModelMember> files = members_from(members);
+            const py::gil_scoped_release released;
+            self.prepare_model(model, files, id);
+          },
+          py::arg("model"), py::arg("members"), py::arg("id"))
+      .def("went_over", &BoundEngine::went_over, py::arg("model"))
+      .def_property_readonly("row_dtype", [](const BoundEngine& engine) { return *engine.dtype; })
       .def_property_readonly("max_snapshot_bytes", &BoundEngine::max_snapshot_bytes)
       .def("waker_fd", [](BoundEngine& engine) { return engine.waker().fd(); })
-      .def("prepare_sleep",
-           [](BoundEngine& engine) {
-             return engine.waker().prepare_sleep([&engine] { return engine.has_output(); });
-           })
-      .def("woke", [](BoundEngine& engine) { engine.waker().woke(); })
+      .def("prepare_sleep", [](BoundEngine& engine) { return engine.prepare_sleep(); })
+      .def("woke", [](BoundEngine& engine) { engine.woke(); })
       .def("poll", &poll)
       .def("release", &BoundEngine::release)
       .def("poll_requests",

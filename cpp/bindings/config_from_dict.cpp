@@ -154,7 +154,8 @@ engine::ModelConfig model_from(const Section& s) {
                                                      {"drop_oldest", QueuePolicy::DropOldest},
                                                      {"conflate", QueuePolicy::Conflate}}),
           .queue_limit = s.get<std::size_t>("queue_limit"),
-          .shadow = s.get<bool>("shadow")};
+          .shadow = s.get<bool>("shadow"),
+          .start_timeout_ns = s.get<std::int64_t>("start_timeout_ns")};
 }
 
 }  // namespace
@@ -176,8 +177,9 @@ engine::EngineConfig config_from_dict(const py::dict& dict) {
   std::vector<engine::ModelConfig> models;
   for (const Section& model : s.sections("models")) models.push_back(model_from(model));
   return {
-      .layout = s.choose<engine::Layout>(
-          "layout", {{"inline", engine::Layout::Inline}, {"threads", engine::Layout::Threads}}),
+      .layout = s.choose<engine::Layout>("layout", {{"inline", engine::Layout::Inline},
+                                                    {"threads", engine::Layout::Threads},
+                                                    {"processes", engine::Layout::Processes}}),
       .idle = s.choose<IdleKind>(
           "idle", {{"spin", IdleKind::Spin}, {"yield", IdleKind::Yield}, {"backoff", IdleKind::Backoff}}),
       .huge_pages = s.choose<HugePages>(
@@ -191,7 +193,8 @@ engine::EngineConfig config_from_dict(const py::dict& dict) {
       .record_dir = s.get<std::string>("record_dir"),
       .feeds = std::move(feeds),
       .features = features_from(s.section("features")),
-      .models = std::move(models)};
+      .models = std::move(models),
+      .worker_program = s.get<std::string>("worker_program")};
 }
 
 }  // namespace tickwire::bindings

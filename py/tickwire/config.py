@@ -18,6 +18,9 @@ import json
 import math
 import os
 import re
+import shutil
+import sys
+import sysconfig
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -39,6 +42,7 @@ from tickwire.errors import ConfigError
 
 if TYPE_CHECKING:
     from tickwire.features import Plan, Schema
+    from tickwire.supervisor import WorkerPolicy
 
 __all__ = [
     "Config",
@@ -106,9 +110,10 @@ class _Model(BaseModel):
 class Engine(_Model):
     """`[engine]`: how the stages are laid over threads."""
 
-    layout: Literal["inline", "threads"] = "threads"
+    layout: Literal["inline", "threads", "processes"] = "threads"
     """`threads`: ingestion never waits for a model. `inline`: one agent a feed does everything, for a model
-    that is faster than a hop between two cores."""
+    that is faster than a hop between two cores. `processes`: as `threads`, but each inference agent is a
+    process of its own, watched and restarted, for a model that may crash, hang or leak."""
 
     idle: Literal["spin", "yield", "backoff"] = "backoff"
     """What a data-plane thread does with nothing to do. `backoff` works on a two-core laptop; `spin` for a
@@ -416,6 +421,17 @@ class Features(_Model):
 _Path = Annotated[str, Field(min_length=1)]
 
 
+# Keys of a model that say how its processes are kept.
+_OF_PROCESSES = (
+    "restart_backoff",
+    "max_restarts",
+    "restart_window",
+    "heartbeat_timeout",
+    "start_timeout",
+    "max_rss_mb",
+)
+
+
 class Model(_Model):
     """`[model]`, or `[[models]]` for several: what scores the rows. Leave it out to get rows alone."""
 
@@ -471,6 +487,29 @@ class Model(_Model):
     """Look at the file once a second, and go over to it when it changes, as `tickwire model swap` does. Put
     the new one in its place by a rename: a file that is still being written is refused."""
 
+    restart_backoff: Duration = "100ms"
+    """Layout `processes`: the pause before a worker is started again that failed soon after its start, within
+    ten times this; twice as long each further time, up to ten seconds. One that had worked for longer is
+    started again at once."""
+
+    max_restarts: Annotated[int, Field(ge=0, le=1_000_000)] = 5
+    """Layout `processes`: a worker that dies, hangs or grows too large more often than this within
+    `restart_window` is given up: its rows leave unscored, and say so."""
+
+    restart_window: Duration = "1m"
+    """Layout `processes`: for `max_restarts`."""
+
+    heartbeat_timeout: Duration = "2s"
+    """Layout `processes`: a worker that gives no sign of life for so long hangs, and is killed. More than the
+    longest run of the model."""
+
+    start_timeout: Duration = "1m"
+    """Layout `processes`: a worker that has not loaded and warmed its model by then has failed."""
+
+    max_rss_mb: Annotated[int, Field(ge=0, le=1 << 24)] = 0
+    """Layout `processes`: a worker that holds more memory of its own than this is replaced by a fresh one, in
+    good order. 0: no limit."""
+
     @model_validator(mode="after")
     def _fits(self) -> Model:
         if self.policy == "drop_oldest" and self.queue_limit > self.queue_slots:
@@ -481,6 +520,10 @@ class Model(_Model):
             raise _at("weights", "expected none for a single file", self.weights)
         if not all(0 < weight < math.inf for weight in self.weights):
             raise _at("weights", "expected numbers above zero", self.weights)
+        if parse_duration(self.heartbeat_timeout) < 500_000_000:
+            raise _at("heartbeat_timeout", "expected at least 500ms, five heartbeats", self.heartbeat_timeout)
+        if parse_duration(self.start_timeout) == 0:
+            raise _at("start_timeout", "expected more than zero", self.start_timeout)
         if self.cores and self.workers not in (None, len(self.cores)):
             raise _at("workers", f"expected one for each of the {len(self.cores)} cores", self.workers)
         if self.cache_dir and self.provider != "tensorrt":
@@ -695,6 +738,12 @@ class Config(_Model):
                 raise _at(f"{where}.name", f"expected a name of its own, but {first} has it", model.label)
             if self.engine.layout == "inline":
                 self._check_inline(where, model)
+            if self.engine.layout != "processes":
+                for key in _OF_PROCESSES:
+                    # A default may be written down, as the effective configuration does.
+                    if getattr(model, key) != Model.model_fields[key].default:
+                        expected = 'expected none without engine.layout = "processes"'
+                        raise _at(f"{where}.{key}", expected, getattr(model, key))
         if labels and all(model.shadow for model in self.all_models):
             where = next(iter(labels.values()))
             raise _at(f"{where}.shadow", "expected at least one model that is no shadow", True)
@@ -887,10 +936,31 @@ class Config(_Model):
                 "outputs": list(self.plan.outputs),
                 "names": list(self.plan.names),
             },
+            "worker_program": str(worker_program()) if self._wants_workers else "",
             "models": [
                 self._resolve_model(where, model, replay=replay) for where, model in self._located_models()
             ],
         }
+
+    def worker_policies(self) -> list[WorkerPolicy]:
+        """How the workers of each model are kept, in the layout `processes`."""
+        from tickwire.supervisor import WorkerPolicy
+
+        return [
+            WorkerPolicy(
+                restart_backoff_s=parse_duration(model.restart_backoff) / 1e9,
+                max_restarts=model.max_restarts,
+                restart_window_s=parse_duration(model.restart_window) / 1e9,
+                heartbeat_timeout_s=parse_duration(model.heartbeat_timeout) / 1e9,
+                start_timeout_s=parse_duration(model.start_timeout) / 1e9,
+                max_rss_bytes=model.max_rss_mb << 20,
+            )
+            for model in self.all_models
+        ]
+
+    @property
+    def _wants_workers(self) -> bool:
+        return self.engine.layout == "processes" and bool(self.all_models)
 
     def _resolve_model(self, where: str, model: Model, *, replay: bool) -> dict[str, Any]:
         from tickwire import models
@@ -923,6 +993,7 @@ class Config(_Model):
             "policy": model.policy,
             "queue_limit": model.queue_limit,
             "shadow": model.shadow,
+            "start_timeout_ns": parse_duration(model.start_timeout),
         }
 
     def _check_host(self) -> None:
@@ -950,6 +1021,25 @@ class Config(_Model):
     def to_toml(self) -> str:
         """The whole effective configuration, defaults included, as TOML text."""
         return _toml(self.model_dump(exclude_none=True))
+
+
+def worker_program() -> Path:
+    """The program that runs a model in a process of its own: $TICKWIRE_WORKER, else what was installed."""
+    if named := os.environ.get("TICKWIRE_WORKER"):
+        places = [Path(named)]
+    else:
+        places = [Path(sysconfig.get_path("scripts")) / "tickwire-worker"]
+        places.append(Path(sys.executable).with_name("tickwire-worker"))
+        if (found := shutil.which("tickwire-worker")) is not None:
+            places.append(Path(found))
+    for place in places:
+        if os.access(place, os.X_OK) and place.is_file():
+            return place
+    tried = ", ".join(dict.fromkeys(map(str, places)))
+    raise ConfigError(
+        'engine.layout: "processes" needs the program tickwire-worker, which is installed with tickwire: '
+        f"expected it at {tried}; install tickwire again, or name its place in TICKWIRE_WORKER"
+    )
 
 
 def model_id(files: Sequence[Path], weights: Sequence[float]) -> int:

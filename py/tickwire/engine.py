@@ -38,6 +38,7 @@ from tickwire.router import FeatureStream, Router, SignalQueue, SignalStream
 from tickwire.sinks import CallbackSink, Sink, SinkRunner
 from tickwire.sinks.factory import make_sinks
 from tickwire.stat_file import ErrorEntry, Histogram, StatFile, StatFileError
+from tickwire.supervisor import Supervisor
 from tickwire.warm import WarmInputs, assign_warm
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ class Pipeline:
         self._latencies: RowLatencies | None = None
         self._threads: _Threads | None = None
         self._snapshots: SnapshotService | None = None
+        self._supervisor: Supervisor | None = None
         self._recording: Recording | None = None
         self._sinks: list[SinkRunner] = []
         self._streams: list[SignalQueue] = []
@@ -295,6 +297,9 @@ class Pipeline:
         self._stat_file = _open_stat_file(engine.stat_path)
         self._started_at = time.monotonic()
         self._threads = _Threads({**engine.threads, "python": threading.get_native_id()})
+        if engine.workers:
+            self._supervisor = Supervisor(engine, self.config.worker_policies(), watch=self._router.watch)
+            self._supervisor.start()
         if not self.replaying:
             self._snapshots = SnapshotService(engine, self.config)
             self._router.before_sleep = self._snapshots.poll
@@ -347,6 +352,8 @@ class Pipeline:
         self._seconds = time.monotonic() - self._started_at
         # An agent's death; `failed` has it too, and is raised by who waits.
         async with self._swapping:
+            if self._supervisor is not None:
+                await self._supervisor.close()
             with contextlib.suppress(Exception):
                 await asyncio.to_thread(self._engine.stop)
         await self._finish_router()
@@ -447,6 +454,11 @@ class Pipeline:
             ],
         )
 
+    @property
+    def workers(self) -> dict[str, int]:
+        """The worker processes of the layout `processes`: name and process id, of those that run just now."""
+        return self._supervisor.pids if self._supervisor is not None else {}
+
     # Models.
 
     async def swap_model(
@@ -488,7 +500,12 @@ class Pipeline:
                 self.layout.exchange(label, number)
                 members = [(str(path), weight) for path, weight in zip(copies, weights, strict=True)]
                 try:
-                    await asyncio.to_thread(self._engine.swap_model, index, members, number)
+                    if self._supervisor is None:
+                        await asyncio.to_thread(self._engine.swap_model, index, members, number)
+                    else:
+                        await asyncio.to_thread(self._engine.prepare_model, index, members, number)
+                        await self._supervisor.swap(index)
+                        self._engine.went_over(index)
                 except core_module().SetupError as error:
                     raise SetupError(_renamed(str(error), copies, paths)) from None
                 self._model_copies[label] = folder

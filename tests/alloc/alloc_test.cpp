@@ -90,7 +90,8 @@ class AllocTest : public ::testing::Test {
                          .window_rows = 1,
                          .max_event_rate = 2000,
                          .plan = plan()},
-            .models = {}};
+            .models = {},
+            .worker_program = ""};
   }
 
   /// False where the model cannot run here.
@@ -111,7 +112,8 @@ class AllocTest : public ::testing::Test {
                       .queue_slots = config.replay ? 16U : 4096U,
                       .policy = engine::QueuePolicy::Every,
                       .queue_limit = 8,
-                      .shadow = false}};
+                      .shadow = false,
+                      .start_timeout_ns = 0}};
     return true;
   }
 

@@ -106,6 +106,7 @@ class Engine:
             len(config["features"]["outputs"]), len(self.scores_of_a_model) if self.models else 0
         )
         self.report = ["a fake engine"]
+        self.workers: list[dict[str, Any]] = []
         self.warm_report: list[str] = []
         self.threads: dict[str, int] = {}
         self.duty_cycles: dict[str, dict[str, int]] = {}

@@ -128,7 +128,8 @@ rows = ["spread()"]
         ),
         pytest.param(
             '[engine]\nlayout = "thread"\n' + FEED + FEATURES,
-            'engine.layout: expected one of "inline", "threads"; nearest known: threads, found \'thread\'',
+            'engine.layout: expected one of "inline", "threads", "processes"; nearest known: threads, '
+            "found 'thread'",
             id="unknown choice",
         ),
         pytest.param(

@@ -21,7 +21,7 @@ def tickwire(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("layout", ["threads", "inline"])
+@pytest.mark.parametrize("layout", ["threads", "inline", "processes"])
 @pytest.mark.parametrize("market", ["spot", "usdm", "coinm"])
 def test_recorded_run_equals_its_replay(tmp_path: Path, market: str, layout: str) -> None:
     run = tmp_path / "run"

@@ -32,7 +32,9 @@ constexpr int kSizeSeals = F_SEAL_SHRINK | F_SEAL_GROW;
 }  // namespace
 
 SharedRegion::SharedRegion(const std::string& name, std::size_t bytes, HugePages huge_pages, LockMemory lock)
-    : bytes_(detail::round_up(bytes, detail::kHugePageBytes)) {
+    // A huge page for a few bytes would be a waste; whole ones for the rest, so that they can be had.
+    : bytes_(detail::round_up(bytes,
+                              huge_pages == HugePages::Off ? detail::page_bytes() : detail::kHugePageBytes)) {
   try {
     if (huge_pages == HugePages::Off || !map_hugetlb(name, huge_pages == HugePages::Require)) {
       map_ordinary(name, huge_pages != HugePages::Off);

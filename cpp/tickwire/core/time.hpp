@@ -49,6 +49,10 @@ inline std::uint64_t tsc_now() noexcept TICKWIRE_HOT {
 /// setup makes it: every UtcClock and every AgentRunner does before a thread starts.
 double tsc_ns_per_tick() noexcept;
 
+/// Takes over what another process on this host has calibrated: 20 ms sooner, and the two agree. Setup,
+/// before the first call of the function above; later it has no effect.
+void adopt_tsc_ns_per_tick(double ns_per_tick) noexcept;
+
 inline std::int64_t tsc_to_ns(std::uint64_t delta) noexcept TICKWIRE_HOT {
   TICKWIRE_HOT_EXEMPT_BEGIN("reads a guard and a constant: setup has calibrated")
   return static_cast<std::int64_t>(static_cast<double>(delta) * tsc_ns_per_tick());

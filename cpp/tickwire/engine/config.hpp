@@ -18,7 +18,7 @@ namespace tickwire::engine {
 /// Levels a side of one message, whatever a book keeps of them: four times the largest snapshot.
 inline constexpr std::size_t kMaxEventLevels = 20'000;
 
-enum class Layout : std::uint8_t { Inline, Threads };
+enum class Layout : std::uint8_t { Inline, Threads, Processes };
 enum class Trigger : std::uint8_t { Book, Top, Trade, Every };
 enum class WindowClock : std::uint8_t { Recv, Event };
 enum class QueuePolicy : std::uint8_t { Every, DropOldest, Conflate };
@@ -87,7 +87,8 @@ struct ModelConfig {
   std::size_t queue_slots;
   QueuePolicy policy;
   std::size_t queue_limit;
-  bool shadow;  // Scored and recorded, never routed.
+  bool shadow;                    // Scored and recorded, never routed.
+  std::int64_t start_timeout_ns;  // Layout processes: a worker that loads for longer has failed.
 };
 
 struct EngineConfig {
@@ -102,6 +103,7 @@ struct EngineConfig {
   std::vector<FeedConfig> feeds;
   FeaturesConfig features;
   std::vector<ModelConfig> models;
+  std::string worker_program;  // Layout processes: tickwire-worker.
 };
 
 }  // namespace tickwire::engine

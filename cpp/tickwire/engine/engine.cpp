@@ -56,6 +56,8 @@ metrics::StatCapacity stat_capacity(const EngineConfig& config) {
   for (const ModelConfig& model : config.models) {
     inference += config.layout == Layout::Inline ? feeds : model.workers;
   }
+  // A process has a second scope, for what we know of it.
+  if (config.layout == Layout::Processes) inference *= 2;
   const std::size_t agents = feeds + inference + 1;
   return {.counters = static_cast<std::uint32_t>(64 * feeds + 8 * count_instruments(config) + 16 * agents),
           .histograms = static_cast<std::uint32_t>((signal::kStageCount + 1) * agents),
@@ -68,6 +70,17 @@ std::string stat_path_of(const EngineConfig& config) {
   if (!config.stat_path.empty()) return config.stat_path;
   return metrics::default_stat_directory() + "/engine-" + std::to_string(::getpid()) + "-" +
          std::to_string(++engines) + ".stat";
+}
+
+std::unique_ptr<SharedRegion> waker_memory(const EngineConfig& config) {
+  if (config.layout != Layout::Processes) return nullptr;
+  return std::make_unique<SharedRegion>("tickwire-router", sizeof(concurrent::Waker::Flag), HugePages::Off,
+                                        config.lock);
+}
+
+concurrent::Waker waker_over(const std::unique_ptr<SharedRegion>& memory) {
+  if (memory == nullptr) return concurrent::Waker();
+  return concurrent::Waker(*::new (static_cast<void*>(memory->data())) concurrent::Waker::Flag{});
 }
 
 }  // namespace
@@ -84,19 +97,17 @@ Engine::Engine(EngineConfig config)
     : config_(std::move(config)),
       arena_(ArenaConfig{.huge_pages = config_.huge_pages, .lock = config_.lock}),
       stats_(metrics::StatFile::create(stat_path_of(config_), stat_capacity(config_))),
-      instrument_count_(count_instruments(config_)) {
+      instrument_count_(count_instruments(config_)),
+      waker_memory_(waker_memory(config_)),
+      waker_(waker_over(waker_memory_)) {
   config_.features.plan.validate();
   layout_.feature_count = config_.features.plan.outputs.size();
-  for (const ModelConfig& settings : config_.models) {
-    const std::unique_ptr<infer::Model> model = load_model(settings);
-    const infer::ModelInfo& info = model->info();
-    models_.push_back({.name = settings.name,
-                       .id = settings.id,
-                       .executor = info.executor,
-                       .score_names = info.score_names,
-                       .shadow = settings.shadow});
-    for (const std::string& note : info.notes) model_notes_.push_back(settings.name + ": " + note);
-    layout_.score_count = std::max(layout_.score_count, info.score_names.size());
+  if (config_.layout == Layout::Processes && !config_.models.empty()) spawner_ = std::make_unique<Spawner>();
+  for (std::size_t i = 0; i < config_.models.size(); ++i) {
+    const ModelConfig& model = config_.models[i];
+    prepared_.push_back(spawner_ ? std::make_shared<const ModelImage>(model.members, model.id) : nullptr);
+    models_.push_back(describe(i, prepared_.back().get()));
+    layout_.score_count = std::max(layout_.score_count, models_.back().score_names.size());
   }
   if (!config_.record_dir.empty()) {
     std::vector<std::string> symbols;
@@ -140,6 +151,28 @@ std::unique_ptr<infer::Model> Engine::load_model(const ModelConfig& config) cons
   return infer::make_ensemble(std::move(members), std::move(weights));
 }
 
+ModelReport Engine::describe(std::size_t index, const ModelImage* image) {
+  const ModelConfig& config = config_.models[index];
+  ModelReport report{
+      .name = config.name, .id = config.id, .executor = "", .score_names = {}, .shadow = config.shadow};
+  std::vector<std::string> notes;
+  if (image != nullptr) {
+    // Not here: what is in the file may take the process down that loads it.
+    ModelFacts facts = describe_model(*spawner_, config_.worker_program, config, *image,
+                                      config_.features.window_rows, config_.features.plan.outputs.size());
+    report.executor = std::move(facts.executor);
+    report.score_names = std::move(facts.score_names);
+    notes = std::move(facts.notes);
+  } else {
+    const std::unique_ptr<infer::Model> model = load_model(config);
+    report.executor = model->info().executor;
+    report.score_names = model->info().score_names;
+    notes = model->info().notes;
+  }
+  for (const std::string& note : notes) model_notes_.push_back(config.name + ": " + note);
+  return report;
+}
+
 void Engine::add_runner(concurrent::Agent& agent, int core) {
   runners_.push_back(std::make_unique<concurrent::AgentRunner>(
       agent, concurrent::RunnerConfig{
@@ -149,7 +182,9 @@ void Engine::add_runner(concurrent::Agent& agent, int core) {
 signal::SignalPort& Engine::add_router_ring() {
   router_rings_.push_back(std::make_unique<Ring>(layout_.record_bytes(), config_.output_slots, waker_,
                                                  instrument_count_, arena_));
-  return router_rings_.back()->port;
+  Ring& ring = *router_rings_.back();
+  outputs_.push_back({.queue = &ring.queue, .port = &ring.port, .scores = nullptr, .shadow = false});
+  return ring.port;
 }
 
 ScoringStage::Setup Engine::scoring_setup(const std::string& scope, const ModelConfig& model,
@@ -196,7 +231,9 @@ void Engine::build_models() {
     return;
   }
   if (config_.layout != Layout::Inline) {
-    for (std::size_t i = 0; i < config_.models.size(); ++i) build_workers(i);
+    for (std::size_t i = 0; i < config_.models.size(); ++i) {
+      config_.layout == Layout::Processes ? build_processes(i) : build_workers(i);
+    }
     return;
   }
   const bool alone = config_.models.size() == 1;
@@ -210,16 +247,74 @@ void Engine::build_models() {
   }
 }
 
+std::string Engine::worker_name(const ModelConfig& model, std::size_t number) const {
+  return "infer" + (config_.models.size() == 1 ? "" : "-" + model.name + "-") + std::to_string(number);
+}
+
+/// The worker processes of a model, and the ports into their rings.
+void Engine::build_processes(std::size_t index) {
+  const ModelConfig& model = config_.models[index];
+  const std::size_t first = workers_.size();
+  for (std::size_t i = 0; i < model.workers; ++i) {
+    const std::string name = worker_name(model, i);
+    const WorkerShape shape{.score_count = layout_.score_count,
+                            .feature_count = layout_.feature_count,
+                            .window_rows = config_.features.window_rows,
+                            .max_batch = model.max_batch,
+                            .instrument_count = instrument_count_,
+                            .work_rings = ingest_.size(),
+                            .queue_slots = model.queue_slots,
+                            .output_slots = config_.output_slots,
+                            .queue_limit = model.queue_limit,
+                            .max_age_ns = model.max_age_ns,
+                            .tsc_ns_per_tick = tsc_ns_per_tick(),
+                            .core = model.cores.empty() ? concurrent::kAnyCore : model.cores[i],
+                            .policy = static_cast<std::uint32_t>(model.policy),
+                            .replay = config_.replay ? 1U : 0U,
+                            .idle = static_cast<std::uint32_t>(config_.idle),
+                            .huge_pages = static_cast<std::uint32_t>(config_.huge_pages),
+                            .lock = static_cast<std::uint32_t>(config_.lock)};
+    workers_.push_back(std::make_unique<WorkerHost>(WorkerHost::Setup{.name = name,
+                                                                      .model = index,
+                                                                      .program = config_.worker_program,
+                                                                      .config = model,
+                                                                      .stat_path = stats_->path(),
+                                                                      .shape = shape,
+                                                                      .huge_pages = config_.huge_pages,
+                                                                      .lock = config_.lock,
+                                                                      .router = waker_,
+                                                                      .router_flag = *waker_memory_,
+                                                                      .spawner = *spawner_},
+                                                    prepared_[index], *stats_, arena_));
+    outputs_.push_back(
+        {.queue = &workers_.back()->channel().out(),
+         .port = nullptr,
+         .scores = recorder_ ? &recorder_->add_scores(name, layout_.record_bytes(), arena_) : nullptr,
+         .shadow = model.shadow});
+  }
+  const std::size_t input_floats = config_.features.window_rows * layout_.feature_count;
+  for (std::size_t ingest = 0; ingest < ingest_.size(); ++ingest) {
+    std::vector<signal::SignalPort*> ports;
+    for (std::size_t i = first; i < workers_.size(); ++i) {
+      work_ports_.push_back(std::make_unique<signal::SignalPort>(
+          workers_[i]->channel().work(ingest), workers_[i]->waker(), instrument_count_, arena_));
+      ports.push_back(work_ports_.back().get());
+    }
+    ingest_[ingest]->send_work_to(std::move(ports), model.assign, input_floats);
+  }
+}
+
 /// The inference agents of a model and the rings to them.
 void Engine::build_workers(std::size_t index) {
   const ModelConfig& model = config_.models[index];
   const std::size_t first = inference_.size();
   for (std::size_t i = 0; i < model.workers; ++i) {
-    const std::string name =
-        "infer" + (config_.models.size() == 1 ? "" : "-" + model.name + "-") + std::to_string(i);
+    const std::string name = worker_name(model, i);
+    seats_.push_back(std::make_unique<AgentSeat>());
     inference_.push_back(std::make_unique<InferenceAgent>(
-        name, scoring_setup(name, model, model.shadow ? nullptr : &add_router_ring()), instrument_count_,
-        *stats_, arena_));
+        name, scoring_setup(name, model, model.shadow ? nullptr : &add_router_ring()),
+        AgentPost{.waker = seats_.back()->waker, .ring_in_hand = seats_.back()->ring_in_hand},
+        instrument_count_, *stats_, arena_));
     add_runner(*inference_.back(), model.cores.empty() ? concurrent::kAnyCore : model.cores[i]);
   }
   const std::size_t input_floats = config_.features.window_rows * layout_.feature_count;
@@ -227,7 +322,7 @@ void Engine::build_workers(std::size_t index) {
     std::vector<signal::SignalPort*> ports;
     for (std::size_t i = first; i < inference_.size(); ++i) {
       work_rings_.push_back(std::make_unique<Ring>(work_slot_bytes(input_floats), model.queue_slots,
-                                                   inference_[i]->waker(), instrument_count_, arena_));
+                                                   seats_[i]->waker, instrument_count_, arena_));
       inference_[i]->add_input(work_rings_.back()->queue);
       ports.push_back(&work_rings_.back()->port);
     }
@@ -279,13 +374,33 @@ void Engine::swap_model(std::size_t model, const std::vector<ModelMember>& membe
   report.id = id;
 }
 
+void Engine::prepare_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id) {
+  const ModelConfig& config = config_.models.at(model);
+  auto image = std::make_shared<const ModelImage>(members, id);
+  const ModelFacts facts = describe_model(*spawner_, config_.worker_program, config, *image,
+                                          config_.features.window_rows, layout_.feature_count);
+  const std::vector<std::string>& expected = models_[model].score_names;
+  if (facts.score_names != expected) {
+    throw SetupError(members.front().path, "the scores of the model it replaces: " + joined(expected),
+                     joined(facts.score_names));
+  }
+  prepared_[model] = std::move(image);
+}
+
 void Engine::start() {
   if (started_) throw SetupError("engine", "a new engine", "one that was started before");
   started_ = true;
   try {
+    // Before anything is read: a model that cannot be run is an error of the configuration. All start at
+    // once, then each is waited for.
+    for (auto& worker : workers_) worker->start();
+    for (auto& worker : workers_) {
+      worker->await_running(config_.models[worker->model()].start_timeout_ns);
+    }
     for (auto& runner : runners_) runner->start();
   } catch (...) {
     for (auto& runner : runners_) runner->stop();
+    for (auto& worker : workers_) worker->kill(false, false);
     throw;
   }
 }
@@ -294,12 +409,17 @@ void Engine::stop() {
   if (!started_ || stopped_) return;
   stopped_ = true;
   std::exception_ptr first;
+  // Worker processes end behind the feeds and before the recorder, which runs first of all.
+  std::size_t feeds = workers_.empty() ? 0 : ingest_.size();
   for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) {
     (*runner)->stop();
     try {
       (*runner)->join();
     } catch (...) {
       if (!first) first = std::current_exception();
+    }
+    if (feeds != 0 && --feeds == 0) {
+      for (auto& worker : workers_) worker->stop();
     }
   }
   joined_.publish(true);
@@ -308,7 +428,9 @@ void Engine::stop() {
 }
 
 std::vector<std::string> Engine::report() const {
-  std::vector<std::string> lines = arena_.report().lines();
+  ArenaReport memory = arena_.report();
+  for (const auto& worker : workers_) worker->channel().region().add_to(memory);
+  std::vector<std::string> lines = memory.lines();
   lines.push_back(stats_->report_line());
   char text[160];
   std::snprintf(text, sizeof text, "clock: %s, %.4f ns a tick",
@@ -329,6 +451,12 @@ std::vector<std::string> Engine::report() const {
     lines.push_back("thread " + config.thread_name + ": " +
                     (config.core == concurrent::kAnyCore ? std::string("floats")
                                                          : "pinned to core " + std::to_string(config.core)));
+  }
+  for (const auto& worker : workers_) {
+    const std::int32_t core = worker->channel().shape().core;
+    lines.push_back(
+        "worker " + worker->name() + ": process " + std::to_string(worker->state(false).pid) + ", " +
+        (core == concurrent::kAnyCore ? std::string("floats") : "pinned to core " + std::to_string(core)));
   }
   return lines;
 }
@@ -360,33 +488,69 @@ std::vector<DutyCycles> Engine::duty_cycles() const {
 }
 
 bool Engine::has_output() const noexcept {
-  return std::any_of(router_rings_.begin(), router_rings_.end(),
-                     [](const auto& ring) { return ring->queue.readable() != 0; }) ||
+  return std::any_of(outputs_.begin(), outputs_.end(),
+                     [](const Output& output) { return output.queue->readable() != 0; }) ||
          std::any_of(ingest_.begin(), ingest_.end(),
-                     [](const auto& ingest) { return ingest->requests().readable() != 0; });
+                     [](const auto& ingest) { return ingest->requests().readable() != 0; }) ||
+         std::any_of(workers_.begin(), workers_.end(),
+                     [](const auto& worker) { return worker->has_waiting(); });
+}
+
+bool Engine::prepare_sleep() noexcept {
+  // Of a model that was given up we drain the rings, so its ingest agents must wake us.
+  for (auto& worker : workers_) {
+    if (worker->given_up()) (void)worker->waker().prepare_sleep([] { return false; });
+  }
+  return waker_.prepare_sleep([this] { return has_output(); });
+}
+
+void Engine::woke() noexcept {
+  waker_.woke();
+  for (auto& worker : workers_) {
+    if (worker->given_up()) worker->waker().woke();
+  }
 }
 
 RecordBatch Engine::poll() noexcept {
   release();
-  // Notices that found no room have nobody else to send them once the agents have ended.
-  if (joined_.observe()) {
-    for (auto& ring : router_rings_) ring->port.flush();
+  // What found no room when the agents ended has nobody else to send it.
+  const bool ended = joined_.observe();
+  if (ended) {
+    for (auto& agent : inference_) agent->settle();
+    for (const Output& output : outputs_) {
+      if (output.port != nullptr) output.port->flush();
+    }
   }
-  for (std::size_t tried = 0; tried < router_rings_.size(); ++tried) {
-    const std::size_t index = next_ring_;
-    next_ring_ = (next_ring_ + 1) % router_rings_.size();
-    concurrent::SpscQueue& queue = router_rings_[index]->queue;
+  for (auto& worker : workers_) worker->pass_on(ended);
+  for (std::size_t tried = 0; tried < outputs_.size(); ++tried) {
+    const Output& output = outputs_[next_output_];
+    next_output_ = (next_output_ + 1) % outputs_.size();
+    concurrent::SpscQueue& queue = *output.queue;
     const std::size_t count = queue.contiguous(std::min(queue.readable(), kRecordsAPoll));
     if (count == 0) continue;
-    polled_ring_ = index;
+    if (output.scores != nullptr) record(output, count);
+    if (output.shadow) {
+      queue.release(count);
+      continue;
+    }
+    polled_ = &queue;
     polled_count_ = count;
     return {queue.slot(0), count, queue.slot_bytes()};
   }
   return {nullptr, 0, 0};
 }
 
+void Engine::record(const Output& output, std::size_t count) noexcept {
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::byte* const record = output.queue->slot(i);
+    if (reinterpret_cast<const signal::SignalHeader*>(record)->row != 0) output.scores->put(record);
+  }
+  // Its thread has ended: what is polled after that is written here.
+  if (joined_.observe()) recorder_->on_close();
+}
+
 void Engine::release() noexcept {
-  if (polled_count_ != 0) router_rings_[polled_ring_]->queue.release(polled_count_);
+  if (polled_count_ != 0) polled_->release(polled_count_);
   polled_count_ = 0;
 }
 
@@ -415,7 +579,8 @@ std::size_t Engine::max_snapshot_bytes() const noexcept { return ingest_.front()
 bool Engine::finished() const noexcept {
   return std::all_of(ingest_.begin(), ingest_.end(), [](const auto& ingest) { return ingest->finished(); }) &&
          std::all_of(work_rings_.begin(), work_rings_.end(),
-                     [](const auto& ring) { return ring->queue.drained(); });
+                     [](const auto& ring) { return ring->queue.drained(); }) &&
+         std::all_of(workers_.begin(), workers_.end(), [](const auto& worker) { return worker->drained(); });
 }
 
 std::optional<std::string> Engine::failed() const {

@@ -24,6 +24,7 @@
 #include "tickwire/engine/inference_agent.hpp"
 #include "tickwire/engine/ingest_agent.hpp"
 #include "tickwire/engine/recorder.hpp"
+#include "tickwire/engine/worker_process.hpp"
 #include "tickwire/infer/model.hpp"
 #include "tickwire/metrics/stat_file.hpp"
 #include "tickwire/signal/port.hpp"
@@ -88,7 +89,25 @@ class Engine {
   /// cannot take its place; all agents then go on with what they have.
   void swap_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id);
 
+  // Layout processes: the mechanism of its supervision, from the router's thread. `worker` counts over all
+  // models' workers.
+
+  [[nodiscard]] std::vector<std::unique_ptr<WorkerHost>>& workers() noexcept { return workers_; }
+  /// Makes other files of a model ready for start_aside(): loads them in a process of their own and
+  /// compares. Any thread, one at a time. Throws SetupError when they cannot take its place.
+  void prepare_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id);
+  /// What prepare_model() made last.
+  [[nodiscard]] const std::shared_ptr<const ModelImage>& prepared(std::size_t model) const noexcept {
+    return prepared_[model];
+  }
+  /// All workers of the model have gone over to what was prepared.
+  void went_over(std::size_t model) noexcept { models_[model].id = prepared_[model]->id(); }
+
   // What the router does, from one thread.
+
+  /// Announces the router's sleep; false when there is something to do instead. After waking, woke().
+  [[nodiscard]] bool prepare_sleep() noexcept;
+  void woke() noexcept;
 
   [[nodiscard]] concurrent::Waker& waker() noexcept { return waker_; }
   /// Is there anything to poll() or poll_request()? For the last look before a sleep.
@@ -113,6 +132,18 @@ class Engine {
 
  private:
   struct Ring;
+  /// What AgentPost refers to, of an agent on a thread.
+  struct AgentSeat {
+    concurrent::Waker waker;
+    concurrent::Cell<std::uint32_t> ring_in_hand;
+  };
+  /// A ring to the router.
+  struct Output {
+    concurrent::SpscQueue* queue;
+    signal::SignalPort* port;  // Whose waiting notices are ours to send after the end; null: it keeps none.
+    RecordTap* scores;         // Recorded as they are polled: a worker process has no other way out.
+    bool shadow;               // Recorded, and not handed on.
+  };
 
   void build_ingest();
   void build_models();
@@ -121,6 +152,10 @@ class Engine {
                                                   signal::SignalPort* router);
   [[nodiscard]] std::unique_ptr<infer::Model> load_model(const ModelConfig& model) const;
   void build_workers(std::size_t model);
+  void build_processes(std::size_t model);
+  [[nodiscard]] std::string worker_name(const ModelConfig& model, std::size_t number) const;
+  [[nodiscard]] ModelReport describe(std::size_t model, const ModelImage* image);
+  void record(const Output& output, std::size_t count) noexcept;
   [[nodiscard]] std::vector<ScoringStage*> stages_of(std::size_t model);
   void add_runner(concurrent::Agent& agent, int core);
 
@@ -132,16 +167,23 @@ class Engine {
   std::vector<std::string> model_notes_;
   std::size_t instrument_count_ = 0;
   std::vector<std::uint32_t> agent_of_feed_;
+  std::unique_ptr<SharedRegion> waker_memory_;  // Where worker processes wake the router as well.
   concurrent::Waker waker_;
   std::unique_ptr<Recorder> recorder_;
   std::vector<std::unique_ptr<Ring>> router_rings_;
+  std::vector<Output> outputs_;
   std::vector<std::unique_ptr<Ring>> work_rings_;
   std::vector<std::unique_ptr<InferenceAgent>> inference_;  // Each model's, one model after another.
+  std::vector<std::unique_ptr<AgentSeat>> seats_;
+  std::unique_ptr<Spawner> spawner_;
+  std::vector<std::shared_ptr<const ModelImage>> prepared_;  // By model.
+  std::vector<std::unique_ptr<WorkerHost>> workers_;
+  std::vector<std::unique_ptr<signal::SignalPort>> work_ports_;  // Into the workers' rings.
   std::vector<std::unique_ptr<IngestAgent>> ingest_;
   // In the order of starting: readers before writers. Stopped the other way round.
   std::vector<std::unique_ptr<concurrent::AgentRunner>> runners_;
-  std::size_t next_ring_ = 0;
-  std::size_t polled_ring_ = 0;
+  std::size_t next_output_ = 0;
+  concurrent::SpscQueue* polled_ = nullptr;
   std::size_t polled_count_ = 0;
   bool started_ = false;
   bool stopped_ = false;

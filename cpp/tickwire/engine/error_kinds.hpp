@@ -39,9 +39,13 @@ enum class ErrorKind : std::uint32_t {
   CaptureLineSkipped,
   ModelRun,
   RecorderDisk,
+  WorkerDied,
+  WorkerHung,
+  WorkerMemory,
+  WorkerStopped,
 };
 
-inline constexpr std::array<std::string_view, 23> kErrorKindNames = {
+inline constexpr std::array<std::string_view, 27> kErrorKindNames = {
     "connection",           "connection_closed",
     "connection_silent",    "connection_lookup",
     "connection_refused",   "connection_tls",
@@ -53,7 +57,9 @@ inline constexpr std::array<std::string_view, 23> kErrorKindNames = {
     "snapshot_given_up",    "snapshot_without_instrument",
     "data_stale",           "capture_truncated",
     "capture_line_skipped", "model_run",
-    "recorder_disk"};
+    "recorder_disk",        "worker_died",
+    "worker_hung",          "worker_memory",
+    "worker_stopped"};
 
 /// Counts the error under its kind; the first time its text becomes "kind: details", the parts joined.
 inline void report(metrics::ErrorLog& log, ErrorKind kind, std::initializer_list<std::string_view> details,

@@ -18,8 +18,18 @@ constexpr std::int64_t kTurnNs = 10'000'000;
 constexpr std::int64_t kDrainNs = 2'000'000'000;
 }  // namespace
 
-InferenceAgent::InferenceAgent(std::string name, ScoringStage::Setup scoring, std::size_t instrument_count,
-                               metrics::StatFile& stats, Arena& arena)
+InferenceCounters::InferenceCounters(metrics::StatFile& stats, std::string_view scope)
+    : dropped_oldest(stats.counter(scope, "unscored_dropped_oldest")),
+      conflated(stats.counter(scope, "unscored_conflated")),
+      left_at_stop(stats.counter(scope, "unscored_shutdown")),
+      notices(stats.counter(scope, "notices_passed")) {}
+
+std::int64_t InferenceCounters::given_up() const noexcept {
+  return dropped_oldest.value() + conflated.value() + left_at_stop.value();
+}
+
+InferenceAgent::InferenceAgent(std::string name, ScoringStage::Setup scoring, AgentPost post,
+                               std::size_t instrument_count, metrics::StatFile& stats, Arena& arena)
     : name_(std::move(name)),
       // A replay scores every row, whatever the live policy.
       policy_(scoring.replay ? QueuePolicy::Every : scoring.config.policy),
@@ -27,22 +37,25 @@ InferenceAgent::InferenceAgent(std::string name, ScoringStage::Setup scoring, st
       replay_(scoring.replay),
       stages_(stats, name_),
       scoring_(std::move(scoring), stages_, stats.error_log(name_), stats, arena),
+      post_(post),
       jobs_(arena.allocate<ScoringStage::Job>(scoring_.max_batch())),
+      headers_(arena.allocate<signal::SignalHeader>(scoring_.max_batch())),
       newest_(arena.allocate<std::size_t>(instrument_count)),
-      dropped_oldest_(stats.counter(name_, "unscored_dropped_oldest")),
-      conflated_(stats.counter(name_, "unscored_conflated")),
-      left_at_stop_(stats.counter(name_, "unscored_shutdown")) {}
+      counters_(stats, name_) {}
 
 int InferenceAgent::do_work() noexcept {
   scoring_.adopt();
   int work = 0;
-  for (concurrent::SpscQueue* queue : inputs_) work += drain(*queue);
+  for (std::size_t ring = 0; ring < inputs_.size(); ++ring) work += drain(ring);
   return work;
 }
 
-int InferenceAgent::drain(concurrent::SpscQueue& queue) noexcept {
+int InferenceAgent::drain(std::size_t ring) noexcept {
+  concurrent::SpscQueue& queue = *inputs_[ring];
   const std::size_t waiting = queue.readable();
   if (waiting == 0) return 0;
+  post_.ring_in_hand.store(static_cast<std::uint32_t>(ring));
+  concurrent::keep_order();
 
   std::size_t taken = waiting;
   if (policy_ == QueuePolicy::Conflate) {
@@ -75,8 +88,9 @@ int InferenceAgent::drain(concurrent::SpscQueue& queue) noexcept {
     if (notice) {
       if (!pass_on(header)) break;
     } else {
-      (too_many ? dropped_oldest_ : conflated_).add(1);
+      (too_many ? counters_.dropped_oldest : counters_.conflated).add(1);
     }
+    concurrent::keep_order();
     queue.release(1);
     ++done;
   }
@@ -84,9 +98,11 @@ int InferenceAgent::drain(concurrent::SpscQueue& queue) noexcept {
 }
 
 void InferenceAgent::add_job(std::byte* slot, std::uint64_t tsc) noexcept {
-  WorkHead& head = work_head(slot);
-  head.header.stage_ns[static_cast<std::size_t>(signal::Stage::Queue)] = tsc_to_ns(tsc - head.tsc_pushed);
-  jobs_[job_count_++] = {&head.header, {work_input(slot), scoring_.input_floats()}, head.tsc_start};
+  const WorkHead& head = work_head(slot);
+  signal::SignalHeader& header = headers_[job_count_];
+  header = head.header;
+  header.stage_ns[static_cast<std::size_t>(signal::Stage::Queue)] = tsc_to_ns(tsc - head.tsc_pushed);
+  jobs_[job_count_++] = {&header, {work_input(slot), scoring_.input_floats()}, head.tsc_start};
 }
 
 /// Runs the batch at hand and gives its slots back; how many they were.
@@ -102,7 +118,10 @@ bool InferenceAgent::pass_on(const signal::SignalHeader& notice) noexcept {
   if (router == nullptr) return true;
   signal::SignalHeader mine = notice;
   mine.model_id = scoring_.model_id();
-  return router->try_notice(mine);
+  if (!router->try_notice(mine)) return false;
+  concurrent::keep_order();
+  counters_.notices.add(1);
+  return true;
 }
 
 void InferenceAgent::on_close() {
@@ -111,16 +130,21 @@ void InferenceAgent::on_close() {
   while (replay_ || tsc_to_ns(tsc_now() - tsc_begin) < kDrainNs) {
     if (do_work() == 0) break;
   }
-  for (concurrent::SpscQueue* queue : inputs_) {
-    for (; queue->readable() != 0; queue->release(1)) {
-      const signal::SignalHeader& header = work_head(queue->slot(0)).header;
+  settle();
+}
+
+void InferenceAgent::settle() noexcept {
+  for (std::size_t ring = 0; ring < inputs_.size(); ++ring) {
+    concurrent::SpscQueue& queue = *inputs_[ring];
+    post_.ring_in_hand.store(static_cast<std::uint32_t>(ring));
+    for (; queue.readable() != 0; queue.release(1)) {
+      const signal::SignalHeader& header = work_head(queue.slot(0)).header;
       if (header.row != 0) {
-        left_at_stop_.add(1);
-      } else if (scoring_.router() != nullptr) {
-        signal::SignalHeader mine = header;
-        mine.model_id = scoring_.model_id();
-        scoring_.router()->notice(mine);
+        counters_.left_at_stop.add(1);
+      } else if (!pass_on(header)) {
+        return;
       }
+      concurrent::keep_order();
     }
   }
 }
@@ -130,7 +154,7 @@ void InferenceAgent::park(std::int64_t max_ns) noexcept {
     return std::any_of(inputs_.begin(), inputs_.end(),
                        [](const concurrent::SpscQueue* queue) { return queue->readable() != 0; });
   };
-  if (waker_.prepare_sleep(has_work)) waker_.wait(max_ns);
+  if (post_.waker.prepare_sleep(has_work)) post_.waker.wait(max_ns);
 }
 
 }  // namespace tickwire::engine

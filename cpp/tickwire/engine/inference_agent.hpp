@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "tickwire/concurrent/agent.hpp"
+#include "tickwire/concurrent/cell.hpp"
 #include "tickwire/concurrent/spsc_queue.hpp"
 #include "tickwire/concurrent/waker.hpp"
 #include "tickwire/core/arena.hpp"
@@ -25,16 +26,32 @@
 
 namespace tickwire::engine {
 
+/// What becomes of the entries that come to an inference agent and do not reach its stage.
+struct InferenceCounters {
+  InferenceCounters(metrics::StatFile& stats, std::string_view scope);
+
+  /// Rows that were given up without a record.
+  [[nodiscard]] std::int64_t given_up() const noexcept;
+
+  metrics::Counter& dropped_oldest;
+  metrics::Counter& conflated;
+  metrics::Counter& left_at_stop;
+  metrics::Counter& notices;  // Passed on.
+};
+
+/// The part of an agent that outlives it where it runs in a process of its own.
+struct AgentPost {
+  concurrent::Waker& waker;                       // By which the ingest agents wake it.
+  concurrent::Cell<std::uint32_t>& ring_in_hand;  // Which of its rings it drains.
+};
+
 class InferenceAgent final : public concurrent::Agent {
  public:
-  InferenceAgent(std::string name, ScoringStage::Setup scoring, std::size_t instrument_count,
+  InferenceAgent(std::string name, ScoringStage::Setup scoring, AgentPost post, std::size_t instrument_count,
                  metrics::StatFile& stats, Arena& arena);
 
   /// Set-up: another ring to drain.
   void add_input(concurrent::SpscQueue& queue) { inputs_.push_back(&queue); }
-
-  /// The ingest agents wake this one through it.
-  [[nodiscard]] concurrent::Waker& waker() noexcept { return waker_; }
 
   /// Control thread: for the exchange of models.
   [[nodiscard]] ScoringStage& scoring() noexcept { return scoring_; }
@@ -43,10 +60,13 @@ class InferenceAgent final : public concurrent::Agent {
   void on_start() override { scoring_.warm_up(); }
   int do_work() noexcept TICKWIRE_HOT override;
   void on_close() override;
+  /// What still waits after the end: rows are counted, notices passed on as far as there is room. Called by
+  /// on_close(), and again by whoever polls the router's ring, once this agent's thread has ended.
+  void settle() noexcept;
   void park(std::int64_t max_ns) noexcept override;
 
  private:
-  [[nodiscard]] int drain(concurrent::SpscQueue& queue) noexcept TICKWIRE_HOT;
+  [[nodiscard]] int drain(std::size_t ring) noexcept TICKWIRE_HOT;
   void add_job(std::byte* slot, std::uint64_t tsc) noexcept TICKWIRE_HOT;
   std::size_t score(concurrent::SpscQueue& queue) noexcept TICKWIRE_HOT;
   [[nodiscard]] bool pass_on(const signal::SignalHeader& notice) noexcept TICKWIRE_HOT;
@@ -57,14 +77,13 @@ class InferenceAgent final : public concurrent::Agent {
   const bool replay_;
   StageHistograms stages_;
   ScoringStage scoring_;
-  concurrent::Waker waker_;
+  AgentPost post_;
   std::vector<concurrent::SpscQueue*> inputs_;
-  std::span<ScoringStage::Job> jobs_;  // Room for the largest batch …
-  std::size_t job_count_ = 0;          // … of which so many are the next run's.
-  std::span<std::size_t> newest_;      // Conflate: position of each instrument's newest row of this turn.
-  metrics::Counter& dropped_oldest_;
-  metrics::Counter& conflated_;
-  metrics::Counter& left_at_stop_;
+  std::span<ScoringStage::Job> jobs_;        // Room for the largest batch …
+  std::span<signal::SignalHeader> headers_;  // … whose headers are copied: a slot stays as it came, …
+  std::size_t job_count_ = 0;                // … and so many of them are the next run's.
+  std::span<std::size_t> newest_;  // Conflate: position of each instrument's newest row of this turn.
+  InferenceCounters counters_;
 };
 
 }  // namespace tickwire::engine

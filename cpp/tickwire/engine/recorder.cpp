@@ -199,7 +199,7 @@ int Recorder::do_work() noexcept {
   return work;
 }
 
-void Recorder::on_close() {
+void Recorder::on_close() noexcept {
   while (do_work() != 0) {
   }
 }

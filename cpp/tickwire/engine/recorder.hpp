@@ -98,7 +98,7 @@ class Recorder final : public concurrent::Agent {
 
   [[nodiscard]] std::string_view name() const noexcept override { return "recorder"; }
   int do_work() noexcept override;
-  void on_close() override;
+  void on_close() noexcept override;
 
  private:
   /// Numbered files of one stream; each is written whole or said to be cut.

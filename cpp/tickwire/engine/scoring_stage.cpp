@@ -18,6 +18,29 @@ constexpr std::uint8_t kRefused = 1;   // Too old, or not finite.
 constexpr std::uint8_t kRan = 2;
 }  // namespace
 
+ScoringCounters::ScoringCounters(metrics::StatFile& stats, std::string_view scope)
+    : scored(stats.counter(scope, "scored")),
+      window_short(stats.counter(scope, "unscored_window")),
+      stale(stats.counter(scope, "stale")),
+      nonfinite(stats.counter(scope, "nonfinite")),
+      model_errors(stats.counter(scope, "model_errors")),
+      output_dropped(stats.counter(scope, "output_dropped")) {}
+
+void ScoringCounters::count(signal::SignalState state, bool wanted_score) noexcept {
+  if (!wanted_score) return window_short.add(1);
+  switch (state) {
+    case signal::SignalState::Valid: return scored.add(1);
+    case signal::SignalState::Stale: return stale.add(1);
+    case signal::SignalState::NonFinite: return nonfinite.add(1);
+    case signal::SignalState::ModelError: return model_errors.add(1);
+    default: return;
+  }
+}
+
+std::int64_t ScoringCounters::rows() const noexcept {
+  return scored.value() + window_short.value() + stale.value() + nonfinite.value() + model_errors.value();
+}
+
 ScoringStage::ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorLog& errors,
                            metrics::StatFile& stats, Arena& arena)
     : current_(new LoadedModel(std::move(setup.model))),
@@ -33,12 +56,7 @@ ScoringStage::ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorL
       stages_(stages),
       scores_tap_(setup.scores),
       scratch_(arena.allocate<std::byte>(layout_.record_bytes())),
-      scored_(stats.counter(setup.scope, "scored")),
-      window_short_(stats.counter(setup.scope, "unscored_window")),
-      stale_(stats.counter(setup.scope, "stale")),
-      nonfinite_(stats.counter(setup.scope, "nonfinite")),
-      model_errors_(stats.counter(setup.scope, "model_errors")),
-      output_dropped_(stats.counter(setup.scope, "output_dropped")),
+      counters_(stats, setup.scope),
       errors_(errors) {
   current_->handle = current_->model->bind_batch(inputs_.data());
 }
@@ -105,20 +123,26 @@ void ScoringStage::process(std::span<const Job> jobs, std::uint64_t tsc_before) 
       header.scored = ok ? static_cast<std::uint8_t>(rows) : std::uint8_t{0};
       scores += score_count_;
     }
-    count(*jobs[i].header, ran_[i] != kPassedOn);
-    publish(jobs[i], mine, model_ns, tsc_scored);
+    // In this order, so that whoever finds a worker dead can tell from the numbers how far it came.
+    const bool published = publish(jobs[i], mine, model_ns, tsc_scored);
+    concurrent::keep_order();
+    counters_.count(jobs[i].header->state, ran_[i] != kPassedOn);
+    if (!published && router_ != nullptr) {
+      concurrent::keep_order();
+      counters_.output_dropped.add(1);
+    }
+    if (ran_[i] == kRan && !ok) {
+      report(errors_, ErrorKind::ModelRun, current_->model->last_error(), jobs[i].header->ts_recv);
+    }
   }
 }
 
-void ScoringStage::publish(const Job& job, std::span<const float> scores, std::int64_t model_ns,
+/// False: the record went to the recorder alone.
+bool ScoringStage::publish(const Job& job, std::span<const float> scores, std::int64_t model_ns,
                            std::uint64_t tsc_scored) noexcept {
-  // Without room in the router's ring the record goes to the recorder alone, and counts as dropped.
   std::byte* record = router_ != nullptr ? router_->try_claim_row() : nullptr;
   const bool published = record != nullptr;
-  if (!published) {
-    record = scratch_.data();
-    if (router_ != nullptr) output_dropped_.add(1);
-  }
+  if (!published) record = scratch_.data();
   const signal::RecordView view(record, layout_);
   const std::span<float> places = view.scores();
   const bool usable = job.header->scored != 0 && job.header->state == signal::SignalState::Valid;
@@ -136,19 +160,7 @@ void ScoringStage::publish(const Job& job, std::span<const float> scores, std::i
   if (published) router_->publish();
   if (published || router_ == nullptr) stages_.count(header);
   if (scores_tap_ != nullptr) scores_tap_->put(record);
-}
-
-void ScoringStage::count(const signal::SignalHeader& header, bool wanted_score) noexcept {
-  if (!wanted_score) return window_short_.add(1);
-  switch (header.state) {
-    case signal::SignalState::Valid: return scored_.add(1);
-    case signal::SignalState::Stale: return stale_.add(1);
-    case signal::SignalState::NonFinite: return nonfinite_.add(1);
-    case signal::SignalState::ModelError:
-      model_errors_.add(1);
-      return report(errors_, ErrorKind::ModelRun, current_->model->last_error(), header.ts_recv);
-    default: return;
-  }
+  return published;
 }
 
 }  // namespace tickwire::engine

@@ -29,6 +29,23 @@ struct LoadedModel {
   std::size_t handle = 0;  // The stage's input, once the stage has bound it.
 };
 
+/// What becomes of the rows that come to a stage. Each row counts once, output_dropped apart. One thread
+/// writes: the stage's, or where that has died whoever takes stock after it.
+struct ScoringCounters {
+  ScoringCounters(metrics::StatFile& stats, std::string_view scope);
+
+  void count(signal::SignalState state, bool wanted_score) noexcept TICKWIRE_HOT;
+  /// The sum over all rows.
+  [[nodiscard]] std::int64_t rows() const noexcept;
+
+  metrics::Counter& scored;
+  metrics::Counter& window_short;
+  metrics::Counter& stale;
+  metrics::Counter& nonfinite;
+  metrics::Counter& model_errors;
+  metrics::Counter& output_dropped;  // Of those, the ones that the router's ring had no room for.
+};
+
 class ScoringStage {
  public:
   struct Setup {
@@ -86,9 +103,8 @@ class ScoringStage {
   [[nodiscard]] signal::SignalState before_run(const Job& job) const noexcept TICKWIRE_HOT;
   [[nodiscard]] signal::SignalState after_run(const Job& job, std::span<const float> scores) const noexcept
       TICKWIRE_HOT;
-  void publish(const Job& job, std::span<const float> scores, std::int64_t model_ns,
-               std::uint64_t tsc_scored) noexcept TICKWIRE_HOT;
-  void count(const signal::SignalHeader& header, bool wanted_score) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool publish(const Job& job, std::span<const float> scores, std::int64_t model_ns,
+                             std::uint64_t tsc_scored) noexcept TICKWIRE_HOT;
 
   LoadedModel* current_;  // Ours; a plain pointer, because the data plane exchanges it and frees nothing.
   concurrent::Mailbox<LoadedModel> mailbox_;
@@ -106,13 +122,7 @@ class ScoringStage {
   StageHistograms& stages_;
   RecordTap* scores_tap_;
   std::span<std::byte> scratch_;  // A record, where the router's ring has no room for it.
-  // Each row that comes here counts once, as one of these; output_dropped_ is apart.
-  metrics::Counter& scored_;
-  metrics::Counter& window_short_;
-  metrics::Counter& stale_;
-  metrics::Counter& nonfinite_;
-  metrics::Counter& model_errors_;
-  metrics::Counter& output_dropped_;
+  ScoringCounters counters_;
   metrics::ErrorLog& errors_;
 };
 

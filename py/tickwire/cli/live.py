@@ -113,7 +113,7 @@ def demo(
     *, seconds: float, layout: str, market: str, rate: float, record: Path | None, as_json: bool
 ) -> None:
     for name, value, known in (
-        ("--layout", layout, ("threads", "inline")),
+        ("--layout", layout, ("threads", "inline", "processes")),
         ("--market", market, ("spot", "usdm", "coinm")),
     ):
         if value not in known:

@@ -59,6 +59,12 @@ class Router:
         self._stopping = False
         self._closed = False
         self._wake = asyncio.Event()
+        self._watched: list[int] = []
+
+    def watch(self, descriptor: int) -> None:
+        """Another descriptor that becomes readable when the engine has rows for us; cleared by its `woke`."""
+        asyncio.get_running_loop().add_reader(descriptor, self._on_waker)
+        self._watched.append(descriptor)
 
     # Subscriptions: from the loop's thread, at any time.
 
@@ -113,7 +119,8 @@ class Router:
                 else:
                     await asyncio.sleep(0)
         finally:
-            loop.remove_reader(descriptor)
+            for watched in (descriptor, *self._watched):
+                loop.remove_reader(watched)
             self._close()
 
     def _on_waker(self) -> None:

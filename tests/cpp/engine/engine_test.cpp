@@ -212,7 +212,13 @@ class EngineTest : public ::testing::Test {
                          .window_rows = 1,
                          .max_event_rate = 100,
                          .plan = plan},
-            .models = {}};
+            .models = {},
+            .worker_program = ""};
+  }
+
+  /// Built beside the tests.
+  static std::string worker_program() {
+    return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "tools" / "tickwire-worker";
   }
 
   struct Output {
@@ -326,21 +332,29 @@ TEST_F(EngineTest, LayoutsGiveTheSameRowsAndScoresBitForBit) {
                         .queue_slots = 16,
                         .policy = QueuePolicy::Every,
                         .queue_limit = 8,
-                        .shadow = false}};
+                        .shadow = false,
+                        .start_timeout_ns = 0}};
   Output in_line = run(with_model);
   check(in_line, market);
   with_model.layout = Layout::Threads;
   Output threads = run(with_model);
   check(threads, market);
+  with_model.layout = Layout::Processes;
+  with_model.worker_program = worker_program();
+  with_model.models[0].start_timeout_ns = 60'000'000'000;
+  Output processes = run(with_model);
+  check(processes, market);
   for (std::size_t i = 0; i < in_line.rows.size(); ++i) {
-    ASSERT_EQ(threads.row(i).header().scored, 1);
-    ASSERT_EQ(threads.row(i).header().model_id, 7U);
-    // The rest of the record is scores and features.
-    ASSERT_EQ(std::memcmp(in_line.rows[i].data() + sizeof(signal::SignalHeader),
-                          threads.rows[i].data() + sizeof(signal::SignalHeader),
-                          in_line.rows[i].size() - sizeof(signal::SignalHeader)),
-              0)
-        << "row " << i;
+    for (Output* other : {&threads, &processes}) {
+      ASSERT_EQ(other->row(i).header().scored, 1);
+      ASSERT_EQ(other->row(i).header().model_id, 7U);
+      // The rest of the record is scores and features.
+      ASSERT_EQ(std::memcmp(in_line.rows[i].data() + sizeof(signal::SignalHeader),
+                            other->rows[i].data() + sizeof(signal::SignalHeader),
+                            in_line.rows[i].size() - sizeof(signal::SignalHeader)),
+                0)
+          << "row " << i;
+    }
   }
 }
 

@@ -81,7 +81,8 @@ ModelConfig model_config(QueuePolicy policy, std::size_t limit = 2, std::int64_t
           .queue_slots = 8,
           .policy = policy,
           .queue_limit = limit,
-          .shadow = false};
+          .shadow = false,
+          .start_timeout_ns = 0};
 }
 
 class ScoringTest : public ::testing::Test {
@@ -341,6 +342,7 @@ class InferenceAgentTest : public ScoringTest {
                                                                   .replay = false,
                                                                   .router = &router_,
                                                                   .scores = nullptr},
+                                              AgentPost{.waker = agent_waker_, .ring_in_hand = ring_in_hand_},
                                               3, *stats_, arena_);
     agent_->add_input(work_);
     stats_->publish();
@@ -381,6 +383,8 @@ class InferenceAgentTest : public ScoringTest {
   ModelConfig config_ = model_config(QueuePolicy::Every);
   concurrent::SpscQueue work_{arena_, work_slot_bytes(2), 8};
   SumModel* model_ = nullptr;
+  concurrent::Waker agent_waker_;
+  concurrent::Cell<std::uint32_t> ring_in_hand_;
   std::unique_ptr<InferenceAgent> agent_;
 };
 
