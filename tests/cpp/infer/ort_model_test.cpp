@@ -392,49 +392,66 @@ TEST(OrtModel, RefusesBrokenFiles) {
 }
 
 /// The scores of a batch as ONNX Runtime's own C interface gives them, with nothing of ours in between.
-std::vector<float> bare_scores(const std::string& path, const std::vector<std::int64_t>& shape,
-                               const float* input, const std::vector<std::string>& outputs) {
-  const OrtApi& api = *open_ort(ort_library()).api;
-  const auto check = [&](OrtStatus* status) {
-    if (status != nullptr) throw std::runtime_error(api.GetErrorMessage(status));
-  };
-  // Never released: a test's few kilobytes.
-  OrtEnv* env = nullptr;
-  OrtSessionOptions* options = nullptr;
-  OrtSession* session = nullptr;
-  OrtAllocator* allocator = nullptr;
-  OrtMemoryInfo* memory = nullptr;
-  OrtValue* value = nullptr;
-  char* input_name = nullptr;
-  check(api.CreateEnv(ORT_LOGGING_LEVEL_FATAL, "test", &env));
-  check(api.CreateSessionOptions(&options));
-  check(api.SetIntraOpNumThreads(options, 1));
-  check(api.SetSessionGraphOptimizationLevel(options, ORT_ENABLE_ALL));
-  check(api.CreateSession(env, path.c_str(), options, &session));
-  check(api.GetAllocatorWithDefaultOptions(&allocator));
-  check(api.SessionGetInputName(session, 0, allocator, &input_name));
-  check(api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
-  std::size_t floats = 1;
-  for (const std::int64_t size : shape) floats *= static_cast<std::size_t>(size);
-  check(api.CreateTensorWithDataAsOrtValue(memory, const_cast<float*>(input), floats * sizeof(float),
-                                           shape.data(), shape.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-                                           &value));
-  std::vector<float> scores;
-  for (const std::string& output : outputs) {
-    const char* name = output.c_str();
+class BareSession {
+ public:
+  explicit BareSession(const std::string& path) {
+    check(api_.CreateEnv(ORT_LOGGING_LEVEL_FATAL, "test", &env_));
+    check(api_.CreateSessionOptions(&options_));
+    check(api_.SetIntraOpNumThreads(options_, 1));
+    check(api_.SetSessionGraphOptimizationLevel(options_, ORT_ENABLE_ALL));
+    check(api_.CreateSession(env_, path.c_str(), options_, &session_));
+    check(api_.GetAllocatorWithDefaultOptions(&allocator_));
+    check(api_.SessionGetInputName(session_, 0, allocator_, &input_name_));
+    check(api_.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory_));
+  }
+  ~BareSession() {
+    api_.ReleaseMemoryInfo(memory_);
+    allocator_->Free(allocator_, input_name_);
+    api_.ReleaseSession(session_);
+    api_.ReleaseSessionOptions(options_);
+    api_.ReleaseEnv(env_);
+  }
+  BareSession(const BareSession&) = delete;
+  BareSession& operator=(const BareSession&) = delete;
+
+  std::vector<float> scores(const std::vector<std::int64_t>& shape, const float* input,
+                            const std::string& output) {
+    std::size_t floats = 1;
+    for (const std::int64_t size : shape) floats *= static_cast<std::size_t>(size);
+    OrtValue* value = nullptr;
     OrtValue* result = nullptr;
-    check(api.Run(session, nullptr, &input_name, &value, 1, &name, 1, &result));
     OrtTensorTypeAndShapeInfo* info = nullptr;
     std::size_t count = 0;
     void* data = nullptr;
-    check(api.GetTensorTypeAndShape(result, &info));
-    check(api.GetTensorShapeElementCount(info, &count));
-    check(api.GetTensorMutableData(result, &data));
+    const char* name = output.c_str();
+    check(api_.CreateTensorWithDataAsOrtValue(memory_, const_cast<float*>(input), floats * sizeof(float),
+                                              shape.data(), shape.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+                                              &value));
+    check(api_.Run(session_, nullptr, &input_name_, &value, 1, &name, 1, &result));
+    check(api_.GetTensorTypeAndShape(result, &info));
+    check(api_.GetTensorShapeElementCount(info, &count));
+    check(api_.GetTensorMutableData(result, &data));
     const auto* from = static_cast<const float*>(data);
-    scores.insert(scores.end(), from, from + count);
+    std::vector<float> found(from, from + count);
+    api_.ReleaseTensorTypeAndShapeInfo(info);
+    api_.ReleaseValue(result);
+    api_.ReleaseValue(value);
+    return found;
   }
-  return scores;
-}
+
+ private:
+  void check(OrtStatus* status) const {
+    if (status != nullptr) throw std::runtime_error(api_.GetErrorMessage(status));
+  }
+
+  const OrtApi& api_ = *open_ort(ort_library()).api;
+  OrtEnv* env_ = nullptr;
+  OrtSessionOptions* options_ = nullptr;
+  OrtSession* session_ = nullptr;
+  OrtAllocator* allocator_ = nullptr;
+  OrtMemoryInfo* memory_ = nullptr;
+  char* input_name_ = nullptr;
+};
 
 struct BatchCase {
   std::string name;
@@ -459,6 +476,7 @@ TEST_P(OrtModelBatches, ScoresTheBitsOfABareRunOfTheSameBatch) {
   for (std::size_t i = 0; i < kMaxBatch * block; ++i) {
     input[i] = 2.0F * std::sin(static_cast<float>(i * i + 1));
   }
+  BareSession bare(model_file(name));
   const std::size_t batch = model->bind_batch(input);
   std::vector<std::size_t> alone;
   for (std::size_t i = 0; i < kMaxBatch; ++i) alone.push_back(model->bind(input + i * block));
@@ -466,7 +484,7 @@ TEST_P(OrtModelBatches, ScoresTheBitsOfABareRunOfTheSameBatch) {
   for (std::size_t count = 1; count <= kMaxBatch; ++count) {
     std::vector<std::int64_t> shape{static_cast<std::int64_t>(count), static_cast<std::int64_t>(features)};
     if (rows > 1) shape.insert(shape.begin() + 1, static_cast<std::int64_t>(rows));
-    const std::vector<float> expected = bare_scores(model_file(name), shape, input, {output});
+    const std::vector<float> expected = bare.scores(shape, input, output);
     std::vector<float> found(count * score_count, 7.0F);
     ASSERT_TRUE(model->run_batch(batch, count, found)) << model->last_error();
     ASSERT_EQ(expected.size(), found.size());
