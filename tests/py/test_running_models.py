@@ -125,13 +125,13 @@ def assert_scores(rows: Rows, path: Path, tolerance: float = 1e-6) -> None:
     np.testing.assert_allclose(rows["scores"][:, : expected.shape[1]], expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("layout", ["threads", "inline"])
+@pytest.mark.parametrize("layout", ["threads", "inline", "processes"])
 async def test_each_row_goes_once_to_each_model(tmp_path: Path, layout: str) -> None:
     async with market() as venue:
         plain = configuration(venue, tmp_path)
         a, b, c = (make_model(tmp_path / f"{name}.onnx", plain, seed) for seed, name in enumerate("abc"))
         narrow = make_model(tmp_path / "narrow.onnx", plain, 9, outputs=1)
-        workers = {"workers": 2} if layout == "threads" else {}
+        workers = {"workers": 2} if layout != "inline" else {}
         tables = [
             {"path": "a.onnx", **workers},
             {"name": "both", "path": ["a.onnx", "b.onnx"], "weights": [3.0, 1.0]},
@@ -209,7 +209,7 @@ async def test_rows_that_wait_are_scored_together_and_the_same_batches_again(tmp
     assert result.scores == len(rows)
 
 
-@pytest.mark.parametrize("layout", ["threads", "inline"])
+@pytest.mark.parametrize("layout", ["threads", "inline", "processes"])
 @pytest.mark.parametrize("window_rows", [1, 4])
 async def test_a_hundred_exchanges_lose_no_row_and_score_none_twice(
     tmp_path: Path, layout: str, window_rows: int
