@@ -40,6 +40,7 @@ enum class InvalidReason : std::uint8_t {
   Halted = 8,
   Stopped = 9,  // We ended it ourselves, in order.
   Depth = 10,   // The features need a level that a full book had to drop.
+  Memory = 11,  // An order found no room in the books' memory.
 };
 
 constexpr std::string_view name_of(InvalidReason reason) noexcept {
@@ -55,6 +56,7 @@ constexpr std::string_view name_of(InvalidReason reason) noexcept {
     case InvalidReason::Halted: return "halted";
     case InvalidReason::Stopped: return "stopped";
     case InvalidReason::Depth: return "depth";
+    case InvalidReason::Memory: return "memory";
   }
   return "unknown";
 }

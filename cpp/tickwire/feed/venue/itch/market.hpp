@@ -1,0 +1,114 @@
+#pragma once
+
+/// A venue that speaks ITCH, message by message: which stock a locate is today, the books of our instruments
+/// by order, whether each may be used, and what the message was to a feature.
+///
+/// One thread, messages in the venue's order without a gap; who reads files or arbitrates lines sees to that
+/// and says reset() at a new session. Memory comes from the arena at setup. A message of another instrument
+/// costs its decoding and one look at a table of 128 kB.
+///
+/// What is an instrument's state:
+/// - Empty until the session's directory (R) has named its locate.
+/// - Halted until a trading action (H) says `T`, and by each that says something else: the venue lists every
+///   stock that trades before its day begins. So a book under auction (`Q`, `P`), which may be crossed, is
+///   not used. Halted too by an operational halt (h) of market Q, and by the end of system hours (S, `E`).
+/// - Suspect from the first message on that cannot be right, or that found no memory: the feed has no
+/// snapshot
+///   that would put it right, so until the next session.
+/// - Suspect with reason Crossed for as long as best bid and ask touch: the sequence is whole, so the book is
+/// as
+///   the venue says and is right again when they part.
+/// - Valid otherwise; an empty side is no fault.
+///
+/// What moves the book: A and F add; E, C and X reduce; D removes; U removes and adds, last in its queue.
+/// What is a trade: E at the order's price, C at its own and only where it is printable, P and Q without
+/// saying who began it. The executions of a cross are C that is not printable, and their volume prints once,
+/// by Q. A broken trade (B) takes nothing back: a window has its trades as they were known.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "tickwire/core/arena.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/feed/venue/itch/decoder.hpp"
+#include "tickwire/md/book_state.hpp"
+#include "tickwire/md/event.hpp"
+#include "tickwire/md/instrument.hpp"
+#include "tickwire/md/order_books.hpp"
+
+namespace tickwire::feed::itch {
+
+/// What a message did to one of our instruments.
+struct Update {
+  InstrumentId instrument = kNoInstrument;  // None of ours: nothing else below is set but `all`.
+  bool book = false;                        // The book changed.
+  bool arrived = false;                     // An order came.
+  bool cancelled = false;                   // One went, or shrank, that was not executed.
+  bool traded = false;                      // `trade` is set.
+  bool state = false;                       // The state may be another one.
+  bool all = false;                         // Of every instrument: a system event.
+  Outcome outcome = Outcome::Message;
+  std::int64_t ts_ns = 0;  // Since midnight; 0 where the message could not be read.
+  md::Trade trade{};
+};
+
+/// Why books were given up, each counted once a message.
+struct MarketCounts {
+  std::uint64_t unknown_order = 0;
+  std::uint64_t duplicate_order = 0;
+  std::uint64_t other_book = 0;
+  std::uint64_t bad_qty = 0;
+  std::uint64_t orders_full = 0;
+  std::uint64_t levels_full = 0;
+  std::uint64_t others = 0;  // Messages of instruments that are not ours, or of none.
+  std::uint64_t crossed = 0;
+};
+
+class Market {
+ public:
+  /// The instruments are the books, by their number. Throws SetupError.
+  Market(const md::InstrumentTable& instruments, std::size_t max_orders, Arena& arena);
+
+  Update on_message(std::span<const std::byte> message) noexcept TICKWIRE_HOT;
+
+  /// A message that will come some ten messages later: asks for the memory it will need.
+  void prefetch(std::span<const std::byte> message) const noexcept TICKWIRE_HOT;
+
+  /// A new session: nothing is known.
+  void reset() noexcept;
+
+  [[nodiscard]] md::BookState state(InstrumentId instrument) const noexcept TICKWIRE_HOT;
+  /// Why it is not Valid.
+  [[nodiscard]] md::InvalidReason reason(InstrumentId instrument) const noexcept TICKWIRE_HOT;
+
+  [[nodiscard]] const md::OrderBooks& books() const noexcept TICKWIRE_HOT { return books_; }
+  [[nodiscard]] const Decoder& decoder() const noexcept { return decoder_; }
+  [[nodiscard]] const MarketCounts& counts() const noexcept { return counts_; }
+
+ private:
+  struct Status {
+    bool named;
+    bool trading;
+    bool operational_halt;
+    bool crossed;
+    md::InvalidReason damage;  // None while the book is right.
+  };
+
+  void apply(const Message& message, Update& update) noexcept TICKWIRE_HOT;
+  void apply_rare(const Message& message, Update& update) noexcept TICKWIRE_HOT;
+  void damage(InstrumentId instrument, md::InvalidReason why, Update& update) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool check(md::OrderResult result, Update& update) noexcept TICKWIRE_HOT;
+
+  const md::InstrumentTable& instruments_;
+  Decoder decoder_;
+  md::OrderBooks books_;
+  std::span<InstrumentId> by_locate_;  // Plus one; 0 is none of ours.
+  std::span<Status> status_;
+  bool closed_ = false;
+  MarketCounts counts_;
+};
+
+}  // namespace tickwire::feed::itch

@@ -1,0 +1,243 @@
+#include "tickwire/md/order_books.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "tickwire/core/error.hpp"
+
+namespace tickwire::md {
+
+namespace {
+
+/// Levels of a side that are looked through one after another, from the best on.
+constexpr std::uint32_t kNear = 16;
+/// Cells beyond a level an order, so that a book of few orders has its two arrays.
+constexpr std::size_t kCellsABook = 64;
+
+}  // namespace
+
+OrderBooks::OrderBooks(Arena& arena, std::size_t books, std::size_t max_orders)
+    : max_orders_(max_orders), buckets_((max_orders + max_orders / 2) / kBucketSlots + kMaxProbes) {
+  constexpr std::size_t kMost = std::size_t{1} << 31U;
+  if (max_orders == 0 || buckets_ * kBucketSlots >= kMost) {
+    throw SetupError("max_orders", "an integer from 1 to 1,400,000,000", std::to_string(max_orders));
+  }
+  if (books == 0 || books >= kMost / 2) {
+    throw SetupError("order books", "an integer from 1 to 1,000,000,000", std::to_string(books));
+  }
+  slots_ = arena.allocate<Slot>(buckets_ * kBucketSlots);
+  passed_on_ = arena.allocate<std::uint32_t>(buckets_);
+  books_ = arena.allocate<Book>(books);
+  cells_ = arena.allocate<Level>(max_orders + kCellsABook * books);
+}
+
+void OrderBooks::clear() noexcept {
+  std::fill(slots_.begin(), slots_.end(), Slot{});
+  std::fill(passed_on_.begin(), passed_on_.end(), 0);
+  std::fill(books_.begin(), books_.end(), Book{});
+  free_.fill(0);
+  live_ = fresh_cells_ = used_cells_ = 0;
+}
+
+double OrderBooks::bytes_per_order() const noexcept {
+  const std::size_t bytes = slots_.size_bytes() + passed_on_.size_bytes() + cells_.size_bytes();
+  return static_cast<double>(bytes) / static_cast<double>(max_orders_);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The table of orders
+
+std::uint32_t OrderBooks::find_slow(std::uint64_t ref) const noexcept {
+  std::size_t bucket = bucket_of(ref);
+  for (std::size_t probe = 0; probe < kMaxProbes; ++probe, bucket = next_bucket(bucket)) {
+    for (std::size_t at = bucket * kBucketSlots; at < (bucket + 1) * kBucketSlots; ++at) {
+      if (slots_[at].ref == ref && slots_[at].place != 0) return static_cast<std::uint32_t>(at);
+    }
+    if (passed_on_[bucket] == 0) break;
+  }
+  return kNoSlot;
+}
+
+/// An empty slot for a reference that is not in the table; kNoSlot where there is none in reach.
+std::uint32_t OrderBooks::claim(std::uint64_t ref) noexcept {
+  const std::size_t first = home(ref);
+  if (slots_[first].place == 0) [[likely]]
+    return static_cast<std::uint32_t>(first);
+  const std::size_t begin = bucket_of(ref);
+  std::size_t bucket = begin;
+  for (std::size_t probe = 0; probe < kMaxProbes; ++probe, bucket = next_bucket(bucket)) {
+    for (std::size_t at = bucket * kBucketSlots; at < (bucket + 1) * kBucketSlots; ++at) {
+      if (slots_[at].place != 0) continue;
+      for (std::size_t full = begin; full != bucket; full = next_bucket(full)) ++passed_on_[full];
+      return static_cast<std::uint32_t>(at);
+    }
+  }
+  return kNoSlot;
+}
+
+void OrderBooks::erase(std::uint32_t slot) noexcept {
+  const std::size_t bucket = bucket_of(slots_[slot].ref);
+  slots_[slot].place = 0;
+  --live_;
+  if (slot / kBucketSlots != bucket) [[unlikely]]
+    erase_slow(bucket, slot / kBucketSlots);
+}
+
+void OrderBooks::erase_slow(std::size_t bucket, std::size_t at) noexcept {
+  for (; bucket != at; bucket = next_bucket(bucket)) --passed_on_[bucket];
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Levels
+
+/// The first level that is not worse than the key; size where all are.
+std::uint32_t OrderBooks::position(const HalfBook& half, std::int64_t key) noexcept {
+  const Level* const levels = half.levels;
+  const std::uint32_t limit = half.size > kNear ? half.size - kNear : 0;
+  std::uint32_t at = half.size;
+  while (at > limit && levels[at - 1].price >= key) --at;
+  if (at == limit && at != 0 && levels[at - 1].price >= key) [[unlikely]]
+    return position_deep(half, key);
+  return at;
+}
+
+std::uint32_t OrderBooks::position_deep(const HalfBook& half, std::int64_t key) noexcept {
+  const Level* const first = half.levels;
+  const Level* const found =
+      std::lower_bound(first, first + (half.size - kNear), key,
+                       [](const Level& level, std::int64_t wanted) noexcept { return level.price < wanted; });
+  return static_cast<std::uint32_t>(found - first);
+}
+
+bool OrderBooks::add_qty(HalfBook& half, std::int64_t key, std::int64_t qty) noexcept {
+  const std::uint32_t at = position(half, key);
+  if (at < half.size && half.levels[at].price == key) {
+    half.levels[at].qty += qty;
+    return true;
+  }
+  if (half.size == half.capacity && !grow(half)) [[unlikely]]
+    return false;
+  Level* const to = half.levels + at;
+  std::memmove(to + 1, to, (half.size - at) * sizeof(Level));
+  *to = {key, qty};
+  ++half.size;
+  return true;
+}
+
+/// Of a level that an order stands in.
+void OrderBooks::take_qty(HalfBook& half, std::int64_t key, std::int64_t qty) noexcept {
+  Level* const level = half.levels + position(half, key);
+  level->qty -= qty;
+  if (level->qty != 0) return;
+  --half.size;
+  const auto behind = static_cast<std::size_t>(half.levels + half.size - level);
+  std::memmove(level, level + 1, behind * sizeof(Level));
+}
+
+bool OrderBooks::grow(HalfBook& half) noexcept {
+  const std::size_t wanted = half.capacity == 0 ? kFirstLevels : 2 * std::size_t{half.capacity};
+  const auto size = static_cast<std::size_t>(std::countr_zero(wanted));
+  if (size >= kSizes) return false;
+  std::size_t cell = 0;
+  if (free_[size] != 0) {
+    cell = free_[size] - 1;
+    free_[size] = static_cast<std::uint32_t>(cells_[cell].qty);
+  } else if (cells_.size() - fresh_cells_ >= wanted) {
+    cell = fresh_cells_;
+    fresh_cells_ += wanted;
+  } else {
+    return false;
+  }
+  Level* const levels = &cells_[cell];
+  if (half.capacity != 0) {
+    std::memcpy(levels, half.levels, half.size * sizeof(Level));
+    const auto old = static_cast<std::size_t>(std::countr_zero(half.capacity));
+    half.levels->qty = free_[old];
+    free_[old] = static_cast<std::uint32_t>(half.levels - cells_.data()) + 1;
+  }
+  used_cells_ += wanted - half.capacity;
+  half.levels = levels;
+  half.capacity = static_cast<std::uint32_t>(wanted);
+  return true;
+}
+
+std::size_t OrderBooks::top(std::uint32_t book, Side side, std::span<Level> out) const noexcept {
+  const HalfBook& from = half(book, side);
+  const std::size_t count = std::min<std::size_t>(out.size(), from.size);
+  for (std::size_t i = 0; i < count; ++i) {
+    const Level& level = from.levels[from.size - 1 - i];
+    out[i] = {key_of(side, level.price), level.qty};
+  }
+  return count;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Orders
+
+OrderChange OrderBooks::add(std::uint32_t book, std::uint64_t ref, Side side, std::int64_t price,
+                            std::uint32_t qty) noexcept {
+  const auto refused = [&](OrderResult why) noexcept { return OrderChange{why, side, price}; };
+  if (qty == 0) [[unlikely]]
+    return refused(OrderResult::BadQty);
+  if (find(ref) != kNoSlot) [[unlikely]]
+    return refused(OrderResult::DuplicateOrder);
+  if (live_ == max_orders_) [[unlikely]]
+    return refused(OrderResult::OrdersFull);
+  // The level first: it leaves nothing behind where it fails.
+  HalfBook& levels = books_[book].sides[static_cast<std::size_t>(side)];
+  if (!add_qty(levels, key_of(side, price), qty)) [[unlikely]]
+    return refused(OrderResult::LevelsFull);
+  const std::uint32_t slot = claim(ref);
+  if (slot == kNoSlot) [[unlikely]] {
+    take_qty(levels, key_of(side, price), qty);
+    return refused(OrderResult::OrdersFull);
+  }
+  slots_[slot] = {ref, price, qty, 2 * book + static_cast<std::uint32_t>(side) + 1};
+  ++live_;
+  return {OrderResult::Done, side, price};
+}
+
+OrderChange OrderBooks::take(std::uint32_t book, std::uint64_t ref, std::uint32_t qty, bool all) noexcept {
+  const std::uint32_t found = find(ref);
+  if (found == kNoSlot) [[unlikely]]
+    return {OrderResult::UnknownOrder, Side::Bid, 0};
+  Slot& slot = slots_[found];
+  const auto side = static_cast<Side>((slot.place - 1) % 2);
+  OrderChange change{OrderResult::Done, side, slot.price};
+  if ((slot.place - 1) / 2 != book) [[unlikely]] {
+    change.result = OrderResult::OtherBook;
+    return change;
+  }
+  if (all) {
+    qty = slot.qty;
+  } else if (qty == 0 || qty > slot.qty) [[unlikely]] {
+    change.result = OrderResult::BadQty;
+    if (qty == 0) return change;
+    qty = slot.qty;
+  }
+  take_qty(books_[book].sides[static_cast<std::size_t>(side)], key_of(side, slot.price), qty);
+  slot.qty -= qty;
+  if (slot.qty == 0) erase(found);
+  return change;
+}
+
+OrderChange OrderBooks::reduce(std::uint32_t book, std::uint64_t ref, std::uint32_t qty) noexcept {
+  return take(book, ref, qty, false);
+}
+
+OrderChange OrderBooks::remove(std::uint32_t book, std::uint64_t ref) noexcept {
+  return take(book, ref, 0, true);
+}
+
+OrderChange OrderBooks::replace(std::uint32_t book, std::uint64_t ref, std::uint64_t new_ref,
+                                std::int64_t price, std::uint32_t qty) noexcept {
+  const OrderChange gone = take(book, ref, 0, true);
+  if (gone.result != OrderResult::Done) [[unlikely]]
+    return gone;
+  return add(book, new_ref, gone.side, price, qty);
+}
+
+}  // namespace tickwire::md
