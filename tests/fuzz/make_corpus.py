@@ -187,7 +187,46 @@ def capture_reader() -> dict[str, bytes]:
     return {name: bytes([(i * 37) % 256]) + data for i, (name, data) in enumerate(files.items())}
 
 
+def mold_packet() -> dict[str, bytes]:
+    """Datagrams in a row, each behind a byte for line and time and two for its length."""
+
+    def datagram(sequence: int, *messages: bytes, count: int | None = None, session: bytes = b"S") -> bytes:
+        blocks = b"".join(struct.pack(">H", len(message)) + message for message in messages)
+        header = struct.pack(">10sQH", session.ljust(10), sequence, len(messages) if count is None else count)
+        return header + blocks
+
+    def script(*steps: tuple[int, bytes]) -> bytes:
+        return b"".join(struct.pack(">BH", control, len(data)) + data for control, data in steps)
+
+    a, b, answer, later, much_later = 0, 1, 2, 0x10, 0xF0
+    one, two, three = (datagram(number, b"message %d" % number) for number in (1, 2, 3))
+    return {
+        "in_order": script((a, one), (b, one), (a, two), (b, two), (a, datagram(3, b"x", b"", b"yz"))),
+        "other_line_fills": script((a, one), (a, three), (b, two), (b, three)),
+        "answer_fills": script((a, one), (a, datagram(5, b"x")), (much_later, b""), (answer, two)),
+        "partial_answers": script(
+            (a, one),
+            (a, datagram(6, b"x")),
+            (much_later, b""),
+            (answer, datagram(2, b"2", b"3")),
+            (answer, datagram(4, b"4", b"5")),
+        ),
+        "overlaps": script((a, one), (a, datagram(4, *[b"x"] * 3)), (b, datagram(2, *[b"y"] * 9))),
+        "snapshot": script((a, one), (a, three), *[(much_later, b"")] * 6, (0x03, b""), (a, datagram(4))),
+        "heartbeats": script((a, datagram(7)), (later | b, datagram(9)), (much_later, b"")),
+        "end": script((a, one), (a, datagram(3, count=0xFFFF)), (b, two)),
+        "new_session": script((a, one), (a, three), (a, datagram(1, b"x", session=b"T")), (b, two)),
+        "count_too_large": script((a, datagram(1, b"x", count=2))),
+        "count_too_small": script((a, datagram(1, b"x", b"y", count=1))),
+        "length_beyond": script((a, datagram(1, count=1) + b"\xff\xff")),
+        "no_header": script((a, one[:19])),
+        "highest_number": script((a, datagram((1 << 64) - 1, b"x")), (a, datagram(1 << 62, b"x"))),
+        "far_apart": script((a, one), (a, datagram(1 << 40, b"x")), (b, two), (much_later, b"")),
+    }
+
+
 if __name__ == "__main__":
+    write("mold_packet", mold_packet())
     write("websocket_frame", websocket_frame())
     write("binance_decoder", binance_decoder())
     write("capture_reader", capture_reader())

@@ -1,0 +1,432 @@
+#include "tickwire/feed/sequenced/sequencer.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+
+#include "tickwire/core/error.hpp"
+
+namespace tickwire::feed {
+namespace {
+
+constexpr std::size_t kLengthBytes = 2;
+
+SequencerConfig checked(const SequencerConfig& config, const std::string& where) {
+  const auto require = [&](bool held, const char* field, const char* expected, auto found) {
+    if (!held) throw SetupError(where + '.' + field, expected, std::to_string(found));
+  };
+  require(config.lines >= 1, "lines", "1 or more", config.lines);
+  require(config.max_packet_bytes >= kLengthBytes && config.max_packet_bytes <= 1U << 20U, "max_packet_bytes",
+          "2 to 1048576", config.max_packet_bytes);
+  require(config.window_packets >= 1 && config.window_packets <= 1U << 24U, "window_packets", "1 to 16777216",
+          config.window_packets);
+  constexpr std::int64_t kMostNs = std::int64_t{1} << 56;  // Two years: sums stay in range.
+  for (const auto& [field, value] : {std::pair{"reorder_ns", config.reorder_ns},
+                                     {"request_timeout_ns", config.request_timeout_ns},
+                                     {"request_interval_ns", config.request_interval_ns}}) {
+    require(value >= 0 && value <= kMostNs, field, "nanoseconds from 0 to 2^56", value);
+  }
+  if (config.request_attempts > 0) {
+    require(config.request_timeout_ns > 0, "request_timeout_ns", "a positive number",
+            config.request_timeout_ns);
+    require(config.request_messages > 0, "request_messages", "a positive number", config.request_messages);
+  }
+  if (config.start == SequencerConfig::Start::Snapshot && !config.snapshots) {
+    throw SetupError(where + ".start: a start from a snapshot needs a snapshot server");
+  }
+  return config;
+}
+
+}  // namespace
+
+Sequencer::Sequencer(SequencerHandler& handler, const SequencerConfig& config, const std::string& where,
+                     Arena& arena)
+    : handler_(handler),
+      config_(checked(config, where)),
+      lines_(arena.allocate<Line>(config.lines + std::size_t{1})),
+      kept_(arena.allocate<Kept>(2 * config.window_packets)),
+      free_places_(arena.allocate<std::uint32_t>(config.window_packets)),
+      places_(arena.allocate<char>(config.window_packets * config.max_packet_bytes)),
+      views_(arena.allocate<MessageView>(config.max_packet_bytes / kLengthBytes)) {
+  for (std::size_t i = 0; i < config_.window_packets; ++i) {
+    free_places_[i] = static_cast<std::uint32_t>(config_.window_packets - 1 - i);
+  }
+  free_count_ = config_.window_packets;
+}
+
+// ---- What comes in ----
+
+void Sequencer::on_packet(std::uint32_t line, const SessionId& session, std::uint64_t sequence,
+                          std::span<const MessageView> messages, const Arrival& arrival,
+                          std::int64_t now) noexcept {
+  if (session != session_ || state_ == State::Empty) [[unlikely]] {
+    if (!enter(line, session, now)) return;
+  }
+  const std::uint64_t end = sequence + messages.size();
+  Line& from = lines_[line];
+  ++from.stats.packets;
+  from.stats.received += messages.size();
+  if (line != recovery_line()) {
+    if (sequence > from.next) {
+      if (from.next != 0) from.stats.gap += sequence - from.next;
+    } else if (sequence < from.next) {
+      from.stats.overtaken += std::min(end, from.next) - sequence;
+    }
+    from.next = std::max(from.next, end);
+  }
+  if (!joined_ && config_.start != SequencerConfig::Start::Snapshot) [[unlikely]]
+    join(sequence);
+  if (end > end_) {
+    end_ = end;
+    end_at_ = now;
+  }
+  // The line that is ahead, and nothing missing: all of a good day.
+  if (state_ == State::Live && sequence == expected_) [[likely]] {
+    if (messages.empty()) return;
+    from.stats.won += messages.size();
+    expected_ = end;
+    deliver({sequence, messages, arrival, line});
+    if (ended_) [[unlikely]]
+      settle(now, false);
+    return;
+  }
+  const std::uint64_t before = expected_;
+  accept(line, sequence, messages, arrival, now);
+  settle(now, line == recovery_line() && expected_ != before);
+}
+
+void Sequencer::on_heartbeat(std::uint32_t line, const SessionId& session, std::uint64_t next,
+                             std::int64_t now) noexcept {
+  if (session != session_ || state_ == State::Empty) [[unlikely]] {
+    if (!enter(line, session, now)) return;
+  }
+  note_end(line, next, now);
+}
+
+void Sequencer::on_end(std::uint32_t line, const SessionId& session, std::uint64_t next,
+                       std::int64_t now) noexcept {
+  if (session != session_ || state_ == State::Empty) [[unlikely]] {
+    if (!enter(line, session, now)) return;
+  }
+  ended_ = true;
+  note_end(line, next, now);
+}
+
+void Sequencer::note_end(std::uint32_t line, std::uint64_t next, std::int64_t now) noexcept {
+  Line& from = lines_[line];
+  ++from.stats.heartbeats;
+  if (next > from.next) {
+    if (from.next != 0) from.stats.gap += next - from.next;
+    from.next = next;
+  }
+  if (!joined_ && config_.start != SequencerConfig::Start::Snapshot) join(next);
+  if (next > end_) {
+    end_ = next;
+    end_at_ = now;
+  }
+  settle(now, false);
+}
+
+/// The datagram is of another session than the current: of a new one, or nothing for us.
+bool Sequencer::enter(std::uint32_t line, const SessionId& session, std::int64_t now) noexcept {
+  // A line that lags still brings the old session; a re-request server only answers.
+  if ((state_ != State::Empty && session == previous_session_) || line == recovery_line()) {
+    ++stats_.other_session;
+    return false;
+  }
+  if (state_ != State::Empty) {
+    if (joined_ && state_ != State::Suspect && end_ > expected_) {
+      stats_.lost += end_ - expected_;
+      handler_.on_lost(expected_, end_ - expected_);
+    }
+    previous_session_ = session_;
+  } else {
+    // No session can be mistaken for one that is over; the framings' sessions are text.
+    previous_session_.fill('\xFF');
+  }
+  begin_session(session);
+  end_at_ = now;
+  return true;
+}
+
+void Sequencer::join(std::uint64_t sequence) noexcept {
+  joined_ = true;
+  expected_ = config_.start == SequencerConfig::Start::Beginning ? 1 : sequence;
+  skipped_end_ = expected_;
+}
+
+void Sequencer::begin_session(const SessionId& session) noexcept {
+  while (anything_kept()) {
+    lines_[front().line].stats.late += front().count;
+    pop_front();
+  }
+  for (Line& line : lines_) line.next = 0;
+  session_ = session;
+  state_ = State::Live;
+  joined_ = ended_ = end_told_ = false;
+  expected_ = end_ = asked_end_ = skipped_first_ = skipped_end_ = 0;
+  attempts_ = 0;
+  deadline_ = kNever;
+  ++stats_.sessions;
+  handler_.on_session(session_);
+  if (config_.start == SequencerConfig::Start::Snapshot) want_snapshot();
+}
+
+// ---- In order, and beyond a gap ----
+
+void Sequencer::deliver(const Run& run) noexcept {
+  stats_.delivered += run.messages.size();
+  handler_.on_run(run);
+}
+
+void Sequencer::accept(std::uint32_t line, std::uint64_t sequence, std::span<const MessageView> messages,
+                       const Arrival& arrival, std::int64_t now) noexcept {
+  const std::uint64_t end = sequence + messages.size();
+  std::uint64_t first = sequence;
+  // Ends: every turn but the one after a give_up() shortens what is left, and give_up() leaves room.
+  while (first < end) {
+    if (joined_ && first < expected_) {
+      const std::uint64_t upto = std::min(end, expected_);
+      count_old(line, first, upto);
+      first = upto;
+    } else if (joined_ && first == expected_ && state_ != State::Suspect) {
+      // Up to where another copy came first.
+      const std::uint64_t upto = anything_kept() ? std::min(end, front().first) : end;
+      lines_[line].stats.won += upto - first;
+      expected_ = upto;
+      deliver({first, messages.subspan(first - sequence, upto - first), arrival, line});
+      first = upto;
+      drain();
+    } else {
+      if (keep(line, first, messages.subspan(first - sequence), arrival, now)) return;
+      ++stats_.window_full;
+      if (state_ != State::Suspect) {
+        give_up();
+      } else if (anything_kept() && front().first < first) {
+        // A snapshot is on its way, and the newest are the ones that it will not hold.
+        lines_[front().line].stats.late += front().count;
+        pop_front();
+      } else {
+        lines_[line].stats.late += end - first;
+        return;
+      }
+    }
+  }
+}
+
+/// Copies of numbers that the stream is past.
+void Sequencer::count_old(std::uint32_t line, std::uint64_t first, std::uint64_t end) noexcept {
+  const std::uint64_t from = std::max(first, skipped_first_);
+  const std::uint64_t upto = std::min(end, skipped_end_);
+  const std::uint64_t late = upto > from ? upto - from : 0;
+  lines_[line].stats.late += late;
+  lines_[line].stats.duplicate += end - first - late;
+}
+
+/// Delivers what is kept as far as it follows.
+void Sequencer::drain() noexcept {
+  while (anything_kept() && front().first <= expected_) {
+    const Kept kept = front();
+    // A snapshot may have gone past the beginning of it, or past all of it.
+    const std::uint64_t old = std::min<std::uint64_t>(expected_ - kept.first, kept.count);
+    LineStats& stats = lines_[kept.line].stats;
+    stats.late += old;
+    stats.won += kept.count - old;
+    if (old < kept.count) {
+      const char* at = places_.data() + kept.place * config_.max_packet_bytes;
+      for (std::uint32_t i = 0; i < kept.count; ++i) {
+        std::uint16_t bytes;
+        std::memcpy(&bytes, at, sizeof bytes);
+        views_[i] = {at + sizeof bytes, bytes};
+        at += sizeof bytes + bytes;
+      }
+      const std::uint64_t sequence = expected_;
+      expected_ = kept.first + kept.count;
+      deliver({sequence, views_.subspan(old, kept.count - old), kept.arrival, kept.line});
+    }
+    pop_front();
+  }
+}
+
+/// Keeps the messages from number `first` on, but those of which a copy is kept already. False, and nothing
+/// changed, where there is no room.
+bool Sequencer::keep(std::uint32_t line, std::uint64_t first, std::span<const MessageView> messages,
+                     const Arrival& arrival, std::int64_t now) noexcept {
+  std::size_t bytes_needed = 0;
+  for (const MessageView& message : messages) bytes_needed += kLengthBytes + message.size();
+  if (bytes_needed > config_.max_packet_bytes) [[unlikely]] {
+    ++stats_.oversized;
+    lines_[line].stats.late += messages.size();
+    return true;
+  }
+  const std::uint64_t end = first + messages.size();
+  Kept* const begin = kept_.data() + begin_;
+  Kept* const past = kept_.data() + end_of_kept_;
+  // Nearly always the newest so far.
+  Kept* const after = past == begin || (past - 1)->first + (past - 1)->count <= first
+                          ? past
+                          : std::partition_point(begin, past, [first](const Kept& kept) {
+                              return kept.first + kept.count <= first;
+                            });
+
+  std::size_t parts = 0;
+  std::uint64_t at = first;
+  for (const Kept* next = after; at < end; ++next) {
+    const std::uint64_t upto = next == past ? end : std::min(end, std::max(at, next->first));
+    if (upto > at) ++parts;
+    if (upto == end) break;
+    at = next->first + next->count;
+  }
+  if (parts > free_count_) return false;
+
+  std::size_t position = static_cast<std::size_t>(after - begin);
+  at = first;
+  while (at < end) {
+    const bool last = begin_ + position == end_of_kept_;
+    const std::uint64_t upto = last ? end : std::min(end, std::max(at, kept_[begin_ + position].first));
+    if (upto > at) {
+      const std::uint32_t place = free_places_[--free_count_];
+      char* out = places_.data() + place * config_.max_packet_bytes;
+      for (const MessageView& message : messages.subspan(at - first, upto - at)) {
+        const auto bytes = static_cast<std::uint16_t>(message.size());
+        std::memcpy(out, &bytes, sizeof bytes);
+        if (bytes != 0) std::memcpy(out + sizeof bytes, message.data(), bytes);
+        out += sizeof bytes + bytes;
+      }
+      insert(position++, {at, static_cast<std::uint32_t>(upto - at), line, arrival, now, place});
+    }
+    if (upto == end) break;
+    const Kept& copy = kept_[begin_ + position++];
+    const std::uint64_t covered = std::min(end, copy.first + copy.count);
+    lines_[line].stats.duplicate += covered - upto;
+    at = covered;
+  }
+  stats_.most_kept = std::max<std::uint64_t>(stats_.most_kept, end_of_kept_ - begin_);
+  return true;
+}
+
+/// `at` counts from the front.
+void Sequencer::insert(std::size_t at, const Kept& kept) noexcept {
+  if (end_of_kept_ == kept_.size()) {
+    std::copy(kept_.begin() + static_cast<std::ptrdiff_t>(begin_), kept_.end(), kept_.begin());
+    end_of_kept_ -= begin_;
+    begin_ = 0;
+  }
+  Kept* const position = kept_.data() + begin_ + at;
+  std::copy_backward(position, kept_.data() + end_of_kept_, kept_.data() + end_of_kept_ + 1);
+  *position = kept;
+  ++end_of_kept_;
+}
+
+void Sequencer::pop_front() noexcept {
+  free_places_[free_count_++] = front().place;
+  if (++begin_ == end_of_kept_) begin_ = end_of_kept_ = 0;
+}
+
+// ---- The gap in front ----
+
+/// After every change: which gap is in front, and until when may it stay? `answered`: the re-request server
+/// brought something new.
+void Sequencer::settle(std::int64_t now, bool answered) noexcept {
+  if (state_ == State::Suspect) return;
+  const std::uint64_t end = gap_end();
+  if (end == expected_) {
+    state_ = State::Live;
+    deadline_ = kNever;
+    asked_end_ = 0;
+    attempts_ = 0;
+    if (ended_ && !end_told_ && expected_ >= end_) {
+      end_told_ = true;
+      handler_.on_end_of_session();
+    }
+    return;
+  }
+  if (state_ == State::Live) ++stats_.gaps;
+  if (asked_end_ != 0) {
+    if (answered && expected_ <= asked_end_) {
+      // As much as fitted into its answer, or as much as we may ask for at once: the rest.
+      attempts_ = 0;
+      return ask(now);
+    }
+    if (expected_ < asked_end_) return;                               // Its timer runs.
+    if (state_ == State::Waiting && expected_ == asked_end_) return;  // Until the rest may be asked for.
+    asked_end_ = 0;  // Something else has filled it, and this is another gap.
+    attempts_ = 0;
+    state_ = State::Live;
+    ++stats_.gaps;
+  }
+  state_ = State::Waiting;
+  deadline_ = std::max(now, (anything_kept() ? front().since : end_at_) + config_.reorder_ns);
+  if (config_.request_attempts > 0) deadline_ = std::max(deadline_, next_request_);
+}
+
+bool Sequencer::on_deadline(std::int64_t now) noexcept {
+  if (state_ == State::Requesting) ++stats_.request_timeouts;
+  if (attempts_ >= config_.request_attempts) {
+    give_up();
+    settle(now, false);
+  } else {
+    ask(now);
+  }
+  return true;
+}
+
+void Sequencer::ask(std::int64_t now) noexcept {
+  if (now < next_request_) {
+    state_ = State::Waiting;
+    deadline_ = next_request_;
+    return;
+  }
+  const std::uint64_t missing = gap_end() - expected_;
+  const auto count = static_cast<std::uint32_t>(std::min<std::uint64_t>(missing, config_.request_messages));
+  state_ = State::Requesting;
+  asked_end_ = expected_ + count;
+  ++attempts_;
+  ++stats_.requests;
+  stats_.requested += count;
+  next_request_ = now + config_.request_interval_ns;
+  deadline_ = now + config_.request_timeout_ns;
+  handler_.on_request(session_, expected_, count);
+}
+
+void Sequencer::give_up() noexcept {
+  const std::uint64_t end = gap_end();
+  stats_.lost += end - expected_;
+  asked_end_ = 0;
+  attempts_ = 0;
+  handler_.on_lost(expected_, end - expected_);
+  if (config_.snapshots) return want_snapshot();
+  skipped_first_ = expected_;
+  skipped_end_ = expected_ = end;
+  state_ = State::Live;
+  drain();
+}
+
+void Sequencer::want_snapshot() noexcept {
+  state_ = State::Suspect;
+  deadline_ = kNever;
+  ++stats_.snapshots_wanted;
+  handler_.on_want_snapshot();
+}
+
+bool Sequencer::resume(std::uint64_t next, std::int64_t now) noexcept {
+  if (state_ != State::Suspect) return false;
+  if (joined_ && next <= expected_) {
+    ++stats_.snapshots_too_old;
+    return false;
+  }
+  ++stats_.snapshots_used;
+  skipped_first_ = joined_ ? expected_ : 0;
+  skipped_end_ = expected_ = next;
+  joined_ = true;
+  if (next > end_) {
+    end_ = next;
+    end_at_ = now;
+  }
+  state_ = State::Live;
+  drain();
+  settle(now, false);
+  return true;
+}
+
+}  // namespace tickwire::feed

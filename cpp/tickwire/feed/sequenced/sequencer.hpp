@@ -1,0 +1,249 @@
+#pragma once
+
+/// Sequencer and line arbiter of sequenced datagrams: a venue sends one numbered stream on several lines,
+/// and whoever listens wants each message once and in order.
+///
+/// The first valid copy of a message wins, whichever line brought it. What lies beyond a gap is kept, and
+/// the gap has four chances, in this order:
+///
+///   1. the other line, or a datagram that was overtaken, brings it within `reorder_ns`;
+///   2. the re-request server answers: on_request() for at most `request_messages`, again at once for what
+///      a partial answer left, again after `request_timeout_ns`, `request_attempts` times without progress;
+///   3. a snapshot: the gap is given up, on_lost() tells that all state built from the stream is suspect,
+///      on_want_snapshot() asks, and resume() goes on behind it with what was kept;
+///   4. without snapshots the stream goes on behind the gap, and stays suspect for whoever needed it.
+///
+/// A window that is full gives the gap up early. Messages are never delivered out of order or twice, and
+/// none is missing that on_lost() did not announce or resume() did not cover.
+///
+/// It knows no socket, no framing and no clock: time is an argument, in nanoseconds of any clock that does
+/// not step back, so the same calls give the same answers in a simulation, live, and from a recording.
+/// Used by MoldFeed (feed/moldudp64) and by the replay of datagram captures.
+///
+/// One thread. A datagram that continues the stream costs a few compares and one call of on_run(); one
+/// beyond a gap is copied. All memory is taken at set-up.
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+
+#include "tickwire/core/arena.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/feed/sequenced/message.hpp"
+
+namespace tickwire::feed {
+
+/// Consecutive messages of one datagram, next in order. The views hold until on_run() returns.
+struct Run {
+  std::uint64_t sequence;  // Of the first.
+  std::span<const MessageView> messages;
+  Arrival arrival;     // Of the datagram: of a kept one earlier than that of the run before.
+  std::uint32_t line;  // That won; Sequencer::recovery_line() for the re-request server.
+};
+
+/// Called from within the sequencer's functions; must not call it back.
+class SequencerHandler {
+ public:
+  virtual void on_run(const Run& run) noexcept TICKWIRE_HOT = 0;
+  /// The numbering begins anew, and what the old one built is void. Also at the very first datagram.
+  virtual void on_session(const SessionId& session) noexcept TICKWIRE_HOT = 0;
+  /// Every message of the session has been delivered or given up, and no more will come.
+  virtual void on_end_of_session() noexcept TICKWIRE_HOT = 0;
+  /// Ask the re-request server. What it answers goes to on_packet() as recovery_line().
+  virtual void on_request(const SessionId& session, std::uint64_t first, std::uint32_t count) noexcept
+      TICKWIRE_HOT = 0;
+  /// These messages will not be delivered: what they would have changed is wrong from here on.
+  virtual void on_lost(std::uint64_t first, std::uint64_t count) noexcept TICKWIRE_HOT = 0;
+  /// Nothing is delivered until resume().
+  virtual void on_want_snapshot() noexcept TICKWIRE_HOT = 0;
+
+ protected:
+  ~SequencerHandler() = default;
+};
+
+struct SequencerConfig {
+  /// Where a session begins for us.
+  enum class Start : std::uint8_t {
+    FirstHeard,  // With the first datagram that comes.
+    Beginning,   // With message 1: what came before we listened is a gap like any other.
+    Snapshot,    // With a snapshot.
+  };
+  Start start = Start::FirstHeard;
+  /// Lines that carry the stream, 1 or more.
+  std::uint32_t lines = 0;
+  /// Of one datagram's messages, with two bytes for each: sizes the places of the window.
+  std::size_t max_packet_bytes = 0;
+  /// Datagrams, or parts of one, that can be kept beyond a gap.
+  std::size_t window_packets = 0;
+  /// How long a gap may wait for the other line. The skew between the lines, and no more: what is behind
+  /// the gap waits as long.
+  std::int64_t reorder_ns = 0;
+  /// Tries without progress at the re-request server. 0: there is none.
+  std::uint32_t request_attempts = 0;
+  std::int64_t request_timeout_ns = 0;
+  /// Between two requests, for a venue that limits them.
+  std::int64_t request_interval_ns = 0;
+  /// Most that one request asks for.
+  std::uint32_t request_messages = 0;
+  /// Whether snapshots can be had.
+  bool snapshots = false;
+};
+
+/// Counts of messages, but for the first two. received = won + duplicate + late, and what is kept now.
+struct LineStats {
+  std::uint64_t packets = 0;
+  std::uint64_t heartbeats = 0;
+  std::uint64_t received = 0;
+  std::uint64_t won = 0;        // Delivered from this line.
+  std::uint64_t duplicate = 0;  // Another copy had come before.
+  std::uint64_t late = 0;       // Came, or had been kept, when the stream had gone on without it.
+  std::uint64_t gap = 0;        // Missing on this line when a later one came; some may only be overtaken:
+  std::uint64_t overtaken = 0;  // came on this line after a later one.
+};
+
+struct SequencerStats {
+  std::uint64_t delivered = 0;
+  std::uint64_t gaps = 0;  // Times that the stream stopped at one.
+  std::uint64_t lost = 0;  // Messages given up.
+  std::uint64_t requests = 0;
+  std::uint64_t request_timeouts = 0;
+  std::uint64_t requested = 0;  // Messages asked for, repeats included.
+  std::uint64_t snapshots_wanted = 0;
+  std::uint64_t snapshots_used = 0;
+  std::uint64_t snapshots_too_old = 0;
+  std::uint64_t sessions = 0;
+  std::uint64_t other_session = 0;  // Datagrams of a session that is over, or answers to none of ours.
+  std::uint64_t window_full = 0;    // Times that a gap was given up, or the oldest dropped, for want of room.
+  std::uint64_t oversized = 0;      // Datagrams above max_packet_bytes that could not be kept.
+  std::uint64_t most_kept = 0;      // Places of the window used at once.
+};
+
+class Sequencer {
+ public:
+  static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+
+  enum class State : std::uint8_t {
+    Empty,       // No session yet.
+    Live,        // Nothing is missing.
+    Waiting,     // A gap, and the other line may fill it; or the next request may not go out yet.
+    Requesting,  // A request is out.
+    Suspect,     // Until resume().
+  };
+
+  /// Set-up. Throws SetupError; `where` is the feed's key.
+  Sequencer(SequencerHandler& handler, const SequencerConfig& config, const std::string& where, Arena& arena);
+  Sequencer(const Sequencer&) = delete;
+  Sequencer& operator=(const Sequencer&) = delete;
+
+  /// A datagram of `line` whose first message has number `sequence`. The views hold for this call.
+  void on_packet(std::uint32_t line, const SessionId& session, std::uint64_t sequence,
+                 std::span<const MessageView> messages, const Arrival& arrival, std::int64_t now) noexcept
+      TICKWIRE_HOT;
+  /// The line is alive and its next message will have number `next`.
+  void on_heartbeat(std::uint32_t line, const SessionId& session, std::uint64_t next,
+                    std::int64_t now) noexcept TICKWIRE_HOT;
+  /// The session ended before number `next`. Last chance to ask: the gap is filled first.
+  void on_end(std::uint32_t line, const SessionId& session, std::uint64_t next, std::int64_t now) noexcept
+      TICKWIRE_HOT;
+
+  /// Timers. Returns whether one had run out.
+  bool poll(std::int64_t now) noexcept TICKWIRE_HOT { return now >= deadline_ && on_deadline(now); }
+  /// When poll() has something to do.
+  std::int64_t deadline() const noexcept TICKWIRE_HOT { return deadline_; }
+
+  /// A snapshot holds everything before message `next`. False where it is older than what was delivered,
+  /// so that the gap is still one: take another. Only while Suspect.
+  [[nodiscard]] bool resume(std::uint64_t next, std::int64_t now) noexcept TICKWIRE_HOT;
+
+  State state() const noexcept { return state_; }
+  const SessionId& session() const noexcept { return session_; }
+  /// The next message to deliver; 0 before the start is known.
+  std::uint64_t expected() const noexcept { return joined_ ? expected_ : 0; }
+  /// Stands for the re-request server where a line is asked for.
+  std::uint32_t recovery_line() const noexcept { return config_.lines; }
+  const SequencerStats& stats() const noexcept { return stats_; }
+  const LineStats& line_stats(std::uint32_t line) const noexcept { return lines_[line].stats; }
+
+ private:
+  struct Line {
+    LineStats stats;
+    std::uint64_t next;  // In the current session; 0: nothing heard.
+  };
+  /// Messages beyond a gap. No two hold the same number.
+  struct Kept {
+    std::uint64_t first;
+    std::uint32_t count;
+    std::uint32_t line;
+    Arrival arrival;
+    std::int64_t since;
+    std::uint32_t place;  // In places_.
+  };
+
+  bool enter(std::uint32_t line, const SessionId& session, std::int64_t now) noexcept TICKWIRE_HOT;
+  void join(std::uint64_t sequence) noexcept TICKWIRE_HOT;
+  void begin_session(const SessionId& session) noexcept TICKWIRE_HOT;
+  void note_end(std::uint32_t line, std::uint64_t next, std::int64_t now) noexcept TICKWIRE_HOT;
+  void accept(std::uint32_t line, std::uint64_t sequence, std::span<const MessageView> messages,
+              const Arrival& arrival, std::int64_t now) noexcept TICKWIRE_HOT;
+  void deliver(const Run& run) noexcept TICKWIRE_HOT;
+  void drain() noexcept TICKWIRE_HOT;
+  bool keep(std::uint32_t line, std::uint64_t first, std::span<const MessageView> messages,
+            const Arrival& arrival, std::int64_t now) noexcept TICKWIRE_HOT;
+  void insert(std::size_t at, const Kept& kept) noexcept TICKWIRE_HOT;
+  void pop_front() noexcept TICKWIRE_HOT;
+  void count_old(std::uint32_t line, std::uint64_t first, std::uint64_t end) noexcept TICKWIRE_HOT;
+  bool on_deadline(std::int64_t now) noexcept TICKWIRE_HOT;
+  void settle(std::int64_t now, bool answered) noexcept TICKWIRE_HOT;
+  void ask(std::int64_t now) noexcept TICKWIRE_HOT;
+  void give_up() noexcept TICKWIRE_HOT;
+  void want_snapshot() noexcept TICKWIRE_HOT;
+
+  Kept& front() noexcept TICKWIRE_HOT { return kept_[begin_]; }
+  bool anything_kept() const noexcept TICKWIRE_HOT { return begin_ != end_of_kept_; }
+  /// Where the gap in front ends; expected_ where there is none.
+  std::uint64_t gap_end() const noexcept TICKWIRE_HOT {
+    if (anything_kept()) return kept_[begin_].first;
+    return end_ > expected_ ? end_ : expected_;
+  }
+
+  SequencerHandler& handler_;
+  const SequencerConfig config_;
+
+  State state_ = State::Empty;
+  bool joined_ = false;  // expected_ is known.
+  bool ended_ = false;
+  bool end_told_ = false;
+  SessionId session_{};
+  SessionId previous_session_{};
+  std::uint64_t expected_ = 0;
+  std::uint64_t end_ = 0;    // One past the highest number heard of.
+  std::int64_t end_at_ = 0;  // When that was heard.
+  std::int64_t deadline_ = kNever;
+
+  // The gap in front.
+  std::uint64_t asked_end_ = 0;  // Of the request that is out.
+  std::uint32_t attempts_ = 0;   // Without progress.
+  std::int64_t next_request_ = std::numeric_limits<std::int64_t>::min();
+
+  // What the stream has gone on without, last: where a copy of it is late and not a duplicate.
+  std::uint64_t skipped_first_ = 0;
+  std::uint64_t skipped_end_ = 0;
+
+  std::span<Line> lines_;
+  // Sorted by number in [begin_, end_of_kept_) of an array twice as long as the window, so that taking from
+  // the front moves nothing.
+  std::span<Kept> kept_;
+  std::size_t begin_ = 0;
+  std::size_t end_of_kept_ = 0;
+  std::span<std::uint32_t> free_places_;
+  std::size_t free_count_ = 0;
+  std::span<char> places_;
+  std::span<MessageView> views_;  // Of a kept datagram while it is delivered.
+
+  SequencerStats stats_;
+};
+
+}  // namespace tickwire::feed

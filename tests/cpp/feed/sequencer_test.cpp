@@ -1,0 +1,603 @@
+#include "tickwire/feed/sequenced/sequencer.hpp"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <map>
+#include <queue>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "feed/sequencer_twin.hpp"
+#include "tickwire/core/error.hpp"
+
+namespace tickwire::feed {
+namespace {
+
+using test::delivered_line;
+using test::SequencerTwin;
+using test::Transcript;
+
+constexpr SessionId kSession{'M', 'O', 'N', 'D', 'A', 'Y', ' ', ' ', ' ', ' '};
+constexpr SessionId kNextSession{'T', 'U', 'E', 'S', 'D', 'A', 'Y', ' ', ' ', ' '};
+
+SequencerConfig config_of() {
+  SequencerConfig config;
+  config.lines = 2;
+  config.max_packet_bytes = 1500;
+  config.window_packets = 4096;
+  config.reorder_ns = 1000;
+  config.request_attempts = 3;
+  config.request_timeout_ns = 5000;
+  config.request_messages = 50;
+  return config;
+}
+
+/// A sequencer that writes down what it says.
+class Recorded final : public SequencerHandler {
+ public:
+  explicit Recorded(const SequencerConfig& config) : sequencer(*this, config, "feeds[0]", arena) {}
+
+  void on_run(const Run& run) noexcept override {
+    EXPECT_FALSE(run.messages.empty());
+    std::uint64_t number = run.sequence;
+    for (const MessageView& message : run.messages) {
+      numbers.push_back(number);
+      log.push_back(delivered_line(number++, run.line, run.arrival.ts_recv,
+                                   std::string(message.begin(), message.end())));
+    }
+  }
+  void on_session(const SessionId& session) noexcept override {
+    log.emplace_back("session");
+    sessions.push_back(session);
+  }
+  void on_end_of_session() noexcept override { log.emplace_back("end"); }
+  void on_request(const SessionId& session, std::uint64_t first, std::uint32_t count) noexcept override {
+    EXPECT_EQ(session, sessions.back());
+    log.push_back("request " + std::to_string(first) + " + " + std::to_string(count));
+    if (requested) requested(first, count);
+  }
+  void on_lost(std::uint64_t first, std::uint64_t count) noexcept override {
+    log.push_back("lost " + std::to_string(first) + " + " + std::to_string(count));
+    lost += count;
+  }
+  void on_want_snapshot() noexcept override {
+    log.emplace_back("want snapshot");
+    if (wanted) wanted();
+  }
+
+  /// Messages "first", "first + 1", … as one datagram.
+  void packet(std::uint32_t line, std::uint64_t first, std::size_t count, std::int64_t now,
+              const SessionId& session = kSession) {
+    std::vector<std::string> texts;
+    for (std::size_t i = 0; i < count; ++i) texts.push_back(std::to_string(first + i));
+    packet(line, first, texts, now, session);
+  }
+  void packet(std::uint32_t line, std::uint64_t first, const std::vector<std::string>& texts,
+              std::int64_t now, const SessionId& session = kSession) {
+    std::vector<MessageView> views;
+    for (const std::string& text : texts) views.emplace_back(text.data(), text.size());
+    sequencer.on_packet(line, session, first, views, {now, 0, RecvClock::Kernel}, now);
+  }
+  void answer(std::uint64_t first, std::size_t count, std::int64_t now) {
+    packet(sequencer.recovery_line(), first, count, now);
+  }
+  Transcript take() { return std::exchange(log, {}); }
+
+  Arena arena;
+  Sequencer sequencer;
+  Transcript log;
+  std::vector<std::uint64_t> numbers;
+  std::vector<SessionId> sessions;
+  std::uint64_t lost = 0;
+  std::function<void(std::uint64_t, std::uint32_t)> requested;
+  std::function<void()> wanted;
+};
+
+/// As delivered_line() has it, for texts that are the number.
+std::string message(std::uint64_t number, std::uint32_t line, TsNs ts_recv) {
+  return delivered_line(number, line, ts_recv, std::to_string(number));
+}
+
+TEST(Sequencer, DeliversTheFirstCopyOfEachMessage) {
+  Recorded r(config_of());
+  r.packet(0, 10, 2, 100);
+  r.packet(1, 10, 2, 110);
+  r.packet(1, 12, 1, 120);
+  r.packet(0, 12, 2, 130);  // Half of it has come.
+  EXPECT_EQ(r.log, (Transcript{"session", message(10, 0, 100), message(11, 0, 100), message(12, 1, 120),
+                               message(13, 0, 130)}));
+  const LineStats& a = r.sequencer.line_stats(0);
+  EXPECT_EQ(a.won, 3u);
+  EXPECT_EQ(a.duplicate, 1u);
+  const LineStats& b = r.sequencer.line_stats(1);
+  EXPECT_EQ(b.won, 1u);
+  EXPECT_EQ(b.duplicate, 2u);
+  EXPECT_EQ(r.sequencer.expected(), 14u);
+  EXPECT_EQ(r.sequencer.state(), Sequencer::State::Live);
+}
+
+TEST(Sequencer, WaitsForTheOtherLineBeforeItAsks) {
+  Recorded r(config_of());
+  r.packet(0, 1, 1, 0);
+  r.packet(0, 3, 2, 100);  // 2 is missing on A …
+  EXPECT_EQ(r.sequencer.state(), Sequencer::State::Waiting);
+  EXPECT_EQ(r.sequencer.deadline(), 1100);
+  EXPECT_FALSE(r.sequencer.poll(1099));
+  r.packet(1, 1, 2, 1099);  // … and B has it.
+  EXPECT_EQ(r.log, (Transcript{"session", message(1, 0, 0), message(2, 1, 1099), message(3, 0, 100),
+                               message(4, 0, 100)}));
+  EXPECT_EQ(r.sequencer.deadline(), Sequencer::kNever);
+  EXPECT_EQ(r.sequencer.line_stats(0).gap, 1u);
+  EXPECT_EQ(r.sequencer.stats().requests, 0u);
+}
+
+TEST(Sequencer, TakesFromADatagramOnlyWhatNoOtherCopyBroughtBefore) {
+  Recorded r(config_of());
+  r.packet(0, 1, 1, 0);
+  r.packet(0, 5, 2, 10);   // 5 6
+  r.packet(1, 9, 1, 20);   // 9
+  r.packet(1, 4, 7, 30);   // 4 and 7 8 and 10 are new.
+  r.packet(1, 2, 10, 40);  // 2 3 and 11 are new.
+  EXPECT_EQ(r.log,
+            (Transcript{"session", message(1, 0, 0), message(2, 1, 40), message(3, 1, 40), message(4, 1, 30),
+                        message(5, 0, 10), message(6, 0, 10), message(7, 1, 30), message(8, 1, 30),
+                        message(9, 1, 20), message(10, 1, 30), message(11, 1, 40)}));
+  EXPECT_EQ(r.sequencer.line_stats(1).won, 8u);
+  EXPECT_EQ(r.sequencer.line_stats(1).duplicate, 10u);
+}
+
+TEST(Sequencer, HearsOfALossInSilenceFromAHeartbeat) {
+  Recorded r(config_of());
+  r.packet(0, 1, 1, 0);
+  r.sequencer.on_heartbeat(1, kSession, 4, 500);
+  EXPECT_EQ(r.sequencer.deadline(), 1500);
+  EXPECT_TRUE(r.sequencer.poll(1500));
+  r.answer(2, 2, 1600);
+  EXPECT_EQ(r.log, (Transcript{"session", message(1, 0, 0), "request 2 + 2", message(2, 2, 1600),
+                               message(3, 2, 1600)}));
+  EXPECT_EQ(r.sequencer.state(), Sequencer::State::Live);
+}
+
+TEST(Sequencer, AsksAgainForWhatAPartialAnswerLeft) {
+  SequencerConfig config = config_of();
+  config.request_messages = 4;
+  Recorded r(config);
+  r.packet(0, 1, 1, 0);
+  r.packet(0, 9, 1, 10);
+  r.sequencer.poll(1010);
+  r.answer(2, 3, 1100);  // Three of the four; at once for the fourth and three more.
+  r.answer(5, 4, 1200);
+  EXPECT_EQ(r.take(),
+            (Transcript{"session", message(1, 0, 0), "request 2 + 4", message(2, 2, 1100),
+                        message(3, 2, 1100), message(4, 2, 1100), "request 5 + 4", message(5, 2, 1200),
+                        message(6, 2, 1200), message(7, 2, 1200), message(8, 2, 1200), message(9, 0, 10)}));
+}
+
+TEST(Sequencer, KeepsTheTimeBetweenTwoRequests) {
+  SequencerConfig config = config_of();
+  config.request_interval_ns = 10000;
+  Recorded r(config);
+  r.packet(0, 1, 1, 0);
+  r.packet(0, 9, 1, 10);
+  r.sequencer.poll(1010);
+  r.answer(2, 3, 1100);
+  EXPECT_EQ(r.sequencer.deadline(), 11010);
+  r.packet(1, 10, 1, 1200);  // Changes nothing about it.
+  EXPECT_EQ(r.sequencer.deadline(), 11010);
+  r.take();
+  r.sequencer.poll(11010);
+  EXPECT_EQ(r.take(), (Transcript{"request 5 + 4"}));
+}
+
+TEST(Sequencer, GivesUpAfterItsTriesAndGoesOnBehindASnapshot) {
+  SequencerConfig config = config_of();
+  config.snapshots = true;
+  Recorded r(config);
+  r.packet(0, 1, 1, 0);
+  r.packet(0, 4, 2, 10);
+  std::vector<std::int64_t> at;
+  for (std::int64_t now = 10; now < 40000; ++now) {
+    if (r.sequencer.poll(now)) at.push_back(now);
+  }
+  EXPECT_EQ(at, (std::vector<std::int64_t>{1010, 6010, 11010, 16010}));
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), "request 2 + 2", "request 2 + 2",
+                                  "request 2 + 2", "lost 2 + 2", "want snapshot"}));
+  EXPECT_EQ(r.sequencer.state(), Sequencer::State::Suspect);
+  EXPECT_EQ(r.sequencer.stats().request_timeouts, 3u);
+  r.packet(0, 6, 2, 40000);
+  r.packet(1, 2, 1, 40010);  // Too late: it was given up, and 3 is still missing.
+  EXPECT_TRUE(r.take().empty());
+  EXPECT_FALSE(r.sequencer.resume(2, 40020));  // Holds message 1 and no more: the gap would stay.
+  EXPECT_TRUE(r.sequencer.resume(5, 40030));   // In the middle of what is kept.
+  EXPECT_EQ(r.take(), (Transcript{message(5, 0, 10), message(6, 0, 40000), message(7, 0, 40000)}));
+  EXPECT_EQ(r.sequencer.line_stats(0).late, 1u);
+  EXPECT_EQ(r.sequencer.line_stats(1).late, 1u);
+  r.packet(1, 3, 3, 40040);  // 3 and 4 were skipped, 5 is a duplicate.
+  EXPECT_EQ(r.sequencer.line_stats(1).late, 3u);
+  EXPECT_EQ(r.sequencer.line_stats(1).duplicate, 1u);
+  EXPECT_EQ(r.sequencer.stats().snapshots_too_old, 1u);
+  EXPECT_EQ(r.sequencer.stats().snapshots_used, 1u);
+}
+
+TEST(Sequencer, AsksForWhatLiesBetweenASnapshotAndWhatIsKept) {
+  SequencerConfig config = config_of();
+  config.snapshots = true;
+  config.start = SequencerConfig::Start::Snapshot;
+  Recorded r(config);
+  r.packet(0, 100, 1, 0);
+  EXPECT_EQ(r.take(), (Transcript{"session", "want snapshot"}));
+  EXPECT_TRUE(r.sequencer.resume(98, 10));
+  r.sequencer.poll(1010);
+  r.answer(98, 2, 1020);
+  EXPECT_EQ(r.take(),
+            (Transcript{"request 98 + 2", message(98, 2, 1020), message(99, 2, 1020), message(100, 0, 0)}));
+}
+
+TEST(Sequencer, GoesOnBehindTheGapWhereThereAreNoSnapshots) {
+  SequencerConfig config = config_of();
+  config.request_attempts = 0;
+  Recorded r(config);
+  r.packet(0, 1, 1, 0);
+  r.packet(0, 3, 1, 10);
+  r.packet(0, 6, 1, 500);
+  r.sequencer.poll(1010);
+  r.packet(1, 2, 1, 1020);
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), "lost 2 + 1", message(3, 0, 10)}));
+  r.sequencer.poll(1500);
+  EXPECT_EQ(r.take(), (Transcript{"lost 4 + 2", message(6, 0, 500)}));
+  EXPECT_EQ(r.sequencer.line_stats(1).late, 1u);
+}
+
+TEST(Sequencer, GivesAGapUpEarlyWhenTheWindowIsFull) {
+  SequencerConfig config = config_of();
+  config.window_packets = 3;
+  Recorded r(config);
+  r.packet(0, 1, 1, 0);
+  for (std::uint64_t number = 3; number <= 6; ++number) r.packet(0, number, 1, 10);
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), "lost 2 + 1", message(3, 0, 10),
+                                  message(4, 0, 10), message(5, 0, 10), message(6, 0, 10)}));
+  EXPECT_EQ(r.sequencer.stats().window_full, 1u);
+}
+
+TEST(Sequencer, KeepsTheNewestWhileItWaitsForASnapshot) {
+  SequencerConfig config = config_of();
+  config.window_packets = 3;
+  config.snapshots = true;
+  config.start = SequencerConfig::Start::Snapshot;
+  Recorded r(config);
+  for (std::uint64_t number = 3; number <= 7; ++number) r.packet(0, number, 1, 10);
+  r.packet(1, 2, 1, 10);  // Older than all that is kept, and no room.
+  r.take();
+  EXPECT_TRUE(r.sequencer.resume(6, 20));
+  EXPECT_EQ(r.take(), (Transcript{message(6, 0, 10), message(7, 0, 10)}));
+  EXPECT_EQ(r.sequencer.line_stats(0).late, 3u);
+  EXPECT_EQ(r.sequencer.line_stats(1).late, 1u);
+}
+
+TEST(Sequencer, RefusesToKeepWhatDoesNotFit) {
+  SequencerConfig config = config_of();
+  config.max_packet_bytes = 20;
+  Recorded r(config);
+  r.packet(0, 1, 1, 0);
+  r.packet(0, 3, std::vector<std::string>{std::string(19, 'x')}, 10);
+  EXPECT_EQ(r.sequencer.stats().oversized, 1u);
+  r.packet(1, 2, std::vector<std::string>{std::string(30, 'y')}, 20);  // In order nothing need be kept.
+  r.packet(1, 3, std::vector<std::string>{"z"}, 30);
+  EXPECT_EQ(r.numbers, (std::vector<std::uint64_t>{1, 2, 3}));
+}
+
+TEST(Sequencer, ANewSessionIsNotAGap) {
+  Recorded r(config_of());
+  r.packet(0, 500, 1, 0);
+  r.packet(0, 502, 1, 5);
+  r.packet(0, 1, 1, 10, kNextSession);
+  r.packet(1, 501, 1, 20);  // The other line is still in the old one.
+  r.packet(1, 1, 2, 30, kNextSession);
+  r.packet(2, 1, 1, 40, {'?'});  // Nobody asked for it.
+  EXPECT_EQ(r.log, (Transcript{"session", message(500, 0, 0), "lost 501 + 2", "session", message(1, 0, 10),
+                               message(2, 1, 30)}));
+  EXPECT_EQ(r.sessions, (std::vector<SessionId>{kSession, kNextSession}));
+  EXPECT_EQ(r.sequencer.stats().other_session, 2u);
+  EXPECT_EQ(r.sequencer.line_stats(1).gap, 0u);
+  EXPECT_EQ(r.sequencer.line_stats(0).late, 1u);
+}
+
+TEST(Sequencer, FillsTheGapBeforeItEndsASession) {
+  Recorded r(config_of());
+  r.packet(0, 1, 1, 0);
+  r.sequencer.on_end(0, kSession, 4, 10);
+  r.packet(1, 1, 2, 20);
+  r.sequencer.poll(1010);
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), message(2, 1, 20), "request 3 + 1"}));
+  r.answer(3, 1, 1100);
+  r.sequencer.on_end(1, kSession, 4, 1200);
+  EXPECT_EQ(r.take(), (Transcript{message(3, 2, 1100), "end"}));
+}
+
+TEST(Sequencer, BeginsWithMessageOneWhereAskedTo) {
+  SequencerConfig config = config_of();
+  config.start = SequencerConfig::Start::Beginning;
+  Recorded r(config);
+  r.packet(0, 4, 1, 0);
+  r.sequencer.poll(1000);
+  r.answer(1, 3, 1100);
+  EXPECT_EQ(r.numbers, (std::vector<std::uint64_t>{1, 2, 3, 4}));
+}
+
+TEST(Sequencer, NamesWhatIsWrongWithItsConfiguration) {
+  const auto refused = [](auto change) {
+    SequencerConfig config = config_of();
+    change(config);
+    try {
+      const Recorded r(config);
+    } catch (const SetupError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refused([](SequencerConfig& c) { c.lines = 0; }), "feeds[0].lines: expected 1 or more, found 0");
+  EXPECT_EQ(refused([](SequencerConfig& c) { c.reorder_ns = -1; }),
+            "feeds[0].reorder_ns: expected nanoseconds from 0 to 2^56, found -1");
+  EXPECT_EQ(refused([](SequencerConfig& c) { c.request_timeout_ns = 0; }),
+            "feeds[0].request_timeout_ns: expected a positive number, found 0");
+  EXPECT_NE(refused([](SequencerConfig& c) { c.start = SequencerConfig::Start::Snapshot; }), "");
+  EXPECT_EQ(refused([](SequencerConfig&) {}), "");
+}
+
+// ---- Against the twin, in a simulated network ----
+
+struct Weather {
+  double loss[2] = {0, 0};
+  double both_loss = 0;  // Of a datagram on both lines at once.
+  double duplicate = 0;
+  std::int64_t skew_ns = 0;  // Line B behind A.
+  std::int64_t jitter_ns = 0;
+  bool server_up = true;
+  double answer_loss = 0;
+  std::size_t answer_messages = 20;  // That fit into one answer.
+  bool snapshots = false;
+};
+
+/// What one run of the simulation has to look at.
+struct Outcome {
+  Transcript log;
+  std::vector<std::uint64_t> numbers;
+  SequencerStats stats;
+  LineStats lines[3];
+  std::uint64_t sent = 0;
+  std::uint64_t expected = 0;
+};
+
+/// Plays a venue of `packets` datagrams to the sequencer and the twin at once, by the clock of a simulated
+/// network, and holds them against each other. `config` may have any start.
+Outcome simulate(const Weather& weather, const SequencerConfig& config, std::uint64_t seed, int packets) {
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  const auto chance = [&random](double p) { return std::uniform_real_distribution<double>()(random) < p; };
+  const auto upto = [&random](std::int64_t most) {
+    return std::uniform_int_distribution<std::int64_t>(0, most)(random);
+  };
+
+  std::vector<std::string> stream{""};  // By number, from 1.
+  using Event = std::function<void(std::int64_t)>;
+  std::multimap<std::int64_t, Event> events;
+  Recorded real(config);
+  SequencerTwin twin(config);
+
+  const auto arrive = [&](std::uint32_t line, std::uint64_t first, std::size_t count, std::int64_t at) {
+    events.emplace(at, [&, line, first, count](std::int64_t now) {
+      const std::vector<std::string> texts(stream.begin() + static_cast<std::ptrdiff_t>(first),
+                                           stream.begin() + static_cast<std::ptrdiff_t>(first + count));
+      real.packet(line, first, texts, now);
+      twin.packet(line, first, texts, now);
+    });
+  };
+  std::int64_t now = 0;
+  real.requested = [&](std::uint64_t first, std::uint32_t count) {
+    if (!weather.server_up || chance(weather.answer_loss)) return;
+    const auto fits = std::min<std::size_t>({count, weather.answer_messages, stream.size() - first});
+    arrive(2, first, fits, now + 300 + upto(200));
+  };
+  real.wanted = [&] {
+    // What the venue has sent when it answers, sometimes an answer that is old by then.
+    events.emplace(now + 20000 + upto(5000), [&](std::int64_t at) {
+      const std::uint64_t next =
+          stream.size() - (chance(0.3) ? std::min<std::size_t>(stream.size() - 1, 40) : 0);
+      twin.resume(next, at);
+      if (!real.sequencer.resume(next, at) && real.sequencer.state() == Sequencer::State::Suspect)
+        real.wanted();
+    });
+  };
+
+  std::int64_t sent_at = 1000;
+  for (int i = 0; i < packets; ++i) {
+    sent_at += upto(400);
+    events.emplace(sent_at, [&](std::int64_t at) {
+      const std::uint64_t first = stream.size();
+      const auto count = static_cast<std::size_t>(1 + upto(8));
+      for (std::size_t k = 0; k < count; ++k) {
+        stream.push_back(std::to_string(random()).substr(0, static_cast<std::size_t>(upto(18))));
+      }
+      const bool lost = chance(weather.both_loss);
+      for (std::uint32_t line = 0; line < 2; ++line) {
+        for (int copies = chance(weather.duplicate) ? 2 : 1; copies > 0; --copies) {
+          if (lost || chance(weather.loss[line])) continue;
+          arrive(line, first, count, at + 50 + line * weather.skew_ns + upto(weather.jitter_ns));
+        }
+      }
+    });
+  }
+  // Heartbeats until all is known to all, at least one after the last datagram.
+  for (std::int64_t at = 5000; at < sent_at + 200000; at += 20000) {
+    events.emplace(at, [&](std::int64_t when) {
+      for (std::uint32_t line = 0; line < 2; ++line) {
+        real.sequencer.on_heartbeat(line, kSession, stream.size(), when);
+        twin.heartbeat(line, stream.size(), when);
+      }
+    });
+  }
+
+  for (;;) {
+    EXPECT_EQ(real.sequencer.deadline(), twin.deadline());
+    const std::int64_t next = events.empty() ? Sequencer::kNever : events.begin()->first;
+    if (std::min(next, real.sequencer.deadline()) == Sequencer::kNever) break;
+    if (real.sequencer.deadline() <= next) {
+      now = std::max(now, real.sequencer.deadline());
+      twin.poll(now);
+      real.sequencer.poll(now);
+    } else {
+      now = next;
+      const Event event = std::move(events.begin()->second);
+      events.erase(events.begin());
+      event(now);
+    }
+    if (testing::Test::HasFailure()) break;
+  }
+
+  EXPECT_EQ(real.log, twin.log());
+  Outcome out{real.log, real.numbers,      real.sequencer.stats(),
+              {},       stream.size() - 1, real.sequencer.expected()};
+  for (std::uint32_t line = 0; line < 3; ++line) {
+    const LineStats& a = real.sequencer.line_stats(line);
+    const LineStats& b = twin.line_stats(line);
+    EXPECT_EQ(std::tie(a.packets, a.heartbeats, a.received, a.won, a.duplicate, a.late, a.gap, a.overtaken),
+              std::tie(b.packets, b.heartbeats, b.received, b.won, b.duplicate, b.late, b.gap, b.overtaken))
+        << "line " << line;
+    EXPECT_EQ(a.received, a.won + a.duplicate + a.late) << "line " << line;
+    out.lines[line] = a;
+  }
+  return out;
+}
+
+std::vector<std::uint64_t> all_from(std::uint64_t first, std::uint64_t last) {
+  std::vector<std::uint64_t> out;
+  for (std::uint64_t number = first; number <= last; ++number) out.push_back(number);
+  return out;
+}
+
+constexpr std::uint64_t kSeeds = 25;
+
+TEST(SequencerSimulation, DeliversEachMessageOnceInOrderThroughLossReorderAndSkew) {
+  std::uint64_t won_by_b = 0;
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    Weather weather{.loss = {0.01, 0.01}, .duplicate = 0.005, .skew_ns = 300, .jitter_ns = 600};
+    SequencerConfig config = config_of();
+    config.start = SequencerConfig::Start::Beginning;
+    const Outcome out = simulate(weather, config, seed, 2000);
+    ASSERT_EQ(out.numbers, all_from(1, out.sent));
+    EXPECT_EQ(out.stats.lost, 0u);
+    EXPECT_GT(out.stats.gaps, 0u);
+    won_by_b += out.lines[1].won;
+    if (HasFailure()) return;
+  }
+  EXPECT_GT(won_by_b, 0u);
+}
+
+TEST(SequencerSimulation, LetsLaterMessagesWaitWhileTheRequestFillsALossOnBothLines) {
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    Weather weather{
+        .loss = {0.05, 0.05}, .both_loss = 0.05, .skew_ns = 200, .jitter_ns = 300, .answer_loss = 0.1};
+    weather.answer_messages = 3;
+    SequencerConfig config = config_of();
+    config.start = SequencerConfig::Start::Beginning;
+    config.request_attempts = 10;
+    config.request_interval_ns = seed % 2 == 0 ? 400 : 0;
+    config.request_messages = 5;
+    const Outcome out = simulate(weather, config, seed, 1000);
+    ASSERT_EQ(out.numbers, all_from(1, out.sent));
+    EXPECT_EQ(out.stats.lost, 0u);
+    EXPECT_GT(out.stats.requests, 20u);
+    EXPECT_GT(out.stats.request_timeouts, 0u);
+    EXPECT_GT(out.lines[2].won, 0u);
+    if (HasFailure()) return;
+  }
+}
+
+TEST(SequencerSimulation, ComesBackBySnapshotWhereTheServerIsDown) {
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    Weather weather{
+        .loss = {0.02, 0.02}, .both_loss = 0.005, .skew_ns = 200, .jitter_ns = 300, .server_up = false};
+    SequencerConfig config = config_of();
+    config.snapshots = true;
+    config.start = SequencerConfig::Start::Snapshot;
+    const Outcome out = simulate(weather, config, seed, 2000);
+    EXPECT_GT(out.stats.lost, 0u);
+    EXPECT_GT(out.stats.snapshots_used, 1u);
+    // Strictly upwards, and each step over a number was announced and covered by a snapshot.
+    bool may_skip = true;
+    std::uint64_t last = 0;
+    for (const std::string& line : out.log) {
+      if (line == "session" || line.starts_with("request")) continue;
+      if (line.starts_with("lost") || line == "want snapshot") {
+        may_skip = true;
+        continue;
+      }
+      const std::uint64_t number = std::stoull(line);
+      ASSERT_TRUE(number == last + 1 || (may_skip && number > last)) << line;
+      may_skip = false;
+      last = number;
+    }
+    EXPECT_EQ(out.expected, out.sent + 1);
+    if (HasFailure()) return;
+  }
+}
+
+TEST(SequencerSimulation, AnnouncesEveryLossWhereNothingBringsItBack) {
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    Weather weather{
+        .loss = {0.05, 0.1}, .both_loss = 0.02, .duplicate = 0.02, .skew_ns = 500, .jitter_ns = 3000};
+    SequencerConfig config = config_of();
+    config.request_attempts = 0;
+    config.start = SequencerConfig::Start::Beginning;
+    const Outcome out = simulate(weather, config, seed, 1500);
+    EXPECT_GT(out.stats.lost, 0u);
+    EXPECT_EQ(out.numbers.size() + out.stats.lost, out.sent);
+    if (HasFailure()) return;
+  }
+}
+
+TEST(SequencerSimulation, GivesTheSameForTheSameInputs) {
+  Weather weather{.loss = {0.1, 0.1}, .both_loss = 0.02, .jitter_ns = 1000, .answer_loss = 0.5};
+  SequencerConfig config = config_of();
+  config.snapshots = true;
+  EXPECT_EQ(simulate(weather, config, 7, 500).log, simulate(weather, config, 7, 500).log);
+}
+
+TEST(SequencerSimulation, KeepsOrderInAWindowThatIsAlwaysTooSmall) {
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    std::mt19937_64 random(seed);
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    SequencerConfig config = config_of();
+    config.window_packets = 4;
+    config.snapshots = seed % 2 == 0;
+    Recorded r(config);
+    std::int64_t now = 0;
+    std::uint64_t highest = 1;
+    for (int i = 0; i < 3000; ++i) {
+      now += static_cast<std::int64_t>(random() % 500);
+      const std::uint64_t first =
+          std::max<std::int64_t>(1, static_cast<std::int64_t>(highest + random() % 20) - 12);
+      const std::size_t count = 1 + random() % 6;
+      highest = std::max(highest, first + count);
+      r.packet(static_cast<std::uint32_t>(random() % 2), first, count, now);
+      r.sequencer.poll(now);
+      if (r.sequencer.state() == Sequencer::State::Suspect && random() % 10 == 0) {
+        (void)r.sequencer.resume(highest - random() % 8, now);
+      }
+    }
+    EXPECT_GT(r.numbers.size(), 500u);
+    for (std::size_t i = 1; i < r.numbers.size(); ++i) ASSERT_GT(r.numbers[i], r.numbers[i - 1]);
+    EXPECT_GT(r.sequencer.stats().window_full, 0u);
+    EXPECT_LE(r.sequencer.stats().most_kept, 4u);
+    for (const std::string& line : r.log) {  // The text of a message is its number.
+      if (const auto space = line.find(" line "); space != std::string::npos) {
+        EXPECT_EQ(line.substr(0, space), line.substr(line.rfind(' ') + 1));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tickwire::feed
