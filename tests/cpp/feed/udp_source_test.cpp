@@ -97,6 +97,19 @@ class Listener final : public UdpHandler {
     }
   }
 
+  /// The kernel begins to stamp some milliseconds after the first socket of the host has asked for it.
+  template <typename Send>
+  void wait_for_stamps(Send send) {
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (source.stats().kernel_stamps == 0) {
+      ASSERT_LT(std::chrono::steady_clock::now(), limit);
+      send();
+      run_until(texts.size() + 1);
+    }
+    texts.clear();
+    datagrams.clear();
+  }
+
   Arena arena;
   UtcClock clock;
   UdpSource source;
@@ -109,6 +122,8 @@ using Texts = std::vector<std::string>;
 TEST(UdpSource, HearsAGroupOnANamedInterfaceWithTheKernelsStamp) {
   Listener listener(config_of("239.255.77.1"));
   const Sender sender;
+  listener.wait_for_stamps([&] { sender.send("239.255.77.1", listener.source.port(), "early"); });
+  const UdpStats early = listener.source.stats();
   const TsNs before = read_utc();
   sender.send("239.255.77.1", listener.source.port(), "one");
   sender.send("239.255.77.1", listener.source.port(), "");
@@ -123,9 +138,9 @@ TEST(UdpSource, HearsAGroupOnANamedInterfaceWithTheKernelsStamp) {
     EXPECT_LE(datagram.tsc_read, tsc_now());
   }
   EXPECT_LE(last, read_utc());
-  EXPECT_EQ(listener.source.stats().datagrams, 3u);
-  EXPECT_EQ(listener.source.stats().bytes, 259u);
-  EXPECT_EQ(listener.source.stats().kernel_stamps, 3u);
+  EXPECT_EQ(listener.source.stats().datagrams, early.datagrams + 3);
+  EXPECT_EQ(listener.source.stats().bytes, early.bytes + 259);
+  EXPECT_EQ(listener.source.stats().kernel_stamps, early.kernel_stamps + 3);
   EXPECT_EQ(listener.source.poll(listener, listener.clock), 0);
 }
 
@@ -256,7 +271,6 @@ TEST(UdpSource, ReportsWhatTheKernelReallyDid) {
   // Loopback has no queue and no card.
   EXPECT_TRUE(says(listener.source.report(), "busy polling does nothing here"));
   EXPECT_TRUE(says(listener.source.report(), "the card gives no receive stamps"));
-  EXPECT_EQ(listener.datagrams[0].recv_clock, RecvClock::Kernel);
 }
 
 TEST(UdpSource, ReportsAReceiveBufferThatTheKernelClamped) {
@@ -264,6 +278,23 @@ TEST(UdpSource, ReportsAReceiveBufferThatTheKernelClamped) {
   config.socket_receive_bytes = std::numeric_limits<int>::max();  // Half of it is the most there is.
   const Listener listener(config);
   EXPECT_TRUE(says(listener.source.report(), "asked for 2147483647 bytes, the kernel gave "));
+}
+
+TEST(UdpSource, TalksOverIpv6) {
+  std::unique_ptr<Listener> server;
+  try {
+    server = std::make_unique<Listener>(config_of("::1"));
+  } catch (const SetupError& error) {
+    GTEST_SKIP() << "no IPv6 here: " << error.what();
+  }
+  UdpConfig config;
+  config.peer = "[::1]:" + std::to_string(server->source.port());
+  config.batch = 1;
+  config.max_datagram_bytes = 100;
+  Listener client(config);
+  EXPECT_TRUE(client.source.send(std::string("six")));
+  server->run_until(1);
+  EXPECT_EQ(server->texts, Texts{"six"});
 }
 
 TEST(UdpSource, HearsAnIpv6Group) {
