@@ -77,6 +77,8 @@ bench: setup
 	@$(python) tools/bench/compare.py --json build/bench/compare.json
 	@$(python) tools/bench/workers.py --json build/bench/workers.json
 	@$(python) tools/bench/replay.py --json build/bench/replay.json
+	cmake --build $(build) --target alloc_test
+	@$(python) tools/bench/allocations.py $(build)/alloc_test
 	@for program in build/bench/*_bench; do "$$program"; done
 
 # Further than make test goes: the suite wants a Python 2.7, which it finds on the path or in pyenv.

@@ -177,6 +177,21 @@ def print_figures(result: dict[str, Any]) -> None:
             if design != "python"
         ]
         print(f"each design's least disturbed round, p50 and p99: {'; '.join(ratios)}")
+        if span in GOALS:
+            print(f"goal of {GOALS[span]}x at p50 and p99: {'; '.join(verdicts(designs, GOALS[span]))}")
+
+
+def verdicts(designs: dict[str, Any], goal: float) -> list[str]:
+    """For each layout of ours, whether its median ratios reach the goal."""
+    lines = []
+    for design in OURS:
+        short = [
+            f"{name} by {goal / designs[design][name]['ratio']:.1f}x"
+            for name in ("p50", "p99")
+            if designs[design][name]["ratio"] < goal
+        ]
+        lines.append(f"{design} {'missed at ' + ' and '.join(short) if short else 'met'}")
+    return lines
 
 
 def stage_figures(rounds: dict[str, list[Round]]) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def config_of(case: Case, folder: Path) -> Config:
                 "venue": "binance_spot",
                 "source": "file",
                 "instruments": [f"BENCH{i}USDT" for i in range(case.instruments)],
+                "snapshot_limit": 1000,
                 "max_levels": 1024,
             }
         ],
@@ -176,7 +177,7 @@ def memory_run(arguments: argparse.Namespace, folder: Path) -> dict[str, int]:
     """Resident memory of this process at marks of one long replay, read from a pipe: no file of gigabytes."""
     events = arguments.memory_events
     marks = [events // 10, events // 2, events]
-    case = Case("memory", levels=2, model=arguments.memory_model)
+    case = Case("memory", levels=2, model=arguments.only_memory == "scores")
     config = config_of(case, folder)
     pipe = folder / "capture"
     os.mkfifo(pipe)
@@ -209,8 +210,8 @@ def memory_run(arguments: argparse.Namespace, folder: Path) -> dict[str, int]:
     return result
 
 
-def print_memory(resident: dict[str, int]) -> None:
-    print("\nresident memory of the process, after so many events of one replay")
+def print_memory(what: str, resident: dict[str, int]) -> None:
+    print(f"\nresident memory of the process, {what}, after so many events of one replay")
     first = next(iter(resident.values()))
     print_table(
         ["", "MiB", "growth, KiB"],
@@ -221,10 +222,13 @@ def print_memory(resident: dict[str, int]) -> None:
     )
 
 
-def run_memory(arguments: Sequence[str]) -> dict[str, int]:
+def run_memory(kind: str, arguments: Sequence[str]) -> dict[str, int]:
     """In a process of its own: this one has replayed a great deal."""
     answer = subprocess.run(
-        [sys.executable, __file__, "--only-memory", *arguments], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, "--only-memory", kind, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     resident: dict[str, int] = json.loads(answer.stdout)
     return resident
@@ -234,15 +238,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--events", type=int, default=100_000, help="in each replay of the tables (100,000)")
+    parser.add_argument(
+        "--events",
+        type=int,
+        default=100_000,
+        help="in each replay of the tables (100,000); 60,000 at least, for the longest window to fill",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--memory-events", type=int, default=10 * MILLION, help="0 leaves it out (10 million)"
     )
-    parser.add_argument("--memory-model", action="store_true", help="score each of them too")
     parser.add_argument("--build", type=Path, default=BUILD, help="where the C++ programs are")
     parser.add_argument("--json", type=Path, help="also write everything there")
-    parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--only-memory", choices=["rows", "scores"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory(prefix="tickwire-bench-") as name:
@@ -258,8 +266,10 @@ def main() -> None:
         document: dict[str, Any] = {"machine": about, "replay": run_tables(arguments, folder)}
         if arguments.memory_events:
             same = ["--memory-events", str(arguments.memory_events), "--build", str(arguments.build)]
-            document["resident_bytes"] = run_memory([*same, *(["--memory-model"] * arguments.memory_model)])
-            print_memory(document["resident_bytes"])
+            document["resident_bytes"] = {}
+            for kind, what in (("rows", "rows alone"), ("scores", "each row scored")):
+                document["resident_bytes"][kind] = resident = run_memory(kind, same)
+                print_memory(what, resident)
     if arguments.json:
         arguments.json.write_text(json.dumps(document, indent=1))
 
