@@ -1,4 +1,4 @@
-"""The benchmarks' own parts that need no measured run: that what they configure is accepted, and their sums."""
+"""The benchmarks' own parts that need no measured run: what they configure is accepted, and their sums."""
 
 from __future__ import annotations
 
