@@ -17,7 +17,8 @@ help:
 	@echo "make demo         a simulated venue, the engine and a small model, live for some seconds"
 	@echo "make test         every test and check"
 	@echo "make test-host    apply and revert the tuning of this very host, as root; puts it back"
-	@echo "make soak         random storms at a simulated venue, MINUTES=5 of them, held to the truth"
+	@echo "make soak         KILLS=1000 of worker processes, then random storms at a simulated venue, MINUTES=5 of"
+	@echo "                  them, all held to the truth"
 	@echo "make bench        beside the usual Python design and the peers of each stage; some minutes"
 	@echo "make conformance  the WebSocket client against the Autobahn suite; needs a Python 2.7"
 	@echo "make format       format C++ and Python"
@@ -64,9 +65,10 @@ test-host: setup
 
 # SEED=n runs again what a storm printed.
 MINUTES ?= 5
+KILLS ?= 1000
 .PHONY: soak
 soak: setup
-	@$(python) tools/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	@$(python) tools/soak.py --minutes $(MINUTES) --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 # Side by side with the peers first: that is what the rest explains.
 .PHONY: bench

@@ -2,6 +2,7 @@
 
     tools/soak.py --minutes 10            storms of 30 s, seeds from one printed at the start
     tools/soak.py --seed 1234 --rounds 1  one of them again
+    tools/soak.py --kills 1000 --rounds 0 a worker process killed at random moments, every row held to account
 
 A seed decides the market's messages and which opportunity goes wrong; the threads' timing it cannot.
 Ends with 1 at the first storm that does not hold, after printing how to run it again.
@@ -21,8 +22,13 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "py"))
 
 from monitor import Rig, storm
+from worker_storm import kill_storm
 
 _LAYOUTS = ("threads", "inline")
+
+
+# One run of the pipeline each: its recording is replayed at the end.
+_KILLS_A_RUN = 250
 
 
 def _line(seed: int, layout: str, done: Rig) -> str:
@@ -41,9 +47,27 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="of one storm (default 30)")
     parser.add_argument("--seed", type=int, help="of the first storm; default: by chance")
     parser.add_argument("--layout", choices=_LAYOUTS, help="default: in turns")
+    parser.add_argument(
+        "--kills", type=int, default=0, help="first: kills of a worker process at random moments (default 0)"
+    )
     arguments = parser.parse_args()
 
     seed = arguments.seed if arguments.seed is not None else random.randrange(1 << 32)
+    for kills in (min(_KILLS_A_RUN, left) for left in range(arguments.kills, 0, -_KILLS_A_RUN)):
+        with TemporaryDirectory(prefix="tickwire-soak-") as folder:
+            try:
+                print(
+                    f"soak: seed {seed}: {asyncio.run(kill_storm(seed, kills=kills, folder=Path(folder)))}",
+                    flush=True,
+                )
+            except Exception:  # Whatever it was, it is the finding.
+                traceback.print_exc()
+                print(
+                    f"soak: failed; again: tools/soak.py --seed {seed} --kills {kills} --rounds 0",
+                    file=sys.stderr,
+                )
+                return 1
+        seed += 1
     end = time.monotonic() + 60.0 * arguments.minutes
     number = 0
     while number < arguments.rounds if arguments.rounds is not None else time.monotonic() < end:

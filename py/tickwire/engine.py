@@ -43,6 +43,7 @@ from tickwire.warm import WarmInputs, assign_warm
 
 if TYPE_CHECKING:
     from tickwire._core import Engine
+    from tickwire.features import Schema
     from tickwire.verify import Recording
 
 __all__ = ["Pipeline", "Stats", "core_module"]
@@ -423,12 +424,20 @@ class Pipeline:
 
     def _check_models(self) -> None:
         """Compares each file's fingerprint with the configuration's."""
-        from tickwire import models
 
         schema = self.config.schema()
         for model in self.config.all_models:
             for path in self.config.model_files(model):
-                models.check(path, schema)
+                self._check_file(path, schema)
+
+    def _check_file(self, path: Path, schema: Schema) -> None:
+        from tickwire import models
+
+        if self.config.engine.layout == "processes":
+            # Whether it can be loaded is for a worker to find out: it may take down the process that tries.
+            models.check_fingerprint(path, schema)
+        else:
+            models.check(path, schema)
 
     def _layout(self, core: Any, engine: Engine) -> RowLayout:
         return RowLayout(
@@ -471,7 +480,6 @@ class Pipeline:
         which, where there are several; `files` are as many as it has. Raises `ModelError` or `SetupError`,
         and leaves everything as it was, when the other cannot take its place.
         """
-        from tickwire import models
 
         if isinstance(files, str | os.PathLike):
             files = [files]
@@ -489,7 +497,7 @@ class Pipeline:
             schema = self.config.schema()
             try:
                 for path in copies:
-                    await asyncio.to_thread(models.check, path, schema)
+                    await asyncio.to_thread(self._check_file, path, schema)
             except Error as error:
                 raise type(error)(_renamed(str(error), copies, paths)) from None
             weights = settings.member_weights()

@@ -1,0 +1,305 @@
+"""Layout `processes`: workers that are killed, hang, leak, crash or never start. The feed goes on, and every
+row is scored once or counted."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import random
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from worker_storm import Collector, check_books, check_scores, kill_storm, workers_config
+
+from tickwire import models
+from tickwire.config import Config
+from tickwire.engine import Pipeline
+from tickwire.errors import ConfigError, SetupError
+from tickwire.sim import SyntheticMarket, Venue
+from tickwire.supervisor import resident_bytes
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+async def test_a_hundred_kills_at_random_moments_lose_no_row_and_repeat_none(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    print(await kill_storm(seed, kills=100, folder=tmp_path))
+
+
+@dataclass
+class Rig:
+    pipeline: Pipeline
+    collector: Collector
+
+    @property
+    def worker(self) -> dict[str, Any]:
+        assert self.pipeline._engine is not None
+        return self.pipeline._engine.workers[0]
+
+    def count(self, name: str) -> int:
+        return self.pipeline.stats().counters[f"infer0/{name}"]
+
+    async def until(self, holds: Callable[[], bool], seconds: float = 20.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not holds():  # noqa: ASYNC110 (a test looks in from outside)
+                await asyncio.sleep(0.01)
+
+    async def scored(self, more: int = 50) -> None:
+        """Until that many more rows have a score: whatever was wrong is over."""
+        begin = self.count("scored")
+        await self.until(lambda: self.count("scored") >= begin + more)
+
+    def errors(self) -> str:
+        return "\n".join(entry.text for entry in self.pipeline.stats().errors)
+
+
+@asynccontextmanager
+async def running(folder: Path, **model: Any) -> AsyncIterator[Rig]:
+    """A pipeline under load whose books hold to the end, whatever a test does to its worker."""
+    collector = Collector()
+    async with Venue([SyntheticMarket("usdm", instruments=2, rate=800, seed=4)]) as venue:
+        config = workers_config(venue, folder, restart_backoff="1ms", **model)
+        pipeline = Pipeline(config)
+        async with pipeline:
+            pipeline.on_rows(collector.on_rows)
+            until_end = asyncio.create_task(pipeline.run_until())
+            rig = Rig(pipeline, collector)
+            try:
+                await rig.scored()
+                yield rig
+            finally:
+                pipeline.request_stop()
+                await until_end
+        stats = pipeline.stats()
+    assert stats.count("gaps") == 0
+    assert collector.repeated() == []
+    check_books(stats, collector.rows)
+    check_scores(
+        folder / "m.onnx", collector.rows[collector.rows["model_id"] == collector.rows["model_id"][0]]
+    )
+
+
+@pytest.fixture
+def misdeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which a file makes the workers' ONNX Runtime misbehave: see tests/shim/ort_shim.cpp."""
+    build = REPOSITORY / "build" / "release"
+    if not (build / "build.ninja").exists():
+        pytest.skip("no build folder: run make setup")
+    subprocess.run(["cmake", "--build", build, "--target", "ort_shim"], check=True, capture_output=True)
+    folder = tmp_path / "misdeeds"
+    folder.mkdir()
+    monkeypatch.setenv("ORT_SHIM_REAL", str(models.onnxruntime_library()))
+    monkeypatch.setenv("ORT_SHIM_FOLDER", str(folder))
+    shim = build / "tests" / "shim" / "libort_shim.so"
+    monkeypatch.setattr(models, "onnxruntime_library", lambda: shim)
+    return folder
+
+
+async def test_a_worker_that_stands_still_is_killed_and_named(tmp_path: Path) -> None:
+    async with running(tmp_path, heartbeat_timeout="500ms") as rig:
+        os.kill(rig.worker["pid"], signal.SIGSTOP)
+        await rig.until(lambda: rig.count("worker_hung") == 1)
+        await rig.scored()
+        assert rig.count("worker_restarts") == 1
+        assert "worker_hung: no sign of life" in rig.errors()
+
+
+async def test_a_model_that_hangs_in_a_run_is_killed_and_its_row_scored_by_the_next(
+    tmp_path: Path, misdeeds: Path
+) -> None:
+    async with running(tmp_path, heartbeat_timeout="500ms") as rig:
+        (misdeeds / "hang").touch()
+        await rig.until(lambda: rig.count("worker_hung") == 1)
+        await rig.scored()
+    assert rig.count("scored") == len(rig.collector.rows)
+
+
+async def test_a_model_that_leaks_is_replaced_in_good_order(tmp_path: Path, misdeeds: Path) -> None:
+    async with running(tmp_path, max_rss_mb=120, max_restarts=100) as rig:
+        pid = rig.worker["pid"]
+        (misdeeds / "leak").touch()
+        await rig.until(lambda: rig.count("worker_replaced") >= 1)
+        (misdeeds / "leak").unlink()
+        await rig.scored()
+        await rig.until(lambda: rig.worker["phase"] == "running" and not rig.worker["aside"]["pid"])
+        assert rig.worker["pid"] != pid
+        assert 0 < resident_bytes(rig.worker["pid"]) < 120 << 20
+        assert rig.count("worker_restarts") == 0, "nobody died"
+
+
+async def test_a_model_that_crashes_again_and_again_is_given_up_and_its_rows_say_so(
+    tmp_path: Path, misdeeds: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, max_restarts=2) as rig:
+        scored = rig.count("scored")
+        (misdeeds / "crash").touch()
+        await rig.until(lambda: rig.count("unscored_stopped") > 200)
+        assert rig.worker["given_up"]
+        assert rig.count("worker_stopped") == 1
+        assert rig.count("worker_restarts") == 2
+        assert "worker_died: killed by signal 11" in rig.errors()
+        assert "worker_stopped: 3 failures" in rig.errors()
+        assert "given up" in caplog.text
+        with pytest.raises(SetupError, match="was given up"):
+            await rig.pipeline._supervisor.replace(0)  # type: ignore[union-attr]
+    rows = rig.collector.rows
+    stopped = rows[rows["scored"] == 0]
+    state = rig.pipeline.layout.states.index("model_error")
+    assert len(rows) - len(stopped) >= scored
+    assert (stopped["state"] == state).all()
+    assert np.isnan(stopped["scores"]).all()
+    assert np.isfinite(stopped["features"]).all()
+    assert rig.count("unscored_stopped") == len(stopped)
+
+
+async def test_a_score_that_is_no_number_is_nonfinite_and_nobody_dies(tmp_path: Path, misdeeds: Path) -> None:
+    async with running(tmp_path) as rig:
+        (misdeeds / "nan").touch()
+        await rig.until(lambda: rig.count("nonfinite") > 20)
+        (misdeeds / "nan").unlink()
+        await rig.scored()
+        assert rig.count("worker_restarts") == 0
+
+
+@pytest.mark.parametrize(
+    ("misdeed", "found"),
+    [
+        ("crash_load", r"m\.onnx: expected a model that a worker can load.*killed by signal 11"),
+        ("hang_load", r"m\.onnx: expected a model that loads within model\.start_timeout"),
+    ],
+)
+async def test_a_model_that_cannot_be_loaded_is_an_error_of_the_start(
+    tmp_path: Path, misdeeds: Path, misdeed: str, found: str
+) -> None:
+    (misdeeds / misdeed).touch()
+    with pytest.raises(SetupError, match=found):
+        async with running(tmp_path, start_timeout="500ms"):
+            pytest.fail("it started")
+
+
+async def test_a_model_that_cannot_be_loaded_any_more_says_why_and_is_tried_again(
+    tmp_path: Path, misdeeds: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, max_restarts=1000) as rig:
+        (misdeeds / "crash_load").touch()
+        os.kill(rig.worker["pid"], signal.SIGKILL)
+        await rig.until(lambda: rig.count("worker_restarts") >= 2)
+        (misdeeds / "crash_load").unlink()
+        await rig.scored()
+        assert "killed by signal 11" in caplog.text
+
+
+async def test_workers_are_replaced_and_models_exchanged_between_two_rows(tmp_path: Path) -> None:
+    async with running(tmp_path, workers=2) as rig:
+        before = rig.pipeline.workers
+        for index in (0, 1, 0):
+            await rig.pipeline._supervisor.replace(index)  # type: ignore[union-attr]
+        after = rig.pipeline.workers
+        assert set(after) == {"infer0", "infer1"}
+        assert not set(before.values()) & set(after.values())
+        other = tmp_path / "other.onnx"
+        models.make_demo_model(other, rig.pipeline.config.schema(), seed=8)
+        number = (await rig.pipeline.swap_model(other)).id
+        await rig.scored(200)
+        rows = rig.collector.rows
+        # Each instrument's rows are the old model's up to one, and the new one's from the next on.
+        for instrument in np.unique(rows["instrument"]):
+            mine = rows[rows["instrument"] == instrument]["model_id"] == number
+            assert mine[-1]
+            assert (np.diff(mine.astype(int)) >= 0).all()
+        narrow = tmp_path / "narrow.onnx"
+        models.make_demo_model(narrow, rig.pipeline.config.schema(), outputs=1)
+        with pytest.raises(SetupError, match="the scores of the model it replaces"):
+            await rig.pipeline.swap_model(narrow)
+        # One that dies now comes back with the model of now.
+        os.kill(rig.worker["pid"], signal.SIGKILL)
+        await rig.scored()
+    check_scores(other, rig.collector.rows[rig.collector.rows["model_id"] == number])
+    assert rig.pipeline.stats().counters["infer0/worker_replaced"] == 3
+
+
+async def test_workers_end_with_their_engine(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        pid = rig.worker["pid"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_layouts_give_the_same_scores_bit_for_bit(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        config = rig.pipeline.config
+    del rig
+    capture = tmp_path / "capture.log"
+    async with Venue([SyntheticMarket("usdm", instruments=2, rate=800, seed=4)]) as venue:
+        recorded = workers_config(venue, tmp_path)
+        async with Pipeline(recorded, record_dir=tmp_path / "run") as pipeline:
+            await pipeline.run_until(1.0)
+    files = sorted((tmp_path / "run" / "capture" / "binance_usdm").glob("*.log"))
+    capture.write_bytes(b"".join(file.read_bytes() for file in files))
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for layout in ("inline", "threads", "processes"):
+        text = config.to_toml().replace('layout = "processes"', f'layout = "{layout}"')
+        settings = Config.from_text(text.replace('restart_backoff = "1ms"', ""), base=tmp_path)
+        collector = Collector()
+        async with Pipeline.replay(settings, [capture]) as replay:
+            replay.on_rows(collector.on_rows)
+            await replay.run_until()
+        found[layout] = collector.rows
+    assert len(found["inline"]) > 300
+    for field in (
+        "instrument",
+        "epoch",
+        "row",
+        "sequence",
+        "state",
+        "scored",
+        "model_id",
+        "scores",
+        "features",
+    ):
+        for layout in ("threads", "processes"):
+            assert found[layout][field].tobytes() == found["inline"][field].tobytes(), (layout, field)
+
+
+def test_the_program_is_found_or_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from tickwire.config import worker_program
+
+    assert worker_program().name == "tickwire-worker"
+    monkeypatch.setenv("TICKWIRE_WORKER", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"needs the program tickwire-worker.*nowhere"):
+        worker_program()
+
+
+def test_the_program_is_not_for_hand_use() -> None:
+    from tickwire.config import worker_program
+
+    by_hand = subprocess.run([worker_program()], capture_output=True, text=True, check=False)
+    assert by_hand.returncode == 2
+    assert 'engine.layout = "processes"' in by_hand.stderr
+    wrong = subprocess.run([worker_program(), "run", "x"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert "expected a number, found 'x'" in wrong.stderr
+
+
+def test_keys_of_processes_are_refused_elsewhere(tmp_path: Path) -> None:
+    text = (
+        '[engine]\nlayout = "{layout}"\n[[feeds]]\nvenue = "binance_spot"\nsource = "websocket"\n'
+        'url = "ws://x/"\ninstruments = ["A"]\n[features]\nrows = ["spread()"]\n'
+        '[model]\npath = "m.onnx"\nmax_rss_mb = 64\n'
+    )
+    assert Config.from_text(text.format(layout="processes")).worker_policies()[0].max_rss_bytes == 64 << 20
+    with pytest.raises(ConfigError, match=r'model\.max_rss_mb: expected none without engine\.layout = "proc'):
+        Config.from_text(text.format(layout="threads"))
