@@ -150,6 +150,9 @@ class WorkerHost {
   /// done is given back, so that the next one begins with what it had not done. Where one is aside, that
   /// one goes on.
   std::optional<WorkerEnd> reap(bool aside);
+  /// Part of reap(): finishes what the numbers of a dead worker lack, and gives back what it had done.
+  /// Empty, or why the numbers cannot be.
+  std::string take_stock();
   /// The model is given up: from now on rows leave through pass_on().
   void give_up(std::string_view why);
   [[nodiscard]] bool given_up() const noexcept { return given_up_; }
@@ -173,8 +176,6 @@ class WorkerHost {
 
   void launch(std::size_t seat, WorkerCommand command);
   void forget(Seat& seat) noexcept;
-  /// Empty, or why the numbers cannot be.
-  std::string take_stock();
   void leave_unscored(std::byte* record, std::byte* slot) noexcept;
   void log(ErrorKind kind, std::string_view text);
 
