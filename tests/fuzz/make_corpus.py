@@ -225,7 +225,32 @@ def mold_packet() -> dict[str, bytes]:
     }
 
 
+def soup_packet() -> dict[str, bytes]:
+    """One byte that chooses the pieces, then what a server sends."""
+
+    def packet(kind: bytes, payload: bytes = b"") -> bytes:
+        return struct.pack(">H", 1 + len(payload)) + kind + payload
+
+    accepted = packet(b"A", b"SESSION001" + b"1".rjust(20))
+    streams = {
+        "login": accepted,
+        "rejected": packet(b"J", b"A"),
+        "data": accepted + packet(b"S", b"first") + packet(b"S") + packet(b"S", b"x" * 300),
+        "heartbeats": accepted + packet(b"H") * 3,
+        "end_of_session": accepted + packet(b"S", b"last") + packet(b"Z"),
+        "debug": packet(b"+", b"hello") + accepted,
+        "glimpse": accepted + packet(b"S", b"R...") + packet(b"S", b"G" + b"42".ljust(20)),
+        "no_type": accepted + b"\x00\x00" + packet(b"H"),
+        "largest": packet(b"S", b"y" * 4000) + packet(b"H"),
+        "cut": packet(b"S", b"message")[:-2],
+        "number_too_large": packet(b"A", b"SESSION001" + b"99999999999999999999"),
+        "number_no_digits": packet(b"A", b"SESSION001" + b"12 34".rjust(20)),
+    }
+    return {name: bytes([i % 9]) + data for i, (name, data) in enumerate(streams.items())}
+
+
 if __name__ == "__main__":
+    write("soup_packet", soup_packet())
     write("mold_packet", mold_packet())
     write("websocket_frame", websocket_frame())
     write("binance_decoder", binance_decoder())

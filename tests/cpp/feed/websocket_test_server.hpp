@@ -140,6 +140,12 @@ class Connection {
     return frame;
   }
 
+  /// Exactly `size` bytes; fewer where the connection ended.
+  std::string read_bytes(std::size_t size) {
+    std::string out(size, '\0');
+    return read_exactly(out.data(), size) ? out : std::string();
+  }
+
   /// The server's half of a close that the client began, or its wait for the echo.
   void finish_close(int code) {
     send(server_close(code));
