@@ -11,6 +11,7 @@
 #include "tickwire/concurrent/agent.hpp"
 #include "tickwire/concurrent/cell.hpp"
 #include "tickwire/concurrent/idle.hpp"
+#include "tickwire/core/hot.hpp"
 
 namespace tickwire::concurrent {
 
@@ -42,7 +43,7 @@ class AgentRunner {
   void start();
 
   /// Asks the thread to finish after its turn. Idempotent, does not wait.
-  void stop() noexcept;
+  void stop() noexcept TICKWIRE_HOT;
 
   /// Waits for the thread, then rethrows what it threw, once.
   void join();

@@ -26,6 +26,7 @@
 #include "tickwire/concurrent/cell.hpp"
 #include "tickwire/concurrent/spsc_queue.hpp"
 #include "tickwire/concurrent/waker.hpp"
+#include "tickwire/core/hot.hpp"
 #include "tickwire/core/shared_region.hpp"
 #include "tickwire/core/types.hpp"
 
@@ -113,13 +114,13 @@ class WorkerChannel {
   /// The ring that the worker drains, written before anything is done with its entries.
   [[nodiscard]] concurrent::Cell<std::uint32_t>& ring_in_hand() const noexcept;
   /// When the worker before this one was found dead, CLOCK_MONOTONIC; 0: there was none.
-  [[nodiscard]] concurrent::Cell<std::int64_t>& died_ns() const noexcept;
+  [[nodiscard]] concurrent::Cell<std::int64_t>& died_ns() const noexcept TICKWIRE_HOT;
 
  private:
   struct Header;
 
   void lay_out();
-  [[nodiscard]] Header& header() const noexcept;
+  [[nodiscard]] Header& header() const noexcept TICKWIRE_HOT;
 
   SharedRegion region_;
   WorkerShape shape_;  // Our copy: the worker may write where the other one lies.
