@@ -249,7 +249,73 @@ def soup_packet() -> dict[str, bytes]:
     return {name: bytes([i % 9]) + data for i, (name, data) in enumerate(streams.items())}
 
 
+def pcap() -> dict[str, bytes]:
+    """Capture files: pcap in both byte orders and precisions, pcapng with several interfaces."""
+
+    def udp(payload: bytes) -> bytes:
+        return struct.pack(">HHHH", 1000, 2000, 8 + len(payload), 0) + payload
+
+    def ipv4(inside: bytes, protocol: int = 17, fragment: int = 0, options: bytes = b"") -> bytes:
+        first = 0x45 + len(options) // 4
+        size = 20 + len(options) + len(inside)
+        head = struct.pack(">BBHHHBBH", first, 0, size, 7, fragment, 16, protocol, 0)
+        return head + bytes([10, 0, 0, 1, 239, 1, 2, 3]) + options + inside
+
+    def ipv6(inside: bytes, following: int = 17) -> bytes:
+        ends = b"\x20\x01" + bytes(13) + b"\x07" + b"\xff\x05" + bytes(13) + b"\x01"
+        return struct.pack(">IHBB", 0x60000000, len(inside), following, 64) + ends + inside
+
+    def ethernet(inside: bytes, kind: int = 0x0800, tags: bytes = b"") -> bytes:
+        return b"m" * 12 + tags + struct.pack(">H", kind) + inside
+
+    def classic(*packets: bytes, order: str = "<", magic: int = 0xA1B23C4D, link: int = 1) -> bytes:
+        out = struct.pack(order + "IHHIIII", magic, 2, 4, 0, 0, 65535, link)
+        for i, packet in enumerate(packets):
+            out += struct.pack(order + "IIII", 1700000000 + i, 123456 + i, len(packet), len(packet)) + packet
+        return out
+
+    def block(kind: int, body: bytes) -> bytes:
+        body += bytes(-len(body) % 4)
+        return struct.pack("<II", kind, 12 + len(body)) + body + struct.pack("<I", 12 + len(body))
+
+    def next_generation(*packets: bytes, resolutions: tuple[int, ...] = (9,)) -> bytes:
+        out = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+        for resolution in resolutions:
+            option = struct.pack("<HHBxxxHH", 9, 1, resolution, 0, 0)
+            out += block(1, struct.pack("<HHI", 1, 0, 65535) + option)
+        for i, packet in enumerate(packets):
+            head = struct.pack("<IIIII", i % len(resolutions), i, 7, len(packet), len(packet))
+            out += block(6, head + packet)
+        return out
+
+    plain = ethernet(ipv4(udp(b"hello")))
+    tagged = ethernet(ipv4(udp(b"tagged")), tags=struct.pack(">HH", 0x8100, 141))
+    twice = ethernet(ipv4(udp(b"twice")), tags=struct.pack(">HHHH", 0x88A8, 5, 0x8100, 141))
+    six = ethernet(ipv6(udp(b"six")), 0x86DD)
+    options = ethernet(ipv6(struct.pack(">BB6x", 17, 0) + udp(b"six"), 0), 0x86DD)
+    return {
+        "nanoseconds": classic(plain, tagged, twice),
+        "microseconds": classic(plain, magic=0xA1B2C3D4),
+        "other_byte_order": classic(plain, tagged, order=">"),
+        "ipv6": classic(six, options),
+        "raw": classic(ipv4(udp(b"raw")), ipv6(udp(b"raw six")), link=101),
+        "loopback": classic(struct.pack("<I", 2) + ipv4(udp(b"null")), link=0),
+        "cooked": classic(b"s" * 14 + b"\x08\x00" + ipv4(udp(b"cooked")), link=113),
+        "options": classic(ethernet(ipv4(udp(b"x"), options=bytes(8)))),
+        "no_udp": classic(ethernet(ipv4(b"tcp", protocol=6)), ethernet(b"arp", 0x0806), plain),
+        "fragments": classic(ethernet(ipv4(udp(b"x"), fragment=0x2000)), ethernet(ipv4(b"x", fragment=9))),
+        "cut_tail": classic(plain, tagged)[:-9],
+        "cut_header": classic(plain)[:20],
+        "pcapng": next_generation(plain, tagged),
+        "pcapng_microseconds": next_generation(plain, resolutions=(6,)),
+        "pcapng_several": next_generation(plain, tagged, six, resolutions=(9, 6, 3, 0x8A)),
+        "pcapng_cut": next_generation(plain, tagged)[:-30],
+        "pcapng_no_interface": next_generation(resolutions=()) + block(6, bytes(20)),
+    }
+
+
 if __name__ == "__main__":
+    write("pcap", pcap())
     write("soup_packet", soup_packet())
     write("mold_packet", mold_packet())
     write("websocket_frame", websocket_frame())
