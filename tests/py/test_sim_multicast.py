@@ -1,0 +1,276 @@
+"""The multicast venue against plain sockets and a dict of orders."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from tickwire.sim.itch import ItchState, SyntheticItch, read_messages
+from tickwire.sim.multicast import LineFaults, MulticastVenue
+
+DATA = Path(os.environ.get("TICKWIRE_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
+LENGTHS = {"S": 12, "R": 39, "H": 25, "A": 36, "F": 40, "E": 31, "X": 23, "D": 19, "U": 35}
+
+
+class Line:
+    """One group, joined on loopback: its datagrams as (session, first number, messages)."""
+
+    def __init__(self, group: str, port: int) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        self.socket.bind((group, port))
+        member = socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
+        self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+        self.socket.setblocking(False)
+
+    def read(self) -> list[tuple[str, int, list[bytes]]]:
+        out = []
+        while True:
+            try:
+                data = self.socket.recv(65536)
+            except BlockingIOError:
+                return out
+            out.append(parse(data))
+
+
+def parse(data: bytes) -> tuple[str, int, list[bytes]]:
+    session, first, count = struct.unpack(">10sQH", data[:20])
+    messages, at = [], 20
+    for _ in range(0 if count == 0xFFFF else count):
+        size = int.from_bytes(data[at : at + 2], "big")
+        messages.append(data[at + 2 : at + 2 + size])
+        at += 2 + size
+    assert at == len(data)
+    return session.decode().rstrip() + ("/end" if count == 0xFFFF else ""), first, messages
+
+
+def numbered(datagrams: list[tuple[str, int, list[bytes]]]) -> dict[int, bytes]:
+    return {first + i: data for _, first, messages in datagrams for i, data in enumerate(messages)}
+
+
+async def request(venue: MulticastVenue, first: int, count: int, session: str = "") -> bytes | None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        name = (session or venue.session).encode().ljust(10)
+        await loop.sock_sendto(sock, struct.pack(">10sQH", name, first, count), venue.rerequest)
+        try:
+            return await asyncio.wait_for(loop.sock_recv(sock, 65536), 0.2)
+        except TimeoutError:
+            return None
+
+
+async def snapshot(
+    venue: MulticastVenue, user: bytes = b"", password: bytes = b""
+) -> list[tuple[bytes, bytes]]:
+    """What GLIMPSE sends, as (type, payload)."""
+    reader, writer = await asyncio.open_connection(*venue.glimpse)
+    login = b"L" + user.ljust(6) + password.ljust(10) + b" " * 10 + b"1".rjust(20)
+    writer.write(struct.pack(">H", len(login)) + login)
+    out = []
+    while not out or out[-1][0] not in b"ZJ":
+        size = int.from_bytes(await reader.readexactly(2), "big")
+        body = await reader.readexactly(size)
+        out.append((body[:1], body[1:]))
+    writer.close()
+    return out
+
+
+def orders_after(messages: list[bytes]) -> list[tuple[int, bytes, int, int]]:
+    """Reference, side, shares, price of each live order, oldest first; written without ItchState."""
+    orders: list[list[int | bytes]] = []
+    for message in messages:
+        kind = message[0:1]
+        reference = int.from_bytes(message[11:19], "big")
+        found = next((order for order in orders if order[0] == reference), None)
+        if kind in b"AF":
+            _, side, shares, _, price = struct.unpack(">QcI8sI", message[11:36])
+            orders.append([reference, side, shares, price])
+        elif kind == b"D":
+            assert found is not None
+            orders.remove(found)
+        elif kind in b"EX":
+            assert found is not None
+            left = int(found[2]) - int.from_bytes(message[19:23], "big")
+            assert left >= 0
+            found[2] = left
+            if left == 0:
+                orders.remove(found)
+        elif kind == b"U":
+            assert found is not None
+            _, new, shares, price = struct.unpack(">QQII", message[11:35])
+            orders.remove(found)
+            orders.append([new, found[1], shares, price])
+    return [(int(a), bytes(b), int(c), int(d)) for a, b, c, d in orders]  # type: ignore[arg-type]
+
+
+def test_synthetic_market_is_seeded_well_formed_and_never_crossed() -> None:
+    def play(seed: int) -> list[bytes]:
+        return [message.data for message in SyntheticItch(instruments=2, events=1500, seed=seed).messages()]
+
+    messages = play(3)
+    assert messages == play(3)
+    assert messages != play(4)
+    assert {message[:1] for message in messages} == {kind.encode() for kind in LENGTHS}
+    for message in messages:
+        assert len(message) == LENGTHS[message[:1].decode()]
+    stamps = [int.from_bytes(message[5:11], "big") for message in messages]
+    assert stamps == sorted(stamps)
+    for locate in (1, 2):
+        mine = [message for message in messages if int.from_bytes(message[1:3], "big") == locate]
+        orders = orders_after(mine)
+        assert max(o[3] for o in orders if o[1] == b"B") < min(o[3] for o in orders if o[1] == b"S")
+
+
+def test_both_lines_carry_every_message() -> None:
+    async def run() -> None:
+        async with MulticastVenue(max_datagram_bytes=300) as venue:
+            lines = [Line(*line) for line in venue.lines]
+            truth = [message.data for message in SyntheticItch(events=500).messages()]
+            await venue.play(truth)
+            await venue.end_session()
+            for line in lines:
+                got = line.read()
+                assert numbered(got) == dict(enumerate(truth, 1))
+                assert [session for session, _, _ in got] == ["TICK000001"] * (len(got) - 1) + [
+                    "TICK000001/end"
+                ]
+                assert got[-1][1] == len(truth) + 1
+                assert [first for _, first, _ in got] == sorted(first for _, first, _ in got)
+                assert max(len(messages) for _, _, messages in got) > 1
+
+    asyncio.run(run())
+
+
+def test_faults_by_seed_hit_lines_and_never_the_truth() -> None:
+    async def run(seed: int) -> tuple[list[list[tuple[str, int, list[bytes]]]], dict[str, int]]:
+        faults = LineFaults(
+            seed=seed, loss=(0.05, 0.05), both_loss=0.03, duplicate=0.05, reorder=0.05, skew_s=0.002
+        )
+        async with MulticastVenue(faults=faults, max_datagram_bytes=200) as venue:
+            lines = [Line(*line) for line in venue.lines]
+            await venue.play(SyntheticItch(events=2000).messages())
+            got = [line.read() for line in lines]
+            counts = dict(venue.counters)
+            truth = dict(enumerate(venue.history, 1))
+            for line in (0, 1):
+                assert numbered(got[line]).items() <= truth.items()
+                lost = counts[f"lost_{line}"] + counts["both_lost"]
+                assert len(got[line]) == counts["datagrams"] - lost + counts[f"duplicated_{line}"]
+                firsts = [first for _, first, _ in got[line]]
+                steps_back = sum(b < a for a, b in itertools.pairwise(firsts))
+                assert 0 < steps_back <= counts[f"reordered_{line}"]
+                assert lost > 0
+            missing = truth.keys() - numbered(got[0]).keys() - numbered(got[1]).keys()
+            assert missing
+            # The re-request server fills it, in as many answers as it takes.
+            filled: dict[int, bytes] = {}
+            for number in sorted(missing):
+                if number not in filled:
+                    answer = await request(venue, number, 50)
+                    assert answer is not None
+                    assert len(answer) <= 200
+                    filled |= numbered([parse(answer)])
+            assert {number: filled[number] for number in missing} == {n: truth[n] for n in missing}
+            return got, counts
+
+    first, counts = asyncio.run(run(1))
+    again, counts_again = asyncio.run(run(1))
+    assert first == again
+    assert counts == counts_again
+    assert asyncio.run(run(2))[0] != first
+
+
+def test_rerequest_server_answers_only_what_it_should() -> None:
+    async def run() -> None:
+        async with MulticastVenue() as venue:
+            truth = [message.data for message in SyntheticItch(events=20).messages()]
+            await venue.play(truth)
+            answer = await request(venue, 3, 2)
+            assert answer is not None
+            assert parse(answer) == ("TICK000001", 3, truth[2:4])
+            beyond = await request(venue, len(truth), 10)
+            assert beyond is not None
+            assert parse(beyond)[2] == truth[-1:]
+            assert await request(venue, 3, 2, session="OTHER") is None
+            venue.rerequest_up = False
+            assert await request(venue, 3, 2) is None
+
+    asyncio.run(run())
+
+
+def test_glimpse_gives_the_state_of_its_moment() -> None:
+    async def run() -> None:
+        async with MulticastVenue(username="user", password="secret") as venue:
+            truth = [message.data for message in SyntheticItch(instruments=3, events=800).messages()]
+            for count in (0, 5, 400, len(truth)):
+                await venue.play(truth[len(venue.history) : count])
+                got = await snapshot(venue, b"user", b"secret")
+                assert got[0] == (b"A", b"TICK000001" + b"1".rjust(20))
+                assert got[-1] == (b"Z", b"")
+                assert got[-2] == (b"S", b"G" + str(count + 1).encode().ljust(20))
+                state = [payload for _, payload in got[1:-2]]
+                assert orders_after(state) == orders_after(truth[:count])
+                directories = [m for m in truth[:count] if m[:1] == b"R"]
+                assert [m for m in state if m[:1] == b"R"] == directories
+            assert (await snapshot(venue, b"user", b"wrong"))[0] == (b"J", b"A")
+            venue.glimpse_up = False
+            assert (await snapshot(venue, b"user", b"secret"))[0] == (b"J", b"S")
+
+    asyncio.run(run())
+
+
+def test_silence_burst_heartbeat_and_a_new_session() -> None:
+    async def run() -> None:
+        async with MulticastVenue(heartbeat_s=0.02) as venue:
+            lines = [Line(*line) for line in venue.lines]
+            truth = [message.data for message in SyntheticItch(events=60).messages()]
+            await venue.play(truth[:20])
+            venue.lose(truth[20:30])
+            for _ in range(500):
+                await asyncio.sleep(0.01)
+                beats = [(first, messages) for _, first, messages in lines[0].read() if not messages]
+                if beats:
+                    break
+            assert beats[0] == (31, [])  # It tells of the loss.
+            venue.silent[1] = True
+            lines[1].read()
+            await venue.play(truth[30:40])
+            assert lines[1].read() == []
+            venue.silent[1] = False
+            before = orders_after(truth[:40])
+            lines[0].read()
+            await venue.new_session("TICK000002")
+            got = [datagram for datagram in lines[1].read() if datagram[2] or "/" in datagram[0]]
+            assert got[0] == ("TICK000001/end", 41, [])
+            assert {session for session, _, _ in got[1:]} == {"TICK000002"}
+            assert got[1][1] == 1
+            assert orders_after(list(numbered(got[1:]).values())) == before
+
+    asyncio.run(run())
+
+
+def test_day_file_leaves_the_documented_orders() -> None:
+    path = DATA / "nasdaq_itch" / "aapl_20200130_first7000.itch50.gz"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    state = ItchState()
+    count = 0
+    for message in read_messages(path):
+        state.apply(message)
+        count += 1
+    assert count == 7000
+    assert len(state.orders) == 187
+    prices = {
+        side: [int.from_bytes(o[32:36], "big") for o in state.orders.values() if o[19:20] == side]
+        for side in (b"B", b"S")
+    }
+    assert max(prices[b"B"]) == 321_0000
+    assert min(prices[b"S"]) == 321_1000
