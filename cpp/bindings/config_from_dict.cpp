@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -65,6 +66,12 @@ class Section {
   std::string where_;
 };
 
+std::optional<engine::ItchConfig> itch_from(const Section& s) {
+  if (s.get<std::string>("venue") != "nasdaq_itch") return std::nullopt;
+  return engine::ItchConfig{.max_orders = s.get<std::size_t>("max_orders"),
+                            .midnights = s.get<std::vector<TsNs>>("midnights")};
+}
+
 engine::FeedConfig feed_from(const Section& s) {
   using feed::binance::Market;
   using feed::binance::TradeStream;
@@ -75,9 +82,11 @@ engine::FeedConfig feed_from(const Section& s) {
                            .qty_decimals = instrument.get<int>("qty_decimals")});
   }
   return {.name = s.get<std::string>("name"),
+          .itch = itch_from(s),
           .market = s.choose<Market>("venue", {{"binance_spot", Market::Spot},
                                                {"binance_usdm", Market::UsdM},
-                                               {"binance_coinm", Market::CoinM}}),
+                                               {"binance_coinm", Market::CoinM},
+                                               {"nasdaq_itch", Market::Spot}}),
           .trades = s.choose<TradeStream>(
               "trades", {{"trade", TradeStream::Trade}, {"aggTrade", TradeStream::AggTrade}}),
           .url = s.get<std::string>("url"),

@@ -12,6 +12,8 @@ model and a capture can be moved as one.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import difflib
 import hashlib
 import json
@@ -165,7 +167,14 @@ class _Instrument(_Model):
 
 Instrument = Annotated[_Instrument, BeforeValidator(_instrument)]
 
-_Venue = Literal["binance_spot", "binance_usdm", "binance_coinm"]
+_Venue = Literal["binance_spot", "binance_usdm", "binance_coinm", "nasdaq_itch"]
+
+# Venues that tell of every order, in files of their own form. All that has to do with a connection or a REST
+# snapshot says nothing about them.
+_BY_ORDER = ("nasdaq_itch",)
+_OF_BY_ORDER = ("date", "max_orders")
+_OF_ANY_VENUE = ("name", "venue", "source", "instruments", "core", *_OF_BY_ORDER)
+_ITCH_DECIMALS = {"price_decimals": 4, "qty_decimals": 0}
 
 # Production endpoints, the interval that is the fastest public one, and the deepest snapshot of each venue.
 #
@@ -205,6 +214,45 @@ _VENUES: dict[str, dict[str, Any]] = {
 }
 
 
+def _check_date(value: object) -> object:
+    if value != "" and (not isinstance(value, str) or _date_of(value) is None or len(value) != 10):
+        raise ValueError('expected a day like "2020-01-30"')
+    return value
+
+
+# A day in a file's name, the most telling form first: year first, then NASDAQ's own two.
+_DATES = (
+    (re.compile(r"(?<![0-9])(20[0-9]{2})-?([01][0-9])-?([0-3][0-9])(?![0-9])"), (1, 2, 3)),
+    (re.compile(r"(?<![0-9])([01][0-9])([0-3][0-9])(20[0-9]{2})(?![0-9])"), (3, 1, 2)),
+    (re.compile(r"(?<![0-9])([01][0-9])([0-3][0-9])([0-9]{2})(?![0-9])"), (3, 1, 2)),
+)
+
+
+def _date_of(text: str) -> datetime.date | None:
+    """The day that a text names, as far as there is such a day."""
+    for form, order in _DATES:
+        for match in form.finditer(text):
+            year, month, day = (int(match.group(i)) for i in order)
+            with contextlib.suppress(ValueError):
+                return datetime.date(year if year > 99 else 2000 + year, month, day)
+    return None
+
+
+def new_york_midnight_ns(day: datetime.date) -> int:
+    """The day's first moment in New York, UTC nanoseconds.
+
+    By the rule in force since 2007 and not from a table of time zones, which not every machine has: daylight
+    saving time from the second Sunday of March to the first Sunday of November, both changes at two in the
+    morning, so that the day of a change still begins by the hour before it.
+    """
+    march, november = datetime.date(day.year, 3, 1), datetime.date(day.year, 11, 1)
+    begin = march + datetime.timedelta(days=(6 - march.weekday()) % 7 + 7)
+    end = november + datetime.timedelta(days=(6 - november.weekday()) % 7)
+    hours = 4 if begin < day <= end else 5
+    midnight = datetime.datetime(day.year, day.month, day.day, hours, tzinfo=datetime.UTC)
+    return int(midnight.timestamp()) * 1_000_000_000
+
+
 def _one_trade_stream(value: object) -> object:
     if isinstance(value, list):
         raise ValueError(
@@ -224,7 +272,8 @@ class Feed(_Model):
     """Which venue's messages and sequence rules these are."""
 
     source: Literal["websocket", "file"] = "websocket"
-    """`file` for a configuration that is only ever replayed; a replay reads files whatever stands here."""
+    """`file` for a configuration that is only ever replayed; a replay reads files whatever stands here. What
+    `nasdaq_itch` is, and needs not be told."""
 
     url: str = ""
     """WebSocket endpoint. Empty: the venue's production endpoint. Set it for a test network, a proxy near
@@ -291,6 +340,16 @@ class Feed(_Model):
     """A connection that brings no byte for so long, not even a pong to our pings, is given up and opened
     anew. `"0s"`: never. A quiet instrument is no reason: this is about the connection."""
 
+    date: Annotated[str, BeforeValidator(_check_date)] = ""
+    """`nasdaq_itch`: the day of the files, `"2020-01-30"`, since their times count from its midnight in New
+    York. Empty: as each file's name says, in one of the forms `01302020.NASDAQ_ITCH50`, `S013020-v50`,
+    `20200130` and `2020-01-30`."""
+
+    max_orders: Annotated[int, Field(ge=16, le=1 << 30)] = 1 << 20
+    """`nasdaq_itch`: live orders of this feed's instruments that there is memory for, some 53 bytes each. A
+    book whose order finds none is suspect from then on, and the report says so. A whole exchange has two or
+    three millions."""
+
     stale_after: Duration = "0s"
     """A book that no change came for in so long is taken for stale: no rows until the next change, which
     begins a new epoch. `"0s"`: never, since a quiet instrument is normal. Set it where silence means a fault
@@ -299,6 +358,8 @@ class Feed(_Model):
     @model_validator(mode="before")
     @classmethod
     def _venue_defaults(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("venue") in _BY_ORDER:
+            return cls._by_order_defaults(data)
         if not isinstance(data, Mapping) or data.get("venue") not in _VENUES:
             return data  # The venue's own error says it better.
         filled = dict(data)
@@ -310,8 +371,45 @@ class Feed(_Model):
                 filled[key] = venue[key]
         return filled
 
+    @staticmethod
+    def _by_order_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+        filled = {"source": "file", **data}
+        if isinstance(filled.get("instruments"), list):
+            filled["instruments"] = [
+                {**_ITCH_DECIMALS, **item} if isinstance(item := _instrument(given), Mapping) else item
+                for given in filled["instruments"]
+            ]
+        return filled
+
+    def _fits_by_order(self) -> Feed:
+        for i, instrument in enumerate(self.instruments):
+            for key, decimals in _ITCH_DECIMALS.items():
+                if getattr(instrument, key) != decimals:
+                    expected = f"expected none, or the venue's {decimals}"
+                    raise _at(f"instruments[{i}].{key}", expected, getattr(instrument, key))
+            if len(instrument.symbol) > 8:
+                expected = "expected at most the venue's eight characters"
+                raise _at(f"instruments[{i}]", expected, instrument.symbol)
+        if self.source != "file":
+            raise _at("source", 'expected "file", which is all that this venue has so far', self.source)
+        for key, field in Feed.model_fields.items():
+            # A default may be written down, as the effective configuration does.
+            if key not in _OF_ANY_VENUE and getattr(self, key) != field.default:
+                raise _at(key, f"expected none for {self.venue}", getattr(self, key))
+        return self
+
+    @property
+    def by_order(self) -> bool:
+        """Does the venue tell of every order?"""
+        return self.venue in _BY_ORDER
+
     @model_validator(mode="after")
     def _fits_venue(self) -> Feed:
+        if self.by_order:
+            return self._fits_by_order()
+        for key in _OF_BY_ORDER:
+            if getattr(self, key) != Feed.model_fields[key].default:
+                raise _at(key, f"expected none for {self.venue}", getattr(self, key))
         venue = _VENUES[self.venue]
         if self.depth_interval not in venue["depth_intervals"]:
             expected = ", ".join(f'"{interval}"' for interval in venue["depth_intervals"])
@@ -360,6 +458,8 @@ class Feed(_Model):
 
     def streams(self) -> list[str]:
         """Names of the streams to subscribe to, in the configuration's order."""
+        if self.by_order:
+            return []
         plain = _VENUES[self.venue]["plain_interval"]
         depth = "depth" if self.depth_interval == plain else f"depth@{self.depth_interval}"
         kinds = [depth, self.trades, *(["bookTicker"] if self.quotes else [])]
@@ -797,7 +897,16 @@ class Config(_Model):
             prefix = f"{self._where}: " if self._where else ""
             raise ConfigError(f"{prefix}{error}") from None
         levels = max((int(node["levels"]) for node in self._plan.nodes), default=0)
+        by_order = [kernel for kernel in self._plan.kernels if features.KERNELS[kernel].by_order]
         for i, feed in enumerate(self.feeds):
+            if by_order and not feed.by_order:
+                raise _at(
+                    f"feeds[{i}].venue",
+                    f"expected a venue that tells of every order, for {by_order[0]}()",
+                    feed.venue,
+                )
+            if feed.by_order:
+                continue
             # Beyond what a snapshot shows a level is unknown until it changes.
             if int(feed.snapshot_limit or 0) < min(10 * levels, _VENUES[feed.venue]["snapshot_limits"][-1]):
                 expected = f"expected at least ten times the {levels} levels that features.rows look at"
@@ -911,6 +1020,8 @@ class Config(_Model):
                     "max_connection_age_ns": parse_duration(feed.max_connection_age),
                     "liveness_timeout_ns": parse_duration(feed.liveness_timeout),
                     "stale_after_ns": parse_duration(feed.stale_after),
+                    "max_orders": feed.max_orders,
+                    "midnights": self._midnights(i, feed, files) if feed.by_order else [],
                 }
             )
         return {
@@ -962,6 +1073,22 @@ class Config(_Model):
     def _wants_workers(self) -> bool:
         return self.engine.layout == "processes" and bool(self.all_models)
 
+    def _midnights(self, index: int, feed: Feed, files: Sequence[str]) -> list[int]:
+        """When the day of each file began."""
+        midnights = []
+        for file in files:
+            day = _date_of(feed.date or Path(file).name)
+            if day is None:
+                raise ConfigError(
+                    self._line(
+                        f"feeds[{index}].date",
+                        f'expected the day of {file}, like "2020-01-30": its name does not say it',
+                        feed.date,
+                    )
+                )
+            midnights.append(new_york_midnight_ns(day))
+        return midnights
+
     def _resolve_model(self, where: str, model: Model, *, replay: bool) -> dict[str, Any]:
         from tickwire import models
 
@@ -1007,13 +1134,10 @@ class Config(_Model):
                 )
         for i, feed in enumerate(self.feeds):
             if feed.source == "file":
-                raise ConfigError(
-                    self._line(
-                        f"feeds[{i}].source",
-                        'expected "websocket" for a live run; replay a file with --input',
-                        feed.source,
-                    )
-                )
+                expected = 'expected "websocket" for a live run; replay a file with --input'
+                if feed.by_order:
+                    expected = f"expected a venue that can run live; {feed.venue} is replayed with --input"
+                raise ConfigError(self._line(f"feeds[{i}].source", expected, feed.source))
 
     def _line(self, key: str, expected: str, value: object) -> str:
         return (f"{self._where}: " if self._where else "") + _line(key, expected, value)

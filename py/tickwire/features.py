@@ -105,6 +105,8 @@ class Kernel:
     source: str = ""
     version: int = 1
     """Grows when the same input gives another value: a model bound to the old one is then refused."""
+    by_order: bool = False
+    """Does it need a venue that tells of every order?"""
 
     @property
     def signature(self) -> str:
@@ -190,6 +192,31 @@ _TABLE = (
         "log return",
         "Realized volatility of mid over the book events of the window, not annualised. A count is of these.",
         "Andersen, Bollerslev, Diebold & Labys (2003), Modeling and forecasting realized volatility",
+    ),
+    Kernel(
+        "queue_imbalance",
+        (),
+        "(B − A) / (B + A)",
+        "−1 to 1",
+        "How much more waits at the best bid than at the best ask. NaN where a side of the book is empty.",
+        "Gould & Bonart (2016), Queue imbalance as a one-tick-ahead price predictor in a limit order book",
+    ),
+    Kernel(
+        "order_arrival_rate",
+        (Parameter("window", "duration"),),
+        "orders that came in (t − w, t] / w",
+        "orders a second",
+        "Orders that entered the book; one that replaces another counts as one that came. Needs a feed by "
+        "order.",
+        by_order=True,
+    ),
+    Kernel(
+        "cancel_rate",
+        (Parameter("window", "duration"),),
+        "cancellations in (t − w, t] / w",
+        "orders a second",
+        "Orders that were deleted, replaced, or reduced without being executed. Needs a feed by order.",
+        by_order=True,
     ),
     Kernel("mean", (_X, _WINDOW), "Σx / n", "as x", "Mean of the samples of x in the window."),
     Kernel(

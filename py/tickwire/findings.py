@@ -28,6 +28,16 @@ _COUNTED = (
     _Counted(("snapshots_refused",), "snapshots fitted none of the events around them"),
     _Counted(("window_overflows",), "samples left a window early; raise features.max_event_rate"),
     _Counted(("levels_dropped",), "book levels fell off the deep end; raise feeds[].max_levels"),
+    _Counted(
+        ("orders_full", "levels_full"),
+        "orders found no memory: their books are suspect for the rest of the day; raise feeds[].max_orders",
+    ),
+    _Counted(
+        ("unknown_order", "duplicate_order", "other_book", "bad_qty"),
+        "messages did not fit the orders before them: the input is not whole, and the books that they are of "
+        "are suspect for the rest of the day",
+    ),
+    _Counted(("unknown_type",), "messages of types that are not known were skipped"),
 )
 
 
@@ -47,6 +57,8 @@ def findings(stats: Stats, config: Config) -> list[str]:
     out += [f"note: {entry.scope}: {entry.text} ({entry.count:,} times)" for entry in stats.errors]
     for feed, name in zip(config.feeds, config.feed_names, strict=True):
         out += _never_valid(stats, feed, name)
+        if feed.by_order:
+            continue
         others = stats.counters.get(f"{name}/other_trade_stream", 0)
         if others and not stats.counters.get(f"{name}/trades", 0):
             other = "aggTrade" if feed.trades == "trade" else "trade"
@@ -71,9 +83,18 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
     never = [symbol for symbol, epoch in epochs.items() if epoch == 0]
     if not never:
         return []
-    why = _why_never_valid(
-        lambda counter: stats.counters.get(f"{name}/{counter}", 0), alone=len(never) == len(epochs)
-    )
+
+    def count(counter: str) -> int:
+        return stats.counters.get(f"{name}/{counter}", 0)
+
+    if feed.by_order:
+        why = (
+            "the input has no stock directory (R) and trading action (H) of it, or cannot be read"
+            if count("messages")
+            else "no message came"
+        )
+    else:
+        why = _why_never_valid(count, alone=len(never) == len(epochs))
     return [f"note: {name} {symbol} never became valid: {why}" for symbol in never]
 
 

@@ -63,6 +63,7 @@ class AllocTest : public ::testing::Test {
             .replay = replay,
             .record_dir = "",
             .feeds = {{.name = "spot",
+                       .itch = {},
                        .market = feed::binance::Market::Spot,
                        .trades = feed::binance::TradeStream::Trade,
                        .url = url,

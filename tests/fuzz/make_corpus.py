@@ -32,6 +32,50 @@ def frame(first: int, payload: bytes, length: int | None = None) -> bytes:
     return struct.pack(">BBQ", first, 127, size) + payload
 
 
+def itch() -> dict[str, bytes]:
+    """Length-prefixed messages of ITCH 5.0. Instruments: AAPL, MSFT; memory for 64 orders."""
+    sizes = (12, 39, 25, 20, 26, 35, 12, 28, 35, 21, 36, 40, 31, 36, 23, 19, 35, 44, 40, 19, 50, 20, 48)
+    lengths = dict(zip("SRHYLVWKJhAFECXDUPQBINO", sizes, strict=True))
+
+    def message(kind: str, body: bytes, locate: int = 13) -> bytes:
+        text = (kind.encode() + struct.pack(">HHHI", locate, 0, 7, 1) + body).ljust(lengths[kind], b"\0")
+        return struct.pack(">H", len(text)) + text
+
+    def add(ref: int, side: bytes, qty: int, price: int, locate: int = 13) -> bytes:
+        return message("A", struct.pack(">QcI8sI", ref, side, qty, b"AAPL    ", price), locate)
+
+    opened = b"".join(
+        message("R", stock, locate) + message("H", stock + b"T", locate)
+        for locate, stock in ((13, b"AAPL    "), (14, b"MSFT    "))
+    )
+    book = opened + add(1, b"B", 100, 1000000) + add(2, b"S", 200, 1000100) + add(3, b"B", 50, 999900)
+    every = b"".join(message(kind, b"AAPL    B") for kind in lengths)
+    return {
+        "every_type": opened + every,
+        "every_length": b"".join(struct.pack(">H", n) + b"A" + bytes(n - 1) for n in range(1, 60)),
+        "book": book,
+        "executions": book
+        + message("E", struct.pack(">QIQ", 1, 40, 1))
+        + message("C", struct.pack(">QIQcI", 2, 10, 2, b"Y", 1000050))
+        + message("C", struct.pack(">QIQcI", 2, 10, 3, b"N", 1000050))
+        + message("E", struct.pack(">QIQ", 1, 60, 4)),
+        "cancels": book + message("X", struct.pack(">QI", 2, 150)) + message("D", struct.pack(">Q", 3)),
+        "replace": book + message("U", struct.pack(">QQII", 1, 9, 10, 999800)),
+        "replace_by_known": book + message("U", struct.pack(">QQII", 1, 2, 10, 999800)),
+        "too_much": book + message("E", struct.pack(">QIQ", 1, 101, 1)),
+        "unknown_order": book + message("D", struct.pack(">Q", 99)),
+        "other_book": book + message("D", struct.pack(">Q", 1), 14),
+        "crossed": book + add(4, b"S", 10, 1000000) + message("D", struct.pack(">Q", 1)),
+        "full": opened + b"".join(add(i, b"B", 1, 100 * i) for i in range(1, 70)),
+        "far_refs": opened + b"".join(add(i << 60, b"S", 1, 5) for i in range(16)),
+        "halts": book + message("H", b"AAPL    H") + add(8, b"B", 1, 5) + message("h", b"AAPL    QH"),
+        "events": book + b"".join(message("S", bytes([code]), 0) for code in b"OSQMEC"),
+        "renamed": book + message("R", b"MSFT    ") + add(7, b"B", 1, 5) + message("R", b"GOOG    "),
+        "unknown_type": opened + b"\0\3Zzz" + b"\0\0" + book,
+        "cut": book[:-9],
+    }
+
+
 def websocket_frame() -> dict[str, bytes]:
     """One byte that chooses the pieces, then frames. Limits of the target: 4096 a frame, 8192 a message."""
     euro = "€".encode()
@@ -321,3 +365,4 @@ if __name__ == "__main__":
     write("websocket_frame", websocket_frame())
     write("binance_decoder", binance_decoder())
     write("capture_reader", capture_reader())
+    write("itch", itch())

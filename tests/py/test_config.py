@@ -122,7 +122,7 @@ rows = ["spread()"]
         ),
         pytest.param(
             '[[feeds]]\nvenue="binance_spt"\ninstruments=["A"]' + FEATURES,
-            'feeds[0].venue: expected one of "binance_spot", "binance_usdm", "binance_coinm"; '
+            'feeds[0].venue: expected one of "binance_spot", "binance_usdm", "binance_coinm", "nasdaq_itch"; '
             "nearest known: binance_spot, found 'binance_spt'",
             id="unknown venue",
         ),
@@ -391,6 +391,8 @@ def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
         "max_connection_age_ns": 85_800_000_000_000,
         "liveness_timeout_ns": 60_000_000_000,
         "stale_after_ns": 0,
+        "max_orders": 1 << 20,
+        "midnights": [],
     }
     features = resolved["features"]
     assert features["trigger"] == "book"

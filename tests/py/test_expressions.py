@@ -202,7 +202,7 @@ def test_duration_and_count_are_different_windows() -> None:
 
 
 def test_every_kernel_is_explained() -> None:
-    assert len(KERNELS) == 16
+    assert len(KERNELS) == 19
     assert set(KERNEL_VERSIONS) == set(KERNELS)
     for kernel in KERNELS.values():
         assert kernel.formula

@@ -26,7 +26,7 @@ import gzip
 import json
 import math
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -117,6 +117,7 @@ class Point:
     sequence: int
     books: int  # Book events of the epoch so far, this one included.
     trades: int  # Likewise.
+    traded: bool = False  # A book event that is a trade as well: an execution of a feed by order.
 
 
 @dataclass
@@ -131,6 +132,11 @@ class Epoch:
     live_start: bool  # Made valid by a live event, which is then the first point.
     trades: list[tuple[int, int, int, int]] = field(default_factory=list)  # clock, price, qty, sign
     points: list[Point] = field(default_factory=list)
+    arrivals: list[int] = field(
+        default_factory=list
+    )  # Of a feed by order: the clock of each order that came …
+    qty_scale: int = SCALE  # Integers that a quantity of one is.
+    cancels: list[int] = field(default_factory=list)  # … and of each that went without being executed.
 
 
 # A snapshot that is ahead of the stream for longer than this is of another count of ids.
@@ -321,6 +327,9 @@ _PARAMETERS = {
     "trade_count": ("window",),
     "vwap_offset": ("window",),
     "realized_vol": ("window",),
+    "queue_imbalance": (),
+    "order_arrival_rate": ("window",),
+    "cancel_rate": ("window",),
     "mean": ("x", "window"),
     "std": ("x", "window"),
     "min": ("x", "window"),
@@ -421,7 +430,7 @@ class Features:
     # whose warm-up is a count of events is warm from such an event on, which `first` tells exactly.
 
     def warm_clock(self, call: Call) -> int | None:
-        if call.kernel in ("imbalance", "spread", "microprice_offset"):
+        if call.kernel in ("imbalance", "spread", "microprice_offset", "queue_imbalance"):
             return self.epoch.start
         if call.kernel == "diff":
             return self._sample_clock(call, call.lag + 1)
@@ -476,6 +485,11 @@ class Features:
         with np.errstate(invalid="ignore"):
             return (bids - asks) / (bids + asks)
 
+    def queue_imbalance(self, call: Call, at: At) -> Floats:
+        bids, asks = self.bid_qty[at.books, 0], self.ask_qty[at.books, 0]
+        with np.errstate(invalid="ignore"):
+            return np.where((bids == 0) | (asks == 0), np.nan, (bids - asks) / (bids + asks))
+
     def spread(self, call: Call, at: At) -> Floats:
         return 1e4 * ((self.ask - self.bid) / self.mid)[at.books]
 
@@ -522,12 +536,27 @@ class Features:
         first = self._first_entry(call, self.state_clock, at, at.books + 1)
         first = np.maximum(first, 1)  # The base state is no event.
         sums = [sum(flow[i:j]) for i, j in zip(first, at.books + 1, strict=True)]
-        return np.array([total / SCALE for total in sums], dtype=float)
+        return np.array([total / self.epoch.qty_scale for total in sums], dtype=float)
 
     def realized_vol(self, call: Call, at: At) -> Floats:
         first = np.maximum(self._first_entry(call, self.state_clock, at, at.books + 1), 1)
         squares = self.log_change**2
         return np.array([math.sqrt(squares[i:j].sum()) for i, j in zip(first, at.books + 1, strict=True)])
+
+    # Of orders. The moments are at messages, so all orders up to a moment's clock have come by then but those
+    # of later messages of the same nanosecond, which no moment of ours lies between.
+
+    def _rate(self, times: list[int], call: Call, at: At) -> Floats:
+        clocks = np.array(times, dtype=np.int64)
+        until = np.searchsorted(clocks, at.clock, side="right")
+        since = np.searchsorted(clocks, at.clock - call.window, side="right")
+        return (until - since) * 1e9 / call.window
+
+    def order_arrival_rate(self, call: Call, at: At) -> Floats:
+        return self._rate(self.epoch.arrivals, call, at)
+
+    def cancel_rate(self, call: Call, at: At) -> Floats:
+        return self._rate(self.epoch.cancels, call, at)
 
     # Of trades.
 
@@ -656,7 +685,7 @@ def triggered(epoch: Epoch, trigger: str, every: int | None) -> list[bool]:
         elif trigger == "book":
             fires.append(point.changed)
         elif trigger == "trade":
-            fires.append(not point.is_book)
+            fires.append(point.traded or not point.is_book)
         elif trigger == "top":
             levels = (0, epoch.levels)
             now, before = epoch.states[point.books], epoch.states[point.books - 1]
@@ -679,12 +708,24 @@ def replay(
     trades: str = "trade",
 ) -> Rows:
     """All rows of one instrument of a capture."""
+    levels = max(levels_of(parse(text)) for text in rows)
+    epochs = epochs_of(inputs, venue=venue, symbol=symbol, levels=levels, clock=clock, trades=trades)
+    return rows_of(epochs, symbol, rows, trigger=trigger, every=every)
+
+
+def rows_of(
+    epochs: Iterable[Epoch],
+    symbol: str,
+    rows: Sequence[str],
+    *,
+    trigger: str = "book",
+    every: str | None = None,
+) -> Rows:
     calls = [parse(text) for text in rows]
-    levels = max(levels_of(call) for call in calls)
     period = duration(every) if every else None
     keys: list[tuple[int | None, int, int, int, int]] = []
     blocks: list[Floats] = []
-    for epoch in epochs_of(inputs, venue=venue, symbol=symbol, levels=levels, clock=clock, trades=trades):
+    for epoch in epochs:
         features = Features(epoch)
         fires = triggered(epoch, trigger, period)
         points = [point for point, fired in zip(epoch.points, fires, strict=True) if fired]

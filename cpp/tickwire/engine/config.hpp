@@ -5,11 +5,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "tickwire/concurrent/idle.hpp"
 #include "tickwire/core/arena.hpp"
+#include "tickwire/core/types.hpp"
 #include "tickwire/features/plan.hpp"
 #include "tickwire/feed/venue/binance/decoder.hpp"
 
@@ -32,8 +34,15 @@ struct InstrumentConfig {
   int qty_decimals;
 };
 
+/// What only a feed by order has, NASDAQ's ITCH.
+struct ItchConfig {
+  std::size_t max_orders;
+  std::vector<TsNs> midnights;  // Of each input's day, where the venue is: its times count from there.
+};
+
 struct FeedConfig {
   std::string name;
+  std::optional<ItchConfig> itch;  // Set: of what follows, inputs, instruments and core alone have a meaning.
   feed::binance::Market market;
   feed::binance::TradeStream trades;
   std::string url;                            // Live.

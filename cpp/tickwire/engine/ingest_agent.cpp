@@ -11,8 +11,11 @@
 #include "tickwire/core/error.hpp"
 #include "tickwire/engine/error_kinds.hpp"
 #include "tickwire/engine/finite.hpp"
+#include "tickwire/engine/order_pipeline.hpp"
 #include "tickwire/engine/warm_join.hpp"
 #include "tickwire/engine/work.hpp"
+#include "tickwire/feed/venue/itch/market.hpp"
+#include "tickwire/md/message_file.hpp"
 
 namespace tickwire::engine {
 
@@ -158,7 +161,7 @@ struct IngestAgent::Lane {
         levels_dropped(stats.counter(feed_config.name + "/" + instrument.symbol, "levels_dropped")) {}
 
   const InstrumentId id;
-  const std::uint32_t feed;
+  const std::uint32_t feed;  // Its place in feeds_.
   InstrumentPipeline pipeline;
   Snapshot snapshot = Snapshot::NotWanted;
   std::uint32_t attempts = 0;
@@ -333,6 +336,87 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& truncated;
 };
 
+/// One instrument of a feed by order.
+struct IngestAgent::OrderLane {
+  OrderLane(InstrumentId id_, const FeedConfig& feed, const InstrumentConfig& instrument,
+            const feed::itch::Market& market, InstrumentId local, const FeaturesConfig& features,
+            metrics::StatFile& stats, Arena& arena)
+      : id(id_),
+        pipeline(market, local, instrument.qty_decimals, features, arena),
+        state(stats.counter(feed.name + "/" + instrument.symbol, "book_state")),
+        epoch(stats.counter(feed.name + "/" + instrument.symbol, "epoch")),
+        rows(stats.counter(feed.name + "/" + instrument.symbol, "rows")),
+        left_valid(stats.counter(feed.name + "/" + instrument.symbol, "left_valid")),
+        window_overflows(stats.counter(feed.name + "/" + instrument.symbol, "window_overflows")) {}
+
+  const InstrumentId id;
+  OrderPipeline pipeline;
+  metrics::Counter& state;
+  metrics::Counter& epoch;
+  metrics::Counter& rows;
+  metrics::Counter& left_valid;
+  metrics::Counter& window_overflows;
+};
+
+/// A feed by order: its files, its market, its lanes.
+struct IngestAgent::OrderFeed {
+  OrderFeed(const FeedConfig& config_, md::InstrumentTable table_, metrics::StatFile& stats, Arena& arena)
+      : config(config_),
+        table(std::move(table_)),
+        market(table, config.itch->max_orders, arena),
+        reader(config.inputs),
+        messages(stats.counter(config.name, "messages")),
+        bytes(stats.counter(config.name, "message_bytes")),
+        book_events(stats.counter(config.name, "book_events")),
+        trades(stats.counter(config.name, "trades")),
+        others(stats.counter(config.name, "other_instruments")),
+        unknown_type(stats.counter(config.name, "unknown_type")),
+        malformed(stats.counter(config.name, "malformed")),
+        unknown_order(stats.counter(config.name, "unknown_order")),
+        duplicate_order(stats.counter(config.name, "duplicate_order")),
+        other_book(stats.counter(config.name, "other_book")),
+        bad_qty(stats.counter(config.name, "bad_qty")),
+        orders_full(stats.counter(config.name, "orders_full")),
+        levels_full(stats.counter(config.name, "levels_full")),
+        crossed(stats.counter(config.name, "crossed")),
+        gaps(stats.counter(config.name, "gaps")),
+        left_valid(stats.counter(config.name, "left_valid")),
+        became_valid(stats.counter(config.name, "became_valid")),
+        orders(stats.counter(config.name, "live_orders")),
+        truncated(stats.counter(config.name, "capture_truncated")) {}
+
+  const FeedConfig config;
+  const md::InstrumentTable table;
+  feed::itch::Market market;
+  md::MessageFile reader;
+  std::vector<std::unique_ptr<OrderLane>> lanes;
+  std::span<const std::byte> message;  // The next one …
+  TsNs ts = 0;                         // … and its time.
+  bool at_end = false;
+  std::size_t file = 0;  // That the market's session is of.
+  static constexpr bool muted = false;
+
+  metrics::Counter& messages;
+  metrics::Counter& bytes;
+  metrics::Counter& book_events;
+  metrics::Counter& trades;
+  metrics::Counter& others;
+  metrics::Counter& unknown_type;
+  metrics::Counter& malformed;
+  metrics::Counter& unknown_order;
+  metrics::Counter& duplicate_order;
+  metrics::Counter& other_book;
+  metrics::Counter& bad_qty;
+  metrics::Counter& orders_full;
+  metrics::Counter& levels_full;
+  metrics::Counter& crossed;
+  metrics::Counter& gaps;
+  metrics::Counter& left_valid;
+  metrics::Counter& became_valid;
+  metrics::Counter& orders;
+  metrics::Counter& truncated;
+};
+
 /// Set-up, live: the connections.
 void IngestAgent::Feed::connect(Arena& arena) {
   const auto add = [&](std::uint32_t conn, const std::string& url, const std::vector<std::string>& streams,
@@ -436,16 +520,28 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
       notices_(stats.counter(name_, "notices")),
       errors_(stats.error_log(name_)) {
   std::uint32_t number = setup.first_feed;
+  InstrumentId id = first_instrument_;
   for (const FeedConfig& config : setup.feeds) {
     md::InstrumentTable table;
     for (const InstrumentConfig& instrument : config.instruments) {
       table.add({instrument.symbol, config.name, instrument.price_decimals, instrument.qty_decimals});
     }
+    if (config.itch) {
+      if (!replay_) throw SetupError(config.name, "a feed that can run live", "one that reads files");
+      auto orders = std::make_unique<OrderFeed>(config, std::move(table), stats, arena);
+      for (InstrumentId local = 0; local < config.instruments.size(); ++local) {
+        orders->lanes.push_back(std::make_unique<OrderLane>(id++, config, config.instruments[local],
+                                                            orders->market, local, setup.config.features,
+                                                            stats, arena));
+      }
+      order_feeds_.push_back(std::move(orders));
+      ++number;
+      continue;
+    }
     auto feed = std::make_unique<Feed>(*this, config, number, lanes_.size(), std::move(table), stats);
     for (const InstrumentConfig& instrument : config.instruments) {
-      lanes_.push_back(std::make_unique<Lane>(first_instrument_ + static_cast<InstrumentId>(lanes_.size()),
-                                              number, config, instrument, setup.config.features, stats,
-                                              arena));
+      lanes_.push_back(std::make_unique<Lane>(id++, static_cast<std::uint32_t>(feeds_.size()), config,
+                                              instrument, setup.config.features, stats, arena));
     }
     if (replay_) {
       feed->reader = std::make_unique<md::CaptureReader>(config.inputs);
@@ -508,6 +604,7 @@ bool IngestAgent::deliver(const Command& command, std::string_view body) noexcep
 
 void IngestAgent::on_start() {
   for (auto& scoring : scoring_) scoring->warm_up();
+  for (auto& feed : order_feeds_) read_order_message(*feed);
   for (auto& feed : feeds_) {
     if (replay_) {
       feed->line = feed->reader->next();
@@ -589,7 +686,7 @@ void IngestAgent::every_100ms() noexcept {
   const TsNs now = utc_.now();
   if (heartbeat_ != nullptr) heartbeat_->heartbeat(now);
   for (auto& lane : lanes_) {
-    Feed& feed = *feeds_[lane->feed - feeds_.front()->number];
+    Feed& feed = *feeds_[lane->feed];
     // A book that nothing leaves from is not valid to anybody outside.
     lane->state.set(static_cast<std::int64_t>(feed.muted ? md::BookState::Empty : lane->pipeline.state()));
     lane->epoch.set(lane->pipeline.epoch());
@@ -606,6 +703,7 @@ void IngestAgent::every_100ms() noexcept {
       request_snapshot(feed, *lane);
     }
   }
+  for (auto& feed : order_feeds_) count_orders(*feed);
   for (auto& feed : feeds_) {
     std::uint64_t old_events = 0;
     std::uint64_t snapshots_expired = 0;
@@ -709,6 +807,17 @@ int IngestAgent::replay_turn() noexcept {
         next = feed.get();
       }
     }
+    OrderFeed* orders = nullptr;
+    for (auto& feed : order_feeds_) {
+      if (!feed->at_end && (orders == nullptr || feed->ts < orders->ts)) orders = feed.get();
+    }
+    if (orders != nullptr && (next == nullptr || orders->ts < next->line->ts_recv)) {
+      on_order_message(*orders);
+      TICKWIRE_HOT_EXEMPT_BEGIN("replay: reads and decompresses the file where live receives")
+      read_order_message(*orders);
+      TICKWIRE_HOT_EXEMPT_END
+      continue;
+    }
     if (next == nullptr) {
       TICKWIRE_HOT_EXEMPT_BEGIN("a replay's end, once")
       end_replay();
@@ -772,8 +881,105 @@ void IngestAgent::report_capture(Feed& feed) noexcept {
 
 void IngestAgent::end_replay() noexcept {
   for (auto& feed : feeds_) report_capture(*feed);
+  for (auto& feed : order_feeds_) {
+    if (!feed->reader.truncated()) continue;
+    feed->truncated.set(1);
+    report(errors_, ErrorKind::CaptureTruncated, feed->reader.error(), 0);
+  }
   every_100ms();
   finished_.publish(true);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// A feed by order
+
+/// The next message of the feed's files, and its time. A file is a session: locates and orders are its own.
+void IngestAgent::read_order_message(OrderFeed& feed) noexcept {
+  constexpr std::size_t kTimeAt = 5;
+  constexpr std::size_t kTimeBytes = 6;
+  if (!feed.reader.next(feed.message)) {
+    feed.at_end = true;
+    return;
+  }
+  if (feed.message.size() < kTimeAt + kTimeBytes) return;  // At the time of the one before it.
+  TsNs since_midnight = 0;
+  for (std::size_t i = kTimeAt; i < kTimeAt + kTimeBytes; ++i) {
+    since_midnight = since_midnight << 8U | static_cast<TsNs>(feed.message[i]);
+  }
+  feed.ts = feed.config.itch->midnights[feed.reader.file()] + since_midnight;
+}
+
+void IngestAgent::on_order_message(OrderFeed& feed) noexcept {
+  Arrival arrival{tsc_now(), 0, feed.ts, RecvClock::Recorded};
+  if (feed.reader.file() != feed.file) [[unlikely]] {
+    feed.file = feed.reader.file();
+    TICKWIRE_HOT_EXEMPT_BEGIN("once a file: forgets all orders")
+    feed.market.reset();
+    TICKWIRE_HOT_EXEMPT_END
+    for (auto& lane : feed.lanes) finish(feed, *lane, lane->pipeline.on_reset(), kNoTime, arrival);
+  }
+  feed.messages.add(1);
+  feed.bytes.add(static_cast<std::int64_t>(feed.message.size()));
+  const feed::itch::Update update = feed.market.on_message(feed.message);
+  if (update.outcome != feed::itch::Outcome::Message) [[unlikely]] {
+    if (update.outcome != feed::itch::Outcome::Empty && update.outcome != feed::itch::Outcome::UnknownType) {
+      report(errors_, ErrorKind::MessageMalformed,
+             {feed.config.name,
+              ": a message of another length than its type has, or with a field that cannot be"},
+             feed.ts);
+    }
+  }
+  const std::uint64_t sequence = feed.reader.number();
+  if (update.all) [[unlikely]] {
+    arrival.tsc_decoded = tsc_now();
+    for (auto& lane : feed.lanes) {
+      finish(feed, *lane, lane->pipeline.on_update(update, feed.ts, feed.ts, sequence), feed.ts, arrival);
+    }
+    return;
+  }
+  if (update.instrument == kNoInstrument) return;
+  arrival.tsc_decoded = tsc_now();
+  stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
+  if (update.book) feed.book_events.add(1);
+  if (update.traded) feed.trades.add(1);
+  OrderLane& lane = *feed.lanes[update.instrument];
+  const Step step = lane.pipeline.on_update(update, feed.ts, feed.ts, sequence);
+  stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
+  finish(feed, lane, step, feed.ts, arrival);
+}
+
+void IngestAgent::finish(OrderFeed& feed, OrderLane& lane, const Step& step, TsNs ts,
+                         const Arrival& arrival) noexcept {
+  if (step.row) emit_row(lane, step, ts, arrival);
+  if (step.left_valid) [[unlikely]] {
+    if (step.reason == md::InvalidReason::Gap) feed.gaps.add(1);
+    emit_notice(feed, lane, step.reason, ts, arrival);
+  }
+  if (step.became_valid) [[unlikely]]
+    feed.became_valid.add(1);
+}
+
+void IngestAgent::count_orders(OrderFeed& feed) noexcept {
+  for (auto& lane : feed.lanes) {
+    lane->state.set(static_cast<std::int64_t>(lane->pipeline.state()));
+    lane->epoch.set(lane->pipeline.epoch());
+    lane->window_overflows.set(static_cast<std::int64_t>(lane->pipeline.window_overflows()));
+  }
+  const feed::itch::MarketCounts& counts = feed.market.counts();
+  const auto set = [](metrics::Counter& counter, std::uint64_t value) {
+    counter.set(static_cast<std::int64_t>(value));
+  };
+  set(feed.others, counts.others);
+  set(feed.unknown_type, feed.market.decoder().unknown());
+  set(feed.malformed, feed.market.decoder().refused());
+  set(feed.unknown_order, counts.unknown_order);
+  set(feed.duplicate_order, counts.duplicate_order);
+  set(feed.other_book, counts.other_book);
+  set(feed.bad_qty, counts.bad_qty);
+  set(feed.orders_full, counts.orders_full);
+  set(feed.levels_full, counts.levels_full);
+  set(feed.crossed, counts.crossed);
+  set(feed.orders, feed.market.books().orders());
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -1135,7 +1341,7 @@ signal::SignalPort& IngestAgent::Workers::port_of(InstrumentId instrument) const
 
 void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Event& event,
                          const Arrival& arrival) noexcept {
-  if (step.row && !feed.muted) emit_row(lane, step, event, arrival);
+  if (step.row && !feed.muted) emit_row(lane, step, event.ts_event, arrival);
   if (step.left_valid) [[unlikely]] {
     if (step.reason == md::InvalidReason::Gap) feed.gaps.add(1);
     if (step.reason == md::InvalidReason::Crossed) feed.crossed.add(1);
@@ -1160,9 +1366,9 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
   }
 }
 
-void IngestAgent::emit_row(Lane& lane, const Step& step, const md::Event& event,
-                           const Arrival& arrival) noexcept {
-  const InstrumentPipeline& pipeline = lane.pipeline;
+template <typename AnyLane>
+void IngestAgent::emit_row(AnyLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept {
+  const auto& pipeline = lane.pipeline;
   const RowHistory& history = pipeline.history();
   const bool whole_window = history.full();
 
@@ -1171,18 +1377,18 @@ void IngestAgent::emit_row(Lane& lane, const Step& step, const md::Event& event,
   header.epoch = pipeline.epoch();
   header.row = pipeline.row();
   header.sequence = pipeline.sequence();
-  header.ts_event = event.ts_event;
-  header.ts_recv = event.ts_recv;
+  header.ts_event = ts_event;
+  header.ts_recv = arrival.ts_recv;
   // What the row is before a model has seen it.
   const bool wants_score = !scoring_.empty() || !workers_.empty();
   const signal::SignalState state = !all_finite(history.newest())  ? signal::SignalState::NonFinite
                                     : wants_score && !whole_window ? signal::SignalState::Warming
                                                                    : signal::SignalState::Valid;
   header.state = state;
-  header.recv_clock = event.recv_clock;
+  header.recv_clock = arrival.clock;
   if (!replay_) {
     header.stage_ns[index_of(signal::Stage::Receive)] =
-        std::max<std::int64_t>(0, utc_.at(arrival.tsc_start) - event.ts_recv);
+        std::max<std::int64_t>(0, utc_.at(arrival.tsc_start) - arrival.ts_recv);
     stages_.record(signal::Stage::Receive, header.stage_ns[index_of(signal::Stage::Receive)]);
   }
   header.stage_ns[index_of(signal::Stage::Decode)] = tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start);
@@ -1255,7 +1461,8 @@ void IngestAgent::record_row(const signal::SignalHeader& header, signal::SignalS
   rows_tap_->put(scratch_.data());
 }
 
-void IngestAgent::emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts_event,
+template <typename AnyFeed, typename AnyLane>
+void IngestAgent::emit_notice(AnyFeed& feed, AnyLane& lane, md::InvalidReason reason, TsNs ts_event,
                               const Arrival& arrival) noexcept {
   if (feed.muted) return;
   feed.left_valid.add(1);
@@ -1334,7 +1541,7 @@ int IngestAgent::take_commands() noexcept {
     Command command;
     std::memcpy(&command, message.data(), sizeof command);
     Lane& lane = *lanes_[command.instrument - first_instrument_];
-    Feed& feed = *feeds_[lane.feed - feeds_.front()->number];
+    Feed& feed = *feeds_[lane.feed];
     const auto local = static_cast<InstrumentId>(command.instrument - first_instrument_ - feed.first_lane);
     // A reply that nobody waits for any more, as after a re-connect, would be older than the buffer.
     const bool expected = lane.snapshot == Lane::Snapshot::Requested;

@@ -110,6 +110,8 @@ class IngestAgent final : public concurrent::Agent {
  private:
   struct Lane;
   struct Feed;
+  struct OrderLane;
+  struct OrderFeed;
   struct Arrival;
 
   /// The ways to a model's workers.
@@ -122,6 +124,11 @@ class IngestAgent final : public concurrent::Agent {
 
   int replay_turn() noexcept TICKWIRE_HOT;
   void end_replay() noexcept;
+  void read_order_message(OrderFeed& feed) noexcept;
+  void on_order_message(OrderFeed& feed) noexcept TICKWIRE_HOT;
+  void finish(OrderFeed& feed, OrderLane& lane, const Step& step, TsNs ts, const Arrival& arrival) noexcept
+      TICKWIRE_HOT;
+  void count_orders(OrderFeed& feed) noexcept;
   void report_capture(Feed& feed) noexcept;
   void on_line(Feed& feed, const md::CaptureLine& line) noexcept TICKWIRE_HOT;
   void on_cold(Feed& feed, Lane& lane, TsNs ts) noexcept TICKWIRE_HOT;
@@ -152,9 +159,11 @@ class IngestAgent final : public concurrent::Agent {
 
   void finish(Feed& feed, Lane& lane, const Step& step, const md::Event& event,
               const Arrival& arrival) noexcept TICKWIRE_HOT;
-  void emit_row(Lane& lane, const Step& step, const md::Event& event, const Arrival& arrival) noexcept
-      TICKWIRE_HOT;
-  void emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts_event,
+  // Of a lane by price or by order.
+  template <typename AnyLane>
+  void emit_row(AnyLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept TICKWIRE_HOT;
+  template <typename AnyFeed, typename AnyLane>
+  void emit_notice(AnyFeed& feed, AnyLane& lane, md::InvalidReason reason, TsNs ts_event,
                    const Arrival& arrival) noexcept TICKWIRE_HOT;
   void record_row(const signal::SignalHeader& header, signal::SignalState state,
                   std::span<const float> features) noexcept TICKWIRE_HOT;
@@ -172,7 +181,8 @@ class IngestAgent final : public concurrent::Agent {
   metrics::StatFile* const heartbeat_;
   UtcClock utc_;
   std::vector<std::unique_ptr<Feed>> feeds_;
-  std::vector<std::unique_ptr<Lane>> lanes_;
+  std::vector<std::unique_ptr<OrderFeed>> order_feeds_;
+  std::vector<std::unique_ptr<Lane>> lanes_;  // Of feeds_.
   InstrumentId first_instrument_;
   concurrent::SpscQueue requests_;
   concurrent::SpscByteRing commands_;

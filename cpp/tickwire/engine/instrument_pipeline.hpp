@@ -1,38 +1,24 @@
 #pragma once
 
-/// One instrument from a decoded event to a feature row: sequence check, book, kernels, trigger,
-/// history of rows. It knows no thread, no source, no model and no wall clock: its time is the
+/// One instrument of a feed by price, from a decoded event to a feature row: sequence check, book, and what
+/// makes rows of it. It knows no thread, no source, no model and no wall clock: its time is the
 /// events' own, so a replay of the same events gives the same rows, bit for bit.
 ///
 /// Owned by one ingest agent.
 
 #include <cstdint>
-#include <memory>
-#include <span>
-#include <vector>
 
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/types.hpp"
 #include "tickwire/engine/config.hpp"
-#include "tickwire/engine/row_history.hpp"
-#include "tickwire/features/feature_engine.hpp"
+#include "tickwire/engine/row_builder.hpp"
 #include "tickwire/feed/book_sync.hpp"
 #include "tickwire/md/book_state.hpp"
 #include "tickwire/md/event.hpp"
 #include "tickwire/md/price_book.hpp"
 
 namespace tickwire::engine {
-
-/// What an event asks of the agent. At most one row and one notice.
-struct Step {
-  bool row = false;  // A new row is the newest of history().
-  bool became_valid = false;
-  bool left_valid = false;        // Tell the reader, with `reason`.
-  bool snapshot_refused = false;  // It fits none of the buffered events, or is crossed.
-  md::InvalidReason reason = md::InvalidReason::None;
-  std::uint64_t tsc_book = 0;  // When the book was up to date and the kernels began.
-};
 
 class InstrumentPipeline {
  public:
@@ -57,40 +43,20 @@ class InstrumentPipeline {
   [[nodiscard]] std::uint64_t sequence() const noexcept TICKWIRE_HOT { return sync_.last_id(); }
   [[nodiscard]] bool wants_snapshot() const noexcept TICKWIRE_HOT { return sync_.wants_snapshot(); }
   /// Number of the newest row within the epoch.
-  [[nodiscard]] std::uint64_t row() const noexcept TICKWIRE_HOT { return row_; }
-  [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return history_; }
+  [[nodiscard]] std::uint64_t row() const noexcept TICKWIRE_HOT { return rows_.row(); }
+  [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return rows_.history(); }
   [[nodiscard]] const feed::BookSync& sync() const noexcept { return sync_; }
   [[nodiscard]] const md::PriceBook& book() const noexcept { return book_; }
-  [[nodiscard]] std::uint64_t window_overflows() const noexcept { return features_.window_overflows(); }
+  [[nodiscard]] std::uint64_t window_overflows() const noexcept { return rows_.window_overflows(); }
 
  private:
-  struct Best {
-    md::Level bid;
-    md::Level ask;
-    bool operator==(const Best&) const = default;
-  };
-
-  void advance_clock(const md::Event& event) noexcept TICKWIRE_HOT;
   [[nodiscard]] features::TopOfBook read_top() noexcept TICKWIRE_HOT;
-  [[nodiscard]] bool boundary_passed() noexcept TICKWIRE_HOT;
-  [[nodiscard]] bool write_row() noexcept TICKWIRE_HOT;
   [[nodiscard]] bool deep_enough(const features::TopOfBook& top) const noexcept TICKWIRE_HOT;
-  void begin_epoch(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
 
-  const Trigger trigger_;
-  const std::int64_t every_ns_;
-  const WindowClock window_clock_;
   md::PriceBook book_;
   feed::BookSync sync_;
-  features::FeatureEngine features_;
-  RowHistory history_;
-  std::span<md::Level> top_bids_;
-  std::span<md::Level> top_asks_;
+  RowBuilder rows_;
   std::uint64_t book_changes_ = 0;  // Of the book, up to the last applied event.
-  Best best_{};                     // After the last applied event; a missing side is all zero.
-  TsNs clock_ = kNoTime;            // Running maximum: the clock of every window.
-  std::int64_t next_boundary_ = 0;  // Of the Every trigger.
-  std::uint64_t row_ = 0;
 };
 
 }  // namespace tickwire::engine

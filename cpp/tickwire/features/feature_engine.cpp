@@ -25,6 +25,10 @@ bool of_trades(KernelKind kernel) noexcept {
          kernel == KernelKind::VwapOffset;
 }
 
+bool of_orders(KernelKind kernel) noexcept {
+  return kernel == KernelKind::OrderArrivalRate || kernel == KernelKind::CancelRate;
+}
+
 /// Slots of the ring behind a node's window; 0 where it has none.
 std::size_t slots_for(const NodeSpec& node, std::size_t index, const FeatureLimits& limits) {
   if (node.kernel == KernelKind::Diff) return std::bit_ceil(std::size_t{node.lag} + 2);
@@ -71,15 +75,22 @@ class FeatureEngine::Builder {
     engine.state_ = state_;
     lay_book();
     lay_trades();
+    lay_orders();
     lay_samples();
     engine.nodes_ = arena_.allocate<Node>(plan_.nodes.size());
     std::vector<Kernel*> trade_kernels;
+    std::vector<Kernel*> arrival_kernels;
+    std::vector<Kernel*> cancel_kernels;
     for (std::size_t i = 0; i < plan_.nodes.size(); ++i) {
       Kernel* const kernel = make_kernel(i, engine.nodes_);
       engine.nodes_[i] = Node{.kernel = kernel, .samples = samples_[i], .value = 0.0, .version = 0};
       if (of_trades(plan_.nodes[i].kernel)) trade_kernels.push_back(kernel);
+      if (plan_.nodes[i].kernel == KernelKind::OrderArrivalRate) arrival_kernels.push_back(kernel);
+      if (plan_.nodes[i].kernel == KernelKind::CancelRate) cancel_kernels.push_back(kernel);
     }
     engine.trade_kernels_ = copy(trade_kernels);
+    engine.arrival_kernels_ = copy(arrival_kernels);
+    engine.cancel_kernels_ = copy(cancel_kernels);
     engine.outputs_ = copy(plan_.outputs);
   }
 
@@ -122,8 +133,11 @@ class FeatureEngine::Builder {
     const std::size_t levels = plan_.max_levels();
     book.bids = arena_.allocate<md::Level>(levels);
     book.asks = arena_.allocate<md::Level>(levels);
-    book.timeline.ts = ring<TsNs>(std::max<std::size_t>(
-        1, most_slots([](const NodeSpec& node) { return node.window_ns != 0 && !of_trades(node.kernel); })));
+    book.timeline.ts = ring<TsNs>(std::max<std::size_t>(1, most_slots([](const NodeSpec& node) {
+                                                          return node.window_ns != 0 &&
+                                                                 !of_trades(node.kernel) &&
+                                                                 !of_orders(node.kernel);
+                                                        })));
     book.mids = ring<double>(most_slots(is(KernelKind::MidReturn)));
     book.squared_returns = ring<double>(most_slots(is(KernelKind::RealizedVol)));
 
@@ -152,6 +166,14 @@ class FeatureEngine::Builder {
     trades.trades = ring<TradeEntry>(slots);
   }
 
+  void lay_orders() {
+    const auto slots = [&](KernelKind kind) {
+      return most_slots([kind](const NodeSpec& node) { return node.kernel == kind; });
+    };
+    state_->arrivals.ts = ring<TsNs>(slots(KernelKind::OrderArrivalRate));
+    state_->cancels.ts = ring<TsNs>(slots(KernelKind::CancelRate));
+  }
+
   void lay_samples() {
     for (std::size_t i = 0; i < plan_.nodes.size(); ++i) {
       const auto wraps_i = [i](const NodeSpec& node) { return node.input == static_cast<std::int32_t>(i); };
@@ -164,9 +186,15 @@ class FeatureEngine::Builder {
 
   EntryWindow window_of(std::size_t index, bool keep_newest) {
     const NodeSpec& node = plan_.nodes[index];
-    const Timeline& timeline = of_trades(node.kernel) ? state_->trades.timeline : state_->book.timeline;
-    return {Window(timeline, shape_of(index, keep_newest), state_->overflows), node.window_ns,
+    return {Window(timeline_of(node.kernel), shape_of(index, keep_newest), state_->overflows), node.window_ns,
             node.window_count};
+  }
+
+  const Timeline& timeline_of(KernelKind kernel) const {
+    if (of_trades(kernel)) return state_->trades.timeline;
+    if (kernel == KernelKind::OrderArrivalRate) return state_->arrivals;
+    if (kernel == KernelKind::CancelRate) return state_->cancels;
+    return state_->book.timeline;
   }
 
   Window::Shape shape_of(std::size_t index, bool keep_newest) const {
@@ -202,6 +230,9 @@ class FeatureEngine::Builder {
       case KernelKind::TradeCount: return make<TradeCount>(trades, window_of(index, false));
       case KernelKind::VwapOffset: return make<VwapOffset>(trades, window_of(index, false), book);
       case KernelKind::RealizedVol: return make<RealizedVol>(book, window_of(index, false));
+      case KernelKind::QueueImbalance: return make<QueueImbalance>(book);
+      case KernelKind::OrderArrivalRate:
+      case KernelKind::CancelRate: return make<OrderRate>(window_of(index, false));
       case KernelKind::Mean: return make<Mean>(input, window_of(index, true));
       case KernelKind::Std: return make<Std>(input, window_of(index, true));
       case KernelKind::Min:
@@ -239,6 +270,7 @@ void FeatureEngine::start_epoch(const TopOfBook& top, TsNs t) noexcept {
   ++version_;
   state_->book.start(top, t);
   state_->trades.timeline.newest = 0;
+  state_->arrivals.newest = state_->cancels.newest = 0;
   for (const Node& node : nodes_) {
     if (node.samples != nullptr) node.samples->clear();
     node.kernel->start(t);
@@ -268,6 +300,22 @@ void FeatureEngine::on_trade(const md::Trade& trade, TsNs t) noexcept {
   if (trade.aggressor == md::Aggressor::Seller) signed_qty = -trade.qty;
   tape.trades[number] = {.price = trade.price, .qty = trade.qty, .signed_qty = signed_qty};
   for (Kernel* const kernel : trade_kernels_) kernel->on_trade(t);
+}
+
+void FeatureEngine::enter(Timeline& timeline, std::span<Kernel*> kernels, std::uint32_t count,
+                          TsNs t) noexcept {
+  if (kernels.empty()) return;
+  for (; count != 0; --count) {
+    timeline.ts[++timeline.newest] = t;
+    for (Kernel* const kernel : kernels) kernel->on_order(t);
+  }
+}
+
+void FeatureEngine::on_orders(std::uint32_t arrived, std::uint32_t cancelled, TsNs t) noexcept {
+  if (arrival_kernels_.empty() && cancel_kernels_.empty()) return;
+  ++version_;
+  enter(state_->arrivals, arrival_kernels_, arrived, t);
+  enter(state_->cancels, cancel_kernels_, cancelled, t);
 }
 
 bool FeatureEngine::warm(TsNs t) const noexcept {

@@ -58,6 +58,10 @@ class FeatureEngine {
   /// A trade that is not printable, or of nothing, is ignored.
   void on_trade(const md::Trade& trade, TsNs t) noexcept TICKWIRE_HOT;
 
+  /// Of a feed by order: how many orders came to the book and how many left it without being executed, in
+  /// part or whole. Before on_book() of the same event.
+  void on_orders(std::uint32_t arrived, std::uint32_t cancelled, TsNs t) noexcept TICKWIRE_HOT;
+
   /// May a row leave at t? False before the first epoch.
   [[nodiscard]] bool warm(TsNs t) const noexcept TICKWIRE_HOT;
 
@@ -81,16 +85,22 @@ class FeatureEngine {
   struct State {
     BookTape book;
     TradeTape trades;
+    Timeline arrivals;  // Of orders, numbered from 1; no slots when nothing needs them.
+    Timeline cancels;
     std::uint64_t overflows = 0;
   };
 
   class Builder;
 
   double evaluate(Node& node, TsNs t) noexcept TICKWIRE_HOT;
+  static void enter(Timeline& timeline, std::span<Kernel*> kernels, std::uint32_t count, TsNs t) noexcept
+      TICKWIRE_HOT;
 
   State* state_;
   std::span<Node> nodes_;
   std::span<Kernel*> trade_kernels_;
+  std::span<Kernel*> arrival_kernels_;
+  std::span<Kernel*> cancel_kernels_;
   std::span<std::uint32_t> outputs_;
   std::uint64_t version_ = 1;  // Grows with every change of state or of t.
   TsNs evaluated_at_ = kNoTime;

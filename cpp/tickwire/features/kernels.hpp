@@ -89,6 +89,7 @@ class Kernel {
   virtual void start(TsNs t) noexcept TICKWIRE_HOT = 0;
   virtual void on_book(TsNs) noexcept TICKWIRE_HOT {}
   virtual void on_trade(TsNs) noexcept TICKWIRE_HOT {}
+  virtual void on_order(TsNs) noexcept TICKWIRE_HOT {}
   virtual double value(TsNs t) noexcept TICKWIRE_HOT = 0;
 
   /// From when on the value counts; kNever while that is not known.
@@ -118,6 +119,22 @@ class Imbalance final : public Kernel {
  private:
   const BookTape* book_;
   std::uint32_t levels_;
+};
+
+/// (B - A) / (B + A) of the two best queues; NaN where one is missing.
+class QueueImbalance final : public Kernel {
+ public:
+  explicit QueueImbalance(const BookTape& book) noexcept : book_(&book) {}
+  void start(TsNs t) noexcept TICKWIRE_HOT override { warm_at_ = t; }
+  double value(TsNs) noexcept TICKWIRE_HOT override {
+    const Int128 bid = book_->bids[0].qty;
+    const Int128 ask = book_->asks[0].qty;
+    if (bid == 0 || ask == 0) return kNan;
+    return static_cast<double>(bid - ask) / static_cast<double>(bid + ask);
+  }
+
+ private:
+  const BookTape* book_;
 };
 
 /// (ask - bid) / mid, basis points.
@@ -381,6 +398,30 @@ class VwapOffset final : public TradeKernel {
 
  private:
   const BookTape* book_;
+};
+
+// --- Of orders ------------------------------------------------------------------------------------
+
+/// Entries of a tape of orders in the window, a second.
+class OrderRate final : public Kernel {
+ public:
+  explicit OrderRate(const EntryWindow& window) noexcept
+      : window_(window), seconds_(static_cast<double>(window.span_ns) * 1e-9) {}
+
+  void start(TsNs t) noexcept TICKWIRE_HOT override { warm_at_ = window_.start(t); }
+  void on_order(TsNs t) noexcept TICKWIRE_HOT override { evict(t); }
+  double value(TsNs t) noexcept TICKWIRE_HOT override {
+    evict(t);
+    return static_cast<double>(window_.window.size()) / seconds_;
+  }
+
+ private:
+  void evict(TsNs t) noexcept TICKWIRE_HOT {
+    window_.window.evict(t, [](std::uint64_t) noexcept {}, []() noexcept {});
+  }
+
+  EntryWindow window_;
+  double seconds_;
 };
 
 // --- Of any expression ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ struct KernelTraits {
   Takes takes;
 };
 
-constexpr std::array<KernelTraits, 16> kTraits{{
+constexpr std::array<KernelTraits, 19> kTraits{{
     {"imbalance", false, Takes::Levels},
     {"spread", false, Takes::Nothing},
     {"microprice_offset", false, Takes::Nothing},
@@ -27,6 +27,9 @@ constexpr std::array<KernelTraits, 16> kTraits{{
     {"trade_count", false, Takes::Duration},
     {"vwap_offset", false, Takes::Window},
     {"realized_vol", false, Takes::Window},
+    {"queue_imbalance", false, Takes::Nothing},
+    {"order_arrival_rate", false, Takes::Duration},
+    {"cancel_rate", false, Takes::Duration},
     {"mean", true, Takes::Window},
     {"std", true, Takes::Window},
     {"min", true, Takes::Window},

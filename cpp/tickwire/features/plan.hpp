@@ -21,6 +21,9 @@ enum class KernelKind : std::uint8_t {
   TradeCount,
   VwapOffset,
   RealizedVol,
+  QueueImbalance,
+  OrderArrivalRate,
+  CancelRate,
   // Of any expression.
   Mean,
   Std,

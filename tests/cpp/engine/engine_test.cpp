@@ -185,6 +185,7 @@ class EngineTest : public ::testing::Test {
             .replay = true,
             .record_dir = "",
             .feeds = {{.name = "usdm",
+                       .itch = {},
                        .market = feed::binance::Market::UsdM,
                        .trades = feed::binance::TradeStream::Trade,
                        .url = "",

@@ -114,6 +114,10 @@ class Race {
     twin_.on_trade(trade, t);
     for (FeatureEngine& engine : engines_) engine.on_trade(trade, t);
   }
+  void on_orders(std::uint32_t arrived, std::uint32_t cancelled, TsNs t) {
+    twin_.on_orders(arrived, cancelled, t);
+    for (FeatureEngine& engine : engines_) engine.on_orders(arrived, cancelled, t);
+  }
 
   /// Compares every node at t; false at the first difference, so that a test stops there.
   bool agree(TsNs t) {
@@ -238,6 +242,11 @@ PlanBuilder everything() {
   p.base(K::TradeCount, Duration{25 * kMs});
   p.base(K::VwapOffset, Duration{35 * kMs});
   p.base(K::VwapOffset, Count{4});
+  p.now(K::QueueImbalance);
+  const auto arrivals = p.base(K::OrderArrivalRate, Duration{45 * kMs});
+  p.base(K::OrderArrivalRate, Duration{5 * kMs});
+  p.base(K::CancelRate, Duration{70 * kMs});
+  p.wrap(K::Mean, arrivals, Count{8});
   for (const K kernel : {K::Mean, K::Std, K::Min, K::Max, K::Zscore}) {
     p.wrap(kernel, imbalance, Duration{80 * kMs});
     p.wrap(kernel, spread, Count{13});
@@ -267,6 +276,9 @@ TEST(FeatureEngine, AgreesWithTwinOnRandomMarkets) {
       if (market.pick(0, 2) == 0) {
         race.on_trade(market.trade(), t);
       } else {
+        // Also two of a kind: a venue's message may replace an order, an event of another one hold many.
+        race.on_orders(static_cast<std::uint32_t>(market.pick(0, 2)),
+                       static_cast<std::uint32_t>(market.pick(0, 1)), t);
         race.on_book(market.book(), t);
       }
       if (market.pick(0, 3) == 0) {

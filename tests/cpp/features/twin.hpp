@@ -37,6 +37,8 @@ class Twin {
   void start_epoch(const Book& book, TsNs t) {
     states_ = {{t, book}};
     trades_.clear();
+    arrivals_.clear();
+    cancels_.clear();
     samples_.assign(plan_.nodes.size(), {});
   }
 
@@ -50,6 +52,11 @@ class Twin {
 
   void on_trade(const md::Trade& trade, TsNs t) {
     if (trade.printable) trades_.push_back({t, trade});
+  }
+
+  void on_orders(std::uint32_t arrived, std::uint32_t cancelled, TsNs t) {
+    arrivals_.insert(arrivals_.end(), arrived, t);
+    cancels_.insert(cancels_.end(), cancelled, t);
   }
 
   bool warm(std::size_t i, TsNs t) const {
@@ -114,6 +121,14 @@ class Twin {
         if (std::isnan(mid(book))) return kNoValue;
         return total == 0 ? 0 : (notional / total - mid(book)) / mid(book) * 10000;
       }
+      case KernelKind::QueueImbalance: {
+        if (book.bids.empty() || book.asks.empty()) return kNoValue;
+        const Real b = qty(book.bids[0]);
+        const Real a = qty(book.asks[0]);
+        return (b - a) / (b + a);
+      }
+      case KernelKind::OrderArrivalRate: return rate(arrivals_, n, t);
+      case KernelKind::CancelRate: return rate(cancels_, n, t);
       case KernelKind::Mean: return mean(window(n, t));
       case KernelKind::Std: return deviation(window(n, t));
       case KernelKind::Min: return extreme(window(n, t), -1);
@@ -237,6 +252,12 @@ class Twin {
     return found;
   }
 
+  static Real rate(const std::vector<TsNs>& times, const NodeSpec& n, TsNs t) {
+    Real count = 0;
+    for (const TsNs at : times) count += at > t - n.window_ns && at <= t ? 1 : 0;
+    return count * 1'000'000'000 / static_cast<Real>(n.window_ns);
+  }
+
   std::vector<Real> window(const NodeSpec& n, TsNs t) const {
     const auto& samples = samples_[n.input];
     std::vector<Real> xs;
@@ -276,6 +297,8 @@ class Twin {
   Real qty_unit_;
   std::vector<State> states_;
   std::vector<Print> trades_;
+  std::vector<TsNs> arrivals_;
+  std::vector<TsNs> cancels_;
   std::vector<std::vector<Sample>> samples_;
 };
 

@@ -1,0 +1,54 @@
+#pragma once
+
+/// One instrument of a feed by order, from what a message did to its market to a feature row. The book and
+/// its state are the market's; this one makes epochs of the times in which it is valid, and rows of its
+/// events.
+///
+/// An event is one message of the venue with all it says: an execution is a trade and a change of the book,
+/// and gives one row at most. Owned by one ingest agent; its time is the messages' own.
+
+#include <cstdint>
+
+#include "tickwire/core/arena.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/engine/config.hpp"
+#include "tickwire/engine/row_builder.hpp"
+#include "tickwire/feed/venue/itch/market.hpp"
+#include "tickwire/md/book_state.hpp"
+
+namespace tickwire::engine {
+
+class OrderPipeline {
+ public:
+  /// `instrument` is the market's number; the market must outlive this.
+  OrderPipeline(const feed::itch::Market& market, InstrumentId instrument, int qty_decimals,
+                const FeaturesConfig& features, Arena& arena)
+      : market_(market), instrument_(instrument), rows_(features, qty_decimals, arena) {}
+
+  /// `sequence` is the message's number in its session.
+  Step on_update(const feed::itch::Update& update, TsNs ts_event, TsNs ts_recv,
+                 std::uint64_t sequence) noexcept TICKWIRE_HOT;
+  /// The market was reset: a new session.
+  Step on_reset() noexcept TICKWIRE_HOT { return take_state(); }
+
+  [[nodiscard]] md::BookState state() const noexcept TICKWIRE_HOT { return state_; }
+  [[nodiscard]] std::uint32_t epoch() const noexcept TICKWIRE_HOT { return epoch_; }
+  [[nodiscard]] std::uint64_t sequence() const noexcept TICKWIRE_HOT { return sequence_; }
+  [[nodiscard]] std::uint64_t row() const noexcept TICKWIRE_HOT { return rows_.row(); }
+  [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return rows_.history(); }
+  [[nodiscard]] std::uint64_t window_overflows() const noexcept { return rows_.window_overflows(); }
+
+ private:
+  Step take_state() noexcept TICKWIRE_HOT;
+  [[nodiscard]] features::TopOfBook read_top() noexcept TICKWIRE_HOT;
+
+  const feed::itch::Market& market_;
+  const InstrumentId instrument_;
+  RowBuilder rows_;
+  md::BookState state_ = md::BookState::Empty;
+  std::uint32_t epoch_ = 0;
+  std::uint64_t sequence_ = 0;
+};
+
+}  // namespace tickwire::engine

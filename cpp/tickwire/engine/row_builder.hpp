@@ -1,0 +1,88 @@
+#pragma once
+
+/// From the events of one instrument's valid book to its rows: window clock, kernels, trigger, history. Where
+/// the book comes from, by price or by order, and whether it is valid is for the pipeline that owns this.
+///
+/// Owned by one ingest agent. It knows no wall clock: its time is the events' own.
+
+#include <cstdint>
+#include <span>
+
+#include "tickwire/core/arena.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/engine/config.hpp"
+#include "tickwire/engine/row_history.hpp"
+#include "tickwire/features/feature_engine.hpp"
+#include "tickwire/md/book_state.hpp"
+#include "tickwire/md/event.hpp"
+
+namespace tickwire::engine {
+
+/// What an event asks of the agent. At most one row and one notice.
+struct Step {
+  bool row = false;  // A new row is the newest of history().
+  bool became_valid = false;
+  bool left_valid = false;        // Tell the reader, with `reason`.
+  bool snapshot_refused = false;  // It fits none of the buffered events, or is crossed.
+  md::InvalidReason reason = md::InvalidReason::None;
+  std::uint64_t tsc_book = 0;  // When the book was up to date and the kernels began.
+};
+
+class RowBuilder {
+ public:
+  /// What one event was, to the trigger.
+  struct Happened {
+    bool book = false;  // It changed the book, or made it valid.
+    bool top = false;   // It changed the best price or quantity, or made the book valid.
+    bool trade = false;
+  };
+
+  RowBuilder(const FeaturesConfig& features, int qty_decimals, Arena& arena);
+
+  void advance_clock(TsNs ts_event, TsNs ts_recv) noexcept TICKWIRE_HOT;
+  void begin_epoch(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
+
+  /// The parts of an event, as far as it has them, in this order.
+  void on_orders(std::uint32_t arrived, std::uint32_t cancelled) noexcept TICKWIRE_HOT {
+    features_.on_orders(arrived, cancelled, clock_);
+  }
+  void on_trade(const md::Trade& trade) noexcept TICKWIRE_HOT { features_.on_trade(trade, clock_); }
+  /// Did the best price or quantity change?
+  [[nodiscard]] bool on_book(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
+  /// At its end: does a row leave? It is the newest of history() then.
+  [[nodiscard]] bool emit(const Happened& happened) noexcept TICKWIRE_HOT;
+
+  /// Room for the levels that the kernels and the trigger look at; at least one a side.
+  [[nodiscard]] std::span<md::Level> bids() const noexcept TICKWIRE_HOT { return top_bids_; }
+  [[nodiscard]] std::span<md::Level> asks() const noexcept TICKWIRE_HOT { return top_asks_; }
+  /// Number of the newest row within the epoch.
+  [[nodiscard]] std::uint64_t row() const noexcept TICKWIRE_HOT { return row_; }
+  [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return history_; }
+  [[nodiscard]] std::uint64_t window_overflows() const noexcept { return features_.window_overflows(); }
+
+ private:
+  struct Best {
+    md::Level bid;
+    md::Level ask;
+    bool operator==(const Best&) const = default;
+  };
+
+  [[nodiscard]] static Best best_of(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool boundary_passed() noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool write_row() noexcept TICKWIRE_HOT;
+
+  const Trigger trigger_;
+  const std::int64_t every_ns_;
+  const WindowClock window_clock_;
+  features::FeatureEngine features_;
+  RowHistory history_;
+  std::span<md::Level> top_bids_;
+  std::span<md::Level> top_asks_;
+  Best best_{};                     // After the last event; a missing side is all zero.
+  TsNs clock_ = kNoTime;            // Running maximum: the clock of every window.
+  std::int64_t next_boundary_ = 0;  // Of the Every trigger.
+  std::uint64_t row_ = 0;
+};
+
+}  // namespace tickwire::engine
