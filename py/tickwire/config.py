@@ -1127,7 +1127,7 @@ class Config(_Model):
         """What only the machine that runs it live can answer."""
         usable = os.sched_getaffinity(0)
         for path, core in self.wanted_cores():
-            if core not in usable and not _can_run_on(core):
+            if core not in usable and not can_run_on(core):
                 listed = ", ".join(map(str, sorted(usable)))
                 raise ConfigError(
                     self._line(path, f"expected a core that this process may use ({listed})", core)
@@ -1201,7 +1201,7 @@ def _toml(data: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _can_run_on(core: int) -> bool:
+def can_run_on(core: int) -> bool:
     """Whether a thread of ours may go there, although we are not there now: a boot line that isolates the
     core, or a service that keeps us off it, leaves it out of our own set and does not forbid it."""
     before = os.sched_getaffinity(0)

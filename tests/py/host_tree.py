@@ -65,7 +65,7 @@ def tuned(kernel: str = "6.8.0-45-generic") -> dict[str, object]:
         "/proc/uptime": "5000.00 40000.00",
         "/proc/interrupts": interrupts(),
         "/proc/swaps": "Filename\tType\tSize\tUsed\tPriority",
-        "/proc/self/status": "Name:\tpython\nCapEff:\t0000000000000000\nCpus_allowed_list:\t0-7\n",
+        "/proc/self/status": "Name:\tpython\nCapEff:\t0000000000000000\nCpus_allowed_list:\t0-1,4-7\n",
         "/proc/self/limits": _LIMITS,
         "/proc/self/cgroup": "0::/",
         "/proc/self/mounts": "tmpfs /dev/shm tmpfs rw,nosuid,nodev 0 0",

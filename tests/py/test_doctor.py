@@ -104,6 +104,9 @@ def test_could_not_run_is_exit_3(doctor: Any, tmp_path: Path) -> None:
         (("--env", tmp_path / "none.env"), "cannot be read"),
         (("--baseline", tmp_path / "none.json"), "expected what doctor --json printed"),
         (("--measure", "5"), "--measure: expected a duration"),
+        (("--sparkle",), "No such option: --sparkle"),
+        (("2-3",), "unexpected extra argument"),
+        (("--cores",), "requires an argument"),
         (("--measure", "5s"), "files of another do not move"),
     ):
         code, out, err = doctor("--root", tmp_path / "host", *arguments)
@@ -273,6 +276,41 @@ def test_effects_are_measured_by_a_thread_of_ours_where_no_engine_runs(doctor: A
         assert f"CPU {core}: " in findings["seen-lost-time"]["evidence"][0]
         assert findings["seen-switches"]["evidence"][0].startswith(f"a thread of ours on CPU {core}: ")
     assert findings["granted-buffer"]["verdict"] in ("ok", "fail", "warn")
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core to stay off")
+@pytest.mark.skipif(
+    not Path(sys.executable).with_name("tickwire-jitter").exists(), reason="the program is not installed"
+)
+def test_a_core_off_our_own_list_is_judged_by_trying(doctor: Any) -> None:
+    """As on a host whose boot line isolates it, or in a service that keeps us off the engine's cores."""
+    before = os.sched_getaffinity(0)
+    core = max(before)
+    os.sched_setaffinity(0, before - {core})
+    try:
+        code, out, err = doctor("--cores", core, "--measure", "300ms", "--json")
+        assert os.sched_getaffinity(0) == before - {core}
+    finally:
+        os.sched_setaffinity(0, before)
+    assert code in (0, 1, 2), err
+    data = json.loads(out)
+    findings = {finding["check"]: finding for finding in data["findings"]}
+    assert "may not run" not in findings["engine-cores"]["found"]
+    assert f"off that list, and to be had by who asks for it: {core}" in findings["engine-cores"]["evidence"]
+    assert data["measured_seconds"] >= 0.3
+    if not data["engines"]:
+        assert f"CPU {core}: " in findings["seen-lost-time"]["evidence"][0]
+
+
+def test_a_core_that_may_not_be_had_is_watched_and_nothing_claimed(doctor: Any) -> None:
+    code, out, err = doctor("--cores", 60000, "--measure", "200ms", "--json")
+    assert code == 2, err
+    data = json.loads(out)
+    verdicts = {finding["check"]: finding["strict"] for finding in data["findings"]}
+    assert data["measured_seconds"] >= 0.2
+    assert verdicts["engine-cores"] == "fail"
+    assert (verdicts["seen-lost-time"], verdicts["seen-switches"]) == ("unknown", "unknown")
+    assert verdicts["seen-tick"] == "unknown"
 
 
 def test_a_copy_of_counters_stays_as_it_was(tmp_path: Path) -> None:

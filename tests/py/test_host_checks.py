@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 from host_tree import COMMANDS, CORES, DENIED, READ_ONLY, build, changed, engine, interrupts, tuned
 
 from tickwire.host import CHECKS, Finding, Host, Profile, Reader, Verdict, Wanted
+from tickwire.host.doctor import freeze, running_engines
 from tickwire.host.finding import AREAS, Need, Probe, examine
 
 OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
@@ -24,6 +28,7 @@ CPU = "/sys/devices/system/cpu"
 HUGE = "/sys/devices/system/node/node0/hugepages/hugepages-2048kB"
 CLOCK = "/sys/devices/system/clocksource/clocksource0"
 PARTITION = "/sys/fs/cgroup/cpuset.cpus"
+SLICE = "/sys/fs/cgroup/tickwire.slice/cpuset.cpus"
 
 
 @dataclass
@@ -83,7 +88,30 @@ CASES = [
         "engine-cores",
         FAIL,
         "feeds[0].core = 2: this process may not run there",
-        {"/proc/self/status": "Cpus_allowed_list:\t0-1,3"},
+        {"/proc/self/status": "Cpus_allowed_list:\t0-1,3", f"{CPU}/isolated": ""},
+    ),
+    # isolcpus takes its cores off every process's list, and forbids nobody to ask for them.
+    Case("engine-cores", OK, "cores 2-3 can be had", wanted=wants(threads=8, spin=True)),
+    Case(
+        "engine-cores",
+        OK,
+        "cores 2-3 can be had by what is started in tickwire.slice",
+        {
+            "/proc/self/cgroup": "0::/user.slice",
+            f"{CPU}/isolated": "",
+            f"{SLICE}.partition": "isolated",
+            f"{SLICE}.effective": "2-4",
+        },
+    ),
+    Case(
+        "engine-cores",
+        FAIL,
+        "may not run there",
+        {
+            f"{CPU}/isolated": "",
+            f"{SLICE}.partition": "isolated invalid (Parent unable to distribute cpu downstream)",
+            f"{SLICE}.effective": "2-4",
+        },
     ),
     Case("engine-cores", FAIL, "all CPUs", {f"{CPU}/online": "2-3"}),
     Case("engine-cores", FAIL, "9 threads spin on 8 CPUs", wanted=wants(threads=9, spin=True)),
@@ -112,6 +140,37 @@ CASES = [
         {f"{CPU}/isolated": "", f"{PARTITION}.partition": "isolated", f"{PARTITION}.effective": "2-3"},
         kernel="6.1.0",
     ),
+    # Before 6.8 nothing lists them: a service's group lies within the partition, a shell's beside it.
+    *(
+        Case(
+            "isolation-domain",
+            OK,
+            "(a control group's partition)",
+            {
+                "/proc/self/cgroup": f"0::{group}",
+                f"{CPU}/isolated": "",
+                f"{SLICE}.partition": "isolated",
+                f"{SLICE}.effective": "2-4",
+                "/sys/fs/cgroup/tickwire.slice/tickwire.service/cpuset.cpus.partition": "member",
+            },
+            kernel="6.1.0",
+        )
+        for group in ("/tickwire.slice/tickwire.service", "/user.slice/user-0.slice")
+    ),
+    Case(
+        "isolation-domain",
+        OK,
+        "(a control group's partition)",
+        {
+            "/proc/self/cgroup": "0::/mine/engine/worker",
+            f"{CPU}/isolated": "",
+            "/sys/fs/cgroup/mine/cpuset.cpus.partition": "isolated",
+            "/sys/fs/cgroup/mine/cpuset.cpus.effective": "2-3",
+        },
+        kernel="6.1.0",
+    ),
+    Case("isolation-domain", OK, "(isolcpus)", {"/proc/self/cgroup": DENIED}),
+    Case("isolation-domain", UNKNOWN, "Is a directory", {"/proc/self/cgroup": DENIED, f"{CPU}/isolated": ""}),
     Case(
         "isolation-domain",
         FAIL,
@@ -275,6 +334,13 @@ CASES = [
         "CPU 2",
         {"/proc/irq/default_smp_affinity": "00000000,00000004"},
         fix="echo f3 > ",
+    ),
+    Case(
+        "irq-default",
+        WARN,
+        "CPU 2",
+        {"/proc/irq/default_smp_affinity": "4", f"{CPU}/online": "0-39"},
+        fix="echo ff,fffffff3 > ",
     ),
     Case("irq-default", NOT_APPLICABLE, "default_smp", {"/proc/irq/default_smp_affinity": None}),
     Case("irq-default", UNKNOWN, "mask", {"/proc/irq/default_smp_affinity": "-"}),
@@ -611,6 +677,15 @@ CASES = [
         {"/proc/700/comm": "ptp4l"},
         commands={"pmc -u -b 0 GET TIME_STATUS_NP": "sending: GET TIME_STATUS_NP\n\tmaster_offset   -412\n"},
     ),
+    Case(
+        "clock-sync",
+        FAIL,
+        "the last word of its source is 4,963 s old",
+        {"/proc/700/comm": "ptp4l"},
+        commands={
+            "pmc -u -b 0 GET TIME_STATUS_NP": "\tmaster_offset   -412\n\tingress_time 1700000074000000000\n"
+        },
+    ),
     Case("clock-sync", UNKNOWN, "ptp4l runs", {"/proc/700/comm": "ptp4l"}, commands={}),
     # Network.
     Case("receive-buffer", OK, "65,536 KiB"),
@@ -642,6 +717,10 @@ CASES = [
         NOT_APPLICABLE,
         "interface",
         {"/sys/class/net/eth0/device/vendor": None, "/sys/class/net/eth0/device": None},
+    ),
+    *(
+        Case(name, UNKNOWN, "no such interface", wanted=wants(interfaces=("eth0", "eth7")))
+        for name in ("receive-steering", "interrupt-moderation", "receive-ring", "deferred-interrupts")
     ),
     Case("interrupt-moderation", OK, "at once"),
     Case(
@@ -719,7 +798,9 @@ CASES = [
     ),
     Case("seen-interrupts", UNKNOWN, "column", {"/proc/interrupts": "?"}, **MEASURED),
     Case("seen-interrupts", NOT_APPLICABLE, "/proc/interrupts", {"/proc/interrupts": None}, **MEASURED),
-    Case("seen-tick", OK, "at most 0.0", **MEASURED),
+    Case("seen-tick", OK, "at most 0.0", host={"probes": (Probe(2, 0, 0, 1), Probe(3, 0, 0, 1))}, **MEASURED),
+    Case("seen-tick", OK, "at most 0.0", engine(), **ENGINE, **MEASURED),
+    Case("seen-tick", UNKNOWN, "an idle one has no tick", host={"probes": (Probe(2, 0, 0, 1),)}, **MEASURED),
     Case(
         "seen-tick",
         FAIL,
@@ -776,6 +857,7 @@ CASES = [
     Case("seen-lost-time", OK, "0.0500%", host={"probes": (Probe(2, 0, 0.0005, 30_000),)}, **MEASURED),
     Case("seen-lost-time", WARN, "30.0000%", host={"probes": (Probe(3, 400, 0.3, 4_000_000),)}, **MEASURED),
     Case("seen-lost-time", NOT_APPLICABLE, "an engine runs", **ENGINE, **MEASURED),
+    Case("seen-lost-time", UNKNOWN, "may spin on none", **MEASURED),
     Case("seen-faults", OK, "none", engine(), **ENGINE, **MEASURED),
     Case("seen-faults", WARN, "3 pages", engine(faults=(13, 0)), then=engine(), **ENGINE),
     Case("seen-faults", FAIL, "1 times a thread waited", engine(faults=(13, 1)), then=engine(), **ENGINE),
@@ -989,6 +1071,43 @@ def test_nothing_readable_is_unknown_and_no_crash(tree: str, tmp_path: Path) -> 
         }
 
 
+def test_a_folder_that_may_not_be_entered_is_unknown_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each folder of the tree in turn is closed to an ordinary user, or open for its names only."""
+    files = tuned("6.12.1") | engine()
+    build(tmp_path / "host", files)
+    # Folders above, made for the tests of root, may be closed to others.
+    monkeypatch.chdir(tmp_path)
+    reader = Reader("host", COMMANDS)
+    for folder in sorted(path for path in Path("host").rglob("*") if path.is_dir()):
+        for mode in (0o000, 0o444):
+            folder.chmod(mode)
+            try:
+                with ordinary_user():
+                    host = Host(reader, WANTED, before=freeze(reader, WANTED, (900,)), seconds=1.0)
+                    host = dataclasses.replace(host, engines=running_engines(reader, host.cores))
+                    findings = examine(host, Profile.DEDICATED)
+            finally:
+                folder.chmod(0o755)
+            bad = [finding for finding in findings if finding.verdict is FAIL]
+            assert not bad, (folder, oct(mode))
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
 def test_garbage_in_any_file_is_no_crash(tmp_path: Path) -> None:
     """Every file in turn holds what no check expects, then all at once."""
     seed = random.randrange(1 << 32)
@@ -1021,7 +1140,7 @@ def test_garbage_in_any_file_is_no_crash(tmp_path: Path) -> None:
 
 
 def test_lists_and_masks_of_cpus() -> None:
-    from tickwire.host.reader import format_cpus, parse_cpus, parse_mask
+    from tickwire.host.reader import format_cpus, format_mask, parse_cpus, parse_mask
 
     assert parse_cpus("0-2,8,10-11") == {0, 1, 2, 8, 10, 11}
     assert parse_cpus("0-15:2/8") == {0, 1, 8, 9}
@@ -1032,9 +1151,7 @@ def test_lists_and_masks_of_cpus() -> None:
     for _ in range(200):
         cpus = frozenset(rng.sample(range(200), rng.randrange(1, 50)))
         assert parse_cpus(format_cpus(cpus)) == cpus
-        from tickwire.host.checks_cpu import _mask
-
-        assert parse_mask(_mask(cpus)) == cpus
+        assert parse_mask(format_mask(cpus)) == cpus
     for bad in ("1-", "a", "3-1", "1,,2", "0-99999999", "1:2"):
         with pytest.raises(ValueError, match="expected a CPU list"):
             parse_cpus(bad)

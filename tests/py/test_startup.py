@@ -71,7 +71,10 @@ def test_says_what_it_got_where_all_is_well(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({f"{CPU}/isolated": ""}, "isolation-domain: CPU 2 takes any task of this host"),
+        (
+            {f"{CPU}/isolated": "", "/proc/self/status": "Cpus_allowed_list:\t0-7"},
+            "isolation-domain: CPU 2 takes any task of this host",
+        ),
         ({f"{CPU}/nohz_full": ""}, "isolation-tick: the tick runs on CPU 2"),
         (
             {"/proc/irq/25/smp_affinity_list": "0-7", "/proc/irq/25/effective_affinity_list": "2"},

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from tickwire.cli.tune import tune_app
 
@@ -140,7 +141,21 @@ def sim(context: typer.Context) -> None:
     raise typer.Exit(simulate(context.args))
 
 
-@app.command()
+class _Doctor(TyperCommand):
+    """Its exit codes are verdicts: with arguments that it does not understand it could not run."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if (
+                getattr(error, "exit_code", None) == 2
+            ):  # A usage error; where its class is, is typer's affair.
+                vars(error)["exit_code"] = 3
+            raise
+
+
+@app.command(cls=_Doctor)
 def doctor(
     config: HostConfig = None,
     env: HostEnv = None,

@@ -15,6 +15,7 @@ _DEEP_US = 10
 # What European rules ask of high-frequency traders: 100 us to UTC.
 _OFFSET_S = 100e-6
 _OFFSET_AGE_S = 4096.0  # The longest that chrony and ntpd poll a source in their defaults is 1024 s.
+_TAI_S = 37  # PTP counts TAI, which is so far ahead of UTC.
 
 
 def _flags(host: Host) -> frozenset[str]:
@@ -333,7 +334,11 @@ def _ptp(host: Host) -> tuple[float, float | None, str] | None:
     if "ptp4l" not in host.reader.processes():
         return None
     command = ("pmc", "-u", "-b", "0", "GET TIME_STATUS_NP")
-    match = re.search(r"master_offset\s+(-?\d+)", host.reader.command(*command))
-    if match is None:
+    said = dict(re.findall(r"(master_offset|ingress_time)\s+(-?\d+)", host.reader.command(*command)))
+    if "master_offset" not in said:
         raise Unreadable(" ".join(command), "expected master_offset")
-    return int(match[1]) / 1e9, None, f"{' '.join(command)}: master_offset {match[1]} ns"
+    line = f"{' '.join(command)}: " + ", ".join(f"{name} {value} ns" for name, value in said.items())
+    # When the master's last message came; 0 where none has, or this clock is the master.
+    ingress = int(said.get("ingress_time", "0"))
+    age = max(_utc_s(host) + _TAI_S - ingress / 1e9, 0.0) if ingress > 0 else None
+    return int(said["master_offset"]) / 1e9, age, line

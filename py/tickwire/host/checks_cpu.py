@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 
+from tickwire.config import can_run_on
 from tickwire.host.finding import Finding, Host, Need, Verdict, check
-from tickwire.host.reader import Absent, Reader, Unreadable, format_cpus, parse_cpus
+from tickwire.host.reader import Absent, Reader, Unreadable, format_cpus, format_mask, parse_cpus
 
 __all__ = ["isolation_kinds", "partition_of"]
 
 _CPU = "/sys/devices/system/cpu"
 _CGROUP = "/sys/fs/cgroup"
+# The partition that scripts/tuning makes.
+_SLICE = "tickwire.slice"
 _FIFO, _RR = 1, 2
 
 
@@ -29,33 +32,45 @@ def _boot_cpus(reader: Reader, key: str) -> frozenset[int]:
     return cpus
 
 
-def _own_cgroup(reader: Reader) -> str:
-    """Where the engine's (else our own) group lies in the unified hierarchy, mounted by itself or beside the
-    old controllers."""
-    for line in reader.text("/proc/self/cgroup").splitlines():
+def _groups(reader: Reader) -> list[str]:
+    """Control groups of the unified hierarchy, mounted by itself or beside the old controllers, that may be
+    the engine's partition: the one that the tuning scripts make, then ours and all above it."""
+    base = _CGROUP if reader.has(f"{_CGROUP}/cgroup.controllers") else f"{_CGROUP}/unified"
+    groups = [f"{base}/{_SLICE}"]
+    for line in (reader.maybe("/proc/self/cgroup") or "").splitlines():
         if line.startswith("0::"):
-            base = _CGROUP if reader.has(f"{_CGROUP}/cgroup.controllers") else f"{_CGROUP}/unified"
-            return base + line[3:].rstrip("/")
-    raise Absent("a unified control group")
+            parts = [part for part in line[3:].split("/") if part]
+            groups += ["/".join([base, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
+    return list(dict.fromkeys(groups))
 
 
 def partition_of(reader: Reader, cpus: frozenset[int]) -> tuple[frozenset[int], list[str]]:
     """CPUs in valid isolated partitions of control groups, and what was read on the way."""
     evidence: list[str] = []
     isolated: frozenset[int] = frozenset()
-    path = f"{_CGROUP}/cpuset.cpus.isolated"
-    if reader.has(path):
-        isolated = reader.cpus(path)
-        evidence.append(f"{path}: {format_cpus(isolated) or 'none'}")
-    try:
-        group = _own_cgroup(reader)
-        state = reader.text(f"{group}/cpuset.cpus.partition")
-    except (Absent, Unreadable):
-        return isolated & cpus, evidence
-    evidence.append(f"{group}/cpuset.cpus.partition: {state}")
-    if state == "isolated":
-        isolated |= reader.cpus(f"{group}/cpuset.cpus.effective")
+    told = f"{_CGROUP}/cpuset.cpus.isolated"
+    if reader.has(told):  # Since 6.8 the root lists those of all partitions.
+        isolated = reader.cpus(told)
+        evidence.append(f"{told}: {format_cpus(isolated) or 'none'}")
+    for group in _groups(reader):
+        state = reader.maybe(f"{group}/cpuset.cpus.partition")
+        if state is None or state == "member":
+            continue
+        evidence.append(f"{group}/cpuset.cpus.partition: {state}")
+        if state == "isolated":
+            isolated |= reader.cpus(f"{group}/cpuset.cpus.effective")
     return isolated & cpus, evidence
+
+
+def _slice_cpus(reader: Reader) -> frozenset[int]:
+    """What the partition of the tuning scripts holds: to be had by whoever is started in it."""
+    try:
+        group = _groups(reader)[0]
+        if reader.text(f"{group}/cpuset.cpus.partition") == "isolated":
+            return reader.cpus(f"{group}/cpuset.cpus.effective")
+    except (Absent, Unreadable):
+        pass
+    return frozenset()
 
 
 def isolation_kinds(reader: Reader, cpu: int) -> list[str]:
@@ -107,6 +122,18 @@ def engine_cores(host: Host) -> Finding:
         evidence.append(f"/proc/self/status: Cpus_allowed_list: {format_cpus(allowed)}")
     except (Absent, Unreadable):
         allowed = online
+    # The boot line's isolation and a service's affinity keep a process off cores that it may pin threads to
+    # all the same; its list does not tell. In files of another host nothing can be tried.
+    if reader.live:
+        elsewhere = frozenset(core for core in host.cores - allowed if can_run_on(core))
+    else:
+        elsewhere = _isolated(reader) & host.cores - allowed
+    if elsewhere:
+        evidence.append(f"off that list, and to be had by who asks for it: {format_cpus(elsewhere)}")
+    in_slice = _slice_cpus(reader) & host.cores - allowed - elsewhere
+    if in_slice:
+        evidence.append(f"in the partition {_SLICE}, for who is started in it: {format_cpus(in_slice)}")
+    allowed |= elsewhere | in_slice
     problems = []
     for core, name in zip(wanted.cores, wanted.names, strict=True):
         if core not in online:
@@ -150,7 +177,16 @@ def engine_cores(host: Host) -> Finding:
         found = "CPU 0 is among the engine's cores: timekeeping and unmovable work collect there"
         return Finding(Verdict.WARN, found, tuple(evidence), "pin to another core")
     left = format_cpus(online - host.cores)
-    return Finding(Verdict.OK, f"cores {cores} can be had; {left} left for the rest", tuple(evidence))
+    how = f" by what is started in {_SLICE}" if in_slice else ""
+    return Finding(Verdict.OK, f"cores {cores} can be had{how}; {left} left for the rest", tuple(evidence))
+
+
+def _isolated(reader: Reader) -> frozenset[int]:
+    """By the boot line."""
+    try:
+        return reader.cpus(f"{_CPU}/isolated")
+    except (Absent, Unreadable):
+        return frozenset()
 
 
 def _allowed(reader: Reader) -> frozenset[int]:
@@ -180,7 +216,7 @@ def isolation_domain(host: Host) -> Finding:
     reader = host.reader
     path = f"{_CPU}/isolated"
     listed = reader.cpus(path)
-    in_partition, more = partition_of(reader, host.cores)
+    in_partition, more = (frozenset[int](), []) if host.cores <= listed else partition_of(reader, host.cores)
     evidence = (f"{path}: {format_cpus(listed) or 'none'}", *more)
     missing = host.cores - listed - in_partition
     if not missing:
@@ -354,24 +390,12 @@ def workqueues(host: Host) -> Finding:
         here = host.on_cores(host.reader.mask(path))
         if here:
             on |= here
-            fixes.append(f"echo {_mask(rest)} > {path}")
+            fixes.append(f"echo {format_mask(rest)} > {path}")
             reverts.append(f"echo {text} > {path}")
     if on:
         found = f"unbound work of the kernel may run on CPU {format_cpus(on)}"
         return Finding(Verdict.FAIL, found, tuple(evidence), "; ".join(fixes), "; ".join(reverts))
     return Finding(Verdict.OK, f"unbound work keeps off {format_cpus(host.cores)}", tuple(evidence))
-
-
-def _mask(cpus: frozenset[int]) -> str:
-    """As the kernel writes a mask."""
-    value = sum(1 << cpu for cpu in cpus)
-    groups = []
-    while True:
-        groups.append(value & 0xFFFFFFFF)
-        value >>= 32
-        if not value:
-            break
-    return ",".join([f"{groups[-1]:x}", *(f"{group:08x}" for group in reversed(groups[:-1]))])
 
 
 def _real_time_threads(host: Host) -> list[str]:

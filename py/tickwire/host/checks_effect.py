@@ -39,6 +39,11 @@ def _interrupt_rates(host: Host) -> dict[str, tuple[str, dict[int, float]]]:
     return rates
 
 
+def _busy(host: Host) -> bool:
+    """Did a thread run on each core while we looked: an engine's, or one of ours?"""
+    return bool(host.engines) or host.cores <= {probe.core for probe in host.probes}
+
+
 def _per_core(rates: dict[int, float]) -> str:
     return ", ".join(f"{rate:,.1f}/s on CPU {cpu}" for cpu, rate in rates.items() if rate)
 
@@ -91,6 +96,9 @@ def seen_tick(host: Host) -> Finding:
     rates = _interrupt_rates(host).get(_TICK, ("", dict.fromkeys(sorted(host.cores), 0.0)))[1]
     evidence = tuple(f"/proc/interrupts: {_TICK}: {rate:,.1f}/s on CPU {cpu}" for cpu, rate in rates.items())
     worst = max(rates.values())
+    if worst <= _QUIET_TICKS and not _busy(host):
+        found = "nothing of ours ran on these cores, and an idle one has no tick"
+        return Finding(Verdict.UNKNOWN, found, evidence)
     if worst <= _QUIET_TICKS:
         return Finding(Verdict.OK, f"at most {worst:,.1f} a second", evidence)
     try:
@@ -175,7 +183,7 @@ def seen_switches(host: Host) -> Finding:
             f"a thread of ours on CPU {probe.core}": probe.involuntary / host.seconds for probe in host.probes
         }
     if not rates:
-        return Finding(Verdict.UNKNOWN, "no engine runs, and no core to spin on was named")
+        return Finding(Verdict.UNKNOWN, "no engine runs, and there was no core to spin on")
     evidence = tuple(f"{name}: {rate:,.1f} involuntary switches a second" for name, rate in rates.items())
     worst = max(rates.values())
     if worst > 1.0:
@@ -196,8 +204,10 @@ def seen_switches(host: Host) -> Finding:
     measured=True,
 )
 def seen_lost_time(host: Host) -> Finding:
-    if not host.probes:
+    if host.engines:
         return Finding(Verdict.NOT_APPLICABLE, "an engine runs on these cores, beside which we do not spin")
+    if not host.probes:
+        return Finding(Verdict.UNKNOWN, "this process may spin on none of these cores: see engine-cores")
     evidence = tuple(
         f"CPU {probe.core}: {probe.lost:.4%} of the time lost, at most {probe.max_ns / 1e3:,.1f} us at once"
         for probe in host.probes

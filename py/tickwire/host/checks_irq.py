@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tickwire.host.finding import Finding, Host, Need, Verdict, check
-from tickwire.host.reader import Absent, Unreadable, format_cpus, parse_cpus
+from tickwire.host.reader import Absent, Unreadable, format_cpus, format_mask, parse_cpus
 
 __all__: list[str] = []
 
@@ -114,9 +114,9 @@ def irq_default(host: Host) -> Finding:
     evidence = (f"{path}: {text}",)
     if not here:
         return Finding(Verdict.OK, "new interrupts land elsewhere", evidence)
-    rest = sum(1 << cpu for cpu in host.reader.online() - host.cores)
+    rest = format_mask(host.reader.online() - host.cores)
     found = f"new interrupts may land on CPU {format_cpus(here)}"
-    return Finding(Verdict.WARN, found, evidence, f"echo {rest:x} > {path}", f"echo {text} > {path}")
+    return Finding(Verdict.WARN, found, evidence, f"echo {rest} > {path}", f"echo {text} > {path}")
 
 
 @check(

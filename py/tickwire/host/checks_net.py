@@ -14,6 +14,9 @@ _CORE = "/proc/sys/net/core"
 
 def _interfaces(host: Host) -> tuple[str, ...]:
     """Those the feed comes in by; the hardware's where nobody says."""
+    for name in host.wanted.interfaces:
+        if not host.reader.has(f"/sys/class/net/{name}"):
+            raise Unreadable(f"/sys/class/net/{name}", "no such interface, though host.env names it")
     names = host.wanted.interfaces or tuple(host.reader.interfaces())
     if not names:
         raise Absent("network interface of hardware")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tickwire.config import can_run_on
 from tickwire.errors import Error
 from tickwire.host import (
     checks_clock,
@@ -94,23 +95,26 @@ def guess_profile(reader: Reader, wanted: Wanted) -> tuple[Profile, str]:
 
 def running_engines(reader: Reader, cores: frozenset[int]) -> tuple[int, ...]:
     """The processes, of any user, with data-plane threads pinned to these cores, or with none named any."""
-    found = []
     try:
         names = reader.names("/proc")
     except (Absent, Unreadable):
         return ()
-    for name in names:
-        if name.isdecimal():
-            with contextlib.suppress(Absent, Unreadable):  # It has ended, or is hidden from us.
-                if checks_effect.engine_threads(reader, int(name)):
-                    found.append(int(name))
+    found = [int(name) for name in names if name.isdecimal() and _threads(reader, int(name))]
     return tuple(pid for pid in found if not cores or cores & pinned_cores(reader, pid))
+
+
+def _threads(reader: Reader, pid: int) -> dict[int, str]:
+    """An engine's threads; none of a process that has ended, or is hidden from us."""
+    try:
+        return checks_effect.engine_threads(reader, pid)
+    except (Absent, Unreadable):
+        return {}
 
 
 def pinned_cores(reader: Reader, pid: int) -> frozenset[int]:
     """The cores that an engine's threads are pinned to."""
     cores = frozenset[int]()
-    for tid in checks_effect.engine_threads(reader, pid):
+    for tid in _threads(reader, pid):
         try:
             text = reader.text(f"/proc/{pid}/task/{tid}/status")
         except (Absent, Unreadable):
@@ -150,7 +154,7 @@ def freeze(reader: Reader, wanted: Wanted, engines: Sequence[int]) -> Reader:
             for counter in ("rx_missed_errors", "rx_fifo_errors", "rx_dropped")
         ]
     for pid in engines:
-        for tid in checks_effect.engine_threads(reader, pid):
+        for tid in _threads(reader, pid):
             paths += [f"/proc/{pid}/task/{tid}/{name}" for name in ("status", "stat")]
     texts = {}
     for path in paths:
@@ -193,10 +197,10 @@ def _measured(host: Host, seconds: float) -> Host:
     before = freeze(host.reader, host.wanted, host.engines)
     begin = time.monotonic()
     probes: tuple[Probe, ...] = ()
-    if host.wanted.cores and not host.engines:
-        usable = sorted(host.cores & os.sched_getaffinity(0))
-        found = jitter.measure(usable, seconds) if usable else None
-        probes = tuple(core.probe for core in found.cores) if found is not None else ()
+    # Not those of our own list alone: isolated cores are not on it.
+    usable = [] if host.engines else [core for core in sorted(host.cores) if can_run_on(core)]
+    if usable:
+        probes = tuple(core.probe for core in jitter.measure(usable, seconds).cores)
     else:
         time.sleep(seconds)
     return dataclasses.replace(

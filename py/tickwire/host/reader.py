@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-__all__ = ["Absent", "Reader", "Unreadable", "format_cpus", "parse_cpus", "parse_mask"]
+__all__ = ["Absent", "Reader", "Unreadable", "format_cpus", "format_mask", "parse_cpus", "parse_mask"]
 
 # What a command that only asks may take. A daemon that does not answer is one we know nothing of.
 _COMMAND_S = 3.0
@@ -80,6 +80,18 @@ def format_cpus(cpus: Iterable[int]) -> str:
         else:
             ranges.append([cpu, cpu])
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
+
+
+def format_mask(cpus: Iterable[int]) -> str:
+    """As the kernel reads and writes a mask: `"1,0000000f"`."""
+    value = sum(1 << cpu for cpu in cpus)
+    groups = []
+    while True:
+        groups.append(value & 0xFFFFFFFF)
+        value >>= 32
+        if not value:
+            break
+    return ",".join([f"{groups[-1]:x}", *(f"{group:08x}" for group in reversed(groups[:-1]))])
 
 
 class Reader:
@@ -161,7 +173,14 @@ class Reader:
         )
 
     def has(self, path: str) -> bool:
-        return self._path(path).exists()
+        """Is there such a file? Not knowing it, for want of permission on the way there, is Unreadable."""
+        try:
+            self._path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise Unreadable(path, error.strerror or str(error)) from None
+        return True
 
     def writable_by_root(self, path: str) -> bool:
         """Has the kernel given the file any write bit? Without one not even root can change it."""
