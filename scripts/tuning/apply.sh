@@ -64,8 +64,9 @@ if [ -n "$apply" ]; then
   if [ -n "$JOURNAL_BOOT" ] && [ "$JOURNAL_BOOT" != "$BOOT_ID" ]; then
     say "# the journal is of an earlier boot: what outlived it is put back first"
     undo_from 0 keep
-    [ "$CHANGED" -eq 0 ] && [ "$STUCK" -eq 0 ] ||
+    if [ "$CHANGED" -gt 0 ] || [ "$STUCK" -gt 0 ]; then
       refuse "the journal of an earlier boot has entries that are not settled: see revert.sh --help"
+    fi
   fi
 else
   # To know which holder is ours; a journal that may not be read is as good as none for a plan.

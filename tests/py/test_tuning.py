@@ -631,6 +631,21 @@ def test_refuses_in_a_container_without_its_host_s_mounts(host: Host) -> None:
     assert "TICKWIRE_TUNING_ROOT" in ended.stderr
 
 
+def test_refuses_in_a_privileged_container(host: Host) -> None:
+    host.put("/proc/2/comm", "bash")
+    for comm in ("bash", None):
+        if comm is None:
+            (host.root / "proc/2/comm").unlink()
+        before = host.snapshot()
+        for ended in (host.plan(PLAIN), host.apply(PLAIN)):
+            assert ended.returncode == 2
+            assert "this is a container" in ended.stderr
+        assert host.snapshot() == before
+    # Where other users' processes are hidden nothing is known, and a plan harms nobody.
+    (host.root / "proc/1/comm").unlink()
+    assert host.plan(PLAIN).returncode == 0
+
+
 def tuned_profile(host: Host, name: str, text: str, running: bool = True) -> None:
     host.put("/etc/tuned/active_profile", name)
     host.put(f"/usr/lib/tuned/profiles/{name}/tuned.conf", text)
@@ -645,6 +660,11 @@ def tuned_profile(host: Host, name: str, text: str, running: bool = True) -> Non
         ("[main]\ninclude = base\n", "thp: /sys/kernel/mm/transparent_hugepage/enabled", "thp"),
         ("[power]\ntype=cpu\ngovernor=performance\n", "governor: ", "governor"),
         ("[sysfs]\n/sys/kernel/mm/ksm/*=0\n", "ksm: /sys/kernel/mm/ksm/run", "ksm"),
+        (
+            "[sysfs]\n/sys/bus/workqueue/devices/writeback/cpumask = f\n",
+            "workqueues: /sys/devices/virtual/workqueue/writeback/cpumask",
+            "workqueues",
+        ),
         ("[scheduler]\nisolated_cores=6-7\n", "irq: /proc/irq/1/smp_affinity_list", "irq default-affinity"),
     ],
 )
@@ -798,7 +818,7 @@ def test_says_which_of_the_five_kinds_of_isolation_is_there(host: Host) -> None:
         "# isolation of CPUs 6-7 now: domain no, tick no, RCU no, managed interrupts no, unbound work no"
         in host.plan(PLAIN).stdout
     )
-    host.put("/proc/cmdline", "isolcpus=managed_irq,domain,6-7 rcu_nocbs=6 rcu_nocbs=7 quiet")
+    host.put("/proc/cmdline", "isolcpus=managed_irq,domain,6-N rcu_nocbs=6 rcu_nocbs=N quiet")
     host.put("/sys/devices/system/cpu/isolated", "6-7")
     host.put("/sys/devices/system/cpu/nohz_full", "7")
     host.put("/sys/devices/virtual/workqueue/cpumask", "3f")

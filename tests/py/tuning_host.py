@@ -183,6 +183,7 @@ class Host:
         self.put("/proc/cmdline", "root=/dev/vda1 quiet")
         self.put("/proc/mounts", f"sysfs {self.root}/sys sysfs rw,nosuid 0 0")
         self.put("/proc/1/comm", "systemd")
+        self.put("/proc/2/comm", "kthreadd")
         for number, (affinity, action) in self.irqs.items():
             self.put(f"/proc/irq/{number}/smp_affinity_list", affinity)
             self.put(f"/proc/irq/{number}/effective_affinity_list", affinity.split("-")[-1])

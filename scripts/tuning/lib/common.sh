@@ -277,9 +277,16 @@ check_cpus() {
   done
 }
 
-# In an unprivileged container /sys and /proc/sys are the host's, read-only.
+# In an unprivileged container /sys and /proc/sys are the host's, read-only. In a privileged one they can be
+# written, but the interfaces, /etc and the journal would be the container's own, and gone with it. The
+# kernel's own threads, which have the second process number, are not among its processes.
 check_container() {
   local point options _
+  # Neither can be looked at where /proc hides other users' processes.
+  if [ -e "$ROOT/proc/1/comm" ] && ! { read_file "$ROOT/proc/2/comm" && [ "$REPLY" = kthreadd ]; }; then
+    refuse "this is a container: run on the host, or mount the host's /proc, /sys, /dev, /etc and /var below a" \
+      "folder and set TICKWIRE_TUNING_ROOT to it"
+  fi
   [ -r "$ROOT/proc/mounts" ] || return 0
   while read -r _ point _ options _; do
     case "$point" in "$ROOT/sys" | "$ROOT/proc" | "$ROOT/proc/sys") ;; *) continue ;; esac

@@ -59,12 +59,14 @@ kernel_at_least() {  # MAJOR MINOR
 
 # What the boot line says after NAME=, all occurrences, one CPU list each; flags before it are dropped.
 boot_cpus() {  # NAME -> a set
-  local word list='' cpus=''
+  local word list='' cpus='' last="${ONLINE##* }"
   read_file "$ROOT/proc/cmdline" || return 0
   for word in $REPLY; do
     [ "${word%%=*}" = "$1" ] || continue
     list="${word#*=}"
     while [[ "$list" =~ ^[a-z_]+,(.*)$ ]]; do list="${BASH_REMATCH[1]}"; done
+    # The kernel's word for the last CPU.
+    list="${list//N/$last}"
     if [ "$list" = all ]; then cpus="$ONLINE"; continue; fi
     if list_to_set "$list"; then set_union "$cpus" "$REPLY" && cpus="$REPLY"; fi
   done
@@ -368,7 +370,8 @@ _tuned_read() {  # PROFILE DEPTH
     case "$section:$key" in
       main:include) for value in ${value//,/ }; do _tuned_read "${value#-}" $(($2 + 1)); done ;;
       sysctl:*) _TUNED_CLAIMS+=("path /proc/sys/${key//./\/}") ;;
-      sysfs:*) _TUNED_CLAIMS+=("path $key") ;;
+      # Its own profiles name work queues by the bus, which is a link to where we do.
+      sysfs:*) _TUNED_CLAIMS+=("path ${key/#\/sys\/bus\/workqueue\/devices\///sys/devices/virtual/workqueue/}") ;;
       cpu:governor* | cpu:energy_performance_preference*) _TUNED_CLAIMS+=("group governor") ;;
       cpu:force_latency* | cpu:pm_qos_resume_latency_us*) _TUNED_CLAIMS+=("group idle-states") ;;
       vm:transparent_hugepage*) _TUNED_CLAIMS+=("group thp") ;;
