@@ -191,6 +191,8 @@ CASES = [
     Case("isolation-rcu", OK, "2-3 run elsewhere", {"/proc/cmdline": "rcu_nocbs=2 quiet nohz_full=3"}),
     Case("isolation-rcu", OK, "2-3 run elsewhere", {"/proc/cmdline": "rcu_nocbs=all"}),
     Case("isolation-rcu", OK, "2-3 run elsewhere", {"/proc/cmdline": "rcu_nocbs=2 rcu_nocbs=3"}),
+    Case("isolation-rcu", OK, "2-3 run elsewhere", {"/proc/cmdline": "rcu_nocbs=2-N"}),
+    Case("isolation-rcu", FAIL, "CPU 2-3", {"/proc/cmdline": "rcu_nocbs=N"}),
     Case("isolation-rcu", FAIL, "CPU 3", {"/proc/cmdline": "rcu_nocbs=0-2 -- rcu_nocbs=3"}),
     Case("isolation-rcu", UNKNOWN, "rcu_nocbs: expected a CPU list", {"/proc/cmdline": "rcu_nocbs=2-x"}),
     Case("isolation-managed-irq", OK, "keep off 2-3"),

@@ -24,7 +24,9 @@ def _boot_cpus(reader: Reader, key: str) -> frozenset[int]:
     for value in reader.cmdline().get(key, []):
         if value == "all":
             return reader.online()
-        listed = ",".join(part for part in value.split(",") if re.match(r"\d", part))
+        listed = ",".join(part for part in value.split(",") if re.match(r"[\dN]", part))
+        if "N" in listed:  # The kernel's word for the last CPU.
+            listed = listed.replace("N", str(max(reader.online())))
         try:
             cpus |= parse_cpus(listed)
         except ValueError as error:

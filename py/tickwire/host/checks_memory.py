@@ -97,10 +97,9 @@ def memory_lock(host: Host) -> Finding:
         Verdict.FAIL,
         f"{mib:,.0f} MiB may be locked, of {need >> 20} that an engine may want",
         evidence,
-        "LimitMEMLOCK=infinity in the service's unit, or `* - memlock unlimited` in "
-        "/etc/security/limits.d/ and "
-        "a new login",
-        "take the line out again",
+        "LimitMEMLOCK=infinity in the service's unit; for one shell, as root: prlimit --pid PID-OF-THE-SHELL "
+        "--memlock=unlimited; for good: `* - memlock unlimited` in /etc/security/limits.d/ and a new login",
+        "leave the shell, or take the line out again",
     )
 
 
