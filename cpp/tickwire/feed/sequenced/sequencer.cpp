@@ -410,9 +410,8 @@ void Sequencer::want_snapshot() noexcept {
 }
 
 bool Sequencer::resume(std::uint64_t next, std::int64_t now) noexcept {
-  if (state_ != State::Suspect) return false;
-  if (joined_ && next <= expected_) {
-    ++stats_.snapshots_too_old;
+  if (!can_resume(next)) {
+    if (state_ == State::Suspect) ++stats_.snapshots_too_old;
     return false;
   }
   ++stats_.snapshots_used;

@@ -158,7 +158,12 @@ class Sequencer {
   /// so that the gap is still one: take another. Only while Suspect.
   [[nodiscard]] bool resume(std::uint64_t next, std::int64_t now) noexcept TICKWIRE_HOT;
 
-  State state() const noexcept { return state_; }
+  /// Would resume() take a snapshot with this number?
+  [[nodiscard]] bool can_resume(std::uint64_t next) const noexcept TICKWIRE_HOT {
+    return state_ == State::Suspect && (!joined_ || next > expected_);
+  }
+
+  State state() const noexcept TICKWIRE_HOT { return state_; }
   const SessionId& session() const noexcept { return session_; }
   /// The next message to deliver; 0 before the start is known.
   std::uint64_t expected() const noexcept { return joined_ ? expected_ : 0; }

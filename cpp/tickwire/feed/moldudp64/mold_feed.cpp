@@ -1,0 +1,133 @@
+#include "tickwire/feed/moldudp64/mold_feed.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "tickwire/core/error.hpp"
+
+namespace tickwire::feed {
+namespace {
+
+/// A request's count has 16 bits, of which all ones would mean the end of a session.
+constexpr std::uint32_t kMostRequested = 0xFFFE;
+
+MoldFeedConfig completed(MoldFeedConfig config, const std::string& where) {
+  SequencerConfig& sequencer = config.sequencer;
+  sequencer.lines = static_cast<std::uint32_t>(config.lines.size());
+  sequencer.max_packet_bytes = config.rerequest.max_datagram_bytes;
+  for (const UdpConfig& line : config.lines) {
+    sequencer.max_packet_bytes = std::max(sequencer.max_packet_bytes, line.max_datagram_bytes);
+  }
+  sequencer.snapshots = !config.glimpse.server.empty();
+  if (config.rerequest.peer.empty()) sequencer.request_attempts = 0;
+  if (sequencer.request_attempts > 0 && sequencer.request_messages > kMostRequested) {
+    throw SetupError(where + ".request_messages", "1 to 65534", std::to_string(sequencer.request_messages));
+  }
+  if (sequencer.snapshots && config.snapshot_retry_ns <= 0) {
+    throw SetupError(where + ".snapshot_retry_ns", "a positive number",
+                     std::to_string(config.snapshot_retry_ns));
+  }
+  return config;
+}
+
+}  // namespace
+
+MoldFeed::MoldFeed(MoldFeedHandler& handler, MoldFeedConfig config, const std::string& where, Arena& arena)
+    : handler_(handler),
+      config_(completed(std::move(config), where)),
+      parser_(config_.sequencer.max_packet_bytes, arena),
+      sequencer_(*this, config_.sequencer, where, arena) {
+  std::uint32_t number = 0;
+  for (const UdpConfig& line : config_.lines) {
+    ends_.emplace_back(*this, number, line, where + ".lines[" + std::to_string(number) + ']', arena);
+    ++number;
+  }
+  if (!config_.rerequest.peer.empty()) {
+    ends_.emplace_back(*this, number, config_.rerequest, where + ".rerequest", arena);
+  }
+  if (config_.sequencer.snapshots) glimpse_.emplace(config_.glimpse, where + ".glimpse", arena);
+}
+
+std::vector<std::string> MoldFeed::report() const {
+  std::vector<std::string> out;
+  for (const End& end : ends_) {
+    for (std::string& line : end.source.report()) out.push_back(std::move(line));
+  }
+  return out;
+}
+
+int MoldFeed::poll(const UtcClock& clock, std::int64_t now) noexcept {
+  now_ = now;
+  int done = 0;
+  for (End& end : ends_) done += end.source.poll(end, clock);
+  done += sequencer_.poll(now) ? 1 : 0;
+  if (sequencer_.state() == Sequencer::State::Suspect) [[unlikely]] {
+    TICKWIRE_HOT_EXEMPT_BEGIN("nothing is delivered until a snapshot is there: nothing could be late")
+    done += poll_snapshot();
+    TICKWIRE_HOT_EXEMPT_END
+  }
+  return done;
+}
+
+void MoldFeed::on_datagram(std::uint32_t line, const Datagram& datagram) noexcept {
+  MoldPacket packet;
+  if (parser_.parse(datagram.payload, packet) != MoldError::None) [[unlikely]] {
+    ++stats_.malformed;
+    return;
+  }
+  switch (packet.kind) {
+    case MoldKind::Data:
+      sequencer_.on_packet(line, packet.session, packet.sequence, packet.messages,
+                           {datagram.ts_recv, datagram.tsc_read, datagram.recv_clock}, now_);
+      break;
+    case MoldKind::Heartbeat: sequencer_.on_heartbeat(line, packet.session, packet.sequence, now_); break;
+    case MoldKind::EndOfSession: sequencer_.on_end(line, packet.session, packet.sequence, now_); break;
+  }
+}
+
+void MoldFeed::on_request(const SessionId& session, std::uint64_t first, std::uint32_t count) noexcept {
+  std::array<char, kMoldHeaderBytes> request;
+  write_mold_request(request, session, first, static_cast<std::uint16_t>(count));
+  // Where the kernel does not take it, the request's time runs out as if it had been lost on the way.
+  (void)ends_.back().source.send(request);
+}
+
+// ---- Snapshots ----
+
+void MoldFeed::on_session(const SessionId& session) noexcept {
+  snapshot_at_ = Sequencer::kNever;
+  if (glimpse_ && glimpse_->running()) {
+    TICKWIRE_HOT_EXEMPT_BEGIN("a session has ended: what was built from it is void")
+    glimpse_->stop();
+    ++stats_.snapshot_failures;
+    handler_.on_snapshot_failed("a new session began");
+    TICKWIRE_HOT_EXEMPT_END
+  }
+  handler_.on_session(session);
+}
+
+int MoldFeed::poll_snapshot() noexcept {
+  if (glimpse_->running()) return glimpse_->poll(*this, now_);
+  if (now_ < snapshot_at_) return 0;
+  snapshot_at_ = Sequencer::kNever;
+  ++stats_.snapshot_tries;
+  glimpse_->start(now_);
+  return 1;
+}
+
+void MoldFeed::on_snapshot_end(std::uint64_t next) noexcept {
+  if (!sequencer_.can_resume(next)) {
+    (void)sequencer_.resume(next, now_);  // Counts it.
+    return snapshot_failed("it is older than the stream");
+  }
+  handler_.on_snapshot_end(next);
+  (void)sequencer_.resume(next, now_);
+}
+
+void MoldFeed::snapshot_failed(std::string_view reason) noexcept {
+  ++stats_.snapshot_failures;
+  snapshot_at_ = now_ + config_.snapshot_retry_ns;
+  handler_.on_snapshot_failed(reason);
+}
+
+}  // namespace tickwire::feed

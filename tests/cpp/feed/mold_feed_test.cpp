@@ -1,0 +1,288 @@
+#include "tickwire/feed/moldudp64/mold_feed.hpp"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "feed/mold_packets.hpp"
+#include "feed/websocket_test_server.hpp"
+#include "tickwire/core/error.hpp"
+
+namespace tickwire::feed {
+namespace {
+
+using test::big_endian;
+using test::Connection;
+using test::mold_datagram;
+using test::TestServer;
+
+using Log = std::vector<std::string>;
+
+constexpr std::int64_t kMs = 1'000'000;
+const std::string kGroups[2] = {"239.255.78.1", "239.255.78.2"};
+
+sockaddr_in address_of(const std::string& text, int port) {
+  sockaddr_in out{};
+  out.sin_family = AF_INET;
+  out.sin_port = htons(static_cast<std::uint16_t>(port));
+  ::inet_pton(AF_INET, text.c_str(), &out.sin_addr);
+  return out;
+}
+
+/// The venue's sockets, worked by the test itself.
+class Venue {
+ public:
+  Venue() {
+    for (int* fd : {&out_, &requests_}) {
+      *fd = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+      sockaddr_in local = address_of("127.0.0.1", 0);
+      EXPECT_EQ(::bind(*fd, reinterpret_cast<sockaddr*>(&local), sizeof local), 0);
+      EXPECT_EQ(::setsockopt(*fd, IPPROTO_IP, IP_MULTICAST_IF, &local.sin_addr, sizeof local.sin_addr), 0);
+    }
+  }
+  ~Venue() {
+    ::close(out_);
+    ::close(requests_);
+  }
+  Venue(const Venue&) = delete;
+  Venue& operator=(const Venue&) = delete;
+
+  std::string rerequest() const {
+    sockaddr_in local{};
+    socklen_t size = sizeof local;
+    ::getsockname(requests_, reinterpret_cast<sockaddr*>(&local), &size);
+    return "127.0.0.1:" + std::to_string(ntohs(local.sin_port));
+  }
+  void send(std::size_t line, int port, const std::string& datagram) const {
+    sockaddr_in to = address_of(kGroups[line], port);
+    EXPECT_EQ(
+        ::sendto(out_, datagram.data(), datagram.size(), 0, reinterpret_cast<sockaddr*>(&to), sizeof to),
+        static_cast<ssize_t>(datagram.size()));
+  }
+  /// Answers every request that is there, with at most `most` messages of `stream` (by number, from 1).
+  void answer(const std::vector<std::string>& stream, std::size_t most) const {
+    char request[64];
+    sockaddr_in from{};
+    socklen_t size = sizeof from;
+    while (::recvfrom(requests_, request, sizeof request, 0, reinterpret_cast<sockaddr*>(&from), &size) ==
+           20) {
+      std::uint64_t first = 0;
+      for (int i = 10; i < 18; ++i) first = first << 8 | static_cast<unsigned char>(request[i]);
+      const std::size_t count =
+          static_cast<unsigned char>(request[18]) * 256U + static_cast<unsigned char>(request[19]);
+      std::vector<std::string> messages;
+      for (std::size_t i = 0; i < std::min(count, most) && first + i < stream.size(); ++i) {
+        messages.push_back(stream[first + i]);
+      }
+      const std::string out = mold_datagram(std::string(request, 10), first, messages);
+      ::sendto(requests_, out.data(), out.size(), 0, reinterpret_cast<sockaddr*>(&from), size);
+    }
+  }
+
+ private:
+  int out_ = -1;
+  int requests_ = -1;
+};
+
+class Feed final : public MoldFeedHandler {
+ public:
+  Feed(const MoldFeedConfig& config) : feed(*this, config, "feeds[0]", arena) {}
+
+  void on_run(const Run& run) noexcept override {
+    std::uint64_t number = run.sequence;
+    for (const MessageView& message : run.messages) {
+      log.push_back(std::to_string(number++) + ' ' + std::string(message.begin(), message.end()));
+    }
+  }
+  void on_session(const SessionId&) noexcept override { log.emplace_back("session"); }
+  void on_end_of_session() noexcept override { log.emplace_back("end"); }
+  void on_lost(std::uint64_t first, std::uint64_t count) noexcept override {
+    log.push_back("lost " + std::to_string(first) + " + " + std::to_string(count));
+  }
+  void on_snapshot_begin() noexcept override { log.emplace_back("snapshot"); }
+  void on_snapshot_message(MessageView message) noexcept override {
+    log.push_back("in it " + std::string(message.begin(), message.end()));
+  }
+  void on_snapshot_end(std::uint64_t next) noexcept override {
+    log.push_back("next " + std::to_string(next));
+  }
+  void on_snapshot_failed(std::string_view reason) noexcept override {
+    log.push_back("failed " + std::string(reason.substr(
+                                  reason.find(": ") == std::string_view::npos ? 0 : reason.find(": ") + 2)));
+  }
+
+  int turn() { return feed.poll(clock, detail::read_clock_ns(CLOCK_MONOTONIC)); }
+  /// Fails the test after a time that no healthy run needs. `between` works the venue.
+  template <typename Between>
+  void run_until(std::size_t entries, Between between) {
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (log.size() < entries) {
+      ASSERT_LT(std::chrono::steady_clock::now(), limit) << testing::PrintToString(log);
+      turn();
+      between();
+    }
+  }
+  void run_until(std::size_t entries) {
+    run_until(entries, [] {});
+  }
+
+  Arena arena;
+  UtcClock clock;
+  Log log;
+  MoldFeed feed;
+};
+
+MoldFeedConfig config_of(const Venue& venue) {
+  MoldFeedConfig config;
+  // A port that is free on this host, for both groups.
+  Arena arena;
+  UdpConfig probe;
+  probe.address = "127.0.0.1";
+  probe.batch = 1;
+  probe.max_datagram_bytes = 1;
+  const std::uint16_t port = UdpSource(probe, "probe", arena).port();
+  for (const std::string& group : kGroups) {
+    UdpConfig line;
+    line.address = group;
+    line.port = port;
+    line.interface = "lo";
+    line.batch = 16;
+    line.max_datagram_bytes = 1500;
+    config.lines.push_back(line);
+  }
+  config.rerequest.peer = venue.rerequest();
+  config.rerequest.batch = 4;
+  config.rerequest.max_datagram_bytes = 1500;
+  config.sequencer.window_packets = 4096;
+  config.sequencer.reorder_ns = 2 * kMs;
+  config.sequencer.request_attempts = 100;
+  config.sequencer.request_timeout_ns = 200 * kMs;
+  config.sequencer.request_messages = 50;
+  return config;
+}
+
+TEST(MoldFeed, GivesEachMessageOnceInOrderThroughLossOnBothLines) {
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  const Venue venue;
+  MoldFeedConfig config = config_of(venue);
+  config.sequencer.start = SequencerConfig::Start::Beginning;
+  Feed feed(config);
+  const int port = config.lines[0].port;
+
+  std::vector<std::string> stream{""};
+  Log expected{"session"};
+  std::string held;
+  const auto lost = [&random] { return random() % 10 == 0; };
+  for (int i = 0; i < 1000; ++i) {
+    const std::size_t first = stream.size();
+    std::vector<std::string> messages;
+    for (std::size_t k = 0; k <= random() % 5; ++k) {
+      messages.push_back(std::to_string(random() % 1000));
+      expected.push_back(std::to_string(first + k) + ' ' + messages.back());
+    }
+    stream.insert(stream.end(), messages.begin(), messages.end());
+    const std::string datagram = mold_datagram("MONDAY", first, messages);
+    if (!lost()) venue.send(0, port, datagram);
+    if (!held.empty() && !lost()) venue.send(1, port, held);  // B is a datagram behind.
+    held = datagram;
+    if (i % 100 == 0) venue.send(0, port, datagram.substr(0, datagram.size() - 1));  // Damaged.
+    feed.turn();
+    venue.answer(stream, 3);
+  }
+  venue.send(0, port, mold_datagram("MONDAY", stream.size(), {}, 0xFFFF));
+  expected.emplace_back("end");
+  feed.run_until(expected.size(), [&] { venue.answer(stream, 3); });
+  EXPECT_EQ(feed.log, expected);
+  EXPECT_EQ(feed.feed.stats().malformed, 10u);
+  const Sequencer& sequencer = feed.feed.sequencer();
+  EXPECT_GT(sequencer.stats().requests, 0u);
+  EXPECT_EQ(sequencer.stats().lost, 0u);
+  EXPECT_EQ(feed.feed.rerequest()->stats().sent, sequencer.stats().requests);
+  std::uint64_t won = 0;
+  for (std::uint32_t line = 0; line < 3; ++line) won += sequencer.line_stats(line).won;
+  EXPECT_EQ(won, stream.size() - 1);
+  EXPECT_FALSE(feed.feed.report().empty());
+}
+
+std::string packet(char type, const std::string& payload = "") {
+  return big_endian(payload.size() + 1, 2) + type + payload;
+}
+std::string padded(const std::string& text) { return std::string(20 - text.size(), ' ') + text; }
+
+/// Serves one snapshot: "whole" and the number to go on from.
+test::Script snapshot(const std::string& next) {
+  return [next](Connection& c) {
+    c.read_bytes(49);
+    c.send(packet('A', "MONDAY    " + padded("1")) + packet('S', "whole") + packet('S', "G" + padded(next)));
+    while (!c.read_bytes(1).empty()) {
+    }
+  };
+}
+
+TEST(MoldFeed, ComesBackBySnapshotWhereNobodyAnswers) {
+  TestServer server({[](Connection& c) { c.read_bytes(49); },  // Gone without a word.
+                     snapshot("2"),                            // Too old.
+                     snapshot("5")});
+  const Venue venue;
+  MoldFeedConfig config = config_of(venue);
+  config.sequencer.request_attempts = 2;
+  config.sequencer.request_timeout_ns = 2 * kMs;
+  config.glimpse.server = "127.0.0.1:" + std::to_string(server.port());
+  config.glimpse.login_timeout_ns = 5000 * kMs;
+  config.glimpse.heartbeat_ns = 1000 * kMs;
+  config.glimpse.silence_timeout_ns = 5000 * kMs;
+  config.snapshot_retry_ns = kMs;
+  Feed feed(config);
+  const int port = config.lines[0].port;
+  venue.send(0, port, mold_datagram("MONDAY", 1, {"one"}));
+  venue.send(1, port, mold_datagram("MONDAY", 4, {"four", "five"}));
+  feed.run_until(11);
+  venue.send(1, port, mold_datagram("MONDAY", 6, {"six"}));
+  feed.run_until(12);
+  ASSERT_EQ(feed.log.size(), 12u);
+  EXPECT_TRUE(feed.log[3] == "failed the server ended the connection" ||
+              feed.log[3] == "failed Connection reset by peer")
+      << feed.log[3];
+  feed.log[3] = "failed";
+  EXPECT_EQ(feed.log, (Log{"session", "1 one", "lost 2 + 2", "failed", "snapshot", "in it whole",
+                           "failed it is older than the stream", "snapshot", "in it whole", "next 5",
+                           "5 five", "6 six"}));
+  EXPECT_EQ(feed.feed.stats().snapshot_tries, 3u);
+  EXPECT_EQ(feed.feed.stats().snapshot_failures, 2u);
+  EXPECT_EQ(feed.feed.sequencer().stats().requests, 2u);
+  EXPECT_EQ(feed.feed.sequencer().state(), Sequencer::State::Live);
+}
+
+TEST(MoldFeed, NamesWhatIsWrongWithItsConfiguration) {
+  const Venue venue;
+  const auto refused = [&](auto change) {
+    MoldFeedConfig config = config_of(venue);
+    change(config);
+    try {
+      const Feed feed(config);
+    } catch (const SetupError& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(refused([](MoldFeedConfig& c) { c.sequencer.request_messages = 65535; }),
+            "feeds[0].request_messages: expected 1 to 65534, found 65535");
+  EXPECT_EQ(refused([](MoldFeedConfig& c) { c.glimpse.server = "127.0.0.1:1"; }),
+            "feeds[0].snapshot_retry_ns: expected a positive number, found 0");
+  EXPECT_EQ(refused([](MoldFeedConfig& c) { c.lines[1].batch = 0; }),
+            "feeds[0].lines[1].batch: expected 1 to 1024, found 0");
+  EXPECT_EQ(refused([](MoldFeedConfig& c) { c.lines.clear(); }),
+            "feeds[0].lines: expected 1 or more, found 0");
+  EXPECT_EQ(refused([](MoldFeedConfig&) {}), "accepted");
+}
+
+}  // namespace
+}  // namespace tickwire::feed
