@@ -175,6 +175,22 @@ TEST(Sequencer, AsksAgainForWhatAPartialAnswerLeft) {
                         message(6, 2, 1200), message(7, 2, 1200), message(8, 2, 1200), message(9, 0, 10)}));
 }
 
+TEST(Sequencer, CountsItsTriesAnewAfterAnAnswerThatBroughtSomething) {
+  SequencerConfig config = config_of();
+  config.request_attempts = 2;
+  Recorded r(config);
+  r.packet(0, 1, 1, 0);
+  r.packet(0, 9, 1, 10);
+  r.sequencer.poll(1010);
+  r.sequencer.poll(6010);   // Asked twice …
+  r.answer(2, 1, 6100);     // … and answered in part: asks for the rest,
+  r.sequencer.poll(11100);  // twice too.
+  EXPECT_EQ(r.sequencer.state(), Sequencer::State::Requesting);
+  EXPECT_EQ(r.sequencer.stats().requests, 4u);
+  r.sequencer.poll(16100);
+  EXPECT_EQ(r.sequencer.stats().lost, 6u);
+}
+
 TEST(Sequencer, KeepsTheTimeBetweenTwoRequests) {
   SequencerConfig config = config_of();
   config.request_interval_ns = 10000;
