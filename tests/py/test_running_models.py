@@ -9,11 +9,13 @@ import asyncio
 import importlib.util
 import itertools
 import os
+import random
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import fake_core
@@ -206,6 +208,34 @@ async def test_rows_that_wait_are_scored_together_and_the_same_batches_again(tmp
     result = await verify(tmp_path / "run")
     assert result.same, result.divergence
     assert result.exact
+    assert result.scores == len(rows)
+
+
+async def test_a_worker_that_is_killed_leaves_no_half_batch(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    async with market(rate=3000) as venue:
+        make_model(tmp_path / "m.onnx", configuration(venue, tmp_path), 1, hidden=(1200, 1200))
+        keep = {"queue_slots": 16384, "max_restarts": 1000, "restart_backoff": "1ms"}
+        config = configuration(
+            venue, tmp_path, layout="processes", model={"path": "m.onnx", "max_batch": 8, **keep}
+        )
+        async with Pipeline(config, record_dir=tmp_path / "run") as pipeline:
+            collector = Collector(pipeline)
+            running = asyncio.create_task(pipeline.run_until(4.0))
+            while not running.done():
+                for worker in pipeline._engine.workers:  # type: ignore[union-attr]
+                    if worker["phase"] == "running" and worker["pid"]:
+                        os.kill(worker["pid"], SIGKILL)
+                await asyncio.sleep(chance.uniform(0.05, 0.1))
+            await running
+    rows = collector.rows
+    assert pipeline.stats().counters["infer0/worker_restarts"] > 10
+    assert int((rows["scored"] > 1).sum()) > 100
+    assert set(keys(rows).values()) == {1}
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
     assert result.scores == len(rows)
 
 

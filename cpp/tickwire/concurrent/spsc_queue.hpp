@@ -71,25 +71,32 @@ class SpscQueue {
 
   // Producer thread only.
 
-  /// The next slot to fill, or nullptr when full; the caller counts the drop. Claiming again without
-  /// publish() gives the same slot.
-  [[nodiscard]] std::byte* try_claim() noexcept TICKWIRE_HOT {
+  /// The next slot to fill, the first of `count` that may be, or nullptr when there are not so many; the
+  /// caller counts the drop. Claiming again without publish() gives the same slot.
+  [[nodiscard]] std::byte* try_claim(std::size_t count = 1) noexcept TICKWIRE_HOT {
     // Relaxed: only this thread writes the tail.
     const std::uint64_t tail = indices_->tail.load(std::memory_order_relaxed);
-    // Not `==`: the cached head may be from before the time of a producer that we replaced.
-    if (tail - head_cache_ >= capacity_) [[unlikely]] {
+    // The cached head may be from before the time of a producer that we replaced, and the difference then
+    // more than the capacity.
+    if (tail - head_cache_ + count > capacity_) [[unlikely]] {
       // Pairs with the release in release(): the reads of that slot are over before we reuse it.
       head_cache_ = indices_->head.load(std::memory_order_acquire);
-      if (tail - head_cache_ >= capacity_) return nullptr;
+      if (tail - head_cache_ + count > capacity_) return nullptr;
     }
     return at(tail);
   }
 
-  /// Hands the claimed slot to the consumer.
-  void publish() noexcept TICKWIRE_HOT {
+  /// The i-th of the claimed slots. They need not lie one after another in memory.
+  [[nodiscard]] std::byte* claimed(std::size_t i) const noexcept TICKWIRE_HOT {
+    // Relaxed: only this thread writes the tail.
+    return at(indices_->tail.load(std::memory_order_relaxed) + i);
+  }
+
+  /// Hands the first `count` claimed slots to the consumer: all at once, also for who looks after our end.
+  void publish(std::size_t count = 1) noexcept TICKWIRE_HOT {
     // Relaxed load: only this thread writes the tail. The release pairs with the acquire in readable():
-    // who sees this tail sees the slot's bytes.
-    indices_->tail.store(indices_->tail.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+    // who sees this tail sees the slots' bytes.
+    indices_->tail.store(indices_->tail.load(std::memory_order_relaxed) + count, std::memory_order_release);
   }
 
   /// Slots that can be claimed now, freshly read: for a producer that waits instead of dropping.
@@ -151,8 +158,8 @@ class SpscQueue {
     // Pairs with the release in release(): what the consumer did before is visible.
     return indices_->head.load(std::memory_order_acquire);
   }
-  /// The slot published last, which holds until the next is claimed, consumed or not.
-  std::byte* newest() const noexcept { return at(published() - 1); }
+  /// The slot published last, or `back` before it: they hold until their like is claimed, consumed or not.
+  std::byte* newest(std::size_t back = 0) const noexcept { return at(published() - 1 - back); }
 
   /// The distance between two slots.
   std::size_t slot_bytes() const noexcept { return slot_bytes_; }

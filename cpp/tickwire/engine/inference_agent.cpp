@@ -70,6 +70,7 @@ int InferenceAgent::drain(std::size_t ring) noexcept {
   // counting which are: a batch is scored before anything behind it is counted or passed on.
   const std::uint64_t tsc_begin = tsc_now();
   std::size_t done = 0;
+  std::size_t batch_limit = 1;
   while (done < taken) {
     const std::uint64_t tsc = tsc_now();
     if (job_count_ == 0 && done != 0 && tsc_to_ns(tsc - tsc_begin) >= kTurnNs) break;
@@ -80,8 +81,9 @@ int InferenceAgent::drain(std::size_t ring) noexcept {
     const bool too_many = policy_ == QueuePolicy::DropOldest && waiting - at > queue_limit_;
     const bool outdated = policy_ == QueuePolicy::Conflate && newest_[header.instrument] != at;
     if (!notice && !too_many && !outdated) {
+      if (job_count_ == 0) batch_limit = scoring_.batch_limit();
       add_job(slot, tsc);
-      if (job_count_ == jobs_.size() || at + 1 == taken) done += score(queue);
+      if (job_count_ == batch_limit || at + 1 == taken) done += score(queue);
       continue;
     }
     if (job_count_ != 0) done += score(queue);

@@ -55,7 +55,8 @@ ScoringStage::ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorL
       router_(setup.router),
       stages_(stages),
       scores_tap_(setup.scores),
-      scratch_(arena.allocate<std::byte>(layout_.record_bytes())),
+      scratch_(arena.allocate<std::byte>(max_batch_ * layout_.record_bytes())),
+      records_(arena.allocate<std::byte*>(max_batch_)),
       counters_(stats, setup.scope),
       errors_(errors) {
   current_->handle = current_->model->bind_batch(inputs_.data());
@@ -75,6 +76,12 @@ void ScoringStage::adopt() noexcept {
   if (newer == nullptr) [[likely]]
     return;
   mailbox_.give_back(std::exchange(current_, newer));
+}
+
+std::size_t ScoringStage::batch_limit() noexcept {
+  if (max_batch_ == 1 || router_ == nullptr) return max_batch_;
+  const std::size_t room = router_->room();
+  return room == 0 ? max_batch_ : std::min(room, max_batch_);
 }
 
 bool ScoringStage::too_old(const Job& job) const noexcept {
@@ -114,6 +121,8 @@ void ScoringStage::process(std::span<const Job> jobs, std::uint64_t tsc_before) 
   const std::uint64_t tsc_scored = tsc_now();
   const std::int64_t model_ns = tsc_to_ns(tsc_scored - tsc_before);
 
+  // All of a batch or none: who scores its rows again later needs every one.
+  const bool published = router_ != nullptr && router_->try_claim_row(jobs.size()) != nullptr;
   const float* scores = scores_.data();
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     const std::span<const float> mine{scores, score_count_};
@@ -123,8 +132,13 @@ void ScoringStage::process(std::span<const Job> jobs, std::uint64_t tsc_before) 
       header.scored = ok ? static_cast<std::uint8_t>(rows) : std::uint8_t{0};
       scores += score_count_;
     }
-    // In this order, so that whoever finds a worker dead can tell from the numbers how far it came.
-    const bool published = publish(jobs[i], mine, model_ns, tsc_scored);
+    records_[i] = published ? router_->queue().claimed(i) : scratch_.data() + i * layout_.record_bytes();
+    fill(records_[i], jobs[i], mine);
+  }
+  for (std::size_t i = 0; i < jobs.size(); ++i) close(records_[i], *jobs[i].header, model_ns, tsc_scored);
+  if (published) router_->publish(jobs.size());
+  // In this order, so that whoever finds a worker dead can tell from the numbers how far it came.
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
     concurrent::keep_order();
     counters_.count(jobs[i].header->state, ran_[i] != kPassedOn);
     if (!published && router_ != nullptr) {
@@ -134,15 +148,13 @@ void ScoringStage::process(std::span<const Job> jobs, std::uint64_t tsc_before) 
     if (ran_[i] == kRan && !ok) {
       report(errors_, ErrorKind::ModelRun, current_->model->last_error(), jobs[i].header->ts_recv);
     }
+    if (published || router_ == nullptr) stages_.count(*jobs[i].header);
+    if (scores_tap_ != nullptr) scores_tap_->put(records_[i]);
   }
 }
 
-/// False: the record went to the recorder alone.
-bool ScoringStage::publish(const Job& job, std::span<const float> scores, std::int64_t model_ns,
-                           std::uint64_t tsc_scored) noexcept {
-  std::byte* record = router_ != nullptr ? router_->try_claim_row() : nullptr;
-  const bool published = record != nullptr;
-  if (!published) record = scratch_.data();
+/// Scores and features; its header comes last, with the time.
+void ScoringStage::fill(std::byte* record, const Job& job, std::span<const float> scores) const noexcept {
   const signal::RecordView view(record, layout_);
   const std::span<float> places = view.scores();
   const bool usable = job.header->scored != 0 && job.header->state == signal::SignalState::Valid;
@@ -152,15 +164,13 @@ bool ScoringStage::publish(const Job& job, std::span<const float> scores, std::i
             std::numeric_limits<float>::quiet_NaN());
   std::memcpy(view.features().data(), job.input.data() + job.input.size() - layout_.feature_count,
               layout_.feature_count * sizeof(float));
+}
 
-  signal::SignalHeader& header = *job.header;
+void ScoringStage::close(std::byte* record, signal::SignalHeader& header, std::int64_t model_ns,
+                         std::uint64_t tsc_scored) noexcept {
   header.stage_ns[static_cast<std::size_t>(signal::Stage::Model)] = model_ns;
   stages_.close(header, tsc_scored);
-  view.header() = header;
-  if (published) router_->publish();
-  if (published || router_ == nullptr) stages_.count(header);
-  if (scores_tap_ != nullptr) scores_tap_->put(record);
-  return published;
+  signal::RecordView(record, layout_).header() = header;
 }
 
 }  // namespace tickwire::engine

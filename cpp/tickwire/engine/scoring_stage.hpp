@@ -75,8 +75,8 @@ class ScoringStage {
   /// Set-up, on the thread that will run the model.
   void warm_up();
 
-  /// Scores up to max_batch() rows in one run and publishes them in their order. `tsc_before` is when the
-  /// Model stage begins.
+  /// Scores up to max_batch() rows in one run and publishes them in their order and all at once, so that a
+  /// batch is never half out. `tsc_before` is when the Model stage begins.
   void process(std::span<const Job> jobs, std::uint64_t tsc_before) noexcept TICKWIRE_HOT;
 
   /// Between two rows: goes over to the model that was offered, if one was.
@@ -95,6 +95,9 @@ class ScoringStage {
   /// Null for a shadow.
   [[nodiscard]] signal::SignalPort* router() noexcept { return router_; }
   [[nodiscard]] std::size_t max_batch() const noexcept { return max_batch_; }
+  /// Rows that the next run may take: no more than the router's ring has room for. Where it has none, all
+  /// are lost to it anyway.
+  [[nodiscard]] std::size_t batch_limit() noexcept TICKWIRE_HOT;
   [[nodiscard]] std::size_t input_floats() const noexcept { return input_floats_; }
   [[nodiscard]] std::uint32_t model_id() const noexcept { return current_->id; }
 
@@ -103,8 +106,9 @@ class ScoringStage {
   [[nodiscard]] signal::SignalState before_run(const Job& job) const noexcept TICKWIRE_HOT;
   [[nodiscard]] signal::SignalState after_run(const Job& job, std::span<const float> scores) const noexcept
       TICKWIRE_HOT;
-  [[nodiscard]] bool publish(const Job& job, std::span<const float> scores, std::int64_t model_ns,
-                             std::uint64_t tsc_scored) noexcept TICKWIRE_HOT;
+  void fill(std::byte* record, const Job& job, std::span<const float> scores) const noexcept TICKWIRE_HOT;
+  void close(std::byte* record, signal::SignalHeader& header, std::int64_t model_ns,
+             std::uint64_t tsc_scored) noexcept TICKWIRE_HOT;
 
   LoadedModel* current_;  // Ours; a plain pointer, because the data plane exchanges it and frees nothing.
   concurrent::Mailbox<LoadedModel> mailbox_;
@@ -121,7 +125,8 @@ class ScoringStage {
   signal::SignalPort* const router_;
   StageHistograms& stages_;
   RecordTap* scores_tap_;
-  std::span<std::byte> scratch_;  // A record, where the router's ring has no room for it.
+  std::span<std::byte> scratch_;   // Records, where the router's ring has no room for them.
+  std::span<std::byte*> records_;  // Of the jobs at hand: in the router's ring, or in scratch_.
   ScoringCounters counters_;
   metrics::ErrorLog& errors_;
 };

@@ -10,7 +10,7 @@
 ///
 /// Rings survive their worker. Whatever a consumer has done with an entry it tells in this order:
 ///
-///     1. the record is published, or one counter says that there is none
+///     1. the record is published, with all of its batch, or one counter says that there is none
 ///     2. the entry is given back
 ///
 /// so after its end at any moment, the records published plus what the counters say is what was done, and

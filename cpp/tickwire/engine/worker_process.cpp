@@ -415,14 +415,16 @@ std::string WorkerHost::take_stock() {
   const auto counted = [this] {
     return scoring_.rows() + unscored_stopped_.value() + inference_.notices.value();
   };
-  // Rows without a record were counted before they were counted as dropped, records after they were
-  // published: so this is one off, this way or that, and tells which.
+  // A row without a record was counted before it was counted as dropped, records after they were published,
+  // those of a batch at once: so this is one off, or up to a batch the other way, and tells which.
   const std::int64_t balance = published + scoring_.output_dropped.value() - counted();
   if (balance == -1) scoring_.output_dropped.add(1);
   const std::int64_t done = published + scoring_.output_dropped.value() + inference_.given_up();
   const std::int64_t missing = done - released;
   const std::uint32_t ring = channel_.ring_in_hand().load();
-  if (balance < -1 || balance > 1 || ring >= channel_.work_rings() || missing < 0 ||
+  const auto most = static_cast<std::int64_t>(channel_.shape().max_batch);
+  if (balance < -1 || balance > most || ring >= channel_.work_rings() ||
+      missing < std::max<std::int64_t>(balance, 0) ||
       missing > static_cast<std::int64_t>(channel_.work(ring).readable()) ||
       channel_.work(ring).readable() > channel_.work(ring).capacity()) {
     return "its counters do not add up: " + std::to_string(published) + " records, " +
@@ -430,12 +432,13 @@ std::string WorkerHost::take_stock() {
            std::to_string(released) + " given back";
   }
   concurrent::SpscQueue& work = channel_.work(ring);
-  if (balance == 1) {
-    const signal::SignalHeader& last = *reinterpret_cast<const signal::SignalHeader*>(out.newest());
+  for (std::int64_t back = balance; back-- > 0;) {
+    const auto place = static_cast<std::size_t>(back);
+    const signal::SignalHeader& last = *reinterpret_cast<const signal::SignalHeader*>(out.newest(place));
     if (last.row == 0) {
       inference_.notices.add(1);
-    } else if (missing > 0) {
-      const WorkHead& entry = work_head(work.slot(static_cast<std::size_t>(missing) - 1));
+    } else {
+      const WorkHead& entry = work_head(work.slot(static_cast<std::size_t>(missing) - 1 - place));
       scoring_.count(last.state, entry.header.scored != 0);
     }
   }

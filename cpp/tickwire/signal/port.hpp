@@ -26,21 +26,22 @@ class SignalPort {
   SignalPort(concurrent::SpscQueue& queue, concurrent::Waker& reader, std::size_t instrument_count,
              Arena& arena);
 
-  /// A slot to fill and publish(), or nullptr when the ring is full: the row is then counted as dropped.
-  [[nodiscard]] std::byte* try_claim_row() noexcept TICKWIRE_HOT {
+  /// A slot to fill and publish(), or nullptr when the ring is full: the row is then counted as dropped. Of
+  /// `count` rows there is room for all or none; queue().claimed() has the slots.
+  [[nodiscard]] std::byte* try_claim_row(std::size_t count = 1) noexcept TICKWIRE_HOT {
     if (waiting_count_ != 0 && !flush()) [[unlikely]] {
-      ++dropped_;
+      dropped_ += count;
       return nullptr;
     }
-    std::byte* slot = queue_.try_claim();
+    std::byte* slot = queue_.try_claim(count);
     if (slot == nullptr) [[unlikely]]
-      ++dropped_;
+      dropped_ += count;
     return slot;
   }
 
-  /// Hands the claimed slot to the reader and wakes it if it sleeps.
-  void publish() noexcept TICKWIRE_HOT {
-    queue_.publish();
+  /// Hands the claimed slots to the reader and wakes it if it sleeps.
+  void publish(std::size_t count = 1) noexcept TICKWIRE_HOT {
+    queue_.publish(count);
     reader_.notify();
   }
 

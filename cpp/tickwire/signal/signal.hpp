@@ -69,7 +69,7 @@ struct SignalHeader {
   SignalState state;
   md::InvalidReason reason;  // Why valid was left, in a record with row 0.
   RecvClock recv_clock;
-  std::uint8_t scored;     // 1 when the scores are the model's answer to this row.
+  std::uint8_t scored;     // How many rows the run had that made the scores; 0: there was none.
   std::uint32_t model_id;  // First four bytes of the model file's SHA-256; 0 without a model.
   std::array<std::int64_t, kStageCount> stage_ns;  // They add up to ts_out - ts_recv.
 };

@@ -93,6 +93,29 @@ TEST_P(SpscQueueAt, IsFullAtItsCapacityAndUsableAfterARelease) {
   for (std::size_t i = 0; i < 4; ++i) EXPECT_TRUE(same(read(queue, i), row_of(3 + i)));
 }
 
+TEST_P(SpscQueueAt, HandsOverSeveralAtOnceOrNone) {
+  Arena arena;
+  SpscQueue queue(arena, sizeof(Row), 4, GetParam());
+  std::uint64_t next = 0;
+  std::uint64_t expected = 0;
+  for (int round = 0; round < 5; ++round) {
+    ASSERT_TRUE(push(queue, row_of(next++)));
+    EXPECT_EQ(queue.try_claim(4), nullptr);
+    EXPECT_EQ(queue.try_claim(5), nullptr);
+    ASSERT_EQ(queue.try_claim(3), queue.claimed(0));
+    for (std::size_t i = 0; i < 3; ++i) {
+      const Row row = row_of(next++);
+      std::memcpy(queue.claimed(i), &row, sizeof row);
+      EXPECT_EQ(queue.readable(), 1U);
+    }
+    queue.publish(3);
+    ASSERT_EQ(queue.readable(), 4U);
+    EXPECT_EQ(std::memcmp(queue.newest(2), queue.slot(1), sizeof(Row)), 0);
+    for (std::size_t i = 0; i < 4; ++i) EXPECT_TRUE(same(read(queue, i), row_of(expected++)));
+    queue.release(4);
+  }
+}
+
 TEST_P(SpscQueueAt, IsDrainedWhenEverythingPublishedWasGivenBack) {
   Arena arena;
   SpscQueue queue(arena, sizeof(Row), 4, GetParam());

@@ -228,6 +228,7 @@ class WorkerStock : public testing::Test {
     std::int64_t scored = 0;
     std::int64_t window = 0;
     std::int64_t failed = 0;
+    std::size_t of_batches = 0;
     for (std::size_t i = 0; i < out.readable(); ++i) {
       const signal::RecordLayout layout{.score_count = 1, .feature_count = 2};
       const signal::RecordView view(out.slot(i), layout);
@@ -239,6 +240,7 @@ class WorkerStock : public testing::Test {
       }
       ASSERT_TRUE(seen.insert({header.instrument, header.row}).second) << "twice, at step " << step;
       ASSERT_EQ(view.features()[1], 0.5F) << step;
+      of_batches += header.scored == 2 ? 1 : 0;
       scored += header.state == signal::SignalState::Valid ? 1 : 0;
       window += header.state == signal::SignalState::Warming ? 1 : 0;
       failed += header.state == signal::SignalState::ModelError ? 1 : 0;
@@ -246,6 +248,7 @@ class WorkerStock : public testing::Test {
         ASSERT_EQ(view.scores()[0], view.features()[0] + 0.5F) << step;
       }
     }
+    ASSERT_EQ(of_batches % 2, 0U) << "half a batch, at step " << step;
     // What waits is what was neither published nor counted: rows of which no record is out.
     std::int64_t waiting = 0;
     for (std::size_t ring = 0; ring < 2; ++ring) {
