@@ -185,6 +185,12 @@ class Supervisor:
         if end is None:  # Readable and alive: only if somebody else waited for our child.
             self._follow(worker)
             return
+        if aside and worker.replacement is not None and not worker.aside_since:
+            # It had been handed over to: the one before it still leaves, and then another one starts.
+            _log.error("worker %s: %s", worker.name, end["how"])
+            worker.incidents.append(time.monotonic())
+            self._replaced(worker, None)
+            return
         if aside:
             _log.error("worker %s: its replacement could not start: %s", worker.name, end["how"])
             self._replaced(

@@ -310,6 +310,67 @@ async def test_an_exchange_that_cannot_be_leaves_the_model_that_runs(tmp_path: P
     assert_scores(collector.rows, good)
 
 
+async def test_all_workers_of_a_model_go_over_or_none(tmp_path: Path) -> None:
+    async with market() as venue:
+        plain = configuration(venue, tmp_path)
+        one, two = (make_model(tmp_path / f"{name}.onnx", plain, seed) for seed, name in enumerate("ab"))
+        config = configuration(
+            venue,
+            tmp_path,
+            layout="processes",
+            model={"path": "a.onnx", "workers": 2, "restart_backoff": "1ms"},
+        )
+        async with Pipeline(config) as pipeline:
+            collector = Collector(pipeline)
+            supervisor, engine = pipeline._supervisor, pipeline._engine
+            assert supervisor is not None
+            assert engine is not None
+            begin, hand_over = supervisor._begin_replacement, supervisor._hand_over
+
+            async def models_after(rows: int) -> set[int]:
+                seen = len(collector.rows)
+                await until(lambda: len(collector.rows) >= seen + rows)
+                return set(collector.rows[seen:]["model_id"].tolist())
+
+            def dies_meanwhile(worker: Any, **options: Any) -> None:
+                """One worker dies while its replacement loads, and the other one's replacement does."""
+                begin(worker, **options)
+                process = engine.workers[worker.index]
+                os.kill((process if worker.index == 0 else process["aside"])["pid"], SIGKILL)
+
+            supervisor._begin_replacement = dies_meanwhile  # type: ignore[method-assign]
+            await until(lambda: pipeline.stats().rows > 50)
+            with pytest.raises(
+                SetupError, match="infer1: expected one that starts, found killed by signal 9"
+            ):
+                await pipeline.swap_model(two)
+            supervisor._begin_replacement = begin  # type: ignore[method-assign]
+            await until(lambda: all(worker["phase"] == "running" for worker in engine.workers))
+            assert await models_after(100) == {number_of(one)}
+
+            def dies_too_late(worker: Any) -> None:
+                """The replacement dies as it takes over: it is too late to go back."""
+                os.kill(engine.workers[worker.index]["aside"]["pid"], SIGKILL)
+                hand_over(worker)
+
+            supervisor._hand_over = dies_too_late  # type: ignore[method-assign]
+            assert (await pipeline.swap_model(two)).id == number_of(two)
+            supervisor._hand_over = hand_over  # type: ignore[method-assign]
+            await until(lambda: all(worker["phase"] == "running" for worker in engine.workers))
+            assert await models_after(100) == {number_of(two)}
+
+            def recoveries() -> list[int]:
+                return [pipeline.stats().histograms[f"infer{i}/worker_recovery"].count for i in range(2)]
+
+            assert recoveries() == [2, 1]
+            await pipeline.swap_model(one)
+            assert await models_after(100) == {number_of(one)}
+            assert recoveries() == [2, 1], "an exchange is no recovery from a death long ago"
+    rows = collector.rows
+    assert set(keys(rows).values()) == {1}
+    assert len(rows) == pipeline.stats().counters["ingest0/rows"]
+
+
 async def test_a_file_that_is_watched_is_gone_over_to(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -151,16 +151,20 @@ Process Spawner::start(const std::string& program, const std::vector<std::string
                        const std::vector<int>& inherited, int out_fd) {
   Process process;
   std::exception_ptr failed;
+  bool done = false;
   std::unique_lock lock(mutex_);
+  // Somebody else's, on another thread: a model is described while a worker is started again.
+  changed_.wait(lock, [this] { return !task_; });
   task_ = [&] {
     try {
       process = spawn(program, arguments, inherited, out_fd);
     } catch (...) {
       failed = std::current_exception();
     }
+    done = true;
   };
   changed_.notify_all();
-  changed_.wait(lock, [this] { return !task_; });
+  changed_.wait(lock, [&done] { return done; });
   if (failed) std::rethrow_exception(failed);
   return process;
 }
@@ -332,11 +336,16 @@ void WorkerHost::start_aside(std::shared_ptr<const ModelImage> image) {
 
 void WorkerHost::hand_over() {
   replaced_.add(1);
+  // From here on the other one's files are the worker's, whichever of the two processes may die.
+  seats_[main_].image = seats_[1 - main_].image;
   if (seats_[main_].process.pid == 0) {
     // The other one has died meanwhile, and stock was taken after it.
     main_ = 1 - main_;
     return channel_.seat(main_).tell(WorkerCommand::Run);
   }
+  // No row has waited since an earlier death.
+  if (channel_.seat(main_).where() == WorkerPhase::Running) channel_.died_ns().store(0);
+  handed_over_ = true;
   channel_.seat(1 - main_).tell(WorkerCommand::RunAfterOther);
   channel_.seat(main_).tell(WorkerCommand::HandOver);
   waker_.notify();
@@ -388,9 +397,16 @@ std::optional<WorkerEnd> WorkerHost::reap(bool aside) {
                                                     : how_it_ended(status),
                 .trouble = ""};
   forget(seat);
-  if (aside) return end;
+  if (aside) {
+    if (!std::exchange(handed_over_, false)) return end;
+    // It never ran, but as the other one leaves there is nobody.
+    channel_.died_ns().store(monotonic_ns());
+    log(ErrorKind::WorkerDied, end.how);
+    return end;
+  }
 
-  const bool replaced = seats_[1 - main_].process.pid != 0;
+  // One that was not handed anything yet stays aside: whether it shall go on is not decided.
+  const bool replaced = std::exchange(handed_over_, false) && seats_[1 - main_].process.pid != 0;
   if (!end.in_order) {
     end.trouble = take_stock();
     channel_.died_ns().store(monotonic_ns());
@@ -399,7 +415,7 @@ std::optional<WorkerEnd> WorkerHost::reap(bool aside) {
   }
   if (replaced && end.trouble.empty() && !given_up_) {
     main_ = 1 - main_;
-    // One that saw the other leave runs already; one that still loads runs as soon as it can.
+    // One that saw the other leave runs already.
     channel_.seat(main_).tell(WorkerCommand::Run);
   }
   return end;
@@ -453,8 +469,10 @@ void WorkerHost::give_up(std::string_view why) {
 }
 
 void WorkerHost::stop() {
-  kill(true, false);
   const std::int64_t end_ns = monotonic_ns() + kStopNs;
+  // In the middle of a handing over: who has left is not who drains.
+  if (handed_over_ && await_end(seats_[main_].process.pidfd, end_ns - monotonic_ns())) (void)reap(false);
+  kill(true, false);
   channel_.seat(main_).tell(WorkerCommand::Drain);
   waker_.notify();
   for (const bool aside : {true, false}) {

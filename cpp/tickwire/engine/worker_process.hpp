@@ -141,14 +141,15 @@ class WorkerHost {
   void await_running(std::int64_t timeout_ns);
   /// Starts another one beside it, with other files or, without an image, with the same.
   void start_aside(std::shared_ptr<const ModelImage> image);
-  /// The one that is ready aside goes on as soon as the other one has done its turn and left.
+  /// The one that is ready aside goes on as soon as the other one has done its turn and left. Its files are
+  /// the worker's from here on, also after a death.
   void hand_over();
   [[nodiscard]] WorkerState state(bool aside) const;
   /// Ends a process at once: one that hangs, or one aside that is not wanted any more.
   void kill(bool aside, bool hung);
   /// After a pidfd became readable. Nothing while the process lives. Takes stock: what the worker had
-  /// done is given back, so that the next one begins with what it had not done. Where one is aside, that
-  /// one goes on.
+  /// done is given back, so that the next one begins with what it had not done. Where it was handed over
+  /// to the one aside, that one goes on.
   std::optional<WorkerEnd> reap(bool aside);
   /// Part of reap(): finishes what the numbers of a dead worker lack, and gives back what it had done.
   /// Empty, or why the numbers cannot be.
@@ -185,6 +186,7 @@ class WorkerHost {
   signal::SignalPort port_;  // To the router, in the worker's place.
   std::size_t main_ = 0;     // The seat of the worker that drains, or will next.
   bool given_up_ = false;
+  bool handed_over_ = false;  // The one aside goes on as soon as the one at main_ has left.
   Seat seats_[WorkerChannel::kSeats];
   StageHistograms stages_;  // The worker's: made here, written there.
   ScoringCounters scoring_;
