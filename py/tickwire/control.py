@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class ControlServer:
 
 def find_engine() -> Path:
     """The statistics file of the one engine that this user has running; `Error` when it is not one."""
-    found = sorted(default_directory().glob(f"*{_SUFFIX}"))
+    found = sorted(path for path in default_directory().glob(f"*{_SUFFIX}") if _answers(path))
     if not found:
         raise Error(
             "expected a running engine of this user, found none; name one's statistics file with --engine"
@@ -98,6 +99,16 @@ def find_engine() -> Path:
         files = ", ".join(str(path).removesuffix(_SUFFIX) for path in found)
         raise Error(f"expected one running engine, found {len(found)}; choose one with --engine: {files}")
     return Path(str(found[0]).removesuffix(_SUFFIX))
+
+
+def _answers(path: Path) -> bool:
+    """False for the socket of an engine that was killed."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(os.fspath(path))
+        except OSError:
+            return False
+    return True
 
 
 async def ask(stat_path: str | os.PathLike[str], request: Mapping[str, Any]) -> dict[str, Any]:

@@ -434,6 +434,20 @@ async def test_a_running_engine_is_asked_through_its_socket(tmp_path: Path) -> N
             await control.ask(stat_path, {"command": "swap"})
 
 
+async def test_an_engine_that_was_killed_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "default_directory", lambda: tmp_path)
+    killed = await asyncio.start_unix_server(lambda *_: None, tmp_path / "engine-1.stat.control")
+    assert control.find_engine() == tmp_path / "engine-1.stat"
+    killed.close()
+    assert (tmp_path / "engine-1.stat.control").is_socket(), "what a kill leaves behind"
+    with pytest.raises(Error, match="expected a running engine of this user, found none"):
+        control.find_engine()
+    async with await asyncio.start_unix_server(lambda *_: None, tmp_path / "engine-2.stat.control"):
+        assert control.find_engine() == tmp_path / "engine-2.stat"
+
+
 async def test_workers_that_share_an_instrument_send_nothing_after_the_end_of_its_epoch(
     tmp_path: Path,
 ) -> None:
