@@ -58,7 +58,10 @@ if [ -n "$apply" ] && [ -z "$ROOT" ] && [ "$(id -u)" -ne 0 ]; then
   refuse "not root: the plan needs no privilege, --apply does"
 fi
 read_boot_id
+# From here on it ends between two writes only, also when nobody reads what it prints any more.
+interrupted=
 if [ -n "$apply" ]; then
+  trap 'interrupted=1' INT TERM HUP PIPE
   journal_lock "$state_dir"
   journal_load "$state_dir"
   if [ -n "$JOURNAL_BOOT" ] && [ "$JOURNAL_BOOT" != "$BOOT_ID" ]; then
@@ -154,15 +157,13 @@ if [ "$writes" -eq 0 ]; then say "# nothing to do"; exit 0; fi
 
 # ------------------------------------------------------------------------------------------- the writes
 
-interrupted=
-trap 'interrupted=1' INT TERM HUP
 journal_open || refuse "cannot write the journal in $state_dir"
 first="$ENTRIES" written=0
 
 # Puts back what this run has written, and ends it.
 roll_back() {  # WHY
   # Nothing interrupts this: it is the way back.
-  trap '' INT TERM HUP
+  trap '' INT TERM HUP PIPE
   warn "$1"
   say "# putting back what was written"
   undo_from "$first" keep

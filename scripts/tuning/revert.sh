@@ -61,7 +61,7 @@ if [ -n "$JOURNAL_BOOT" ] && [ "$JOURNAL_BOOT" != "$BOOT_ID" ]; then
   say "# the journal is of an earlier boot: values set at run time are gone, and are not touched"
 fi
 # The way back is not interrupted.
-trap '' INT TERM HUP
+trap '' INT TERM HUP PIPE
 if [ -n "$JOURNAL_BOOT" ]; then journal_open || refuse "cannot write the journal in $state_dir"; fi
 undo_from 0 "$mode"
 if [ "$STUCK" -gt 0 ]; then exit "$EXIT_STUCK"; fi

@@ -392,6 +392,25 @@ def test_a_kill_within_a_write_is_undone_by_revert(host: Host, when: str, target
     assert host.snapshot() == before
 
 
+def test_a_reader_that_goes_away_interrupts_apply_and_not_revert(host: Host) -> None:
+    """As `apply.sh --apply | head -1` does."""
+    before = host.snapshot()
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        ended = host.apply(FULL, stdout=write_end)
+        assert ended.returncode == 1, ended
+        assert "interrupted" in ended.stderr
+        assert host.snapshot() == before
+        assert not (host.state / "journal").exists()
+        assert host.apply(FULL).returncode == 0
+        reverted = host.run("revert.sh", stdout=write_end)
+    finally:
+        os.close(write_end)
+    assert (reverted.returncode, reverted.stderr) == (0, "")
+    assert host.snapshot() == before
+
+
 def test_the_journal_is_on_disk_before_the_write(host: Host) -> None:
     """A `sync` that fails stands for a full or broken disk: what cannot be written down is not done."""
     before = host.snapshot()
@@ -420,6 +439,17 @@ def test_a_disk_that_fails_later_ends_in_the_first_state(host: Host, good: int) 
     assert applied.returncode == 1, said(applied)
     assert "cannot write the journal" in applied.stderr
     assert host.snapshot() == before
+
+
+def test_a_disk_that_is_full_is_a_refusal(host: Host) -> None:
+    limit = host.folder / "limit.sh"
+    limit.write_text("ulimit -f 0\n")
+    before = host.snapshot()
+    ended = host.apply(FULL, BASH_ENV=str(limit))
+    assert ended.returncode == 2, said(ended)
+    assert "lock: is the disk full?" in ended.stderr
+    assert host.snapshot() == before
+    assert host.apply(FULL).returncode == 0
 
 
 def test_a_line_that_was_being_written_is_no_entry(host: Host) -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts" / "tuning"
@@ -290,7 +291,12 @@ class Host:
         return path.read_text().splitlines() if path.exists() else []
 
     def run(
-        self, script: str, *arguments: str, kill_at: int | None = None, **more: str
+        self,
+        script: str,
+        *arguments: str,
+        kill_at: int | None = None,
+        stdout: int = subprocess.PIPE,
+        **more: str,
     ) -> subprocess.CompletedProcess[str]:
         real = os.environ["PATH"]
         environment = {
@@ -310,14 +316,15 @@ class Host:
         return subprocess.run(
             ["bash", str(SCRIPTS / script), *arguments, *state],
             env=environment,
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
             check=False,
             timeout=60,
             start_new_session=True,
         )
 
-    def apply(self, env: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def apply(self, env: str, **more: Any) -> subprocess.CompletedProcess[str]:
         return self.run("apply.sh", "--env", str(self.env_file(env)), "--apply", **more)
 
     def plan(self, env: str) -> subprocess.CompletedProcess[str]:

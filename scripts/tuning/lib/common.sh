@@ -17,7 +17,8 @@ export EXIT_FAILED EXIT_CHANGED EXIT_STUCK
 readonly ROOT="${TICKWIRE_TUNING_ROOT:-}"
 readonly PROGRAM="${0##*/}"
 
-say() { printf '%s\n' "$*"; }
+# Nobody may be listening any more; where that matters, SIGPIPE says so.
+say() { printf '%s\n' "$*" 2>/dev/null || true; }
 warn() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; }
 refuse() { warn "refused: $*"; exit "$EXIT_REFUSED"; }
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || refuse "bash $BASH_VERSION is too old: 4.4 or newer is needed"

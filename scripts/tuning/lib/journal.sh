@@ -143,7 +143,7 @@ process_lives() {  # PID:START
 
 # One apply or revert at a time. A lock whose owner is gone was left by a kill.
 journal_lock() {  # STATE_DIR
-  local lock="$1/lock" owner owner_now
+  local lock="$1/lock" owner owner_now tries=0
   mkdir -p -- "$1" 2>/dev/null && [ -w "$1" ] || refuse "cannot write $1: run as root, or name another with --state DIR"
   process_start "$$"
   owner="$$:$REPLY:$BOOT_ID"
@@ -153,6 +153,9 @@ journal_lock() {  # STATE_DIR
     if [ "${owner_now#*:*:}" = "$BOOT_ID" ] && process_lives "${owner_now%:*}"; then
       refuse "process ${owner_now%%:*} is tuning this host; wait until it is done"
     fi
+    # A disk that is full has room for the name and none for the text.
+    tries=$((tries + 1))
+    [ "$tries" -le 20 ] || refuse "cannot write $lock: is the disk full?"
     # Of two that find it stale only one gets it.
     mv -- "$lock" "$lock.$$" 2>/dev/null && rm -f -- "$lock.$$"
   done
