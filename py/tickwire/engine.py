@@ -577,7 +577,7 @@ class Pipeline:
                 seen[model.label] = stamps
                 try:
                     await self.swap_model(files, model=model.label)
-                except Error as error:
+                except (Error, OSError) as error:
                     _log.error(
                         "model %s: its file has changed, but the old one stays: %s", model.label, error
                     )

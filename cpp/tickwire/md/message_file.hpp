@@ -31,8 +31,8 @@ class MessageFile {
   [[nodiscard]] bool next(std::span<const std::byte>& message) noexcept;
 
   /// Of the message that next() gave: its file's place in the list, and its number there, from 1.
-  [[nodiscard]] std::size_t file() const noexcept;
-  [[nodiscard]] std::uint64_t number() const noexcept;
+  [[nodiscard]] std::size_t file() const noexcept TICKWIRE_HOT;
+  [[nodiscard]] std::uint64_t number() const noexcept TICKWIRE_HOT;
   /// What has been read beyond it: messages with their lengths, the last one maybe in part.
   [[nodiscard]] std::span<const std::byte> ahead() const noexcept;
 
