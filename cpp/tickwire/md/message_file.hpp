@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "tickwire/core/hot.hpp"
+
 namespace tickwire::md {
 
 class MessageFile {
