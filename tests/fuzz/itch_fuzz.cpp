@@ -117,7 +117,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     data += 2 + length;
     size -= 2 + length;
 
-    market.prefetch(bytes);
     tickwire::feed::itch::Message message;
     const tickwire::feed::itch::Outcome outcome = decoder.decode(bytes, message);
     const tickwire::feed::itch::Update update = market.on_message(bytes);

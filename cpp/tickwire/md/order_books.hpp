@@ -65,11 +65,6 @@ class OrderBooks {
   /// Forgets all orders of all books: a new session.
   void clear() noexcept;
 
-  /// Asks for the memory that a call with this reference will look at, a few messages ahead of it.
-  void prefetch(std::uint64_t ref) const noexcept TICKWIRE_HOT { __builtin_prefetch(&slots_[home(ref)], 1); }
-  /// Likewise the book's.
-  void prefetch_book(std::uint32_t book) const noexcept TICKWIRE_HOT { __builtin_prefetch(&books_[book], 1); }
-
   /// Writes the best levels, best first, and returns how many there were room and levels for.
   std::size_t top(std::uint32_t book, Side side, std::span<Level> out) const noexcept TICKWIRE_HOT;
   [[nodiscard]] std::size_t depth(std::uint32_t book, Side side) const noexcept TICKWIRE_HOT {

@@ -1,7 +1,6 @@
 #include "tickwire/feed/venue/itch/market.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 namespace tickwire::feed::itch {
@@ -51,18 +50,6 @@ InvalidReason Market::reason(InstrumentId instrument) const noexcept {
     case BookState::Empty: return InvalidReason::Disconnected;
     default: return InvalidReason::None;
   }
-}
-
-void Market::prefetch(std::span<const std::byte> message) const noexcept {
-  if (message.size() < kRefOffset + sizeof(std::uint64_t)) return;
-  std::uint16_t locate = 0;
-  std::memcpy(&locate, message.data() + 1, sizeof locate);
-  const InstrumentId instrument = by_locate_[__builtin_bswap16(locate)];
-  if (instrument == 0) return;
-  std::uint64_t ref = 0;
-  std::memcpy(&ref, message.data() + kRefOffset, sizeof ref);
-  books_.prefetch(__builtin_bswap64(ref));
-  books_.prefetch_book(instrument - 1);
 }
 
 void Market::damage(InstrumentId instrument, InvalidReason why, Update& update) noexcept {

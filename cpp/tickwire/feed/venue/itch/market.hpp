@@ -74,9 +74,6 @@ class Market {
 
   Update on_message(std::span<const std::byte> message) noexcept TICKWIRE_HOT;
 
-  /// A message that will come some ten messages later: asks for the memory it will need.
-  void prefetch(std::span<const std::byte> message) const noexcept TICKWIRE_HOT;
-
   /// A new session: nothing is known.
   void reset() noexcept;
 

@@ -1,0 +1,78 @@
+// tickwire-dump: what the book of one instrument was after each message of ITCH day files.
+//
+//     tickwire-dump SYMBOL LEVELS FILE …
+//
+// One line a message of the instrument: its number in the file, its first byte, nanoseconds since midnight,
+// the book's state, then for each level ask price, ask quantity, bid price, bid quantity, prices in units of
+// 0.0001; a level that is not there is empty. With commas between.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tickwire/feed/venue/itch/market.hpp"
+#include "tickwire/md/message_file.hpp"
+
+namespace {
+
+using namespace tickwire;
+
+constexpr std::size_t kMaxOrders = std::size_t{1} << 22U;
+constexpr std::size_t kMaxLevels = 1000;
+
+int dump(const std::string& symbol, std::size_t levels, std::vector<std::string> files) {
+  md::InstrumentTable table;
+  table.add({symbol, "nasdaq_itch", feed::itch::kPriceDecimals, 0});
+  Arena arena;
+  feed::itch::Market market(table, kMaxOrders, arena);
+  md::MessageFile reader(std::move(files));
+  std::vector<md::Level> asks(levels);
+  std::vector<md::Level> bids(levels);
+  std::span<const std::byte> message;
+  std::size_t file = 0;
+  while (reader.next(message)) {
+    if (reader.file() != file) market.reset();
+    file = reader.file();
+    const feed::itch::Update update = market.on_message(message);
+    if (update.instrument == kNoInstrument) continue;
+    const std::size_t ask_count = market.books().top(0, md::Side::Ask, asks);
+    const std::size_t bid_count = market.books().top(0, md::Side::Bid, bids);
+    std::printf("%lu,%c,%ld,%s", reader.number(), static_cast<char>(message[0]), update.ts_ns,
+                name_of(market.state(0)).data());
+    const auto print = [](const md::Level& level, bool there) {
+      if (there) {
+        std::printf(",%ld,%ld", level.price, level.qty);
+      } else {
+        std::printf(",,");
+      }
+    };
+    for (std::size_t i = 0; i < levels; ++i) {
+      print(asks[i], i < ask_count);
+      print(bids[i], i < bid_count);
+    }
+    std::printf("\n");
+  }
+  if (reader.truncated()) std::fprintf(stderr, "tickwire-dump: %s\n", reader.error().c_str());
+  return reader.truncated() ? 1 : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::size_t levels = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0;
+  if (argc < 4 || levels == 0 || levels > kMaxLevels) {
+    std::fprintf(stderr, "usage: tickwire-dump SYMBOL LEVELS FILE …, with 1 to %zu levels\n", kMaxLevels);
+    return 2;
+  }
+  try {
+    return dump(argv[1], levels, {argv + 3, argv + argc});
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "tickwire-dump: %s\n", error.what());
+    return 1;
+  }
+}
