@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "itch_bytes.hpp"
+#include "tickwire/feed/moldudp64/mold_packet.hpp"
 #include "tickwire/md/message_file.hpp"
+#include "tickwire/md/pcap.hpp"
 
 namespace tickwire::feed::itch {
 namespace {
@@ -265,6 +267,42 @@ TEST(ItchRecorded, FollowsTheFirstMessagesOfADay) {
   EXPECT_EQ(best.price, 3'210'000);
   market.books().top(0, Side::Ask, {&best, 1});
   EXPECT_EQ(best.price, 3'211'000);
+}
+
+/// Packets of a real line: every message of theirs has the length of its type, and fields that can be.
+TEST(ItchRecorded, DecodesTheRecordedPackets) {
+  const char* const set = std::getenv("TICKWIRE_DATA");
+  const std::filesystem::path folder =
+      (set != nullptr ? std::filesystem::path(set)
+                      : std::filesystem::path(__FILE__).parent_path() / "../../../../shared/data") /
+      "nasdaq_itch/moldudp64_pcap";
+  if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no recorded data at " << folder;
+  Arena arena;
+  MoldParser parser(9000, arena);
+  Decoder decoder;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    if (entry.path().extension() != ".pcap") continue;
+    SCOPED_TRACE(entry.path().string());
+    md::PcapReader reader(entry.path().string());
+    md::PcapDatagram datagram;
+    while (reader.next(datagram)) {
+      MoldPacket packet;
+      ASSERT_EQ(parser.parse(datagram.payload, packet), MoldError::None);
+      for (const MessageView& view : packet.messages) {
+        Message message;
+        ASSERT_EQ(decoder.decode(std::as_bytes(view), message), Outcome::Message);
+        EXPECT_GT(message.ts_ns, 0);
+        EXPECT_LT(message.ts_ns, 86'400'000'000'000);
+      }
+    }
+  }
+  const std::map<char, std::uint64_t> found = {{'A', 42}, {'F', 7}, {'E', 6}, {'C', 5}, {'X', 5},
+                                               {'D', 7},  {'U', 6}, {'P', 5}, {'Q', 5}, {'I', 6},
+                                               {'J', 5},  {'L', 6}, {'H', 6}, {'Y', 5}, {'S', 1}};
+  for (std::size_t i = 0; i < kTypes.size(); ++i) {
+    const auto count = found.find(static_cast<char>(kTypes[i].type));
+    EXPECT_EQ(decoder.counts()[i], count == found.end() ? 0 : count->second) << kTypes[i].name;
+  }
 }
 
 }  // namespace
