@@ -10,6 +10,7 @@ import asyncio
 import gzip
 import importlib.util
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -255,6 +256,7 @@ async def test_a_capture_that_ended_too_early_starts_cold_and_says_by_how_much(t
 async def follow(source: Path, target: Path, keep: Callable[[dict[str, Any], int], bool], **how: Any) -> None:
     """A recorder beside the first pipeline: copies its capture, without the lines that `keep` leaves out."""
     writer: Any = (gzip.open if target.suffix == ".gz" else open)(target, "wb")
+    stamps = how.get("stamps", lambda stamp, number: stamp)
     number, text = 0, b""
     with writer, source.open("rb") as reader:
         rest = b""
@@ -265,8 +267,11 @@ async def follow(source: Path, target: Path, keep: Callable[[dict[str, Any], int
                 number += 1
                 if number == how.get("damage_at"):
                     text += b"\x00no line at all\n17\n"
-                if keep(json.loads(line.partition(b" ")[2]), number):
-                    text += line + b"\n"
+                stamp, _, message = line.partition(b" ")
+                if keep(json.loads(message), number):
+                    text += b"%d %b\n" % (stamps(int(stamp), number), message)
+                for insert, added in how.get("add", ()):
+                    text += b"%b %b\n" % (stamp, added) if insert == number else b""
             # What is in the file ends in the middle of a line, nearly always.
             writer.write(text[:-7])
             text = text[-7:]
@@ -327,6 +332,147 @@ async def test_only_the_instrument_whose_events_are_missing_starts_cold(tmp_path
         assert set(b.rows(ETH)["epoch"]) == {2}
         assert b.rows(ETH)["row"][0] == 1
     await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
+HOUR_NS = 3600 * 10**9
+
+
+def changed_stamps(kind: str, at: int) -> Callable[[int, int], int]:
+    """Receive times as a recorder with a wrong clock writes them, or one that slips once, at a line."""
+    if kind == "ahead":
+        return lambda stamp, number: stamp + HOUR_NS
+    if kind == "behind":
+        return lambda stamp, number: stamp - HOUR_NS
+    return lambda stamp, number: stamp + (365 * 24 * HOUR_NS if number == at else 0)
+
+
+@pytest.mark.parametrize("kind", ["ahead", "behind", "one line"])
+async def test_windows_do_not_go_by_a_clock_that_is_not_ours(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "feed.log"
+    async with stage(tmp_path, features={"clock": "recv"}) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(200)
+        lines = s.capture.read_bytes().splitlines()
+        at = max(n for n, line in enumerate(lines, 1) if b'"depthUpdate"' in line and b'"ETHUSDT"' in line)
+        async with recorder(s.capture, target, lambda message, number: True, stamps=changed_stamps(kind, at)):
+            await a.more_rows(50)
+            async with s.running(warm=[target], record_dir=tmp_path / "b") as b:
+                said = await b.joined()
+                cold = {ETH} if kind == "one line" else {BTC, ETH}
+                for symbol, text in said.items():
+                    if symbol not in cold:
+                        assert text.startswith("continues"), said
+                        continue
+                    amount = r"31,53[56],\d{3}" if kind == "one line" else r"3,(600|599|601)"
+                    way = "behind" if kind == "behind" else "ahead of"
+                    assert re.fullmatch(
+                        rf"the capture's clock is {amount}\.\d{{3}} s {way} ours, starts cold", text
+                    ), said
+                await b.more_rows(50)
+                for symbol in cold:
+                    assert set(b.rows(symbol)["epoch"]) == {2}
+                    assert b.rows(symbol)["row"][0] == 1
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
+async def test_a_clock_that_decides_nothing_may_be_wrong(tmp_path: Path) -> None:
+    target = tmp_path / "feed.log"
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(100)
+        async with recorder(
+            s.capture, target, lambda message, number: True, stamps=changed_stamps("ahead", 0)
+        ):
+            await a.more_rows(50)
+            async with s.running(warm=[target]) as b:
+                said = await b.joined()
+                assert all(text.startswith("continues") for text in said.values()), said
+
+
+@pytest.mark.parametrize("epoch_behind_it", [False, True])
+async def test_trades_missing_within_a_capture_count_until_an_epoch_begins(
+    tmp_path: Path, epoch_behind_it: bool
+) -> None:
+    target = tmp_path / "feed.log"
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(300)
+        trades = [
+            (number, message["t"])
+            for number, line in enumerate(s.capture.read_bytes().splitlines(), 1)
+            if (message := json.loads(line.partition(b" ")[2])).get("e") == "trade" and message["s"] == ETH
+        ]
+        lost = dict(trades[-20:-17])
+        # Behind the next trade, which shows what is missing.
+        add = (
+            [(trades[-15][0], b'{"tickwire":"stale","conn":0,"instrument":"ETHUSDT"}')]
+            if epoch_behind_it
+            else []
+        )
+        async with recorder(s.capture, target, lambda message, number: number not in lost, add=add):
+            await a.more_rows(50)
+            async with s.running(warm=[target], record_dir=tmp_path / "b") as b:
+                said = await b.joined()
+                assert said[BTC].startswith("continues"), said
+                ids = sorted(lost.values())
+                assert ids == list(range(ids[0], ids[0] + 3))
+                if epoch_behind_it:
+                    assert said[ETH].startswith("continues"), said
+                    assert "in epoch 2" in said[ETH]
+                else:
+                    assert said[ETH] == (
+                        f"the capture lacks trades {ids[0]:,} to {ids[-1]:,}; not contiguous, starts cold"
+                    )
+                await b.more_rows(50)
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
+async def test_a_run_that_began_with_another_one_is_not_read_twice(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(200)
+        async with s.running(warm=[s.run], record_dir=tmp_path / "b") as b:
+            await b.joined()
+            await b.more_rows(50)
+            async with s.running(warm=[s.run, tmp_path / "b"], record_dir=tmp_path / "c") as c:
+                said = await c.joined()
+                assert all("in epoch 1 after row" in text for text in said.values()), said
+                await c.more_rows(100)
+                last = {symbol: c.rows(symbol)["row"][-1] for symbol in (BTC, ETH)}
+                await a.until(lambda: all(a.rows(s)["row"][-1] > n for s, n in last.items()))
+        for symbol in (BTC, ETH):
+            assert same_rows(a.rows(symbol), c.rows(symbol)) >= 100
+    await agrees_with_its_replay(tmp_path / "c", len(c.rows()))
+
+
+async def test_why_there_is_no_book_to_continue_is_said(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(50)
+        lines = s.capture.read_bytes().splitlines(keepends=True)
+        close = b'%d {"tickwire":"close","conn":0}\n' % int(lines[-1].split()[0])
+        ends = {
+            "never names it": [line for line in lines if b"BTC" not in line],
+            "has no snapshot of its book": [line for line in lines if b'"snapshot"' not in line],
+            "ends with its connection down": [*lines, close],
+            "ends while its book is suspect and waits for a snapshot": [
+                line
+                for number, line in enumerate(lines)
+                if number < len(lines) - 100 or number > len(lines) - 50 or b"depthUpdate" not in line
+            ],
+        }
+        for number, (expected, kept) in enumerate(ends.items()):
+            path = tmp_path / f"{number}.log"
+            path.write_bytes(b"".join(kept))
+            async with s.running(warm=[path]) as b:
+                said = await b.joined()
+                assert said[BTC].startswith(f"the capture {expected}"), said
+                assert said[BTC].endswith(", starts cold")
+
+
+async def test_a_feed_that_cannot_be_reached_is_said_once(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(20)
+    async with Pipeline(s.config, warm=[s.run]) as pipeline:
+        b = Watched(pipeline)
+        await b.until(lambda: len(pipeline.warm_report) > 0)
+        assert pipeline.warm_report == ["warm: main: waits for the feed"]
+        assert pipeline.warming_up
 
 
 async def test_trades_that_no_row_needs_may_be_missing(tmp_path: Path) -> None:
@@ -455,13 +601,27 @@ async def test_what_cannot_be_a_capture_of_the_feed_is_refused_before_the_start(
         await refused([empty], ConfigError, "expected a capture, found an empty file")
         await refused([tmp_path / "folder"], ConfigError, "found no run.json of a run in it")
         await refused({"else": [other]}, ConfigError, "no feed is named 'else'; feeds: main")
-        await refused([other], SetupError, r"expected a capture of the feed main .*of other instruments")
-        await refused([noise], SetupError, r"expected a capture of the feed main .*found no message")
+        wanted = "expected book changes of the instruments of the feed main, found"
+        await refused(
+            [other], SetupError, rf"other.log: {wanted} none in \S+ messages; \S+ are of other instr"
+        )
+        await refused([noise], SetupError, rf"noise.log: {wanted} no message")
+        # One good file of several does not vouch for the others.
+        await refused([s.capture, other], SetupError, rf"other.log: {wanted} none")
+        await refused([noise, s.capture], SetupError, rf"noise.log: {wanted} no message")
         feed = json.loads(json.dumps(s.config.model_dump()["feeds"][0])) | {"venue": "binance_usdm"}
         futures = Config.from_dict(
             {"feeds": [feed | {"depth_interval": ""}], "features": {"rows": ["spread()"]}}
         )
-        await refused([s.capture], SetupError, "as another market's have", futures)
+        await refused(
+            [s.capture], SetupError, "expected a futures market's messages, found the spot market's", futures
+        )
+        # The same symbols, as spot and USD-M have them.
+        async with stage(tmp_path / "usdm", "usdm") as u, u.running(record_dir=u.run) as a:
+            await a.more_rows(20)
+        await refused(
+            [u.capture], SetupError, "expected the spot market's messages, found a futures market's"
+        )
         files = Config.from_dict(
             {
                 "feeds": [{"venue": "binance_spot", "source": "file", "instruments": [BTC]}],

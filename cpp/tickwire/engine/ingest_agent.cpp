@@ -78,49 +78,6 @@ bool needs_trades(const FeaturesConfig& features) {
   });
 }
 
-/// Set-up: is this a capture of this feed? Throws SetupError.
-void check_warm(const FeedConfig& config, feed::binance::Decoder& decoder) {
-  md::CaptureReader reader(config.warm);
-  const bool is_spot = config.market == feed::binance::Market::Spot;
-  std::uint64_t messages = 0;
-  std::uint64_t of_others = 0;
-  std::uint64_t of_other_form = 0;
-  for (const md::CaptureLine* line = nullptr;
-       messages < kWarmCheckLines && (line = reader.next()) != nullptr;) {
-    if (line->kind != md::CaptureKind::Message) continue;
-    ++messages;
-    md::Event event;
-    const Outcome outcome = decoder.decode(line->body, RecvClock::Recorded, line->ts_recv, event);
-    of_others += outcome == Outcome::UnknownSymbol ? 1 : 0;
-    of_other_form += outcome == Outcome::Malformed ? 1 : 0;
-    if (outcome != Outcome::Event || event.kind != md::EventKind::BookDiff) continue;
-    // An event of futures names the one before it, one of spot does not.
-    if ((event.prev_id == 0) == is_spot) return;
-    throw SetupError("warm capture " + config.warm.front(),
-                     is_spot ? "the spot market's messages" : "a futures market's messages",
-                     is_spot ? "a futures market's" : "the spot market's");
-  }
-  const std::string what = "a capture of the feed " + config.name + " (book changes of its instruments)";
-  throw SetupError("warm capture " + config.warm.front(), what,
-                   messages == 0
-                       ? "no message" + (reader.error().empty() ? "" : ", " + reader.error())
-                       : std::to_string(messages) + " messages with none: " + std::to_string(of_others) +
-                             " of other instruments, " + std::to_string(of_other_form) +
-                             " of another form, as another market's have");
-}
-
-/// A recorder's next file, where this is the newest that it had written: 000001.log, 000002.log …
-std::string next_segment(const std::string& path) {
-  const std::filesystem::path file(path);
-  const std::string stem = file.stem().string();
-  if (stem.size() != 6 || stem.find_first_not_of("0123456789") != std::string::npos) return {};
-  std::array<char, 16> number;
-  std::snprintf(number.data(), number.size(), "%06lu", std::stoul(stem) + 1);
-  const std::filesystem::path next = file.parent_path() / (number.data() + file.extension().string());
-  std::error_code error;
-  return std::filesystem::is_regular_file(next, error) ? next.string() : std::string();
-}
-
 std::string grouped(std::uint64_t value) {
   std::string digits = std::to_string(value);
   for (std::size_t at = digits.size(); at > 3;) digits.insert(at -= 3, 1, ',');
@@ -129,8 +86,90 @@ std::string grouped(std::uint64_t value) {
 
 std::string seconds(std::int64_t ns) {
   std::array<char, 32> text;
-  std::snprintf(text.data(), text.size(), "%.3f s", static_cast<double>(ns) * 1e-9);
-  return text.data();
+  std::snprintf(text.data(), text.size(), ".%03d s", static_cast<int>(ns / 1'000'000 % 1000));
+  return grouped(static_cast<std::uint64_t>(ns / 1'000'000'000)) + text.data();
+}
+
+/// Is this a file of a run's recording: 000001.log, 000002.log …?
+bool is_segment(const std::filesystem::path& file) {
+  const std::string stem = file.stem().string();
+  return stem.size() == 6 && stem.find_first_not_of("0123456789") == std::string::npos;
+}
+
+bool holds(std::span<const char> message, std::string_view text) {
+  return ::memmem(message.data(), message.size(), text.data(), text.size()) != nullptr;
+}
+
+/// Set-up: is this file a capture of this feed? Throws SetupError; false where it says nothing of it either
+/// way.
+bool check_warm_file(const FeedConfig& config, feed::binance::Decoder& decoder, const std::string& path) {
+  md::CaptureReader reader({path});
+  const bool is_spot = config.market == feed::binance::Market::Spot;
+  std::uint64_t messages = 0;
+  std::uint64_t of_others = 0;
+  std::uint64_t unreadable = 0;
+  for (const md::CaptureLine* line = nullptr;
+       messages < kWarmCheckLines && (line = reader.next()) != nullptr;) {
+    if (line->kind != md::CaptureKind::Message) continue;
+    ++messages;
+    // A book change of futures names the one before it, one of spot does not.
+    if (holds(line->body, "\"depthUpdate\"") && holds(line->body, "\"pu\"") == is_spot) {
+      throw SetupError("warm capture " + path,
+                       is_spot ? "the spot market's messages" : "a futures market's messages",
+                       is_spot ? "a futures market's" : "the spot market's");
+    }
+    md::Event event;
+    const Outcome outcome = decoder.decode(line->body, RecvClock::Recorded, line->ts_recv, event);
+    of_others += outcome == Outcome::UnknownSymbol ? 1 : 0;
+    unreadable += outcome == Outcome::Malformed ? 1 : 0;
+    if (outcome == Outcome::Event && event.kind == md::EventKind::BookDiff) return true;
+  }
+  // What a run wrote last may be too short to say anything, and a file that is empty but for our own lines
+  // says nothing wrong.
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  const bool of_a_run =
+      is_segment(path) && std::count_if(config.warm.begin(), config.warm.end(), [&](const auto& other) {
+                            return std::filesystem::path(other).parent_path() == folder;
+                          }) > 1;
+  if (of_a_run || (config.warm.size() > 1 && messages == 0 && reader.error().empty())) return false;
+  std::string found = "no message";
+  if (messages != 0) {
+    found = "none in " + grouped(messages) + (messages == 1 ? " message" : " messages");
+    if (of_others != 0) found += "; " + grouped(of_others) + " are of other instruments";
+    if (unreadable != 0) found += "; " + grouped(unreadable) + " cannot be read";
+  }
+  if (!reader.error().empty()) found += "; " + reader.error();
+  throw SetupError("warm capture " + path, "book changes of the instruments of the feed " + config.name,
+                   found);
+}
+
+/// Set-up: are these captures of this feed? Throws SetupError. Returns those to be read: a run that began
+/// warm has in its own recording what it read of others, so nothing before that is read a second time.
+std::vector<std::string> check_warm(const FeedConfig& config, feed::binance::Decoder& decoder) {
+  std::size_t first = 0;
+  bool any = false;
+  for (std::size_t i = 0; i < config.warm.size(); ++i) {
+    any = check_warm_file(config, decoder, config.warm[i]) || any;
+    md::CaptureReader reader({config.warm[i]});
+    const md::CaptureLine* const line = reader.next();
+    if (line != nullptr && line->kind == md::CaptureKind::Warm) first = i;
+  }
+  if (!any) {
+    throw SetupError("warm capture " + config.warm.front() + " and what follows it",
+                     "book changes of the instruments of the feed " + config.name, "none");
+  }
+  return {config.warm.begin() + static_cast<std::ptrdiff_t>(first), config.warm.end()};
+}
+
+/// A recorder's next file, where this is the newest that it had written: 000001.log, 000002.log …
+std::string next_segment(const std::string& path) {
+  const std::filesystem::path file(path);
+  if (!is_segment(file)) return {};
+  std::array<char, 16> number;
+  std::snprintf(number.data(), number.size(), "%06lu", std::stoul(file.stem().string()) + 1);
+  const std::filesystem::path next = file.parent_path() / (number.data() + file.extension().string());
+  std::error_code error;
+  return std::filesystem::is_regular_file(next, error) ? next.string() : std::string();
 }
 
 }  // namespace
@@ -287,13 +326,27 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   bool in_capture = false;  // Live: a line of the warm capture is being processed.
   std::unique_ptr<WarmJoin> join;
   std::vector<WarmJoin::Captured> captured;
+  /// What the capture has of an instrument.
+  struct InCapture {
+    bool named = false;
+    bool snapshot = false;
+    md::BookState state = md::BookState::Empty;  // At its end.
+    // Of this epoch, between two trades that it has: those it lacks, or has a second time.
+    std::uint64_t lacks_from = 0;
+    std::uint64_t lacks_to = 0;
+    bool again = false;
+  };
+  std::vector<InCapture> in_capture_of;
+  bool compares_clocks = false;  // What time the capture has decides something.
+  std::int64_t joining_ns = 0;   // Since when.
   std::string last_file;         // Of the warm capture: the one that is followed.
   std::int64_t captured_ns = 0;  // When the warm capture brought its last line …
   std::int64_t looked_ns = 0;    // … and when it was last looked for one.
   std::int64_t live_ns = 0;
   std::vector<TsNs> capture_ends;  // By instrument: the time of the last diff.
   std::vector<std::string> warm_lines;
-  concurrent::Cell<bool> warm_told;  // Published once warm_lines is written.
+  concurrent::Cell<bool> warm_waits;  // The feed has brought nothing of a book for long.
+  concurrent::Cell<bool> warm_told;   // Published once warm_lines is written.
   std::uint64_t old_events_muted = 0;
   std::uint64_t snapshots_expired_muted = 0;
   std::array<feed::WebSocketStats, 2 * FeedLine::sources()> seen;  // When the errors were last looked at.
@@ -506,6 +559,7 @@ bool IngestAgent::Feed::line_reaches(const LineEvent& event) const noexcept {
 IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
     : name_(std::move(setup.name)),
       replay_(setup.replay),
+      windows_on_recv_(setup.config.features.clock == WindowClock::Recv),
       layout_(setup.layout),
       control_(setup.control),
       heartbeat_(setup.heartbeat),
@@ -549,13 +603,14 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
       feed->connect(arena);
     }
     if (!replay_ && !config.warm.empty()) {
-      check_warm(config, feed->decoder);
-      feed->reader =
-          std::make_unique<md::CaptureReader>(config.warm, md::CaptureReaderConfig{.follow = true});
+      feed->reader = std::make_unique<md::CaptureReader>(check_warm(config, feed->decoder),
+                                                         md::CaptureReaderConfig{.follow = true});
       feed->join = std::make_unique<WarmJoin>(config.instruments.size(), feed->lines.size(),
                                               needs_trades(setup.config.features), arena, kWarmKeptBytes);
       feed->captured.resize(config.instruments.size());
       feed->capture_ends.resize(config.instruments.size());
+      feed->in_capture_of.resize(config.instruments.size());
+      feed->compares_clocks = windows_on_recv_ || config.stale_after_ns != 0;
       feed->last_file = config.warm.back();
       feed->warm = Feed::Warm::Reading;
       feed->muted = true;
@@ -989,8 +1044,8 @@ void IngestAgent::count_orders(OrderFeed& feed) noexcept {
 void IngestAgent::on_cold(Feed& feed, Lane& lane, TsNs ts) noexcept {
   if (feed.tap != nullptr) feed.tap->cold(ts, lane.id);
   lane.diff_id = lane.trade_id = lane.quote_id = 0;
-  const Step step = lane.pipeline.on_open();
-  lane.pipeline.unblock();
+  lane.fresh = 0;
+  const Step step = lane.pipeline.restart();
   if (step.left_valid) {
     emit_notice(feed, lane, step.reason, kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read});
   }
@@ -1018,6 +1073,20 @@ void IngestAgent::on_live(Feed& feed, TsNs ts) noexcept {
   }
 }
 
+/// A warm capture's event, before it is processed.
+void IngestAgent::note_captured(Feed& feed, const md::Event& event) noexcept {
+  Feed::InCapture& seen = feed.in_capture_of[event.instrument];
+  seen.named = true;
+  if (event.kind == md::EventKind::BookDiff && feed.compares_clocks)
+    feed.join->captured_diff(event.instrument, event.last_id, event.ts_recv);
+  if (event.kind != md::EventKind::Trade) return;
+  const std::uint64_t before = lanes_[feed.first_lane + event.instrument]->trade_id;
+  if (before == 0 || event.trade.id == before + 1 || seen.lacks_to != 0) return;
+  seen.again = event.trade.id <= before;
+  seen.lacks_from = seen.again ? event.trade.id : before + 1;
+  seen.lacks_to = seen.again ? before : event.trade.id - 1;
+}
+
 int IngestAgent::warm_turn(Feed& feed) noexcept {
   switch (feed.warm) {
     case Feed::Warm::No: return 0;
@@ -1025,12 +1094,18 @@ int IngestAgent::warm_turn(Feed& feed) noexcept {
       const int lines = read_warm(feed);
       if (feed.line != nullptr) return lines;
       feed.warm = Feed::Warm::Joining;
+      feed.joining_ns = monotonic_ns();
       for (auto& line : feed.lines) line->start();
       return lines + 1;
     }
     case Feed::Warm::Joining: {
       const int lines = read_warm(feed);
-      if (feed.line != nullptr || !decide_warm(feed)) return lines;
+      if (feed.line != nullptr || !decide_warm(feed)) {
+        if (!feed.warm_waits.load() && !feed.join->heard() &&
+            monotonic_ns() - feed.joining_ns >= WarmJoin::kWriterLagNs)
+          feed.warm_waits.publish(true);
+        return lines;
+      }
       feed.warm = Feed::Warm::HandingOn;
       return lines + 1;
     }
@@ -1071,22 +1146,35 @@ int IngestAgent::read_warm(Feed& feed) noexcept {
 }
 
 bool IngestAgent::decide_warm(Feed& feed) noexcept {
+  const TsNs now = utc_.now();
   for (std::size_t i = 0; i < feed.captured.size(); ++i) {
     const Lane& lane = *lanes_[feed.first_lane + i];
-    feed.captured[i] = {lane.pipeline.state() == md::BookState::Valid, lane.pipeline.sequence(),
-                        lane.trade_id};
+    const Feed::InCapture& seen = feed.in_capture_of[i];
+    feed.captured[i] = {.valid = lane.pipeline.state() == md::BookState::Valid,
+                        .diff_id = lane.pipeline.sequence(),
+                        .trade_id = lane.trade_id,
+                        .epoch = lane.pipeline.epoch(),
+                        .lacks_trades = seen.lacks_to != 0,
+                        .may_become_valid = seen.named,
+                        .ahead_ns = feed.compares_clocks ? ahead_of(lane, now) : 0};
   }
   if (!feed.join->decide(feed.captured, feed.captured_ns, monotonic_ns())) return false;
   for (std::size_t i = 0; i < feed.captured.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
     feed.capture_ends[i] = lane.fresh;
+    feed.in_capture_of[i].state = lane.pipeline.state();
     if (feed.join->verdict(i) == WarmJoin::Verdict::Continues) {
       lane.diff_id = lane.pipeline.sequence();
     } else {
-      on_cold(feed, lane, utc_.now());
+      on_cold(feed, lane, now);
     }
   }
   return true;
+}
+
+/// By how much what the lane takes for the present is ahead of it.
+std::int64_t IngestAgent::ahead_of(const Lane& lane, TsNs now) const noexcept {
+  return std::max(windows_on_recv_ ? lane.pipeline.clock() : kNoTime, lane.fresh) - now;
 }
 
 int IngestAgent::hand_on_warm(Feed& feed, bool all) noexcept {
@@ -1107,7 +1195,6 @@ int IngestAgent::hand_on_warm(Feed& feed, bool all) noexcept {
 }
 
 void IngestAgent::end_warm(Feed& feed) noexcept {
-  using Verdict = WarmJoin::Verdict;
   on_live(feed, utc_.now());
   feed.warm = Feed::Warm::Settling;
   feed.live_ns = monotonic_ns();
@@ -1115,49 +1202,68 @@ void IngestAgent::end_warm(Feed& feed) noexcept {
   for (std::size_t i = 0; i < feed.captured.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
     if (lane.pipeline.wants_snapshot()) request_snapshot(feed, lane);
-    const WarmJoin::Captured& captured = feed.captured[i];
-    const LineEvent& diff = feed.join->first_diff(i);
-    const LineEvent& trade = feed.join->first_trade(i);
-    const bool has_diff = diff.last_id != 0;
-    std::string text;
-    const std::string cold = "; not contiguous, starts cold";
-    switch (feed.join->verdict(i)) {
-      case Verdict::Continues:
-        text =
-            lane.pipeline.state() == md::BookState::Valid
-                ? "continues the capture at id " + grouped(captured.diff_id) + ", in epoch " +
-                      std::to_string(lane.pipeline.epoch()) + " after row " + grouped(lane.pipeline.row())
-                : "the feed did not follow the capture's id " + grouped(captured.diff_id) + ", starts cold";
-        break;
-      case Verdict::NoBook: text = "the capture ends with no valid book, starts cold"; break;
-      case Verdict::BookGap: {
-        const TsNs gap = feed.join->first_diff_ts(i) - feed.capture_ends[i];
-        text = "the capture ends at id " + grouped(captured.diff_id) + ", " +
-               seconds(std::max<TsNs>(gap, -gap)) + (gap >= 0 ? " before" : " after") +
-               " the feed's first, which follows id " + grouped(diff.previous_id) + cold;
-        break;
-      }
-      case Verdict::TradeGap:
-        text = (captured.trade_id == 0 ? std::string("the capture has no trade")
-                                       : "the capture's last trade is " + grouped(captured.trade_id)) +
-               ", the feed's first is " + grouped(trade.last_id) + cold;
-        break;
-      case Verdict::Silent:
-        text = "the capture ends at id " + grouped(captured.diff_id) + ", and the feed said nothing of its " +
-               (has_diff ? "trades" : "book") + " that would continue it" + cold;
-        break;
-    }
     feed.warm_lines.push_back("warm: " + feed.config.name + " " + feed.config.instruments[i].symbol + ": " +
-                              text);
+                              warm_verdict(feed, i));
   }
   feed.warm_told.publish(true);
+}
+
+/// What became of an instrument, for people.
+std::string IngestAgent::warm_verdict(const Feed& feed, std::size_t local) const {
+  using Verdict = WarmJoin::Verdict;
+  const InstrumentPipeline& pipeline = lanes_[feed.first_lane + local]->pipeline;
+  const Feed::InCapture& seen = feed.in_capture_of[local];
+  const WarmJoin::Captured& captured = feed.captured[local];
+  const LineEvent& diff = feed.join->first_diff(local);
+  const LineEvent& trade = feed.join->first_trade(local);
+  const std::string cold = "; not contiguous, starts cold";
+  switch (feed.join->verdict(local)) {
+    case Verdict::Continues:
+      if (pipeline.state() != md::BookState::Valid)
+        return "the feed did not follow the capture's id " + grouped(captured.diff_id) + ", starts cold";
+      return "continues the capture at id " + grouped(captured.diff_id) + ", in epoch " +
+             std::to_string(pipeline.epoch()) + " after row " + grouped(pipeline.row());
+    case Verdict::NoBook:
+      if (!seen.named) return "the capture never names it, starts cold";
+      if (!seen.snapshot)
+        return "the capture has no snapshot of its book (a run's later file, without its first?), starts "
+               "cold";
+      if (seen.state == md::BookState::Empty) return "the capture ends with its connection down, starts cold";
+      return "the capture ends while its book is " + std::string(md::name_of(seen.state)) +
+             " and waits for a snapshot, starts cold";
+    case Verdict::BookGap: {
+      const TsNs gap = feed.join->first_diff_ts(local) - feed.capture_ends[local];
+      return "the capture ends at id " + grouped(captured.diff_id) + ", " +
+             seconds(std::max<TsNs>(gap, -gap)) + (gap >= 0 ? " before" : " after") +
+             " the feed's first, which follows id " + grouped(diff.previous_id) + cold;
+    }
+    case Verdict::TradeGap:
+      return (captured.trade_id == 0 ? std::string("the capture has no trade")
+                                     : "the capture's last trade is " + grouped(captured.trade_id)) +
+             ", the feed's first is " + grouped(trade.last_id) + cold;
+    case Verdict::TradeHole:
+      return std::string(seen.again ? "the capture repeats" : "the capture lacks") + " trades " +
+             grouped(seen.lacks_from) + " to " + grouped(seen.lacks_to) + cold;
+    case Verdict::Clock: {
+      const std::int64_t ahead_ns = feed.join->clock_ahead_ns(local);
+      return "the capture's clock is " + seconds(std::max(ahead_ns, -ahead_ns)) +
+             (ahead_ns > 0 ? " ahead of ours" : " behind ours") + ", starts cold";
+    }
+    case Verdict::Silent:
+      return "the capture ends at id " + grouped(captured.diff_id) + ", and the feed said nothing of its " +
+             (diff.last_id != 0 ? "trades" : "book") + " that would continue it" + cold;
+  }
+  return {};
 }
 
 std::vector<std::string> IngestAgent::warm_report() const {
   std::vector<std::string> lines;
   for (const auto& feed : feeds_) {
-    if (feed->warm_told.observe())
+    if (feed->warm_told.observe()) {
       lines.insert(lines.end(), feed->warm_lines.begin(), feed->warm_lines.end());
+    } else if (feed->warm_waits.observe()) {
+      lines.push_back("warm: " + feed->config.name + ": waits for the feed");
+    }
   }
   return lines;
 }
@@ -1177,6 +1283,8 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
   if (!feed.muted) stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
   if (outcome == Outcome::Event) [[likely]] {
     Lane& lane = *lanes_[feed.first_lane + event.instrument];
+    if (feed.in_capture) [[unlikely]]
+      note_captured(feed, event);
     Step step;
     switch (event.kind) {
       case md::EventKind::BookDiff:
@@ -1277,6 +1385,7 @@ void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const ch
     return;
   }
   feed.snapshots.add(1);
+  if (feed.in_capture) feed.in_capture_of[local].named = feed.in_capture_of[local].snapshot = true;
   if (lane.snapshot == Lane::Snapshot::Requested) lane.snapshot = Lane::Snapshot::NotWanted;
   const Step step = lane.pipeline.on_snapshot(event);
   // Before finish(), which may ask for another: the file says what happened in its order.
@@ -1349,6 +1458,8 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
   }
   if (step.became_valid) [[unlikely]] {
     feed.became_valid.add(1);
+    // What was missing before it is in no window any more.
+    if (feed.in_capture) feed.in_capture_of[lane.id - first_instrument_ - feed.first_lane].lacks_to = 0;
     lane.valid_since = utc_.now();
     // A snapshot that fitted is no reason to give up, so the pauses grow no longer than this.
     lane.attempts = std::min(lane.attempts, kAttemptsWhileItFits);

@@ -134,11 +134,14 @@ class IngestAgent final : public concurrent::Agent {
   void on_cold(Feed& feed, Lane& lane, TsNs ts) noexcept TICKWIRE_HOT;
   void on_live(Feed& feed, TsNs ts) noexcept TICKWIRE_HOT;
 
+  void note_captured(Feed& feed, const md::Event& event) noexcept TICKWIRE_HOT;
   int warm_turn(Feed& feed) noexcept;
   int read_warm(Feed& feed) noexcept;
   [[nodiscard]] bool decide_warm(Feed& feed) noexcept;
+  [[nodiscard]] std::int64_t ahead_of(const Lane& lane, TsNs now) const noexcept;
   int hand_on_warm(Feed& feed, bool all) noexcept;
   void end_warm(Feed& feed) noexcept;
+  [[nodiscard]] std::string warm_verdict(const Feed& feed, std::size_t local) const;
   [[nodiscard]] bool has_room() noexcept TICKWIRE_HOT;
   int take_commands() noexcept TICKWIRE_HOT;
   void watch(Feed& feed, TsNs now) noexcept;
@@ -176,6 +179,7 @@ class IngestAgent final : public concurrent::Agent {
 
   const std::string name_;
   const bool replay_;
+  const bool windows_on_recv_;
   const signal::RecordLayout layout_;
   concurrent::Waker& control_;
   metrics::StatFile* const heartbeat_;

@@ -95,6 +95,13 @@ Step InstrumentPipeline::on_open() noexcept {
   return {.left_valid = synced.left_valid, .reason = synced.reason};
 }
 
+Step InstrumentPipeline::restart() noexcept {
+  const Step step = on_open();
+  unblock();
+  rows_.forget_clock();
+  return step;
+}
+
 Step InstrumentPipeline::on_close() noexcept {
   const feed::SyncStep synced = sync_.on_close();
   return {.left_valid = synced.left_valid, .reason = synced.reason};

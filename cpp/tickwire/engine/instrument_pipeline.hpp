@@ -35,6 +35,8 @@ class InstrumentPipeline {
   /// The instrument's trades are lost: its rows would be short of them, so there are none until unblock().
   Step block() noexcept TICKWIRE_HOT;
   void unblock() noexcept TICKWIRE_HOT { sync_.unblock(); }
+  /// Nothing that was is to be gone by, neither book nor time.
+  Step restart() noexcept TICKWIRE_HOT;
   /// A message for this instrument could not be used: its book can no longer be trusted.
   Step on_damaged(md::InvalidReason reason) noexcept TICKWIRE_HOT;
 
@@ -47,6 +49,8 @@ class InstrumentPipeline {
   [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return rows_.history(); }
   [[nodiscard]] const feed::BookSync& sync() const noexcept { return sync_; }
   [[nodiscard]] const md::PriceBook& book() const noexcept { return book_; }
+  /// What time it is for the windows; kNoTime before the first event.
+  [[nodiscard]] TsNs clock() const noexcept { return rows_.clock(); }
   [[nodiscard]] std::uint64_t window_overflows() const noexcept { return rows_.window_overflows(); }
 
  private:

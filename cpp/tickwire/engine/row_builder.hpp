@@ -41,6 +41,9 @@ class RowBuilder {
   RowBuilder(const FeaturesConfig& features, int qty_decimals, Arena& arena);
 
   void advance_clock(TsNs ts_event, TsNs ts_recv) noexcept TICKWIRE_HOT;
+  /// What was is not to be gone by: the next event's time is the windows', also where it is earlier. An epoch
+  /// must begin before the next row.
+  void forget_clock() noexcept TICKWIRE_HOT { clock_ = kNoTime; }
   void begin_epoch(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
 
   /// The parts of an event, as far as it has them, in this order.
@@ -59,6 +62,7 @@ class RowBuilder {
   /// Number of the newest row within the epoch.
   [[nodiscard]] std::uint64_t row() const noexcept TICKWIRE_HOT { return row_; }
   [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return history_; }
+  [[nodiscard]] TsNs clock() const noexcept { return clock_; }
   [[nodiscard]] std::uint64_t window_overflows() const noexcept { return features_.window_overflows(); }
 
  private:

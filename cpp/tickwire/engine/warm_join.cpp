@@ -18,6 +18,8 @@ WarmJoin::WarmJoin(std::size_t instruments, std::size_t lines, bool trades, Aren
       needs_trades_(trades),
       diffs_(arena.allocate<Stream>(instruments)),
       trades_(arena.allocate<Stream>(instruments)),
+      pasts_(arena.allocate<Past>(instruments)),
+      clocks_(arena.allocate<Clocks>(instruments)),
       verdicts_(arena.allocate<Verdict>(instruments)),
       kept_(arena, kept_bytes) {}
 
@@ -34,6 +36,8 @@ void WarmJoin::down(std::uint32_t conn, std::int64_t now_ns) noexcept {
 void WarmJoin::forget(std::int64_t now_ns) noexcept {
   std::fill(diffs_.begin(), diffs_.end(), Stream{});
   std::fill(trades_.begin(), trades_.end(), Stream{});
+  std::fill(clocks_.begin(), clocks_.end(), Clocks{});
+  any_clock_ = {};
   while (kept_.front().data() != nullptr) kept_.pop();
   since_ns_ = now_ns;
   first_ns_ = both_ns_ = -1;
@@ -56,7 +60,38 @@ bool WarmJoin::keep(std::uint32_t conn, const LineEvent& event, const feed::WebS
   Stream& stream = (is_diff ? diffs_ : trades_)[event.instrument];
   if (!stream.seen) stream = {true, false, event, message.ts_recv, now_ns, 0};
   stream.newest_id = std::max(stream.newest_id, event.last_id);
+  if (is_diff && !clocks_[event.instrument].known) {
+    // The capture was ahead, and the feed has come to its newest.
+    const Past& past = pasts_[event.instrument];
+    if (past.diff_id >= stream.first.last_id && event.last_id >= past.diff_id)
+      compare_clocks(event.instrument, past.diff_ts, message.ts_recv);
+  }
   return true;
+}
+
+void WarmJoin::captured_diff(std::size_t instrument, std::uint64_t id, TsNs ts_recv) noexcept {
+  Past& past = pasts_[instrument];
+  const Stream& diffs = diffs_[instrument];
+  // The capture was behind, and has come to the feed's first.
+  if (diffs.seen && past.diff_id < diffs.first.last_id && id >= diffs.first.last_id)
+    compare_clocks(instrument, ts_recv, diffs.first_ts);
+  past.diff_id = id;
+  past.diff_ts = ts_recv;
+}
+
+void WarmJoin::compare_clocks(std::size_t instrument, TsNs captured, TsNs ours) noexcept {
+  clocks_[instrument] = {true, captured - ours};
+  if (!any_clock_.known) any_clock_ = clocks_[instrument];
+}
+
+/// All of a capture was stamped by one clock, so what another instrument shows holds for a silent one, too.
+bool WarmJoin::clocks_agree(std::size_t instrument, const Captured& captured) noexcept {
+  Clocks& clocks = clocks_[instrument];
+  if (!clocks.known) clocks = any_clock_;
+  if (clocks.ahead_ns > kMostClockNs || clocks.ahead_ns < -kMostClockNs) return false;
+  if (captured.ahead_ns <= kMostClockNs) return true;
+  clocks.ahead_ns = captured.ahead_ns;
+  return false;
 }
 
 void WarmJoin::look(Stream& stream, std::uint64_t captured_id) noexcept {
@@ -77,6 +112,15 @@ bool WarmJoin::decide(std::span<const Captured> captured, std::int64_t captured_
     return diffs_[i].met && captured[i].diff_id >= diffs_[i].first.last_id;
   };
   for (std::size_t i = 0; i < captured.size(); ++i) {
+    Past& past = pasts_[i];
+    // Its connection may be another: what had met the one before says nothing of this one.
+    if (captured[i].epoch != past.epoch) diffs_[i].met = trades_[i].met = false;
+    past.epoch = captured[i].epoch;
+    if (captured[i].valid) {
+      past.invalid_ns = -1;
+    } else if (past.invalid_ns < 0) {
+      past.invalid_ns = now_ns;
+    }
     if (!captured[i].valid) continue;
     look(diffs_[i], captured[i].diff_id);
     look(trades_[i], captured[i].trade_id);
@@ -104,10 +148,17 @@ bool WarmJoin::decide(std::span<const Captured> captured, std::int64_t captured_
     std::int64_t waits_since = since_ns_;
     if (!captured[i].valid) {
       verdicts_[i] = Verdict::NoBook;
+      const bool hopeless = !captured[i].may_become_valid || too_long ||
+                            now_ns - std::max(since_ns_, pasts_[i].invalid_ns) >= kWriterLagNs;
+      open = open || !hopeless;
+      continue;
+    }
+    if (needs_trades_ && captured[i].lacks_trades) {
+      verdicts_[i] = Verdict::TradeHole;
       continue;
     }
     if (diffs_met && trades_met) {
-      verdicts_[i] = Verdict::Continues;
+      verdicts_[i] = clocks_agree(i, captured[i]) ? Verdict::Continues : Verdict::Clock;
       continue;
     }
     if (diffs.seen && !diffs.met) {

@@ -18,6 +18,10 @@
 /// sooner. What is given up begins anew, cold. While the feed has said nothing at all there is nothing to
 /// decide and no hurry.
 ///
+/// Ids do not say at what time the capture's writer took it to be. Where windows go by that time, the two
+/// clocks must agree: an event that both brought has a receive stamp of each, and nothing in a capture is
+/// from the future.
+///
 /// One thread, the ingest agent's, before its first row. Time is handed in. What is kept lies in a ring
 /// taken at set-up; where something cannot be kept, all is forgotten and the feed's next events are its
 /// first.
@@ -41,13 +45,19 @@ class WarmJoin {
     bool valid;
     std::uint64_t diff_id;
     std::uint64_t trade_id;
+    std::uint32_t epoch = 1;
+    bool lacks_trades = false;      // Since the epoch began.
+    bool may_become_valid = false;  // Where it is not valid: its writer may be about to synchronise it.
+    std::int64_t ahead_ns = 0;      // What time its windows have, less what time it is; 0 where no matter.
   };
   enum class Verdict : std::uint8_t {
     Continues,
-    NoBook,    // The capture ends with no valid book.
-    BookGap,   // Its book ends before the feed's begins, or is of other ids.
-    TradeGap,  // The same of its trades.
-    Silent,    // The feed said nothing of it, or of its trades, and nothing shows that the capture goes on.
+    NoBook,     // The capture ends with no valid book.
+    BookGap,    // Its book ends before the feed's begins, or is of other ids.
+    TradeGap,   // The same of its trades.
+    TradeHole,  // Trades are missing within the capture.
+    Clock,      // The capture's clock is not ours.
+    Silent,     // The feed said nothing of it, or of its trades, and nothing shows that the capture goes on.
   };
   struct Kept {
     std::uint32_t conn;
@@ -58,6 +68,7 @@ class WarmJoin {
   static constexpr std::int64_t kMostLagNs = 3'000'000'000;    // As between two connections.
   static constexpr std::int64_t kWriterLagNs = 2'000'000'000;  // What a recorder holds back at the most.
   static constexpr std::int64_t kMostWaitNs = 10'000'000'000;
+  static constexpr std::int64_t kMostClockNs = 1'000'000'000;  // Between the clocks of two hosts.
 
   /// `lines`: the feed's connections. `trades`: whether they must be continuous, too.
   WarmJoin(std::size_t instruments, std::size_t lines, bool trades, Arena& arena, std::size_t kept_bytes);
@@ -69,6 +80,9 @@ class WarmJoin {
                           std::int64_t now_ns) noexcept TICKWIRE_HOT;
   /// The feed's next events are its first.
   void forget(std::int64_t now_ns) noexcept TICKWIRE_HOT;
+
+  /// A diff that the capture brought, where its clock matters.
+  void captured_diff(std::size_t instrument, std::uint64_t id, TsNs ts_recv) noexcept TICKWIRE_HOT;
 
   /// True once there is a verdict for each instrument. `captured`: one for each; `captured_ns`: when the
   /// capture brought its last line.
@@ -87,6 +101,13 @@ class WarmJoin {
     return diffs_[instrument].first_ts;
   }
 
+  /// The feed stands and has said something of a book.
+  [[nodiscard]] bool heard() const noexcept { return first_ns_ >= 0; }
+  /// By how much the capture's clock is ahead of ours; negative: behind.
+  [[nodiscard]] std::int64_t clock_ahead_ns(std::size_t instrument) const noexcept {
+    return clocks_[instrument].ahead_ns;
+  }
+
   /// The oldest message kept; false where there is none. It holds until pop().
   [[nodiscard]] bool front(Kept& out) noexcept;
   void pop() noexcept { kept_.pop(); }
@@ -101,6 +122,17 @@ class WarmJoin {
     std::int64_t first_ns;  // On the clock that is handed in.
     std::uint64_t newest_id;
   };
+  /// What an instrument's part of the capture was when last looked at.
+  struct Past {
+    std::uint64_t diff_id = 0;  // Its newest diff …
+    TsNs diff_ts = 0;           // … and the capture's stamp of it.
+    std::uint32_t epoch = 0;
+    std::int64_t invalid_ns = -1;  // Since when it has had no valid book; negative: it has one.
+  };
+  struct Clocks {
+    bool known = false;  // An event with two stamps.
+    std::int64_t ahead_ns = 0;
+  };
   struct KeptHead {
     std::uint32_t conn;
     LineEvent event;
@@ -110,6 +142,8 @@ class WarmJoin {
     bool is_text;
   };
 
+  void compare_clocks(std::size_t instrument, TsNs captured, TsNs ours) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool clocks_agree(std::size_t instrument, const Captured& captured) noexcept;
   static void look(Stream& stream, std::uint64_t captured_id) noexcept;
 
   const std::size_t lines_;
@@ -120,6 +154,9 @@ class WarmJoin {
   std::int64_t both_ns_ = -1;   // Since when the capture holds a diff that the feed brought, too.
   std::span<Stream> diffs_;
   std::span<Stream> trades_;
+  std::span<Past> pasts_;
+  std::span<Clocks> clocks_;
+  Clocks any_clock_{};  // Of whichever instrument showed it first.
   std::span<Verdict> verdicts_;
   concurrent::SpscByteRing kept_;
 };

@@ -137,6 +137,96 @@ TEST_F(WarmJoinTest, ForgetsWhatALostConnectionBrought) {
   EXPECT_EQ(join.verdict(0), Verdict::Continues);
 }
 
+TEST_F(WarmJoinTest, WaitsAWhileForABookThatIsBeingSynchronised) {
+  const WarmJoin::Captured invalid{.valid = false, .diff_id = 0, .trade_id = 199, .may_become_valid = true};
+  const auto begin = [&] {
+    ASSERT_TRUE(diff(0, 10, 12, 1));
+    ASSERT_TRUE(trade(0, 100, 1));
+    ASSERT_TRUE(diff(1, 20, 25, 1));
+    ASSERT_TRUE(trade(1, 200, 1));
+  };
+  begin();
+  EXPECT_FALSE(decide({true, 12, 100}, invalid, 5, 5));
+  EXPECT_TRUE(decide({true, 12, 100}, {true, 25, 200}, 6, 6));
+  EXPECT_EQ(join.verdict(1), Verdict::Continues);
+
+  join.forget(10);
+  begin();
+  EXPECT_FALSE(decide({true, 12, 100}, invalid, 20, 20));
+  EXPECT_FALSE(decide({true, 12, 100}, invalid, 20, 20 + WarmJoin::kWriterLagNs - 1));
+  EXPECT_TRUE(decide({true, 12, 100}, invalid, 20, 20 + WarmJoin::kWriterLagNs));
+  EXPECT_EQ(join.verdict(0), Verdict::Continues);
+  EXPECT_EQ(join.verdict(1), Verdict::NoBook);
+}
+
+TEST_F(WarmJoinTest, WhatMetAnEpochMustMeetTheNextOneToo) {
+  ASSERT_TRUE(diff(0, 10, 12, 1));
+  ASSERT_TRUE(trade(0, 100, 1));
+  // Trades have met, the book has not when the capture's own connection is replaced; its trades begin
+  // anew beyond what the feed has brought.
+  EXPECT_FALSE(decide({true, 9, 99, 1}, {false, 0, 0}, 2, 2));
+  EXPECT_FALSE(decide({true, 12, 0, 2}, {false, 0, 0}, 3, 3));
+  EXPECT_FALSE(decide({true, 12, 104, 2}, {false, 0, 0}, 4, 4));
+  ASSERT_TRUE(trade(0, 104, 5));
+  EXPECT_TRUE(decide({true, 12, 104, 2}, {false, 0, 0}, 5, 5));
+  EXPECT_EQ(join.verdict(0), Verdict::Continues);
+}
+
+TEST_F(WarmJoinTest, ACaptureThatLacksTradesIsNotContinued) {
+  ASSERT_TRUE(diff(0, 10, 12, 1));
+  ASSERT_TRUE(trade(0, 100, 1));
+  EXPECT_TRUE(
+      decide({.valid = true, .diff_id = 12, .trade_id = 100, .lacks_trades = true}, {false, 0, 0}, 2, 2));
+  EXPECT_EQ(join.verdict(0), Verdict::TradeHole);
+}
+
+// The stamps of an event that both have, whichever of the two had it first. kept() stamps by 1000 + now.
+TEST_F(WarmJoinTest, AClockThatIsNotOursIsNotGoneBy) {
+  for (const std::int64_t ahead_ns :
+       {WarmJoin::kMostClockNs, -WarmJoin::kMostClockNs, 3600 * kSecond, -3600 * kSecond}) {
+    for (const bool capture_first : {true, false}) {
+      join.forget(0);
+      if (capture_first) {
+        join.captured_diff(0, 12, 1000 + ahead_ns);
+        join.captured_diff(0, 14, 1002 + ahead_ns);
+      }
+      ASSERT_TRUE(trade(0, 100, 0));
+      ASSERT_TRUE(diff(0, 10, 12, 1));
+      ASSERT_TRUE(diff(0, 12, 14, 2));
+      if (!capture_first) {
+        join.captured_diff(0, 10, ahead_ns);
+        join.captured_diff(0, 12, 1001 + ahead_ns);
+        join.captured_diff(0, 14, 1009 + ahead_ns);
+      }
+      ASSERT_TRUE(decide({true, 14, 100}, {false, 0, 0}, 3, 3));
+      const bool agree = ahead_ns == WarmJoin::kMostClockNs || ahead_ns == -WarmJoin::kMostClockNs;
+      EXPECT_EQ(join.verdict(0), agree ? Verdict::Continues : Verdict::Clock) << ahead_ns << capture_first;
+      EXPECT_EQ(join.clock_ahead_ns(0), ahead_ns);
+      join.captured_diff(0, 10, 0);
+    }
+  }
+}
+
+TEST_F(WarmJoinTest, ASilentInstrumentsClockIsThatOfTheOthers) {
+  ASSERT_TRUE(diff(0, 10, 12, 1));
+  ASSERT_TRUE(trade(0, 100, 1));
+  join.captured_diff(0, 12, 1001 - 3600 * kSecond);
+  EXPECT_TRUE(decide({true, 12, 100}, {true, 25, 200}, 2, WarmJoin::kMostLagNs));
+  EXPECT_EQ(join.verdict(0), Verdict::Clock);
+  EXPECT_EQ(join.verdict(1), Verdict::Clock);
+  EXPECT_EQ(join.clock_ahead_ns(1), -3600 * kSecond);
+}
+
+TEST_F(WarmJoinTest, NothingInACaptureIsFromTheFuture) {
+  ASSERT_TRUE(diff(0, 10, 12, 1));
+  ASSERT_TRUE(trade(0, 100, 1));
+  join.captured_diff(0, 12, 1001);
+  EXPECT_TRUE(decide({.valid = true, .diff_id = 12, .trade_id = 100, .ahead_ns = 3600 * kSecond},
+                     {false, 0, 0}, 2, 2));
+  EXPECT_EQ(join.verdict(0), Verdict::Clock);
+  EXPECT_EQ(join.clock_ahead_ns(0), 3600 * kSecond);
+}
+
 TEST_F(WarmJoinTest, KeepsNothingThatItCannotKeepWhole) {
   EXPECT_FALSE(keep(LineEvent::Kind::Damaged, 0, 0, 0, 1));
   int count = 0;
