@@ -203,6 +203,15 @@ def capture_reader() -> dict[str, bytes]:
     ]
     text = ("\n".join(lines) + "\n").encode()
     packed = gzip.compress(text, mtime=0)
+    # A run that began with what the above recorded; last the same lines as nobody writes them.
+    began_warm = (
+        b'1700000000000000000 {"tickwire":"warm","conn":0}\n'
+        + text
+        + b'1700000000000000006 {"tickwire":"cold","conn":0,"instrument":"BTCUSDT"}\n'
+        b'1700000000000000007 {"tickwire":"live","conn":0}\n'
+        b'8 {"tickwire":"warm"}\n9 {"tickwire":"live","conn":0,"instrument":"A"}\n'
+        b'10 {"tickwire":"cold","conn":0}\n'
+    )
     zstd = subprocess.run(["zstd", "-q", "-c"], input=text, capture_output=True, check=True).stdout
     files = {
         "plain": text,
@@ -227,6 +236,7 @@ def capture_reader() -> dict[str, bytes]:
         "zstd_cut": zstd[:-8],
         "zstd_then_rubbish": zstd + b"rubbish",
         "nothing": b"",
+        "began_warm": began_warm,
     }
     return {name: bytes([(i * 37) % 256]) + data for i, (name, data) in enumerate(files.items())}
 

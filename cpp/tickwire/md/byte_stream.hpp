@@ -82,9 +82,9 @@ class ByteStream {
 
   /// The next block of the file as it lies on the disk. False where it cannot be read.
   bool fill() noexcept {
-    begin_ = end_ = 0;
-    // The first bytes say what the file is, so they are wanted together.
+    // The first bytes say what the file is, so they are wanted together, however late they come.
     const std::size_t at_least = started_ ? 1 : 4;
+    if (started_) begin_ = end_ = 0;
     while (end_ < at_least && !input_ended_) {
       const ssize_t got = ::read(fd_, input_.data() + end_, input_.size() - end_);
       if (got < 0 && errno == EINTR) continue;
@@ -99,6 +99,7 @@ class ByteStream {
       break;
     }
     if (!started_) {
+      if (end_ < at_least && !input_ended_) return false;
       started_ = true;
       static constexpr std::array<unsigned char, 4> kZstdMagic{0x28, 0xB5, 0x2F, 0xFD};
       if (end_ >= 2 && std::memcmp(input_.data(), "\x1F\x8B", 2) == 0) {
@@ -129,9 +130,8 @@ class ByteStream {
     if (failure_ != nullptr) return 0;
     for (;;) {
       if (begin_ == end_ && !input_ended_ && !fill()) return 0;
-      if (begin_ == end_) {
-        return between_frames_ || follow_ ? 0 : fail("the gzip stream is cut");
-      }
+      const bool at_end = begin_ == end_;
+      if (at_end && between_frames_) return 0;
       if (between_frames_ && input_[begin_] == '\0') {
         // Tapes and some disks pad a file with zeros.
         ++begin_;
@@ -154,7 +154,9 @@ class ByteStream {
         fail("the gzip stream is damaged");
         return got;
       }
+      // As below: at the end of the file some of what was decoded may be left to write.
       if (got != 0) return got;
+      if (at_end && !between_frames_) return follow_ ? 0 : fail("the gzip stream is cut");
     }
   }
 

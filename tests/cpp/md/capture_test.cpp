@@ -331,5 +331,36 @@ TEST_F(Capture, RefusesAFileItCannotRead) {
   EXPECT_EQ(none.next(), nullptr);
 }
 
+// Whatever was there when the file was opened or looked at: its first bytes, which say how it is compressed,
+// come one by one, and what of a cut stream can be decoded is given with the bytes that hold it.
+TEST_F(Capture, FollowsAFileThatGrowsByteByByte) {
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += std::to_string(i) + " {\"text\":\"" + std::string(200, 'x') + "\"}\n";
+  for (const std::string& bytes : {text, gzip(text), zstd(text)}) {
+    const std::string path = write("grows.log", "");
+    CaptureReader reader({path}, {.block_bytes = 64, .follow = true});
+    std::ofstream file(path, std::ios::binary);
+    TsNs lines = 0;
+    for (const char byte : bytes) {
+      file << byte << std::flush;
+      while (const CaptureLine* line = reader.next()) EXPECT_EQ(line->ts_recv, lines++);
+    }
+    EXPECT_EQ(lines, 40);
+    EXPECT_EQ(reader.skipped_lines(), 0U);
+  }
+
+  const std::string bytes = gzip(text);
+  for (std::size_t size = 20; size < bytes.size(); ++size) {
+    const std::string path = write("cut.log", std::string_view(bytes).substr(0, size));
+    std::vector<int> lines;
+    for (const std::size_t block : {std::size_t{1}, std::size_t{16}, std::size_t{1} << 16U}) {
+      CaptureReader reader({path}, {.block_bytes = block, .follow = true});
+      lines.push_back(0);
+      while (reader.next() != nullptr) ++lines.back();
+    }
+    EXPECT_EQ(lines, std::vector<int>(3, lines.back())) << size;
+  }
+}
+
 }  // namespace
 }  // namespace tickwire::md
