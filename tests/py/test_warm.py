@@ -25,7 +25,7 @@ from tickwire.engine import Pipeline
 from tickwire.errors import ConfigError, SetupError, VerifyError
 from tickwire.records import Rows
 from tickwire.replay import replay
-from tickwire.sim import SyntheticMarket, Venue
+from tickwire.sim import Faults, SyntheticMarket, Venue
 from tickwire.verify import verify
 
 pytestmark = pytest.mark.skipif(
@@ -126,9 +126,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(tmp_path: Path, market: str = "spot", *, rate: float = 1000.0, **changes: Any) -> Any:
-    source = SyntheticMarket(market, instruments=2, rate=rate, seed=7)
-    async with Venue([source], at_end="idle") as venue:
+async def stage(tmp_path: Path, market: str = "spot", *, faults: Faults | None = None, **changes: Any) -> Any:
+    source = SyntheticMarket(market, instruments=2, rate=1000.0, seed=7)
+    async with Venue([source], at_end="idle", faults=faults) as venue:
         yield Stage(venue, market, tmp_path, changes)
 
 
@@ -528,6 +528,82 @@ async def test_the_recorded_run_replays_to_its_own_rows_alone(tmp_path: Path) ->
     assert kinds[0] == "warm"
     assert kinds.count("live") == 1
     assert "cold" not in kinds
+
+
+@pytest.mark.parametrize("kind", ["reset", "close", "restart"])
+@pytest.mark.parametrize("count", [1, 2])
+async def test_connections_that_are_lost_while_it_joins_cost_rows_but_no_truth(
+    tmp_path: Path, kind: str, count: int
+) -> None:
+    # The first hits the writer of the capture, the second whichever of the two speaks next.
+    faults = Faults()
+    async with stage(tmp_path, faults=faults) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(200)
+        async with s.running(warm=[s.run], record_dir=tmp_path / "b") as b:
+            faults.arm(kind, count=count)
+            said = await b.joined()
+            await b.until(lambda: faults.counts[kind] == count)
+            await b.more_rows(100)
+            await a.more_rows(100)
+    assert set(said) == {BTC, ETH}
+    for symbol, text in said.items():
+        continued = re.fullmatch(r"continues the capture at id \S+, in epoch (\d+) after row (\S+)", text)
+        assert continued or text.endswith("starts cold"), said
+        if continued:
+            epoch, row = int(continued[1]), int(continued[2].replace(",", ""))
+            mine, theirs = (x.rows(symbol)[x.rows(symbol)["epoch"] == epoch] for x in (b, a))
+            assert len(mine) == 0 or mine["row"][0] <= row + 1
+            same_rows(theirs, mine)
+    await agrees_with_its_replay(s.run, len(a.rows()))
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
+async def test_a_recorder_that_begins_its_next_file_is_followed(tmp_path: Path) -> None:
+    first, second = tmp_path / "000001.log", tmp_path / "000002.log"
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(200)
+        at = len(s.capture.read_bytes().splitlines())
+        await a.more_rows(50)
+        first.write_bytes(b"".join(s.capture.read_bytes().splitlines(keepends=True)[:at]))
+        async with (
+            recorder(s.capture, second, lambda message, number: number > at),
+            s.running(warm=[first], record_dir=tmp_path / "b") as b,
+        ):
+            said = await b.joined()
+            assert all(text.startswith("continues") for text in said.values()), said
+            await b.more_rows(100)
+            last = {symbol: b.rows(symbol)["row"][-1] for symbol in (BTC, ETH)}
+            await a.until(lambda: all(a.rows(s)["row"][-1] > n for s, n in last.items()))
+        for symbol in (BTC, ETH):
+            assert same_rows(a.rows(symbol), b.rows(symbol)) >= 100
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
+async def test_two_feeds_begin_warm(tmp_path: Path) -> None:
+    markets = ("spot", "usdm")
+    sources = [SyntheticMarket(market, rate=500.0, seed=9) for market in markets]
+    async with Venue(sources, at_end="idle") as venue:
+        feeds = [config_of(venue, name, {}).feeds[0].model_dump() | {"name": name} for name in markets]
+        config = Config.from_dict(
+            {"feeds": feeds, "features": {"rows": ["imbalance(levels=5)"], "clock": "event"}}
+        )
+        async with Pipeline(config, record_dir=tmp_path / "a") as one:
+            a = Watched(one)
+            await a.until(lambda: len(a.rows()) > 400)
+            async with Pipeline(config, warm=[tmp_path / "a"], record_dir=tmp_path / "b") as two:
+                b = Watched(two)
+                await b.until(lambda: not two.warming_up)
+                said = sorted(two.warm_report)
+                assert [line.split()[1] for line in said] == list(markets)
+                assert all("continues the capture at id" in line for line in said), said
+                await b.until(lambda: {0, 1} <= set(b.rows()["instrument"]) and len(b.rows()) > 200)
+                count = len(a.rows()) + 400
+                await a.until(lambda: len(a.rows()) > count)
+    for instrument in (0, 1):
+        theirs, mine = (x.rows()[x.rows()["instrument"] == instrument] for x in (a, b))
+        assert mine["row"][0] > 1
+        assert same_rows(theirs, mine) > 50
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
 
 
 async def test_one_feed_may_begin_warm_and_another_cold(tmp_path: Path) -> None:
