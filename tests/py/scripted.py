@@ -7,6 +7,7 @@ connection. Left alone the venue is honest: contiguous ids, snapshots that fit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import time
@@ -144,7 +145,9 @@ class ScriptedVenue:
             yield self
         finally:
             for transport in self.transports:
-                transport.abort()
+                # A TLS transport that has ended has nothing left to abort, and older Pythons trip over that.
+                with contextlib.suppress(AttributeError):
+                    transport.abort()
             await runner.cleanup()
 
 
