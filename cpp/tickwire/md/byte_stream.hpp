@@ -5,6 +5,7 @@
 /// for all files, so that opening the next one takes no memory.
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -19,7 +20,22 @@
 #include <string>
 #include <vector>
 
+#include "tickwire/core/error.hpp"
+
 namespace tickwire::md {
+
+/// Setup: the files that a run is to read, each of which must be there. They are not opened: a pipe can be
+/// opened once. Throws SetupError, which calls them `what`.
+inline std::vector<std::string> readable_files(const std::string& what, std::vector<std::string> paths) {
+  for (const std::string& path : paths) {
+    struct stat status{};
+    if (::stat(path.c_str(), &status) != 0 || ::access(path.c_str(), R_OK) != 0) {
+      throw SetupError(what + " " + path, "a file that can be read", std::strerror(errno));
+    }
+    if (S_ISDIR(status.st_mode)) throw SetupError(what + " " + path, "a file", "a directory");
+  }
+  return paths;
+}
 
 class ByteStream {
  public:

@@ -1,6 +1,5 @@
 #include "tickwire/md/capture.hpp"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -151,7 +150,7 @@ bool parse_line(std::string_view text, CaptureLine& line) {
 class CaptureReader::Impl {
  public:
   Impl(std::vector<std::string> paths, CaptureReaderConfig config)
-      : paths_(check(std::move(paths))),
+      : paths_(readable_files("capture", std::move(paths))),
         config_(check(config)),
         buffer_(std::min(config_.block_bytes, config_.max_line_bytes + 1) + kPaddingBytes) {
     error_.reserve(512);
@@ -190,17 +189,6 @@ class CaptureReader::Impl {
   std::string error_;
 
  private:
-  /// Without opening them: a pipe can be opened once.
-  static std::vector<std::string> check(std::vector<std::string> paths) {
-    for (const std::string& path : paths) {
-      struct stat status{};
-      if (::stat(path.c_str(), &status) != 0 || ::access(path.c_str(), R_OK) != 0) {
-        throw SetupError("capture " + path, "a file that can be read", std::strerror(errno));
-      }
-      if (S_ISDIR(status.st_mode)) throw SetupError("capture " + path, "a file", "a directory");
-    }
-    return paths;
-  }
   static CaptureReaderConfig check(CaptureReaderConfig config) {
     if (config.block_bytes == 0) throw SetupError("block_bytes", "a positive number", "0");
     if (config.max_line_bytes == 0) throw SetupError("max_line_bytes", "a positive number", "0");

@@ -1,7 +1,5 @@
 #include "tickwire/md/message_file.hpp"
 
-#include <sys/stat.h>
-
 #include <utility>
 
 #include "tickwire/core/error.hpp"
@@ -19,7 +17,8 @@ constexpr std::size_t kMaxMessageBytes = 65'535;
 class MessageFile::Impl {
  public:
   Impl(std::vector<std::string> paths, std::size_t block_bytes)
-      : paths_(check(std::move(paths))), buffer_(block_bytes + kLengthBytes + kMaxMessageBytes) {
+      : paths_(readable_files("input", std::move(paths))),
+        buffer_(block_bytes + kLengthBytes + kMaxMessageBytes) {
     if (block_bytes == 0) throw SetupError("block_bytes", "a positive number", "0");
     block_bytes_ = block_bytes;
     error_.reserve(512);
@@ -51,17 +50,6 @@ class MessageFile::Impl {
   std::string error_;
 
  private:
-  static std::vector<std::string> check(std::vector<std::string> paths) {
-    for (const std::string& path : paths) {
-      struct stat status{};
-      if (::stat(path.c_str(), &status) != 0 || ::access(path.c_str(), R_OK) != 0) {
-        throw SetupError("input " + path, "a file that can be read", std::strerror(errno));
-      }
-      if (S_ISDIR(status.st_mode)) throw SetupError("input " + path, "a file", "a directory");
-    }
-    return paths;
-  }
-
   [[nodiscard]] std::size_t length_at(std::size_t at) const noexcept {
     return static_cast<std::size_t>(static_cast<unsigned char>(buffer_[at])) << 8U |
            static_cast<unsigned char>(buffer_[at + 1]);
