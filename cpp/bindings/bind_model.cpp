@@ -43,7 +43,7 @@ class BoundModel {
     }
     model_ = infer::make_ensemble(std::move(loaded), std::move(weights));
     input_.resize((max_batch * info().rows * info().features + kFloatsPerLine - 1) / kFloatsPerLine);
-    handle_ = model_->bind_batch(input());
+    handle_ = model_->bind(input());
   }
 
   [[nodiscard]] const infer::ModelInfo& info() const { return model_->info(); }

@@ -67,8 +67,8 @@ TEST_F(ProviderTest, ScoresThroughABindingAsWithoutOne) {
     const auto gpu = load(provider, "good_window", 4, 3, kMaxBatch);
     EXPECT_TRUE(gpu->info().executor.ends_with(" " + provider)) << gpu->info().executor;
     EXPECT_EQ(gpu->warm_up(8, kWarmUpMaxNs), 8U);
-    const std::size_t bound = gpu->bind_batch(input);
-    const std::size_t plain = cpu->bind_batch(input);
+    const std::size_t bound = gpu->bind(input);
+    const std::size_t plain = cpu->bind(input);
     notes();
     for (std::size_t count = 1; count <= kMaxBatch; ++count) {
       std::vector<float> expected(count * 2);

@@ -240,7 +240,7 @@ Comparison batch_stage(const std::string& library, const std::string& path) {
                                                                .features = kFeatures,
                                                                .max_batch = kMaxBatch});
   model->warm_up(4 * infer::kWarmUpRuns, infer::kWarmUpMaxNs);
-  const std::size_t handle = model->bind_batch(input.data());
+  const std::size_t handle = model->bind(input.data());
   Comparison rows{"rows", 2 * kMaxBatch, {}, 8};
   for (std::size_t batch = 1; batch <= kMaxBatch; batch *= 2) {
     rows.sides.push_back({std::to_string(batch) + " a run", [model, handle, batch](std::size_t operations) {

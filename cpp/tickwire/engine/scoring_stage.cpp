@@ -59,7 +59,7 @@ ScoringStage::ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorL
       records_(arena.allocate<std::byte*>(max_batch_)),
       counters_(stats, setup.scope),
       errors_(errors) {
-  current_->handle = current_->model->bind_batch(inputs_.data());
+  current_->handle = current_->model->bind(inputs_.data());
 }
 
 ScoringStage::~ScoringStage() { delete current_; }
@@ -67,7 +67,7 @@ ScoringStage::~ScoringStage() { delete current_; }
 void ScoringStage::warm_up() { current_->model->warm_up(infer::kWarmUpRuns, infer::kWarmUpMaxNs); }
 
 void ScoringStage::prepare(LoadedModel& loaded) const {
-  loaded.handle = loaded.model->bind_batch(inputs_.data());
+  loaded.handle = loaded.model->bind(inputs_.data());
   loaded.model->warm_up(infer::kWarmUpRuns, infer::kWarmUpMaxNs);
 }
 

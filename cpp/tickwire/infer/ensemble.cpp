@@ -58,11 +58,8 @@ class Ensemble final : public Model {
 
   [[nodiscard]] const ModelInfo& info() const noexcept override { return info_; }
 
-  std::size_t bind(const float* input) override {
-    return add([&](Model& member) { return member.bind(input); });
-  }
-  std::size_t bind_batch(const float* inputs) override {
-    return add([&](Model& member) { return member.bind_batch(inputs); });
+  std::size_t bind(const float* inputs) override {
+    return add([&](Model& member) { return member.bind(inputs); });
   }
 
   std::size_t warm_up(std::size_t runs, std::int64_t max_ns) override {

@@ -2,10 +2,9 @@
 
 /// What the engine knows of a model: a fixed block of floats goes in, a few scores come out.
 ///
-/// The interface knows neither a market nor the runtime behind it. `rows` × `features` floats, oldest
-/// row first, are read in place from memory that the caller registered with bind(), so a sequence
-/// model reads its window from the sliding ring and nothing is copied on the way in. A model loaded for
-/// batches also scores several such blocks in one run, from memory registered with bind_batch().
+/// The interface knows neither a market nor the runtime behind it. A block of `rows` × `features` floats,
+/// oldest row first, is what one answer is given to. A run scores one block, or several that lie one
+/// behind the other, in the memory that the caller registered with bind().
 ///
 /// One thread uses a model at a time. load, bind() and warm_up() are setup and throw SetupError;
 /// run() is the data plane. Two agents that score with one file load it twice.
@@ -54,15 +53,11 @@ class Model {
 
   [[nodiscard]] virtual const ModelInfo& info() const noexcept = 0;
 
-  /// Setup only. Registers rows × features floats as an input and returns the handle that run() takes.
-  /// The memory is read at each run and must outlive the model. Start it on a cache line where the
-  /// layout allows: a runtime may sum in another order from another alignment, so a score repeats bit
-  /// for bit only from the same alignment (address modulo 64).
-  virtual std::size_t bind(const float* input) = 0;
-
-  /// Setup only. Registers max_batch such blocks, one behind the other without gaps, and returns the
-  /// handle that run_batch() takes. What bind() says of lifetime and alignment holds for the first.
-  virtual std::size_t bind_batch(const float* inputs) = 0;
+  /// Setup only. Registers max_batch blocks, one behind the other without gaps, and returns the handle
+  /// that run() and run_batch() take. A run reads as many of them as it scores, where they lie, so they
+  /// must outlive the model. Start them on a cache line: a runtime may sum in another order from another
+  /// alignment, so a score repeats bit for bit only from the same one (address modulo 64).
+  virtual std::size_t bind(const float* inputs) = 0;
 
   /// Setup only, on the thread that will run the model, so that its caches and branch predictors are
   /// the ones that warm up. Runs on made-up rows until `runs` are done or `max_ns` are over; returns

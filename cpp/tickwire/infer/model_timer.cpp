@@ -44,7 +44,7 @@ ModelTimer::ModelTimer(Model& model) : model_(model) {
   }
   const auto misplaced = reinterpret_cast<std::uintptr_t>(input_.data()) % kCacheLineBytes;
   const float* first = input_.data() + (kCacheLineBytes - misplaced) % kCacheLineBytes / sizeof(float);
-  for (std::size_t i = 0; i < kBatches; ++i) handles_.push_back(model.bind_batch(first + i * batch));
+  for (std::size_t i = 0; i < kBatches; ++i) handles_.push_back(model.bind(first + i * batch));
   scores_.resize(info.max_batch * info.score_names.size());
 }
 

@@ -313,9 +313,7 @@ class OrtModel final : public Model {
 
   [[nodiscard]] const ModelInfo& info() const noexcept override { return info_; }
 
-  std::size_t bind(const float* input) override { return add_inputs(input, 1); }
-
-  std::size_t bind_batch(const float* inputs) override { return add_inputs(inputs, info_.max_batch); }
+  std::size_t bind(const float* inputs) override { return add_inputs(inputs, info_.max_batch); }
 
   std::size_t warm_up(std::size_t runs, std::int64_t max_ns) override {
     // The wall clock of setup, not of the data plane.

@@ -41,7 +41,6 @@ class SumModel final : public infer::Model {
     inputs_.push_back(input);
     return inputs_.size() - 1;
   }
-  std::size_t bind_batch(const float* inputs) override { return bind(inputs); }
   std::size_t warm_up(std::size_t, std::int64_t) override { return 0; }
   bool run_batch(std::size_t handle, std::size_t count, std::span<float> scores) noexcept override {
     runs.push_back(count);

@@ -58,8 +58,7 @@ class SumModel final : public infer::Model {
     info_.score_names = {"sum"};
   }
   const infer::ModelInfo& info() const noexcept override { return info_; }
-  std::size_t bind(const float*) override { return 0; }
-  std::size_t bind_batch(const float* inputs) override {
+  std::size_t bind(const float* inputs) override {
     inputs_ = inputs;
     return 0;
   }

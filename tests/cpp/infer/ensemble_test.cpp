@@ -36,7 +36,6 @@ class Line final : public Model {
     inputs_.push_back(input);
     return inputs_.size() - 1;
   }
-  std::size_t bind_batch(const float* inputs) override { return bind(inputs); }
   std::size_t warm_up(std::size_t runs, std::int64_t max_ns) override { return max_ns > 0 ? runs : 0; }
   bool run_batch(std::size_t handle, std::size_t count, std::span<float> scores) noexcept override {
     for (std::size_t i = 0; i < count; ++i) {
@@ -107,8 +106,8 @@ TEST(Ensemble, RunsBatchesFromTheMemoryTheyWereBoundTo) {
   const auto model = ensemble({}, line(1), line(3));
   const std::array<float, 3> first{1, 2, 3};
   const std::array<float, 3> second{10, 20, 30};
-  const std::size_t a = model->bind_batch(first.data());
-  const std::size_t b = model->bind_batch(second.data());
+  const std::size_t a = model->bind(first.data());
+  const std::size_t b = model->bind(second.data());
   std::array<float, 6> scores{};
   ASSERT_TRUE(model->run_batch(b, 3, scores));
   EXPECT_EQ(scores, (std::array<float, 6>{20, 2, 40, 2, 60, 2}));

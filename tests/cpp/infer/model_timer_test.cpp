@@ -29,8 +29,7 @@ class SlowModel final : public Model {
     info_.score_names = {"y"};
   }
   const ModelInfo& info() const noexcept override { return info_; }
-  std::size_t bind(const float*) override { return 0; }
-  std::size_t bind_batch(const float* inputs) override {
+  std::size_t bind(const float* inputs) override {
     aligned = aligned && reinterpret_cast<std::uintptr_t>(inputs) % 64 == 0;
     return bound++;
   }
