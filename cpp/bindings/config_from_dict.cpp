@@ -44,6 +44,9 @@ class Section {
     throw SetupError(path(key), "one of " + expected, name);
   }
 
+  /// Is there something other than None?
+  [[nodiscard]] bool has(const char* key) const { return dict_.contains(key) && !dict_[key].is_none(); }
+
   [[nodiscard]] Section section(const char* key) const { return {get<py::dict>(key), path(key)}; }
 
   [[nodiscard]] std::vector<Section> sections(const char* key) const {
@@ -66,10 +69,55 @@ class Section {
   std::string where_;
 };
 
+/// A socket of a multicast feed, but for where it listens.
+feed::UdpConfig socket_from(const Section& s) {
+  return {.batch = s.get<std::uint32_t>("batch"),
+          .max_datagram_bytes = s.get<std::size_t>("max_datagram_bytes"),
+          .socket_receive_bytes = s.get<int>("socket_receive_bytes"),
+          .busy_poll_us = s.get<int>("busy_poll_us"),
+          .busy_poll_budget = s.get<int>("busy_poll_budget"),
+          .prefer_busy_poll = s.get<bool>("prefer_busy_poll"),
+          .nic_stamps = s.get<bool>("nic_stamps")};
+}
+
+feed::MoldFeedConfig multicast_from(const Section& s) {
+  // What the protocol wants of a client between two packets of its own.
+  constexpr std::int64_t kSoupHeartbeatNs = 1'000'000'000;
+  const auto timeout_ns = s.get<std::int64_t>("glimpse_timeout_ns");
+  feed::MoldFeedConfig mold{.lines = {},
+                            .rerequest = socket_from(s),
+                            .glimpse = {.server = s.get<std::string>("glimpse"),
+                                        .username = s.get<std::string>("username"),
+                                        .password = s.get<std::string>("password"),
+                                        .login_timeout_ns = timeout_ns,
+                                        .heartbeat_ns = kSoupHeartbeatNs,
+                                        .silence_timeout_ns = timeout_ns},
+                            .snapshot_retry_ns = s.get<std::int64_t>("snapshot_retry_ns"),
+                            .sequencer = {.window_packets = s.get<std::size_t>("window_packets"),
+                                          .reorder_ns = s.get<std::int64_t>("reorder_ns"),
+                                          .request_attempts = s.get<std::uint32_t>("request_attempts"),
+                                          .request_timeout_ns = s.get<std::int64_t>("request_timeout_ns"),
+                                          .request_interval_ns = s.get<std::int64_t>("request_interval_ns"),
+                                          .request_messages = s.get<std::uint32_t>("request_messages")}};
+  mold.rerequest.peer = s.get<std::string>("rerequest");
+  for (const Section& line : s.sections("lines")) {
+    feed::UdpConfig socket = socket_from(s);
+    socket.address = line.get<std::string>("address");
+    socket.port = line.get<std::uint16_t>("port");
+    socket.interface = line.get<std::string>("interface");
+    socket.source_address = line.get<std::string>("source_address");
+    mold.lines.push_back(std::move(socket));
+  }
+  return mold;
+}
+
 std::optional<engine::ItchConfig> itch_from(const Section& s) {
   if (s.get<std::string>("venue") != "nasdaq_itch") return std::nullopt;
-  return engine::ItchConfig{.max_orders = s.get<std::size_t>("max_orders"),
-                            .midnights = s.get<std::vector<TsNs>>("midnights")};
+  engine::ItchConfig itch{.max_orders = s.get<std::size_t>("max_orders"),
+                          .midnights = s.get<std::vector<TsNs>>("midnights"),
+                          .multicast = std::nullopt};
+  if (s.has("multicast")) itch.multicast = multicast_from(s.section("multicast"));
+  return itch;
 }
 
 engine::FeedConfig feed_from(const Section& s) {

@@ -13,6 +13,7 @@
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/types.hpp"
 #include "tickwire/features/plan.hpp"
+#include "tickwire/feed/moldudp64/mold_feed.hpp"
 #include "tickwire/feed/venue/binance/decoder.hpp"
 
 namespace tickwire::engine {
@@ -37,12 +38,16 @@ struct InstrumentConfig {
 /// What only a feed by order has, NASDAQ's ITCH.
 struct ItchConfig {
   std::size_t max_orders;
-  std::vector<TsNs> midnights;  // Of each input's day, where the venue is: its times count from there.
+  /// When the day began that the venue's times count from: of each input, or the one that the configuration
+  /// names. 0, or none at all: the day of the receive times.
+  std::vector<TsNs> midnights;
+  /// Live, and the lines of captured datagrams.
+  std::optional<feed::MoldFeedConfig> multicast;
 };
 
 struct FeedConfig {
   std::string name;
-  std::optional<ItchConfig> itch;  // Set: of what follows, inputs, instruments and core alone have a meaning.
+  std::optional<ItchConfig> itch;  // Set: of what follows, what is said of a WebSocket has no meaning.
   feed::binance::Market market;
   feed::binance::TradeStream trades;
   std::string url;                            // Live.

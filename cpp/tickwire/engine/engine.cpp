@@ -59,7 +59,11 @@ metrics::StatCapacity stat_capacity(const EngineConfig& config) {
   // A process has a second scope, for what we know of it.
   if (config.layout == Layout::Processes) inference *= 2;
   const std::size_t agents = feeds + inference + 1;
-  return {.counters = static_cast<std::uint32_t>(64 * feeds + 8 * count_instruments(config) + 16 * agents),
+  std::size_t lines = 0;  // Of multicast feeds, the re-request servers with them.
+  for (const FeedConfig& feed : config.feeds) {
+    if (feed.itch) lines += 2 + (feed.itch->multicast ? feed.itch->multicast->lines.size() : 0);
+  }
+  return {.counters = static_cast<std::uint32_t>(64 * feeds + 12 * lines + 8 * count_instruments(config) + 16 * agents),
           .histograms = static_cast<std::uint32_t>((signal::kStageCount + 1) * agents),
           .error_logs = static_cast<std::uint32_t>(agents)};
 }
@@ -446,6 +450,9 @@ std::vector<std::string> Engine::report() const {
                     (models_[i].shadow ? ", a shadow: recorded, not routed" : ""));
   }
   for (const std::string& note : model_notes_) lines.push_back("model " + note);
+  for (const auto& ingest : ingest_) {
+    for (std::string& line : ingest->socket_report()) lines.push_back(std::move(line));
+  }
   for (const auto& runner : runners_) {
     const concurrent::RunnerConfig& config = runner->config();
     lines.push_back("thread " + config.thread_name + ": " +

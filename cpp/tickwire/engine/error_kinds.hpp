@@ -35,6 +35,8 @@ enum class ErrorKind : std::uint32_t {
   SnapshotGivenUp,
   SnapshotWithoutInstrument,
   DataStale,
+  MessagesLost,
+  ReceiveFailed,
   CaptureTruncated,
   CaptureLineSkipped,
   ModelRun,
@@ -45,7 +47,7 @@ enum class ErrorKind : std::uint32_t {
   WorkerStopped,
 };
 
-inline constexpr std::array<std::string_view, 27> kErrorKindNames = {
+inline constexpr std::array<std::string_view, 29> kErrorKindNames = {
     "connection",           "connection_closed",
     "connection_silent",    "connection_lookup",
     "connection_refused",   "connection_tls",
@@ -55,7 +57,7 @@ inline constexpr std::array<std::string_view, 27> kErrorKindNames = {
     "snapshot_malformed",   "snapshot_refused",
     "snapshot_timeout",     "snapshot_failed",
     "snapshot_given_up",    "snapshot_without_instrument",
-    "data_stale",           "capture_truncated",
+    "data_stale",           "messages_lost",        "receive_failed", "capture_truncated",
     "capture_line_skipped", "model_run",
     "recorder_disk",        "worker_died",
     "worker_hung",          "worker_memory",

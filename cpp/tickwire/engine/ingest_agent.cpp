@@ -11,11 +11,8 @@
 #include "tickwire/core/error.hpp"
 #include "tickwire/engine/error_kinds.hpp"
 #include "tickwire/engine/finite.hpp"
-#include "tickwire/engine/order_pipeline.hpp"
 #include "tickwire/engine/warm_join.hpp"
 #include "tickwire/engine/work.hpp"
-#include "tickwire/feed/venue/itch/market.hpp"
-#include "tickwire/md/message_file.hpp"
 
 namespace tickwire::engine {
 
@@ -173,14 +170,6 @@ std::string next_segment(const std::string& path) {
 }
 
 }  // namespace
-
-/// When an event came and how far it is.
-struct IngestAgent::Arrival {
-  std::uint64_t tsc_start;
-  std::uint64_t tsc_decoded;
-  TsNs ts_recv;
-  RecvClock clock;
-};
 
 /// One instrument and its dealings with the control plane.
 struct IngestAgent::Lane {
@@ -389,87 +378,6 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& truncated;
 };
 
-/// One instrument of a feed by order.
-struct IngestAgent::OrderLane {
-  OrderLane(InstrumentId id_, const FeedConfig& feed, const InstrumentConfig& instrument,
-            const feed::itch::Market& market, InstrumentId local, const FeaturesConfig& features,
-            metrics::StatFile& stats, Arena& arena)
-      : id(id_),
-        pipeline(market, local, instrument.qty_decimals, features, arena),
-        state(stats.counter(feed.name + "/" + instrument.symbol, "book_state")),
-        epoch(stats.counter(feed.name + "/" + instrument.symbol, "epoch")),
-        rows(stats.counter(feed.name + "/" + instrument.symbol, "rows")),
-        left_valid(stats.counter(feed.name + "/" + instrument.symbol, "left_valid")),
-        window_overflows(stats.counter(feed.name + "/" + instrument.symbol, "window_overflows")) {}
-
-  const InstrumentId id;
-  OrderPipeline pipeline;
-  metrics::Counter& state;
-  metrics::Counter& epoch;
-  metrics::Counter& rows;
-  metrics::Counter& left_valid;
-  metrics::Counter& window_overflows;
-};
-
-/// A feed by order: its files, its market, its lanes.
-struct IngestAgent::OrderFeed {
-  OrderFeed(const FeedConfig& config_, md::InstrumentTable table_, metrics::StatFile& stats, Arena& arena)
-      : config(config_),
-        table(std::move(table_)),
-        market(table, config.itch->max_orders, arena),
-        reader(config.inputs),
-        messages(stats.counter(config.name, "messages")),
-        bytes(stats.counter(config.name, "message_bytes")),
-        book_events(stats.counter(config.name, "book_events")),
-        trades(stats.counter(config.name, "trades")),
-        others(stats.counter(config.name, "other_instruments")),
-        unknown_type(stats.counter(config.name, "unknown_type")),
-        malformed(stats.counter(config.name, "malformed")),
-        unknown_order(stats.counter(config.name, "unknown_order")),
-        duplicate_order(stats.counter(config.name, "duplicate_order")),
-        other_book(stats.counter(config.name, "other_book")),
-        bad_qty(stats.counter(config.name, "bad_qty")),
-        orders_full(stats.counter(config.name, "orders_full")),
-        levels_full(stats.counter(config.name, "levels_full")),
-        crossed(stats.counter(config.name, "crossed")),
-        gaps(stats.counter(config.name, "gaps")),
-        left_valid(stats.counter(config.name, "left_valid")),
-        became_valid(stats.counter(config.name, "became_valid")),
-        orders(stats.counter(config.name, "live_orders")),
-        truncated(stats.counter(config.name, "capture_truncated")) {}
-
-  const FeedConfig config;
-  const md::InstrumentTable table;
-  feed::itch::Market market;
-  md::MessageFile reader;
-  std::vector<std::unique_ptr<OrderLane>> lanes;
-  std::span<const std::byte> message;  // The next one …
-  TsNs ts = 0;                         // … and its time.
-  bool at_end = false;
-  std::size_t file = 0;  // That the market's session is of.
-  static constexpr bool muted = false;
-
-  metrics::Counter& messages;
-  metrics::Counter& bytes;
-  metrics::Counter& book_events;
-  metrics::Counter& trades;
-  metrics::Counter& others;
-  metrics::Counter& unknown_type;
-  metrics::Counter& malformed;
-  metrics::Counter& unknown_order;
-  metrics::Counter& duplicate_order;
-  metrics::Counter& other_book;
-  metrics::Counter& bad_qty;
-  metrics::Counter& orders_full;
-  metrics::Counter& levels_full;
-  metrics::Counter& crossed;
-  metrics::Counter& gaps;
-  metrics::Counter& left_valid;
-  metrics::Counter& became_valid;
-  metrics::Counter& orders;
-  metrics::Counter& truncated;
-};
-
 /// Set-up, live: the connections.
 void IngestAgent::Feed::connect(Arena& arena) {
   const auto add = [&](std::uint32_t conn, const std::string& url, const std::vector<std::string>& streams,
@@ -576,21 +484,23 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
   std::uint32_t number = setup.first_feed;
   InstrumentId id = first_instrument_;
   for (const FeedConfig& config : setup.feeds) {
+    if (config.itch) {
+      order_feeds_.push_back(std::make_unique<OrderFeed>(OrderFeed::Setup{.owner = *this,
+                                                                          .engine = setup.config,
+                                                                          .config = config,
+                                                                          .number = number++,
+                                                                          .first_instrument = id,
+                                                                          .recorder = setup.recorder,
+                                                                          .clock = utc_,
+                                                                          .stages = stages_,
+                                                                          .errors = errors_},
+                                                         stats, arena));
+      id += static_cast<InstrumentId>(config.instruments.size());
+      continue;
+    }
     md::InstrumentTable table;
     for (const InstrumentConfig& instrument : config.instruments) {
       table.add({instrument.symbol, config.name, instrument.price_decimals, instrument.qty_decimals});
-    }
-    if (config.itch) {
-      if (!replay_) throw SetupError(config.name, "a feed that can run live", "one that reads files");
-      auto orders = std::make_unique<OrderFeed>(config, std::move(table), stats, arena);
-      for (InstrumentId local = 0; local < config.instruments.size(); ++local) {
-        orders->lanes.push_back(std::make_unique<OrderLane>(id++, config, config.instruments[local],
-                                                            orders->market, local, setup.config.features,
-                                                            stats, arena));
-      }
-      order_feeds_.push_back(std::move(orders));
-      ++number;
-      continue;
     }
     auto feed = std::make_unique<Feed>(*this, config, number, lanes_.size(), std::move(table), stats);
     for (const InstrumentConfig& instrument : config.instruments) {
@@ -622,7 +532,9 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
   if (setup.recorder != nullptr) {
     rows_tap_ = &setup.recorder->add_rows(name_, layout_.record_bytes(), arena);
   }
-  park_fds_.reserve(feeds_.size() * 2 * FeedLine::sources());
+  std::size_t fds = feeds_.size() * 2 * FeedLine::sources();
+  for (const auto& feed : order_feeds_) fds += feed->sources();
+  park_fds_.reserve(fds);
 }
 
 IngestAgent::~IngestAgent() = default;
@@ -659,7 +571,9 @@ bool IngestAgent::deliver(const Command& command, std::string_view body) noexcep
 
 void IngestAgent::on_start() {
   for (auto& scoring : scoring_) scoring->warm_up();
-  for (auto& feed : order_feeds_) read_order_message(*feed);
+  for (auto& feed : order_feeds_) {
+    if (replay_) feed->read();
+  }
   for (auto& feed : feeds_) {
     if (replay_) {
       feed->line = feed->reader->next();
@@ -684,6 +598,7 @@ int IngestAgent::do_work() noexcept {
   }
   if (replay_) return replay_turn();
   int work = take_commands();
+  for (auto& feed : order_feeds_) work += feed->poll();
   for (auto& feed : feeds_) {
     if (feed->warm != Feed::Warm::No) [[unlikely]] {
       TICKWIRE_HOT_EXEMPT_BEGIN("a warm start: files are read before the feed's first row")
@@ -698,6 +613,7 @@ int IngestAgent::do_work() noexcept {
 void IngestAgent::on_close() {
   if (replay_) return;
   stopping_ = true;
+  for (auto& feed : order_feeds_) feed->stop();
   for (auto& feed : feeds_) {
     for (auto& line : feed->lines) line->stop();
   }
@@ -732,6 +648,9 @@ void IngestAgent::park(std::int64_t max_ns) noexcept {
       }
     }
   }
+  for (const auto& feed : order_feeds_) {
+    limit_ns = std::min(limit_ns, std::max<std::int64_t>(0, feed->wait_for(park_fds_)));
+  }
   const auto has_work = [this] { return commands_.front().data() != nullptr; };
   if (command_waker_.prepare_sleep(has_work)) command_waker_.wait(limit_ns, park_fds_);
 }
@@ -758,7 +677,10 @@ void IngestAgent::every_100ms() noexcept {
       request_snapshot(feed, *lane);
     }
   }
-  for (auto& feed : order_feeds_) count_orders(*feed);
+  for (auto& feed : order_feeds_) {
+    if (!replay_ && !stopping_) feed->watch();
+    feed->count();
+  }
   for (auto& feed : feeds_) {
     std::uint64_t old_events = 0;
     std::uint64_t snapshots_expired = 0;
@@ -864,12 +786,12 @@ int IngestAgent::replay_turn() noexcept {
     }
     OrderFeed* orders = nullptr;
     for (auto& feed : order_feeds_) {
-      if (!feed->at_end && (orders == nullptr || feed->ts < orders->ts)) orders = feed.get();
+      if (!feed->at_end() && (orders == nullptr || feed->ts() < orders->ts())) orders = feed.get();
     }
-    if (orders != nullptr && (next == nullptr || orders->ts < next->line->ts_recv)) {
-      on_order_message(*orders);
+    if (orders != nullptr && (next == nullptr || orders->ts() < next->line->ts_recv)) {
+      orders->process();
       TICKWIRE_HOT_EXEMPT_BEGIN("replay: reads and decompresses the file where live receives")
-      read_order_message(*orders);
+      orders->read();
       TICKWIRE_HOT_EXEMPT_END
       continue;
     }
@@ -936,105 +858,9 @@ void IngestAgent::report_capture(Feed& feed) noexcept {
 
 void IngestAgent::end_replay() noexcept {
   for (auto& feed : feeds_) report_capture(*feed);
-  for (auto& feed : order_feeds_) {
-    if (!feed->reader.truncated()) continue;
-    feed->truncated.set(1);
-    report(errors_, ErrorKind::CaptureTruncated, feed->reader.error(), 0);
-  }
+  for (auto& feed : order_feeds_) feed->report_files();
   every_100ms();
   finished_.publish(true);
-}
-
-// ---------------------------------------------------------------------------------------------------
-// A feed by order
-
-/// The next message of the feed's files, and its time. A file is a session: locates and orders are its own.
-void IngestAgent::read_order_message(OrderFeed& feed) noexcept {
-  constexpr std::size_t kTimeAt = 5;
-  constexpr std::size_t kTimeBytes = 6;
-  if (!feed.reader.next(feed.message)) {
-    feed.at_end = true;
-    return;
-  }
-  if (feed.message.size() < kTimeAt + kTimeBytes) return;  // At the time of the one before it.
-  TsNs since_midnight = 0;
-  for (std::size_t i = kTimeAt; i < kTimeAt + kTimeBytes; ++i) {
-    since_midnight = since_midnight << 8U | static_cast<TsNs>(feed.message[i]);
-  }
-  feed.ts = feed.config.itch->midnights[feed.reader.file()] + since_midnight;
-}
-
-void IngestAgent::on_order_message(OrderFeed& feed) noexcept {
-  Arrival arrival{tsc_now(), 0, feed.ts, RecvClock::Recorded};
-  if (feed.reader.file() != feed.file) [[unlikely]] {
-    feed.file = feed.reader.file();
-    TICKWIRE_HOT_EXEMPT_BEGIN("once a file: forgets all orders")
-    feed.market.reset();
-    TICKWIRE_HOT_EXEMPT_END
-    for (auto& lane : feed.lanes) finish(feed, *lane, lane->pipeline.on_reset(), kNoTime, arrival);
-  }
-  feed.messages.add(1);
-  feed.bytes.add(static_cast<std::int64_t>(feed.message.size()));
-  const feed::itch::Update update = feed.market.on_message(feed.message);
-  if (update.outcome != feed::itch::Outcome::Message) [[unlikely]] {
-    if (update.outcome != feed::itch::Outcome::Empty && update.outcome != feed::itch::Outcome::UnknownType) {
-      report(errors_, ErrorKind::MessageMalformed,
-             {feed.config.name,
-              ": a message of another length than its type has, or with a field that cannot be"},
-             feed.ts);
-    }
-  }
-  const std::uint64_t sequence = feed.reader.number();
-  if (update.all) [[unlikely]] {
-    arrival.tsc_decoded = tsc_now();
-    for (auto& lane : feed.lanes) {
-      finish(feed, *lane, lane->pipeline.on_update(update, feed.ts, feed.ts, sequence), feed.ts, arrival);
-    }
-    return;
-  }
-  if (update.instrument == kNoInstrument) return;
-  arrival.tsc_decoded = tsc_now();
-  stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
-  if (update.book) feed.book_events.add(1);
-  if (update.traded) feed.trades.add(1);
-  OrderLane& lane = *feed.lanes[update.instrument];
-  const Step step = lane.pipeline.on_update(update, feed.ts, feed.ts, sequence);
-  stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
-  finish(feed, lane, step, feed.ts, arrival);
-}
-
-void IngestAgent::finish(OrderFeed& feed, OrderLane& lane, const Step& step, TsNs ts,
-                         const Arrival& arrival) noexcept {
-  if (step.row) emit_row(lane, step, ts, arrival);
-  if (step.left_valid) [[unlikely]] {
-    if (step.reason == md::InvalidReason::Gap) feed.gaps.add(1);
-    emit_notice(feed, lane, step.reason, ts, arrival);
-  }
-  if (step.became_valid) [[unlikely]]
-    feed.became_valid.add(1);
-}
-
-void IngestAgent::count_orders(OrderFeed& feed) noexcept {
-  for (auto& lane : feed.lanes) {
-    lane->state.set(static_cast<std::int64_t>(lane->pipeline.state()));
-    lane->epoch.set(lane->pipeline.epoch());
-    lane->window_overflows.set(static_cast<std::int64_t>(lane->pipeline.window_overflows()));
-  }
-  const feed::itch::MarketCounts& counts = feed.market.counts();
-  const auto set = [](metrics::Counter& counter, std::uint64_t value) {
-    counter.set(static_cast<std::int64_t>(value));
-  };
-  set(feed.others, counts.others);
-  set(feed.unknown_type, feed.market.decoder().unknown());
-  set(feed.malformed, feed.market.decoder().refused());
-  set(feed.unknown_order, counts.unknown_order);
-  set(feed.duplicate_order, counts.duplicate_order);
-  set(feed.other_book, counts.other_book);
-  set(feed.bad_qty, counts.bad_qty);
-  set(feed.orders_full, counts.orders_full);
-  set(feed.levels_full, counts.levels_full);
-  set(feed.crossed, counts.crossed);
-  set(feed.orders, feed.market.books().orders());
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -1256,6 +1082,14 @@ std::string IngestAgent::warm_verdict(const Feed& feed, std::size_t local) const
   return {};
 }
 
+std::vector<std::string> IngestAgent::socket_report() const {
+  std::vector<std::string> lines;
+  for (const auto& feed : order_feeds_) {
+    for (std::string& line : feed->socket_report()) lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
 std::vector<std::string> IngestAgent::warm_report() const {
   std::vector<std::string> lines;
   for (const auto& feed : feeds_) {
@@ -1475,6 +1309,16 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
       snapshot_refused(feed, lane);
     }
   }
+}
+
+void IngestAgent::order_row(OrderLane& lane, const Step& step, TsNs ts_event,
+                            const Arrival& arrival) noexcept {
+  emit_row(lane, step, ts_event, arrival);
+}
+
+void IngestAgent::order_notice(OrderFeed& feed, OrderLane& lane, md::InvalidReason reason, TsNs ts_event,
+                               const Arrival& arrival) noexcept {
+  emit_notice(feed, lane, reason, ts_event, arrival);
 }
 
 template <typename AnyLane>

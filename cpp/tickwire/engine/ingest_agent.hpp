@@ -34,6 +34,7 @@
 #include "tickwire/engine/error_kinds.hpp"
 #include "tickwire/engine/feed_line.hpp"
 #include "tickwire/engine/instrument_pipeline.hpp"
+#include "tickwire/engine/order_feed.hpp"
 #include "tickwire/engine/recorder.hpp"
 #include "tickwire/engine/scoring_stage.hpp"
 #include "tickwire/engine/stages.hpp"
@@ -60,7 +61,7 @@ struct Command {
   InstrumentId instrument;
 };
 
-class IngestAgent final : public concurrent::Agent {
+class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
  public:
   struct Setup {
     std::string name;
@@ -94,6 +95,9 @@ class IngestAgent final : public concurrent::Agent {
     return commands_.max_record_bytes() - sizeof(Command);
   }
 
+  /// What the sockets of multicast lines have to say, for the start-up report.
+  [[nodiscard]] std::vector<std::string> socket_report() const;
+
   /// What a warm start came to, a line for each instrument; none before its feed is live.
   [[nodiscard]] std::vector<std::string> warm_report() const;
 
@@ -110,9 +114,6 @@ class IngestAgent final : public concurrent::Agent {
  private:
   struct Lane;
   struct Feed;
-  struct OrderLane;
-  struct OrderFeed;
-  struct Arrival;
 
   /// The ways to a model's workers.
   struct Workers {
@@ -124,11 +125,9 @@ class IngestAgent final : public concurrent::Agent {
 
   int replay_turn() noexcept TICKWIRE_HOT;
   void end_replay() noexcept;
-  void read_order_message(OrderFeed& feed) noexcept;
-  void on_order_message(OrderFeed& feed) noexcept TICKWIRE_HOT;
-  void finish(OrderFeed& feed, OrderLane& lane, const Step& step, TsNs ts, const Arrival& arrival) noexcept
-      TICKWIRE_HOT;
-  void count_orders(OrderFeed& feed) noexcept;
+  void order_row(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept override;
+  void order_notice(OrderFeed& feed, OrderLane& lane, md::InvalidReason reason, TsNs ts_event,
+                    const Arrival& arrival) noexcept override;
   void report_capture(Feed& feed) noexcept;
   void on_line(Feed& feed, const md::CaptureLine& line) noexcept TICKWIRE_HOT;
   void on_cold(Feed& feed, Lane& lane, TsNs ts) noexcept TICKWIRE_HOT;

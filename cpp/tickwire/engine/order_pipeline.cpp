@@ -14,7 +14,8 @@ features::TopOfBook OrderPipeline::read_top() noexcept {
 
 Step OrderPipeline::take_state() noexcept {
   const BookState before = state_;
-  state_ = market_.state(instrument_);
+  const bool blocked = blocked_ != md::InvalidReason::None;
+  state_ = blocked ? BookState::Empty : market_.state(instrument_);
   Step step;
   if (state_ == BookState::Valid && before != BookState::Valid) {
     step.became_valid = true;
@@ -22,7 +23,7 @@ Step OrderPipeline::take_state() noexcept {
     rows_.begin_epoch(read_top());
   } else if (state_ != BookState::Valid && before == BookState::Valid) {
     step.left_valid = true;
-    step.reason = market_.reason(instrument_);
+    step.reason = blocked ? blocked_ : market_.reason(instrument_);
   }
   return step;
 }

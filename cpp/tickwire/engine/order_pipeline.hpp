@@ -29,8 +29,14 @@ class OrderPipeline {
   /// `sequence` is the message's number in its session.
   Step on_update(const feed::itch::Update& update, TsNs ts_event, TsNs ts_recv,
                  std::uint64_t sequence) noexcept TICKWIRE_HOT;
-  /// The market was reset: a new session.
-  Step on_reset() noexcept TICKWIRE_HOT { return take_state(); }
+  /// The market's state may be another one, by no message of this instrument.
+  Step on_state() noexcept TICKWIRE_HOT { return take_state(); }
+  /// Nothing is heard any more: no row until unblock(), which begins an epoch where the book is valid.
+  Step block(md::InvalidReason why) noexcept TICKWIRE_HOT {
+    blocked_ = why;
+    return take_state();
+  }
+  Step unblock() noexcept TICKWIRE_HOT { return block(md::InvalidReason::None); }
 
   [[nodiscard]] md::BookState state() const noexcept TICKWIRE_HOT { return state_; }
   [[nodiscard]] std::uint32_t epoch() const noexcept TICKWIRE_HOT { return epoch_; }
@@ -47,6 +53,7 @@ class OrderPipeline {
   const InstrumentId instrument_;
   RowBuilder rows_;
   md::BookState state_ = md::BookState::Empty;
+  md::InvalidReason blocked_ = md::InvalidReason::None;
   std::uint32_t epoch_ = 0;
   std::uint64_t sequence_ = 0;
 };

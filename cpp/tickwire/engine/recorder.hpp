@@ -8,6 +8,7 @@
 /// recording incomplete, and verify refuses it.
 ///
 ///     capture/<feed>/000001.log    capture lines in the order they were processed
+///     capture/<feed>/000001.pcap   of a feed of datagrams: its messages in that order, and notes between them
 ///     rows/<agent>/000001.bin      signal records as the ingest agent emitted them, without scores
 ///     scores/<agent>/000001.bin    signal records as they were published
 
@@ -25,6 +26,9 @@
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/types.hpp"
+#include "tickwire/feed/sequenced/sequencer.hpp"
+#include "tickwire/md/pcap.hpp"
+#include "tickwire/md/stream_note.hpp"
 #include "tickwire/metrics/stat_file.hpp"
 
 namespace tickwire::engine {
@@ -69,6 +73,42 @@ class CaptureTap {
   metrics::Counter& lost_;
 };
 
+/// The same of a feed of datagrams: what md/stream_note.hpp describes. Producer thread: the ingest agent.
+class StreamTap {
+ public:
+  StreamTap(std::size_t ring_bytes, metrics::Counter& lost, Arena& arena)
+      : ring_(arena, ring_bytes), lost_(lost) {}
+
+  /// Messages that were delivered, as a datagram of their line.
+  void run(const feed::SessionId& session, const feed::Run& run) noexcept TICKWIRE_HOT;
+  void snapshot_message(TsNs ts, feed::MessageView message) noexcept TICKWIRE_HOT;
+  void note(TsNs ts, const md::StreamNote& note) noexcept;
+
+  /// Would a snapshot's message be taken now?
+  [[nodiscard]] bool has_room() noexcept { return ring_.try_claim(kRoomBytes) != nullptr; }
+
+ private:
+  friend class Recorder;
+  static constexpr std::size_t kRoomBytes = std::size_t{1} << 20U;  // A receive of a snapshot's messages.
+  enum class Kind : std::uint32_t { Datagram, Note };
+  struct Head {
+    TsNs ts;
+    std::uint32_t line;
+    Kind kind;
+  };
+
+  [[nodiscard]] char* claim(const Head& head, std::size_t bytes) noexcept TICKWIRE_HOT;
+
+  concurrent::SpscByteRing ring_;
+  metrics::Counter& lost_;
+};
+
+/// Where a stream's datagrams came from, for its capture: each line's addresses.
+struct StreamLine {
+  md::PcapEndpoint source;
+  md::PcapEndpoint destination;
+};
+
 /// An agent's way to the recorder for whole signal records.
 class RecordTap {
  public:
@@ -93,6 +133,8 @@ class Recorder final : public concurrent::Agent {
 
   /// Set-up. The taps live as long as the recorder.
   CaptureTap& add_capture(const std::string& feed, Arena& arena);
+  /// `lines` by the number that runs have, the re-request server's last.
+  StreamTap& add_stream(const std::string& feed, std::vector<StreamLine> lines, Arena& arena);
   RecordTap& add_rows(const std::string& agent, std::size_t record_bytes, Arena& arena);
   RecordTap& add_scores(const std::string& agent, std::size_t record_bytes, Arena& arena);
 
@@ -104,17 +146,20 @@ class Recorder final : public concurrent::Agent {
   /// Numbered files of one stream; each is written whole or said to be cut.
   class Segments {
    public:
-    Segments(std::string folder, std::string_view suffix, Recorder& owner);
+    /// `head` begins each file.
+    Segments(std::string folder, std::string_view suffix, std::string head, Recorder& owner);
     ~Segments();
     void append(std::string_view bytes) noexcept;
     void flush() noexcept;
 
    private:
     bool open_next() noexcept;
+    bool write_all(std::string_view bytes) noexcept;
     void fail(const char* what) noexcept;
 
     std::string folder_;
     std::string suffix_;
+    std::string head_;
     Recorder& owner_;
     std::string buffer_;
     std::uint64_t buffered_units_ = 0;  // Lines or records in the buffer, for the count of a failed write.
@@ -127,6 +172,11 @@ class Recorder final : public concurrent::Agent {
     std::unique_ptr<CaptureTap> tap;
     std::unique_ptr<Segments> files;
   };
+  struct DatagramStream {
+    std::unique_ptr<StreamTap> tap;
+    std::unique_ptr<Segments> files;
+    std::vector<StreamLine> lines;
+  };
   struct RecordStream {
     std::unique_ptr<RecordTap> tap;
     std::unique_ptr<Segments> files;
@@ -134,6 +184,7 @@ class Recorder final : public concurrent::Agent {
 
   RecordTap& add_records(const std::string& stream, std::size_t record_bytes, Arena& arena);
   [[nodiscard]] int drain(CaptureStream& stream) noexcept;
+  [[nodiscard]] int drain(DatagramStream& stream) noexcept;
   [[nodiscard]] int drain(RecordStream& stream) noexcept;
 
   std::string run_dir_;
@@ -143,6 +194,7 @@ class Recorder final : public concurrent::Agent {
   metrics::Counter& bytes_written_;
   metrics::ErrorLog& errors_;
   std::vector<CaptureStream> captures_;
+  std::vector<DatagramStream> streams_;
   std::vector<RecordStream> records_;
   std::string line_;
 };

@@ -8,10 +8,19 @@
 
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/time.hpp"
+#include "tickwire/core/types.hpp"
 #include "tickwire/metrics/stat_file.hpp"
 #include "tickwire/signal/signal.hpp"
 
 namespace tickwire::engine {
+
+/// When an event came and how far it is.
+struct Arrival {
+  std::uint64_t tsc_start;
+  std::uint64_t tsc_decoded;
+  TsNs ts_recv;
+  RecvClock clock;
+};
 
 class StageHistograms {
  public:

@@ -151,6 +151,23 @@ Outcome read_packet(int link, View view, PcapDatagram& out) {
 
 }  // namespace
 
+bool is_pcap(const std::string& path) {
+  struct stat status{};
+  ByteStream stream;
+  if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) || !stream.open(path, false)) {
+    return false;
+  }
+  char head[4];
+  std::size_t got = 0;
+  for (std::size_t more = 1; more != 0 && got < sizeof head; got += more) {
+    more = stream.read(head + got, sizeof head - got);
+  }
+  if (got < sizeof head) return false;
+  // pcapng in either byte order; pcap in either, with stamps in microseconds or nanoseconds.
+  static constexpr std::uint32_t kMagic[] = {0x0A0D0D0A, 0xA1B2C3D4, 0xD4C3B2A1, 0xA1B23C4D, 0x4D3CB2A1};
+  return std::find(std::begin(kMagic), std::end(kMagic), load_be<std::uint32_t>(head)) != std::end(kMagic);
+}
+
 struct PcapReader::Impl {
   explicit Impl(std::string file) : name(std::move(file)) {}
   ~Impl() {

@@ -53,6 +53,10 @@ struct PcapStats {
   std::uint64_t malformed = 0;  // Lengths that contradict each other.
 };
 
+/// Does the file begin as a pcap or pcapng does, plain or compressed? False where it cannot be read, or is no
+/// regular file: a pipe can be looked at once.
+[[nodiscard]] bool is_pcap(const std::string& path);
+
 class PcapReader {
  public:
   /// Throws SetupError where the file cannot be opened or is no capture of a kind that we know.

@@ -10,6 +10,8 @@ namespace {
 
 /// A request's count has 16 bits, of which all ones would mean the end of a session.
 constexpr std::uint32_t kMostRequested = 0xFFFE;
+/// Between two looks at a snapshot's connection by who sleeps.
+constexpr std::int64_t kSnapshotPollNs = 1'000'000;
 
 MoldFeedConfig completed(MoldFeedConfig config, const std::string& where) {
   SequencerConfig& sequencer = config.sequencer;
@@ -54,6 +56,15 @@ std::vector<std::string> MoldFeed::report() const {
     for (std::string& line : end.source.report()) out.push_back(std::move(line));
   }
   return out;
+}
+
+std::int64_t MoldFeed::wait_for(std::vector<int>& fds) const noexcept {
+  TICKWIRE_HOT_EXEMPT_BEGIN("the caller has reserved the room")
+  for (const End& end : ends_) fds.push_back(end.source.fd());
+  TICKWIRE_HOT_EXEMPT_END
+  if (sequencer_.state() != Sequencer::State::Suspect) return sequencer_.deadline();
+  // The snapshot's connection has deadlines of its own, and begins with a look-up that no descriptor tells of.
+  return std::min(snapshot_at_, now_ + kSnapshotPollNs);
 }
 
 int MoldFeed::poll(const UtcClock& clock, std::int64_t now) noexcept {
@@ -107,7 +118,7 @@ void MoldFeed::on_session(const SessionId& session) noexcept {
 }
 
 int MoldFeed::poll_snapshot() noexcept {
-  if (glimpse_->running()) return glimpse_->poll(*this, now_);
+  if (glimpse_->running()) return handler_.takes_snapshot() ? glimpse_->poll(*this, now_) : 0;
   if (now_ < snapshot_at_) return 0;
   snapshot_at_ = Sequencer::kNever;
   ++stats_.snapshot_tries;

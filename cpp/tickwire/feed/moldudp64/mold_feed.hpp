@@ -42,6 +42,8 @@ class MoldFeedHandler {
   /// A snapshot begins: whatever the stream or an earlier one had built is void. No run comes until it ends.
   virtual void on_snapshot_begin() noexcept = 0;
   virtual void on_snapshot_message(MessageView message) noexcept = 0;
+  /// May more of a snapshot come now? It waits at the server where not.
+  [[nodiscard]] virtual bool takes_snapshot() noexcept { return true; }
   /// It is whole, and the runs go on with message `next`.
   virtual void on_snapshot_end(std::uint64_t next) noexcept = 0;
   /// It is not, and another will be tried. Also where none had begun.
@@ -84,6 +86,9 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
   const GlimpseClient* glimpse() const noexcept { return glimpse_ ? &*glimpse_ : nullptr; }
   /// What the sockets have to say, for the start-up report. Makes system calls.
   std::vector<std::string> report() const;
+
+  /// For who sleeps: appends what to wake up for, and says by when to look in any case, in the time of poll().
+  std::int64_t wait_for(std::vector<int>& fds) const noexcept TICKWIRE_HOT;
 
  private:
   struct End final : UdpHandler {

@@ -53,4 +53,18 @@ void write_mold_request(std::span<char, kMoldHeaderBytes> out, const SessionId& 
   store_be(out.data() + 18, count);
 }
 
+void write_mold_packet(std::span<char> out, const SessionId& session, std::uint64_t sequence,
+                       std::span<const MessageView> messages) noexcept {
+  // The header has a request's form.
+  write_mold_request(out.first<kMoldHeaderBytes>(), session, sequence,
+                     static_cast<std::uint16_t>(messages.size()));
+  char* at = out.data() + kMoldHeaderBytes;
+  for (const MessageView& message : messages) {
+    store_be(at, static_cast<std::uint16_t>(message.size()));
+    at += kMoldLengthBytes;
+    if (!message.empty()) std::memcpy(at, message.data(), message.size());
+    at += message.size();
+  }
+}
+
 }  // namespace tickwire::feed

@@ -16,6 +16,7 @@
 namespace tickwire::feed {
 
 inline constexpr std::size_t kMoldHeaderBytes = 20;
+inline constexpr std::size_t kMoldLengthBytes = 2;
 
 enum class MoldKind : std::uint8_t { Data, Heartbeat, EndOfSession };
 
@@ -66,5 +67,9 @@ class MoldParser {
 /// What goes to a re-request server: the messages `first` to `first + count - 1` again, please.
 void write_mold_request(std::span<char, kMoldHeaderBytes> out, const SessionId& session, std::uint64_t first,
                         std::uint16_t count) noexcept TICKWIRE_HOT;
+
+/// A datagram of these messages, into exactly as many bytes as it takes.
+void write_mold_packet(std::span<char> out, const SessionId& session, std::uint64_t sequence,
+                       std::span<const MessageView> messages) noexcept TICKWIRE_HOT;
 
 }  // namespace tickwire::feed

@@ -30,13 +30,13 @@ void Market::reset() noexcept {
   books_.clear();
   std::fill(by_locate_.begin(), by_locate_.end(), 0);
   std::fill(status_.begin(), status_.end(), Status{});
-  closed_ = false;
+  closed_ = lost_ = false;
 }
 
 BookState Market::state(InstrumentId instrument) const noexcept {
   const Status& status = status_[instrument];
   if (!status.named) return BookState::Empty;
-  if (status.damage != InvalidReason::None) return BookState::Suspect;
+  if (status.damage != InvalidReason::None || lost_) return BookState::Suspect;
   if (!status.trading || status.operational_halt || closed_) return BookState::Halted;
   return status.crossed ? BookState::Suspect : BookState::Valid;
 }
@@ -45,8 +45,8 @@ InvalidReason Market::reason(InstrumentId instrument) const noexcept {
   switch (state(instrument)) {
     case BookState::Halted: return InvalidReason::Halted;
     case BookState::Suspect:
-      return status_[instrument].damage != InvalidReason::None ? status_[instrument].damage
-                                                               : InvalidReason::Crossed;
+      if (status_[instrument].damage != InvalidReason::None) return status_[instrument].damage;
+      return lost_ ? InvalidReason::Gap : InvalidReason::Crossed;
     case BookState::Empty: return InvalidReason::Disconnected;
     default: return InvalidReason::None;
   }

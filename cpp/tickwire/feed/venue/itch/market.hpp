@@ -12,12 +12,10 @@
 /// - Halted until a trading action (H) says `T`, and by each that says something else: the venue lists every
 ///   stock that trades before its day begins. So a book under auction (`Q`, `P`), which may be crossed, is
 ///   not used. Halted too by an operational halt (h) of market Q, and by the end of system hours (S, `E`).
-/// - Suspect from the first message on that cannot be right, or that found no memory: the feed has no
-/// snapshot
-///   that would put it right, so until the next session.
+/// - Suspect from the first message on that cannot be right, or that found no memory, and all are where
+///   messages are missing: until reset(), which begins a session or a snapshot.
 /// - Suspect with reason Crossed for as long as best bid and ask touch: the sequence is whole, so the book is
-/// as
-///   the venue says and is right again when they part.
+///   as the venue says and is right again when they part.
 /// - Valid otherwise; an empty side is no fault.
 ///
 /// What moves the book: A and F add; E, C and X reduce; D removes; U removes and adds, last in its queue.
@@ -74,8 +72,10 @@ class Market {
 
   Update on_message(std::span<const std::byte> message) noexcept TICKWIRE_HOT;
 
-  /// A new session: nothing is known.
+  /// A new session, or a snapshot that begins: nothing is known.
   void reset() noexcept;
+  /// Messages are missing: every book is suspect until reset().
+  void lose() noexcept TICKWIRE_HOT { lost_ = true; }
 
   [[nodiscard]] md::BookState state(InstrumentId instrument) const noexcept TICKWIRE_HOT;
   /// Why it is not Valid.
@@ -105,6 +105,7 @@ class Market {
   std::span<InstrumentId> by_locate_;  // Plus one; 0 is none of ours.
   std::span<Status> status_;
   bool closed_ = false;
+  bool lost_ = false;
   MarketCounts counts_;
 };
 

@@ -1,0 +1,15 @@
+#include "bind_md.hpp"
+
+#include "tickwire/feed/venue/itch/session_day.hpp"
+#include "tickwire/md/pcap.hpp"
+
+namespace tickwire::bindings {
+
+namespace py = pybind11;
+
+void bind_md(py::module_& m) {
+  m.def("is_pcap", &md::is_pcap, py::arg("path"));
+  m.def("new_york_midnight", &feed::itch::new_york_midnight, py::arg("utc_ns"));
+}
+
+}  // namespace tickwire::bindings

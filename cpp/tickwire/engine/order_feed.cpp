@@ -1,0 +1,490 @@
+#include "tickwire/engine/order_feed.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <utility>
+
+#include "tickwire/core/error.hpp"
+#include "tickwire/engine/error_kinds.hpp"
+
+namespace tickwire::engine {
+
+namespace {
+
+using feed::itch::Outcome;
+using feed::itch::ReplayItem;
+using Note = md::StreamNote::Kind;
+
+// Of a capture whose lines the configuration does not name: those that have counters.
+constexpr std::size_t kUsualLines = 2;
+
+md::InstrumentTable table_of(const FeedConfig& config) {
+  md::InstrumentTable table;
+  for (const InstrumentConfig& instrument : config.instruments) {
+    table.add({instrument.symbol, config.name, instrument.price_decimals, instrument.qty_decimals});
+  }
+  return table;
+}
+
+/// The day that the configuration names for everything there is.
+std::optional<TsNs> day_of(const std::vector<TsNs>& midnights) {
+  if (midnights.empty() || midnights.front() == 0) return std::nullopt;
+  const bool one = std::all_of(midnights.begin(), midnights.end(),
+                               [&](TsNs midnight) { return midnight == midnights.front(); });
+  return one ? std::optional(midnights.front()) : std::nullopt;
+}
+
+std::string key_of(std::uint32_t feed) { return "feeds[" + std::to_string(feed) + "]"; }
+
+/// As the capture names them. A line's sender is not asked for.
+std::vector<StreamLine> stream_lines(const feed::MoldFeedConfig& config) {
+  std::vector<StreamLine> lines;
+  for (const feed::UdpConfig& line : config.lines) {
+    StreamLine one;
+    (void)md::parse_pcap_endpoint(line.address, line.port, one.destination);
+    const bool is_v6 = line.address.find(':') != std::string::npos;
+    (void)md::parse_pcap_endpoint(is_v6 ? "::" : "0.0.0.0", 0, one.source);
+    lines.push_back(one);
+  }
+  // What was asked for again stands as the first line's: the server's address is of no use to a reader.
+  lines.push_back(lines.front());
+  return lines;
+}
+
+void set(metrics::Counter& counter, std::uint64_t value) noexcept {
+  counter.set(static_cast<std::int64_t>(value));
+}
+
+/// A number as text.
+class Number {
+ public:
+  explicit Number(std::uint64_t value) noexcept {
+    size_ = static_cast<std::size_t>(std::to_chars(text_.data(), text_.data() + text_.size(), value).ptr -
+                                     text_.data());
+  }
+  [[nodiscard]] std::string_view view() const noexcept { return {text_.data(), size_}; }
+
+ private:
+  std::array<char, 20> text_;
+  std::size_t size_;
+};
+
+}  // namespace
+
+OrderLane::OrderLane(InstrumentId id_, const FeedConfig& feed, const InstrumentConfig& instrument,
+                     const feed::itch::Market& market, InstrumentId local, const FeaturesConfig& features,
+                     metrics::StatFile& stats, Arena& arena)
+    : id(id_),
+      pipeline(market, local, instrument.qty_decimals, features, arena),
+      state(stats.counter(feed.name + "/" + instrument.symbol, "book_state")),
+      epoch(stats.counter(feed.name + "/" + instrument.symbol, "epoch")),
+      rows(stats.counter(feed.name + "/" + instrument.symbol, "rows")),
+      left_valid(stats.counter(feed.name + "/" + instrument.symbol, "left_valid")),
+      window_overflows(stats.counter(feed.name + "/" + instrument.symbol, "window_overflows")) {}
+
+OrderFeed::LineCounters::LineCounters(const std::string& scope, metrics::StatFile& stats)
+    : datagrams(stats.counter(scope, "line_datagrams")),
+      received(stats.counter(scope, "line_received")),
+      won(stats.counter(scope, "line_won")),
+      duplicate(stats.counter(scope, "line_duplicate")),
+      late(stats.counter(scope, "line_late")),
+      gap(stats.counter(scope, "line_gap")),
+      overtaken(stats.counter(scope, "line_overtaken")),
+      heartbeats(stats.counter(scope, "line_heartbeats")),
+      socket_drops(stats.counter(scope, "socket_drops")),
+      cut(stats.counter(scope, "datagrams_cut")),
+      receive_errors(stats.counter(scope, "receive_errors")) {}
+
+OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
+    : left_valid(stats.counter(setup.config.name, "left_valid")),
+      owner_(setup.owner),
+      config_(setup.config),
+      table_(table_of(config_)),
+      clock_(setup.clock),
+      stages_(setup.stages),
+      errors_(setup.errors),
+      market_(table_, config_.itch->max_orders, arena),
+      day_(day_of(config_.itch->midnights)),
+      messages_(stats.counter(config_.name, "messages")),
+      bytes_(stats.counter(config_.name, "message_bytes")),
+      book_events_(stats.counter(config_.name, "book_events")),
+      trades_(stats.counter(config_.name, "trades")),
+      others_(stats.counter(config_.name, "other_instruments")),
+      unknown_type_(stats.counter(config_.name, "unknown_type")),
+      malformed_(stats.counter(config_.name, "malformed")),
+      unknown_order_(stats.counter(config_.name, "unknown_order")),
+      duplicate_order_(stats.counter(config_.name, "duplicate_order")),
+      other_book_(stats.counter(config_.name, "other_book")),
+      bad_qty_(stats.counter(config_.name, "bad_qty")),
+      orders_full_(stats.counter(config_.name, "orders_full")),
+      levels_full_(stats.counter(config_.name, "levels_full")),
+      crossed_(stats.counter(config_.name, "crossed")),
+      gaps_(stats.counter(config_.name, "gaps")),
+      became_valid_(stats.counter(config_.name, "became_valid")),
+      orders_(stats.counter(config_.name, "live_orders")),
+      truncated_(stats.counter(config_.name, "capture_truncated")),
+      sequence_gaps_(stats.counter(config_.name, "sequence_gaps")),
+      lost_messages_(stats.counter(config_.name, "lost_messages")),
+      requests_(stats.counter(config_.name, "requests")),
+      request_timeouts_(stats.counter(config_.name, "request_timeouts")),
+      requested_messages_(stats.counter(config_.name, "requested_messages")),
+      snapshots_(stats.counter(config_.name, "snapshots")),
+      snapshots_failed_(stats.counter(config_.name, "snapshots_failed")),
+      snapshots_too_old_(stats.counter(config_.name, "snapshots_too_old")),
+      sessions_(stats.counter(config_.name, "sessions")),
+      other_session_(stats.counter(config_.name, "other_session")),
+      window_full_(stats.counter(config_.name, "window_full")),
+      malformed_datagrams_(stats.counter(config_.name, "malformed_datagrams")),
+      other_groups_(stats.counter(config_.name, "other_groups")),
+      lines_silent_(stats.counter(config_.name, "lines_silent")) {
+  for (InstrumentId local = 0; local < config_.instruments.size(); ++local) {
+    lanes_.push_back(std::make_unique<OrderLane>(setup.first_instrument + local, config_,
+                                                 config_.instruments[local], market_, local,
+                                                 setup.engine.features, stats, arena));
+  }
+  if (!setup.engine.replay) {
+    connect(setup, stats, arena);
+    return;
+  }
+  files_ = std::make_unique<feed::itch::ReplaySource>(
+      feed::itch::ReplayConfig{.files = config_.inputs,
+                               .midnights = config_.itch->midnights,
+                               .mold = config_.itch->multicast.value_or(feed::MoldFeedConfig{})},
+      key_of(setup.number), arena);
+  if (files_->sequencer() == nullptr) return;
+  for (std::size_t i = 0; i < (files_->lines() != 0 ? files_->lines() : kUsualLines); ++i) {
+    lines_.emplace_back(config_.name + "/line" + std::to_string(i), stats);
+  }
+}
+
+void OrderFeed::connect(const Setup& setup, metrics::StatFile& stats, Arena& arena) {
+  if (!config_.itch->multicast) {
+    throw SetupError(key_of(setup.number) + ".multicast", "the lines of a live feed", "none");
+  }
+  feed::MoldFeedConfig mold = *config_.itch->multicast;
+  using Start = feed::SequencerConfig::Start;
+  mold.sequencer.start = mold.glimpse.server.empty() ? Start::Beginning : Start::Snapshot;
+  if (setup.recorder != nullptr) {
+    tap_ = &setup.recorder->add_stream(config_.name, stream_lines(mold), arena);
+  }
+  const std::size_t lines = mold.lines.size();
+  mold_.emplace(static_cast<feed::MoldFeedHandler&>(*this), std::move(mold), key_of(setup.number) + ".multicast", arena);
+  for (std::size_t i = 0; i < lines; ++i) {
+    lines_.emplace_back(config_.name + "/line" + std::to_string(i), stats);
+  }
+  lines_.emplace_back(config_.name + "/rerequest", stats);
+  started_tsc_ = tsc_now();
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Live
+
+void OrderFeed::note(TsNs ts, const md::StreamNote& note) noexcept {
+  if (tap_ == nullptr) return;
+  TICKWIRE_HOT_EXEMPT_BEGIN("rare: a number is written as text")
+  tap_->note(ts, note);
+  TICKWIRE_HOT_EXEMPT_END
+}
+
+void OrderFeed::on_run(const feed::Run& run) noexcept {
+  if (closed_) [[unlikely]] {
+    const TsNs now = clock_.now();
+    note(now, {Note::Open});
+    open(now);
+  }
+  std::uint64_t sequence = run.sequence;
+  for (const feed::MessageView& one : run.messages) {
+    message(sequence++, std::as_bytes(one), {tsc_now(), 0, run.arrival.ts_recv, run.arrival.recv_clock});
+  }
+  // After the signals are out, so that recording costs them nothing.
+  if (tap_ != nullptr) tap_->run(session_, run);
+}
+
+void OrderFeed::on_session(const feed::SessionId& session) noexcept {
+  session_ = session;
+  const TsNs now = clock_.now();
+  note(now, {Note::Session});
+  begin_session(now);
+}
+
+void OrderFeed::on_lost(std::uint64_t first, std::uint64_t count) noexcept {
+  const TsNs now = clock_.now();
+  note(now, {Note::Lost, first, count});
+  lose(first, count, now);
+}
+
+void OrderFeed::on_snapshot_begin() noexcept {
+  note(clock_.now(), {Note::Snapshot});
+  begin_snapshot();
+}
+
+void OrderFeed::on_snapshot_message(feed::MessageView message) noexcept {
+  const TsNs now = clock_.now();
+  if (tap_ != nullptr) tap_->snapshot_message(now, message);
+  snapshot_message(std::as_bytes(message), now);
+}
+
+void OrderFeed::on_snapshot_end(std::uint64_t next) noexcept {
+  const TsNs now = clock_.now();
+  note(now, {Note::SnapshotEnd, next});
+  end_snapshot(now);
+}
+
+void OrderFeed::on_snapshot_failed(std::string_view reason) noexcept {
+  const TsNs now = clock_.now();
+  report(errors_, ErrorKind::SnapshotFailed, {config_.name, ": ", reason}, now);
+  if (!in_snapshot_) return;
+  note(now, {Note::SnapshotFailed});
+  fail_snapshot(now);
+}
+
+void OrderFeed::watch() noexcept {
+  const std::int64_t limit_ns = config_.liveness_timeout_ns;
+  if (limit_ns == 0) return;
+  const auto silent_for = [&](std::size_t line) {
+    return tsc_to_ns(tsc_now() - std::max(started_tsc_, mold_->line(line).last_receive_tsc()));
+  };
+  bool any_heard = false;
+  for (std::size_t i = 0; i < mold_->lines(); ++i) {
+    // We may have been the ones who slept: look at the sockets before the venue is blamed.
+    if (!lines_[i].silent && silent_for(i) > limit_ns) (void)poll();
+    const bool silent = silent_for(i) > limit_ns;
+    if (silent && !lines_[i].silent) {
+      lines_silent_.add(1);
+      report(errors_, ErrorKind::ConnectionSilent,
+             {config_.name, ": line ", Number(i).view(), " at ", mold_->line(i).config().address}, clock_.now());
+    }
+    lines_[i].silent = silent;
+    any_heard = any_heard || !silent;
+  }
+  if (any_heard != closed_) return;
+  const TsNs now = clock_.now();
+  note(now, {closed_ ? Note::Open : Note::Close});
+  closed_ ? open(now) : close(now);
+}
+
+void OrderFeed::stop() noexcept {
+  const Arrival arrival{tsc_now(), tsc_now(), clock_.now(), RecvClock::Read};
+  on_every_lane(kNoTime, arrival,
+                [](OrderPipeline& pipeline) { return pipeline.block(md::InvalidReason::Stopped); });
+}
+
+std::vector<std::string> OrderFeed::socket_report() const {
+  return mold_ ? mold_->report() : std::vector<std::string>();
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Replay
+
+void OrderFeed::read() { at_end_ = !files_->next(item_); }
+
+void OrderFeed::process() noexcept {
+  const TsNs ts = item_.ts_recv;
+  switch (item_.kind) {
+    case ReplayItem::Kind::Message:
+      return message(item_.sequence, item_.message, {tsc_now(), 0, ts, RecvClock::Recorded});
+    case ReplayItem::Kind::Session: return begin_session(ts);
+    case ReplayItem::Kind::Lost: return lose(item_.sequence, item_.count, ts);
+    case ReplayItem::Kind::Close: return close(ts);
+    case ReplayItem::Kind::Open: return open(ts);
+    default: break;
+  }
+  TICKWIRE_HOT_EXEMPT_BEGIN("a snapshot: while it comes nothing leaves")
+  switch (item_.kind) {
+    case ReplayItem::Kind::Snapshot: begin_snapshot(); break;
+    case ReplayItem::Kind::SnapshotMessage: snapshot_message(item_.message, ts); break;
+    case ReplayItem::Kind::SnapshotEnd: end_snapshot(ts); break;
+    case ReplayItem::Kind::SnapshotFailed: fail_snapshot(ts); break;
+    default: break;
+  }
+  TICKWIRE_HOT_EXEMPT_END
+}
+
+void OrderFeed::report_files() noexcept {
+  if (!files_->truncated()) return;
+  truncated_.set(1);
+  report(errors_, ErrorKind::CaptureTruncated, files_->error(), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// What happens
+
+void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes, Arrival arrival) noexcept {
+  messages_.add(1);
+  bytes_.add(static_cast<std::int64_t>(bytes.size()));
+  const feed::itch::Update update = market_.on_message(bytes);
+  const bool read = update.outcome == Outcome::Message;
+  if (!read) [[unlikely]]
+    refused(update.outcome, arrival.ts_recv);
+  if (update.instrument == kNoInstrument && !update.all) return;
+
+  arrival.tsc_decoded = tsc_now();
+  const TsNs ts_event = read ? day_.at(update.ts_ns, arrival.ts_recv) : arrival.ts_recv;
+  if (update.all) [[unlikely]] {
+    return on_every_lane(ts_event, arrival, [&](OrderPipeline& pipeline) {
+      return pipeline.on_update(update, ts_event, arrival.ts_recv, sequence);
+    });
+  }
+  stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
+  if (update.book) book_events_.add(1);
+  if (update.traded) trades_.add(1);
+  OrderLane& lane = *lanes_[update.instrument];
+  const Step step = lane.pipeline.on_update(update, ts_event, arrival.ts_recv, sequence);
+  stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
+  finish(lane, step, ts_event, arrival);
+}
+
+void OrderFeed::refused(Outcome outcome, TsNs ts) noexcept {
+  if (outcome == Outcome::Empty || outcome == Outcome::UnknownType) return;
+  report(
+      errors_, ErrorKind::MessageMalformed,
+      {config_.name, ": a message of another length than its type has, or with a field that cannot be"}, ts);
+}
+
+void OrderFeed::begin_session(TsNs ts) noexcept {
+  in_snapshot_ = false;
+  TICKWIRE_HOT_EXEMPT_BEGIN("once a session: forgets all orders")
+  market_.reset();
+  TICKWIRE_HOT_EXEMPT_END
+  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
+                [](OrderPipeline& pipeline) { return pipeline.on_state(); });
+}
+
+void OrderFeed::lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept {
+  market_.lose();
+  lost_messages_.add(static_cast<std::int64_t>(count));
+  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
+                [](OrderPipeline& pipeline) { return pipeline.on_state(); });
+  TICKWIRE_HOT_EXEMPT_BEGIN("rare: numbers are written as text")
+  report(errors_, ErrorKind::MessagesLost,
+                 {config_.name, ": ", Number(first).view(), " to ", Number(first + count - 1).view(),
+                  " came on no line and could not be had again"},
+                 ts);
+  TICKWIRE_HOT_EXEMPT_END
+}
+
+void OrderFeed::begin_snapshot() noexcept {
+  in_snapshot_ = true;
+  market_.reset();
+}
+
+void OrderFeed::snapshot_message(std::span<const std::byte> bytes, TsNs ts) noexcept {
+  const feed::itch::Update update = market_.on_message(bytes);
+  if (update.outcome != Outcome::Message) refused(update.outcome, ts);
+}
+
+void OrderFeed::end_snapshot(TsNs ts) noexcept {
+  in_snapshot_ = false;
+  snapshots_.add(1);
+  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
+                [](OrderPipeline& pipeline) { return pipeline.on_state(); });
+}
+
+void OrderFeed::fail_snapshot(TsNs ts) noexcept {
+  in_snapshot_ = false;
+  market_.reset();
+  market_.lose();
+  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
+                [](OrderPipeline& pipeline) { return pipeline.on_state(); });
+}
+
+void OrderFeed::close(TsNs ts) noexcept {
+  closed_ = true;
+  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
+                [](OrderPipeline& pipeline) { return pipeline.block(md::InvalidReason::Disconnected); });
+}
+
+void OrderFeed::open(TsNs ts) noexcept {
+  closed_ = false;
+  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
+                [](OrderPipeline& pipeline) { return pipeline.unblock(); });
+}
+
+template <typename Change>
+void OrderFeed::on_every_lane(TsNs ts_event, const Arrival& arrival, Change change) noexcept {
+  for (auto& lane : lanes_) finish(*lane, change(lane->pipeline), ts_event, arrival);
+}
+
+void OrderFeed::finish(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept {
+  if (step.row) owner_.order_row(lane, step, ts_event, arrival);
+  if (step.left_valid) [[unlikely]] {
+    if (step.reason == md::InvalidReason::Gap) gaps_.add(1);
+    owner_.order_notice(*this, lane, step.reason, ts_event, arrival);
+  }
+  if (step.became_valid) [[unlikely]]
+    became_valid_.add(1);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Counters
+
+void OrderFeed::count() noexcept {
+  for (auto& lane : lanes_) {
+    lane->state.set(static_cast<std::int64_t>(lane->pipeline.state()));
+    lane->epoch.set(lane->pipeline.epoch());
+    set(lane->window_overflows, lane->pipeline.window_overflows());
+  }
+  const feed::itch::MarketCounts& counts = market_.counts();
+  set(others_, counts.others);
+  set(unknown_type_, market_.decoder().unknown());
+  set(malformed_, market_.decoder().refused());
+  set(unknown_order_, counts.unknown_order);
+  set(duplicate_order_, counts.duplicate_order);
+  set(other_book_, counts.other_book);
+  set(bad_qty_, counts.bad_qty);
+  set(orders_full_, counts.orders_full);
+  set(levels_full_, counts.levels_full);
+  set(crossed_, counts.crossed);
+  set(orders_, market_.books().orders());
+
+  const feed::Sequencer* const sequencer = mold_ ? &mold_->sequencer() : files_->sequencer();
+  if (sequencer != nullptr) {
+    const feed::SequencerStats& stats = sequencer->stats();
+    set(sequence_gaps_, stats.gaps);
+    set(requests_, stats.requests);
+    set(request_timeouts_, stats.request_timeouts);
+    set(requested_messages_, stats.requested);
+    set(snapshots_too_old_, stats.snapshots_too_old);
+    set(sessions_, stats.sessions);
+    set(other_session_, stats.other_session);
+    set(window_full_, stats.window_full);
+    for (std::size_t i = 0; i < lines_.size(); ++i) {
+      count_line(i, sequencer->line_stats(static_cast<std::uint32_t>(i)));
+    }
+  }
+  if (!mold_) {
+    set(malformed_datagrams_, files_->stats().malformed);
+    set(other_groups_, files_->stats().other_groups);
+    return;
+  }
+  set(malformed_datagrams_, mold_->stats().malformed);
+  set(snapshots_failed_, mold_->stats().snapshot_failures);
+  for (std::size_t i = 0; i < lines_.size(); ++i) {
+    const feed::UdpSource* const source = i < mold_->lines() ? &mold_->line(i) : mold_->rerequest();
+    if (source == nullptr) continue;
+    const feed::UdpStats& stats = source->stats();
+    set(lines_[i].socket_drops, stats.socket_drops);
+    set(lines_[i].cut, stats.cut);
+    set(lines_[i].receive_errors, stats.errors + stats.send_failures);
+    if (std::exchange(lines_[i].errors_seen, stats.errors + stats.send_failures) !=
+        stats.errors + stats.send_failures) {
+      report(errors_, ErrorKind::ReceiveFailed, {config_.name, ": ", source->last_error()},
+                     clock_.now());
+    }
+  }
+}
+
+void OrderFeed::count_line(std::size_t number, const feed::LineStats& line) noexcept {
+  LineCounters& counters = lines_[number];
+  set(counters.datagrams, line.packets);
+  set(counters.received, line.received);
+  set(counters.won, line.won);
+  set(counters.duplicate, line.duplicate);
+  set(counters.late, line.late);
+  set(counters.gap, line.gap);
+  set(counters.overtaken, line.overtaken);
+  set(counters.heartbeats, line.heartbeats);
+}
+
+}  // namespace tickwire::engine

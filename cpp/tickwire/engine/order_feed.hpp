@@ -1,0 +1,230 @@
+#pragma once
+
+/// One feed by order: where its messages come from, the market that they build, and its instruments.
+///
+/// Live, a MoldFeed brings the stream whole and in order, or says what it could not have; from files a
+/// ReplaySource says the same things one at a time. Both end in the same few functions below, so what is
+/// recorded here is replayed to the same bits: messages, a session's begin, what was lost, a snapshot, and
+/// the silence of all lines, each with the time that it was noticed at.
+///
+/// - Lost messages make every book suspect. A snapshot rebuilds them all, and each begins a new epoch.
+/// - While a snapshot comes, nothing leaves. Its messages are no events: no row, no sample.
+/// - Where no line brings a byte for liveness_timeout_ns, heartbeats included, no book is valid until one does.
+///
+/// Owned by one ingest agent, on its thread.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tickwire/core/arena.hpp"
+#include "tickwire/core/hot.hpp"
+#include "tickwire/core/time.hpp"
+#include "tickwire/core/types.hpp"
+#include "tickwire/engine/config.hpp"
+#include "tickwire/engine/order_pipeline.hpp"
+#include "tickwire/engine/recorder.hpp"
+#include "tickwire/engine/stages.hpp"
+#include "tickwire/feed/moldudp64/mold_feed.hpp"
+#include "tickwire/feed/venue/itch/market.hpp"
+#include "tickwire/feed/venue/itch/replay_source.hpp"
+#include "tickwire/feed/venue/itch/session_day.hpp"
+#include "tickwire/md/instrument.hpp"
+#include "tickwire/metrics/stat_file.hpp"
+
+namespace tickwire::engine {
+
+/// One instrument of the feed.
+struct OrderLane {
+  OrderLane(InstrumentId id_, const FeedConfig& feed, const InstrumentConfig& instrument,
+            const feed::itch::Market& market, InstrumentId local, const FeaturesConfig& features,
+            metrics::StatFile& stats, Arena& arena);
+
+  const InstrumentId id;
+  OrderPipeline pipeline;
+  metrics::Counter& state;
+  metrics::Counter& epoch;
+  metrics::Counter& rows;
+  metrics::Counter& left_valid;
+  metrics::Counter& window_overflows;
+};
+
+class OrderFeed final : private feed::MoldFeedHandler {
+ public:
+  /// Who hands on what leaves.
+  class Owner {
+   public:
+    virtual void order_row(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept
+        TICKWIRE_HOT = 0;
+    virtual void order_notice(OrderFeed& feed, OrderLane& lane, md::InvalidReason reason, TsNs ts_event,
+                              const Arrival& arrival) noexcept TICKWIRE_HOT = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  struct Setup {
+    Owner& owner;
+    const EngineConfig& engine;
+    const FeedConfig& config;
+    std::uint32_t number;           // The engine's, of this feed.
+    InstrumentId first_instrument;  // The engine's, of its first instrument.
+    Recorder* recorder;             // Null: not recorded.
+    const UtcClock& clock;
+    StageHistograms& stages;
+    metrics::ErrorLog& errors;
+  };
+
+  /// Set-up: joins the lines, or opens the files. Throws SetupError.
+  OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena);
+  OrderFeed(const OrderFeed&) = delete;
+  OrderFeed& operator=(const OrderFeed&) = delete;
+
+  // Live.
+
+  /// One turn. Returns how much was done.
+  int poll() noexcept TICKWIRE_HOT { return mold_->poll(clock_, tsc_to_ns(tsc_now())); }
+  /// For who sleeps: appends what wakes, and says for how long to sleep at most.
+  [[nodiscard]] std::int64_t wait_for(std::vector<int>& fds) const noexcept TICKWIRE_HOT {
+    return mold_->wait_for(fds) - tsc_to_ns(tsc_now());
+  }
+  /// Descriptors that wait_for() may name.
+  [[nodiscard]] std::size_t sources() const noexcept { return mold_ ? mold_->lines() + 1 : 0; }
+  /// Lines that fell silent; every hundred milliseconds or so.
+  void watch() noexcept;
+  /// In order: valid books end.
+  void stop() noexcept;
+  /// What the sockets have to say. Makes system calls.
+  [[nodiscard]] std::vector<std::string> socket_report() const;
+
+  // Replay.
+
+  /// Reads the next thing; after the last, at_end().
+  void read();
+  [[nodiscard]] bool at_end() const noexcept TICKWIRE_HOT { return at_end_; }
+  /// When the next thing was received.
+  [[nodiscard]] TsNs ts() const noexcept TICKWIRE_HOT { return item_.ts_recv; }
+  /// What read() has read. One row at most, and a notice for each instrument.
+  void process() noexcept TICKWIRE_HOT;
+  void report_files() noexcept;
+
+  /// Brings the counters up to date.
+  void count() noexcept;
+
+  [[nodiscard]] std::size_t instruments() const noexcept TICKWIRE_HOT { return lanes_.size(); }
+
+  static constexpr bool muted = false;
+  metrics::Counter& left_valid;
+
+ private:
+  /// One line, or the re-request server.
+  struct LineCounters {
+    LineCounters(const std::string& scope, metrics::StatFile& stats);
+    metrics::Counter& datagrams;
+    metrics::Counter& received;
+    metrics::Counter& won;
+    metrics::Counter& duplicate;
+    metrics::Counter& late;
+    metrics::Counter& gap;
+    metrics::Counter& overtaken;
+    metrics::Counter& heartbeats;
+    metrics::Counter& socket_drops;
+    metrics::Counter& cut;
+    metrics::Counter& receive_errors;
+    std::uint64_t errors_seen = 0;
+    bool silent = false;
+  };
+
+  void connect(const Setup& setup, metrics::StatFile& stats, Arena& arena);
+
+  // MoldFeedHandler.
+  void on_run(const feed::Run& run) noexcept override;
+  void on_session(const feed::SessionId& session) noexcept override;
+  void on_end_of_session() noexcept override {}
+  void on_lost(std::uint64_t first, std::uint64_t count) noexcept override;
+  void on_snapshot_begin() noexcept override;
+  void on_snapshot_message(feed::MessageView message) noexcept override;
+  bool takes_snapshot() noexcept override { return tap_ == nullptr || tap_->has_room(); }
+  void on_snapshot_end(std::uint64_t next) noexcept override;
+  void on_snapshot_failed(std::string_view reason) noexcept override;
+
+  // What live and replay have in common.
+  void message(std::uint64_t sequence, std::span<const std::byte> bytes, Arrival arrival) noexcept
+      TICKWIRE_HOT;
+  void begin_session(TsNs ts) noexcept TICKWIRE_HOT;
+  void lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept TICKWIRE_HOT;
+  void begin_snapshot() noexcept;
+  void snapshot_message(std::span<const std::byte> bytes, TsNs ts) noexcept;
+  void end_snapshot(TsNs ts) noexcept;
+  void fail_snapshot(TsNs ts) noexcept;
+  void close(TsNs ts) noexcept TICKWIRE_HOT;
+  void open(TsNs ts) noexcept TICKWIRE_HOT;
+
+  template <typename Change>
+  void on_every_lane(TsNs ts_event, const Arrival& arrival, Change change) noexcept TICKWIRE_HOT;
+  void finish(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept TICKWIRE_HOT;
+  void refused(feed::itch::Outcome outcome, TsNs ts) noexcept TICKWIRE_HOT;
+  void note(TsNs ts, const md::StreamNote& note) noexcept TICKWIRE_HOT;
+  void count_line(std::size_t number, const feed::LineStats& line) noexcept;
+
+  Owner& owner_;
+  const FeedConfig config_;
+  const md::InstrumentTable table_;
+  const UtcClock& clock_;
+  StageHistograms& stages_;
+  metrics::ErrorLog& errors_;
+  feed::itch::Market market_;
+  feed::itch::SessionDay day_;
+  std::vector<std::unique_ptr<OrderLane>> lanes_;
+
+  std::optional<feed::MoldFeed> mold_;  // Live.
+  StreamTap* tap_ = nullptr;
+  feed::SessionId session_{};
+  std::uint64_t started_tsc_ = 0;
+  bool closed_ = false;  // No line is heard.
+  bool in_snapshot_ = false;
+  std::vector<LineCounters> lines_;  // The re-request server is the last of a live feed.
+
+  std::unique_ptr<feed::itch::ReplaySource> files_;  // Replay.
+  feed::itch::ReplayItem item_{};
+  bool at_end_ = false;
+
+  metrics::Counter& messages_;
+  metrics::Counter& bytes_;
+  metrics::Counter& book_events_;
+  metrics::Counter& trades_;
+  metrics::Counter& others_;
+  metrics::Counter& unknown_type_;
+  metrics::Counter& malformed_;
+  metrics::Counter& unknown_order_;
+  metrics::Counter& duplicate_order_;
+  metrics::Counter& other_book_;
+  metrics::Counter& bad_qty_;
+  metrics::Counter& orders_full_;
+  metrics::Counter& levels_full_;
+  metrics::Counter& crossed_;
+  metrics::Counter& gaps_;
+  metrics::Counter& became_valid_;
+  metrics::Counter& orders_;
+  metrics::Counter& truncated_;
+  metrics::Counter& sequence_gaps_;
+  metrics::Counter& lost_messages_;
+  metrics::Counter& requests_;
+  metrics::Counter& request_timeouts_;
+  metrics::Counter& requested_messages_;
+  metrics::Counter& snapshots_;
+  metrics::Counter& snapshots_failed_;
+  metrics::Counter& snapshots_too_old_;
+  metrics::Counter& sessions_;
+  metrics::Counter& other_session_;
+  metrics::Counter& window_full_;
+  metrics::Counter& malformed_datagrams_;
+  metrics::Counter& other_groups_;
+  metrics::Counter& lines_silent_;
+};
+
+}  // namespace tickwire::engine

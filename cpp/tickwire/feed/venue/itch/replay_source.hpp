@@ -1,0 +1,85 @@
+#pragma once
+
+/// What a live ITCH feed would have said, from files, one thing at a time: day files of length-prefixed
+/// messages, each a session of its own, or captures of datagrams (pcap, pcapng) of one MoldUDP64 stream.
+///
+/// A capture of anybody's holds the lines as they arrived: they are arbitrated as a live feed does it, on the
+/// clock of the packets' stamps. There is no re-request server and no snapshot to be had of the past, so what
+/// is on no line is lost. A capture of our own recorder holds what was processed, in that order, and what was
+/// decided (see md/stream_note.hpp): it is followed to the letter.
+///
+/// Replay only: reads files, and allocates as they ask for it. One thread.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tickwire/core/types.hpp"
+#include "tickwire/feed/moldudp64/mold_feed.hpp"
+
+namespace tickwire::feed::itch {
+
+struct ReplayItem {
+  enum class Kind : std::uint8_t {
+    Message,
+    Session,          // The numbering begins anew, and what was built is void.
+    Lost,             // `count` messages from `sequence` on.
+    Snapshot,         // As MoldFeedHandler has them.
+    SnapshotMessage,  //
+    SnapshotEnd,      // `sequence` is the next message.
+    SnapshotFailed,   //
+    Close,            // The lines fell silent …
+    Open,             // … and were heard again.
+  };
+  Kind kind;
+  TsNs ts_recv;
+  std::uint64_t sequence = 0;
+  std::uint64_t count = 0;
+  std::span<const std::byte> message{};  // Holds until the next call of next().
+};
+
+struct ReplayStats {
+  std::uint64_t malformed = 0;     // Datagrams whose lengths do not hold.
+  std::uint64_t other_groups = 0;  // Datagrams of none of the feed's lines.
+};
+
+struct ReplayConfig {
+  std::vector<std::string> files;  // All of one kind.
+  /// Of day files: when the day of each began.
+  std::vector<TsNs> midnights;
+  /// Of captures: the addresses of the lines, and the window of the sequencer. With no lines, each group that
+  /// has MoldUDP64 counts as one, up to eight.
+  MoldFeedConfig mold;
+};
+
+class ReplaySource {
+ public:
+  /// Throws SetupError where a file cannot be read or is of another kind than the first; `where` is the
+  /// feed's key.
+  ReplaySource(const ReplayConfig& config, const std::string& where, Arena& arena);
+  ~ReplaySource();
+  ReplaySource(const ReplaySource&) = delete;
+  ReplaySource& operator=(const ReplaySource&) = delete;
+
+  /// The next thing; false at the end of the last file.
+  [[nodiscard]] bool next(ReplayItem& item);
+
+  /// A file ended where more should have come; error() says which and how.
+  [[nodiscard]] bool truncated() const noexcept;
+  [[nodiscard]] const std::string& error() const noexcept;
+  [[nodiscard]] ReplayStats stats() const noexcept;
+  /// Null where the files are no captures, or our own, in which nothing is arbitrated any more.
+  [[nodiscard]] const Sequencer* sequencer() const noexcept;
+  [[nodiscard]] std::size_t lines() const noexcept;
+
+ private:
+  class Source;
+  class DayFiles;
+  class Captures;
+  std::unique_ptr<Source> source_;
+};
+
+}  // namespace tickwire::feed::itch
