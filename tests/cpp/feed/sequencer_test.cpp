@@ -251,6 +251,42 @@ TEST(Sequencer, AsksForWhatLiesBetweenASnapshotAndWhatIsKept) {
             (Transcript{"request 98 + 2", message(98, 2, 1020), message(99, 2, 1020), message(100, 0, 0)}));
 }
 
+TEST(Sequencer, NeedsNoSnapshotWhereItHearsTheFirstMessage) {
+  SequencerConfig config = config_of();
+  config.snapshots = true;
+  config.start = SequencerConfig::Start::Snapshot;
+  Recorded r(config);
+  r.packet(0, 1, 2, 0);
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), message(2, 0, 0)}));
+  EXPECT_EQ(r.sequencer.state(), Sequencer::State::Live);
+  r.packet(0, 5, 1, 10, kNextSession);
+  EXPECT_EQ(r.take(), (Transcript{"session", "want snapshot"}));
+  Recorded quiet(config);
+  quiet.sequencer.on_heartbeat(0, kSession, 1, 0);
+  quiet.packet(0, 1, 1, 10);
+  EXPECT_EQ(quiet.take(), (Transcript{"session", message(1, 0, 10)}));
+}
+
+TEST(Sequencer, BelievesANumberFarBeyondOnlyWhenASecondDatagramAgrees) {
+  constexpr std::uint64_t kFar = 5 * Sequencer::kMostAhead;
+  Recorded r(config_of());
+  r.packet(0, 1, 1, 0);
+  r.packet(1, kFar, 1, 10);  // Damaged: the stream goes on as if it had not come.
+  r.packet(0, 2, 1, 20);
+  r.sequencer.on_heartbeat(1, kSession, 3 * kFar, 30);
+  r.sequencer.on_end(1, kSession, 9 * kFar, 40);
+  r.packet(0, 3, 1, 50);
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), message(2, 0, 20), message(3, 0, 50)}));
+  EXPECT_EQ(r.sequencer.stats().implausible, 3u);
+  EXPECT_EQ(r.sequencer.state(), Sequencer::State::Live);
+  EXPECT_EQ(r.sequencer.line_stats(1).received, 0u);
+  // After an hour of nothing: the other line says so, too.
+  r.packet(0, kFar, 1, 60);
+  r.packet(1, kFar, 1, 70);
+  EXPECT_EQ(r.sequencer.state(), Sequencer::State::Waiting);
+  EXPECT_EQ(r.sequencer.stats().implausible, 4u);
+}
+
 TEST(Sequencer, GoesOnBehindTheGapWhereThereAreNoSnapshots) {
   SequencerConfig config = config_of();
   config.request_attempts = 0;

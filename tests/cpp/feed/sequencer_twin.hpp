@@ -106,7 +106,7 @@ class SequencerTwin {
     if (heard_) return;
     heard_ = true;
     log_.emplace_back("session");
-    if (config_.start == SequencerConfig::Start::Snapshot) {
+    if (config_.start == SequencerConfig::Start::Snapshot && sequence != 1) {
       suspect_ = true;
       log_.emplace_back("want snapshot");
       return;

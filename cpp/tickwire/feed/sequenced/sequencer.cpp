@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <tuple>
+#include <utility>
 
 #include "tickwire/core/error.hpp"
 
@@ -62,6 +63,8 @@ void Sequencer::on_packet(std::uint32_t line, const SessionId& session, std::uin
   if (session != session_ || state_ == State::Empty) [[unlikely]] {
     if (!enter(line, session, now)) return;
   }
+  if (!believe(sequence)) [[unlikely]]
+    return;
   const std::uint64_t end = sequence + messages.size();
   Line& from = lines_[line];
   ++from.stats.packets;
@@ -74,7 +77,7 @@ void Sequencer::on_packet(std::uint32_t line, const SessionId& session, std::uin
     }
     from.next = std::max(from.next, end);
   }
-  if (!joined_ && config_.start != SequencerConfig::Start::Snapshot) [[unlikely]]
+  if (!joined_ && state_ != State::Suspect) [[unlikely]]
     join(sequence);
   if (end > end_) {
     end_ = end;
@@ -100,7 +103,8 @@ void Sequencer::on_heartbeat(std::uint32_t line, const SessionId& session, std::
   if (session != session_ || state_ == State::Empty) [[unlikely]] {
     if (!enter(line, session, now)) return;
   }
-  note_end(line, next, now);
+  if (believe(next)) [[likely]]
+    note_end(line, next, now);
 }
 
 void Sequencer::on_end(std::uint32_t line, const SessionId& session, std::uint64_t next,
@@ -108,6 +112,8 @@ void Sequencer::on_end(std::uint32_t line, const SessionId& session, std::uint64
   if (session != session_ || state_ == State::Empty) [[unlikely]] {
     if (!enter(line, session, now)) return;
   }
+  if (!believe(next)) [[unlikely]]
+    return;
   ended_ = true;
   note_end(line, next, now);
 }
@@ -119,7 +125,7 @@ void Sequencer::note_end(std::uint32_t line, std::uint64_t next, std::int64_t no
     if (from.next != 0) from.stats.gap += next - from.next;
     from.next = next;
   }
-  if (!joined_ && config_.start != SequencerConfig::Start::Snapshot) join(next);
+  if (!joined_ && state_ != State::Suspect) join(next);
   if (next > end_) {
     end_ = next;
     end_at_ = now;
@@ -149,7 +155,16 @@ bool Sequencer::enter(std::uint32_t line, const SessionId& session, std::int64_t
   return true;
 }
 
+/// Is a number far beyond all others near the last such one?
+bool Sequencer::confirm(std::uint64_t sequence) noexcept {
+  const std::uint64_t other = std::exchange(unconfirmed_, sequence);
+  if (other != 0 && (sequence > other ? sequence - other : other - sequence) <= kMostAhead) return true;
+  ++stats_.implausible;
+  return false;
+}
+
 void Sequencer::join(std::uint64_t sequence) noexcept {
+  if (config_.start == SequencerConfig::Start::Snapshot && sequence != 1) return want_snapshot();
   joined_ = true;
   expected_ = config_.start == SequencerConfig::Start::Beginning ? 1 : sequence;
   skipped_end_ = expected_;
@@ -166,10 +181,10 @@ void Sequencer::begin_session(const SessionId& session) noexcept {
   joined_ = ended_ = end_told_ = false;
   expected_ = end_ = asked_end_ = skipped_first_ = skipped_end_ = 0;
   attempts_ = 0;
+  unconfirmed_ = 0;
   deadline_ = kNever;
   ++stats_.sessions;
   handler_.on_session(session_);
-  if (config_.start == SequencerConfig::Start::Snapshot) want_snapshot();
 }
 
 // ---- In order, and beyond a gap ----

@@ -13,7 +13,8 @@
 ///      on_want_snapshot() asks, and resume() goes on behind it with what was kept;
 ///   4. without snapshots the stream goes on behind the gap, and stays suspect for whoever needed it.
 ///
-/// A window that is full gives the gap up early. Messages are never delivered out of order or twice, and
+/// A number that is far beyond all others is not believed before a second datagram agrees: a damaged one would
+/// spoil the session. A window that is full gives the gap up early. Messages are never delivered out of order or twice, and
 /// none is missing that on_lost() did not announce or resume() did not cover.
 ///
 /// It knows no socket, no framing and no clock: time is an argument, in nanoseconds of any clock that does
@@ -69,7 +70,7 @@ struct SequencerConfig {
   enum class Start : std::uint8_t {
     FirstHeard,  // With the first datagram that comes.
     Beginning,   // With message 1: what came before we listened is a gap like any other.
-    Snapshot,    // With a snapshot.
+    Snapshot,    // With message 1 where that is the first to come, else with a snapshot.
   };
   Start start = Start::FirstHeard;
   /// Lines that carry the stream, 1 or more.
@@ -117,6 +118,7 @@ struct SequencerStats {
   std::uint64_t sessions = 0;
   std::uint64_t other_session = 0;  // Datagrams of a session that is over, or answers to none of ours.
   std::uint64_t window_full = 0;    // Times that a gap was given up, or the oldest dropped, for want of room.
+  std::uint64_t implausible = 0;    // Datagrams far beyond all others, that were not believed.
   std::uint64_t oversized = 0;      // Datagrams above max_packet_bytes that could not be kept.
   std::uint64_t most_kept = 0;      // Places of the window used at once.
 };
@@ -124,6 +126,9 @@ struct SequencerStats {
 class Sequencer {
  public:
   static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+  /// How far beyond the highest number one datagram may be and still be believed: seconds of the busiest
+  /// exchange.
+  static constexpr std::uint64_t kMostAhead = 10'000'000;
 
   enum class State : std::uint8_t {
     Empty,       // No session yet.
@@ -188,6 +193,10 @@ class Sequencer {
   };
 
   bool enter(std::uint32_t line, const SessionId& session, std::int64_t now) noexcept TICKWIRE_HOT;
+  bool believe(std::uint64_t sequence) noexcept TICKWIRE_HOT {
+    return end_ == 0 || sequence <= end_ + kMostAhead || confirm(sequence);
+  }
+  bool confirm(std::uint64_t sequence) noexcept TICKWIRE_HOT;
   void join(std::uint64_t sequence) noexcept TICKWIRE_HOT;
   void begin_session(const SessionId& session) noexcept TICKWIRE_HOT;
   void note_end(std::uint32_t line, std::uint64_t next, std::int64_t now) noexcept TICKWIRE_HOT;
@@ -227,6 +236,7 @@ class Sequencer {
   std::uint64_t end_ = 0;    // One past the highest number heard of.
   std::int64_t end_at_ = 0;  // When that was heard.
   std::int64_t deadline_ = kNever;
+  std::uint64_t unconfirmed_ = 0;  // Of the last datagram that was not believed.
 
   // The gap in front.
   std::uint64_t asked_end_ = 0;  // Of the request that is out.

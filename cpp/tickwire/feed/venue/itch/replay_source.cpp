@@ -168,7 +168,10 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
 
   void end() {
     // What waits behind a gap has waited long enough.
-    for (bool more = !ours_; more;) more = sequencer_.poll(std::max(now_, sequencer_.deadline()));
+    while (!ours_ && sequencer_.deadline() != Sequencer::kNever) {
+      now_ = std::max(now_, sequencer_.deadline());
+      (void)sequencer_.poll(now_);
+    }
   }
 
   bool find_line(const md::PcapEndpoint& group, std::uint32_t& line) {
