@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +12,8 @@
 #include <vector>
 
 #include "counting.hpp"
+#include "feed/itch_bytes.hpp"
+#include "feed/mold_venue.hpp"
 #include "feed/websocket_test_server.hpp"
 #include "infer/model_files.hpp"
 #include "market.hpp"
@@ -167,6 +170,8 @@ class AllocTest : public ::testing::Test {
   Result run(const engine::EngineConfig& config, std::size_t wanted_rows, const std::string& snapshot) {
     engine::Engine engine(config);
     engine.start();
+    started_ = true;
+    started_.notify_all();
     std::vector<pid_t> threads;
     for (const auto& [name, tid] : engine.threads()) threads.push_back(tid);
     // A replay has read its first messages in start(); the rest is counted. A connection is made by the
@@ -263,8 +268,50 @@ class AllocTest : public ::testing::Test {
     EXPECT_EQ(result.counts.ours, 0U) << first_callers();
   }
 
+  /// Multicast: two lines, of which one loses now and then, so that gaps are kept and filled.
+  void live_multicast(engine::Layout layout) {
+    namespace bytes = feed::itch::bytes;
+    std::vector<std::string> messages{bytes::directory(1, 1, "AAPL"),
+                                      bytes::trading_action(1, 2, "AAPL", 'T')};
+    for (std::uint32_t i = 1; i <= kEvents; ++i) {
+      const bool bid = i % 2 == 0;
+      messages.push_back(
+          bytes::add(1, i, i, bid ? 'B' : 'S', 1 + i % 300, "AAPL", bid ? 1'000 - i % 20 : 1'001 + i % 20));
+      if (i > 200) messages.push_back(bytes::remove(1, i, i - 200));
+    }
+    const feed::test::MoldVenue venue;
+    engine::EngineConfig settings = config(layout, false, "");
+    settings.features.plan.nodes[2].window_ns = settings.features.plan.nodes[3].window_ns = 0;
+    settings.features.plan.nodes[2].window_count = settings.features.plan.nodes[3].window_count = 100;
+    engine::FeedConfig& feed = settings.feeds[0];
+    feed.itch =
+        engine::ItchConfig{.max_orders = 1000, .midnights = {}, .multicast = feed::test::mold_config(venue)};
+    feed.instruments = {{"AAPL", 4, 0}};
+    feed.liveness_timeout_ns = 60'000 * kStepNs;
+    settings.record_dir = folder_ / "run";
+    const bool with_model = add_model(settings);
+    const int port = feed.itch->multicast->lines[0].port;
+    std::thread sender([&] {
+      started_.wait(false);  // Who joins later does not hear the first message.
+      for (std::size_t i = 0; i < messages.size(); ++i) {
+        const std::string datagram = feed::test::mold_datagram("TICK000001", i + 1, {messages[i]});
+        if (i % 50 != 49) venue.send(0, port, datagram);
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+        venue.send(1, port, datagram);
+      }
+    });
+    const std::size_t rows = kEvents / 2;
+    const Result result = run(settings, rows, "");
+    sender.join();
+    EXPECT_GE(result.rows, rows);
+    EXPECT_EQ(result.scored, with_model ? result.rows : 0);
+    EXPECT_EQ(result.notices, 0U);
+    EXPECT_EQ(result.counts.ours, 0U) << first_callers();
+  }
+
   std::filesystem::path folder_;
   std::string ca_file_;
+  std::atomic<bool> started_{false};
   static inline int folders_ = 0;
 };
 
@@ -305,6 +352,8 @@ TEST_F(AllocTest, ReplayInlineWithAModel) { replay(engine::Layout::Inline, true)
 TEST_F(AllocTest, ReplayInThreadsWithAModel) { replay(engine::Layout::Threads, true); }
 TEST_F(AllocTest, LiveInline) { live(engine::Layout::Inline, nullptr); }
 TEST_F(AllocTest, LiveInThreads) { live(engine::Layout::Threads, nullptr); }
+TEST_F(AllocTest, LiveMulticastInline) { live_multicast(engine::Layout::Inline); }
+TEST_F(AllocTest, LiveMulticastInThreads) { live_multicast(engine::Layout::Threads); }
 TEST_F(AllocTest, LiveOverTls) {
   feed::test::TestAuthority authority("IP:127.0.0.1", folder_.string());
   ca_file_ = authority.ca_file();

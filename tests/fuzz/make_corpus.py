@@ -346,6 +346,12 @@ def pcap() -> dict[str, bytes]:
     tagged = ethernet(ipv4(udp(b"tagged")), tags=struct.pack(">HH", 0x8100, 141))
     twice = ethernet(ipv4(udp(b"twice")), tags=struct.pack(">HHHH", 0x88A8, 5, 0x8100, 141))
     six = ethernet(ipv6(udp(b"six")), 0x86DD)
+    notes = [
+        b'{"tickwire":"stream"}',
+        b'{"tickwire":"lost","first":12,"count":3}',
+        b'{"tickwire":"snapshot_end","first":812}',
+        b'{"tickwire":"lost","first":99999999999999999999,"count":1}',
+    ]
     options = ethernet(ipv6(struct.pack(">BB6x", 17, 0) + udp(b"six"), 0), 0x86DD)
     return {
         "nanoseconds": classic(plain, tagged, twice),
@@ -353,6 +359,7 @@ def pcap() -> dict[str, bytes]:
         "other_byte_order": classic(plain, tagged, order=">"),
         "ipv6": classic(six, options),
         "raw": classic(ipv4(udp(b"raw")), ipv6(udp(b"raw six")), link=101),
+        "notes": classic(*(ipv4(udp(note)) for note in notes), link=101),
         "loopback": classic(struct.pack("<I", 2) + ipv4(udp(b"null")), link=0),
         "cooked": classic(b"s" * 14 + b"\x08\x00" + ipv4(udp(b"cooked")), link=113),
         "options": classic(ethernet(ipv4(udp(b"x"), options=bytes(8)))),

@@ -1,16 +1,20 @@
 // Fuzz target of the reader of packet captures, pcap and pcapng: it ends, stays within the packets, and what
-// it hands out is, written by us and read again, the same. CMakeLists.txt says how it is run.
+// it hands out is, written by us and read again, the same. A payload that reads as one of our notes is,
+// written again, the same text. CMakeLists.txt says how it is run.
 //
 // Input: a capture file.
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/md/pcap.hpp"
+#include "tickwire/md/stream_note.hpp"
 
 namespace pcap_fuzz {
 
@@ -39,6 +43,17 @@ inline std::vector<Copy> read(PcapReader& reader) {
   return out;
 }
 
+/// Leading zeros aside, which only others write.
+inline void check_note(const std::string& payload) {
+  StreamNote note{};
+  StreamNote again{};
+  if (!parse_stream_note(payload, note)) return;
+  std::array<char, kMaxStreamNote> text;
+  const std::string_view written = format_stream_note(text, note);
+  require(parse_stream_note(written, again) && written.size() <= payload.size());
+  require(again.kind == note.kind && again.first == note.first && again.count == note.count);
+}
+
 }  // namespace pcap_fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -50,6 +65,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   } catch (const tickwire::SetupError&) {
     return 0;
   }
+  for (const Copy& copy : first) check_note(copy.payload);
   std::string file;
   std::size_t written = 0;
   format_pcap_header(file);

@@ -1,22 +1,22 @@
-// tickwire-dump: what the book of one instrument was after each message of ITCH day files.
+// tickwire-dump: what the book of one instrument was after each message of ITCH day files, or of captures of
+// its datagrams.
 //
 //     tickwire-dump SYMBOL LEVELS FILE …
 //
-// One line a message of the instrument: its number in the file, its first byte, nanoseconds since midnight,
-// the book's state, then for each level ask price, ask quantity, bid price, bid quantity, prices in units of
-// 0.0001; a level that is not there is empty. With commas between.
+// One line a message of the instrument: its number in the session, its first byte, nanoseconds since
+// midnight, the book's state, then for each level ask price, ask quantity, bid price, bid quantity, prices in
+// units of 0.0001; a level that is not there is empty. With commas between.
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "tickwire/feed/venue/itch/market.hpp"
-#include "tickwire/md/message_file.hpp"
+#include "tickwire/feed/venue/itch/replay_source.hpp"
 
 namespace {
 
@@ -30,19 +30,23 @@ int dump(const std::string& symbol, std::size_t levels, std::vector<std::string>
   table.add({symbol, "nasdaq_itch", feed::itch::kPriceDecimals, 0});
   Arena arena;
   feed::itch::Market market(table, kMaxOrders, arena);
-  md::MessageFile reader(std::move(files));
+  using Kind = feed::itch::ReplayItem::Kind;
+  const std::vector<TsNs> midnights(files.size());
+  feed::itch::ReplaySource source({.files = std::move(files), .midnights = midnights, .mold = {}}, "dump",
+                                  arena);
   std::vector<md::Level> asks(levels);
   std::vector<md::Level> bids(levels);
-  std::span<const std::byte> message;
-  std::size_t file = 0;
-  while (reader.next(message)) {
-    if (reader.file() != file) market.reset();
-    file = reader.file();
-    const feed::itch::Update update = market.on_message(message);
+  for (feed::itch::ReplayItem item{}; source.next(item);) {
+    if (item.kind == Kind::Session || item.kind == Kind::Snapshot || item.kind == Kind::SnapshotFailed) {
+      market.reset();
+    }
+    if (item.kind == Kind::Lost || item.kind == Kind::SnapshotFailed) market.lose();
+    if (item.kind != Kind::Message && item.kind != Kind::SnapshotMessage) continue;
+    const feed::itch::Update update = market.on_message(item.message);
     if (update.instrument == kNoInstrument) continue;
     const std::size_t ask_count = market.books().top(0, md::Side::Ask, asks);
     const std::size_t bid_count = market.books().top(0, md::Side::Bid, bids);
-    std::printf("%lu,%c,%ld,%s", reader.number(), static_cast<char>(message[0]), update.ts_ns,
+    std::printf("%lu,%c,%ld,%s", item.sequence, static_cast<char>(item.message[0]), update.ts_ns,
                 name_of(market.state(0)).data());
     const auto print = [](const md::Level& level, bool there) {
       if (there) {
@@ -57,8 +61,8 @@ int dump(const std::string& symbol, std::size_t levels, std::vector<std::string>
     }
     std::printf("\n");
   }
-  if (reader.truncated()) std::fprintf(stderr, "tickwire-dump: %s\n", reader.error().c_str());
-  return reader.truncated() ? 1 : 0;
+  if (source.truncated()) std::fprintf(stderr, "tickwire-dump: %s\n", source.error().c_str());
+  return source.truncated() ? 1 : 0;
 }
 
 }  // namespace

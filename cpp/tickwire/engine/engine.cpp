@@ -63,7 +63,8 @@ metrics::StatCapacity stat_capacity(const EngineConfig& config) {
   for (const FeedConfig& feed : config.feeds) {
     if (feed.itch) lines += 2 + (feed.itch->multicast ? feed.itch->multicast->lines.size() : 0);
   }
-  return {.counters = static_cast<std::uint32_t>(64 * feeds + 12 * lines + 8 * count_instruments(config) + 16 * agents),
+  return {.counters = static_cast<std::uint32_t>(64 * feeds + 12 * lines + 8 * count_instruments(config) +
+                                                 16 * agents),
           .histograms = static_cast<std::uint32_t>((signal::kStageCount + 1) * agents),
           .error_logs = static_cast<std::uint32_t>(agents)};
 }

@@ -48,20 +48,16 @@ enum class ErrorKind : std::uint32_t {
 };
 
 inline constexpr std::array<std::string_view, 29> kErrorKindNames = {
-    "connection",           "connection_closed",
-    "connection_silent",    "connection_lookup",
-    "connection_refused",   "connection_tls",
-    "connection_handshake", "connection_protocol",
-    "subscribe_refused",    "message_malformed",
-    "message_bad_number",   "message_too_many_levels",
-    "snapshot_malformed",   "snapshot_refused",
-    "snapshot_timeout",     "snapshot_failed",
-    "snapshot_given_up",    "snapshot_without_instrument",
-    "data_stale",           "messages_lost",        "receive_failed", "capture_truncated",
-    "capture_line_skipped", "model_run",
-    "recorder_disk",        "worker_died",
-    "worker_hung",          "worker_memory",
-    "worker_stopped"};
+    "connection",           "connection_closed",    "connection_silent",
+    "connection_lookup",    "connection_refused",   "connection_tls",
+    "connection_handshake", "connection_protocol",  "subscribe_refused",
+    "message_malformed",    "message_bad_number",   "message_too_many_levels",
+    "snapshot_malformed",   "snapshot_refused",     "snapshot_timeout",
+    "snapshot_failed",      "snapshot_given_up",    "snapshot_without_instrument",
+    "data_stale",           "messages_lost",        "receive_failed",
+    "capture_truncated",    "capture_line_skipped", "model_run",
+    "recorder_disk",        "worker_died",          "worker_hung",
+    "worker_memory",        "worker_stopped"};
 
 /// Counts the error under its kind; the first time its text becomes "kind: details", the parts joined.
 inline void report(metrics::ErrorLog& log, ErrorKind kind, std::initializer_list<std::string_view> details,

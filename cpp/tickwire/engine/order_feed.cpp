@@ -169,7 +169,8 @@ void OrderFeed::connect(const Setup& setup, metrics::StatFile& stats, Arena& are
     tap_ = &setup.recorder->add_stream(config_.name, stream_lines(mold), arena);
   }
   const std::size_t lines = mold.lines.size();
-  mold_.emplace(static_cast<feed::MoldFeedHandler&>(*this), std::move(mold), key_of(setup.number) + ".multicast", arena);
+  mold_.emplace(static_cast<feed::MoldFeedHandler&>(*this), std::move(mold),
+                key_of(setup.number) + ".multicast", arena);
   for (std::size_t i = 0; i < lines; ++i) {
     lines_.emplace_back(config_.name + "/line" + std::to_string(i), stats);
   }
@@ -253,7 +254,8 @@ void OrderFeed::watch() noexcept {
     if (silent && !lines_[i].silent) {
       lines_silent_.add(1);
       report(errors_, ErrorKind::ConnectionSilent,
-             {config_.name, ": line ", Number(i).view(), " at ", mold_->line(i).config().address}, clock_.now());
+             {config_.name, ": line ", Number(i).view(), " at ", mold_->line(i).config().address},
+             clock_.now());
     }
     lines_[i].silent = silent;
     any_heard = any_heard || !silent;
@@ -337,9 +339,9 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
 
 void OrderFeed::refused(Outcome outcome, TsNs ts) noexcept {
   if (outcome == Outcome::Empty || outcome == Outcome::UnknownType) return;
-  report(
-      errors_, ErrorKind::MessageMalformed,
-      {config_.name, ": a message of another length than its type has, or with a field that cannot be"}, ts);
+  report(errors_, ErrorKind::MessageMalformed,
+         {config_.name, ": a message of another length than its type has, or with a field that cannot be"},
+         ts);
 }
 
 void OrderFeed::begin_session(TsNs ts) noexcept {
@@ -358,9 +360,9 @@ void OrderFeed::lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept
                 [](OrderPipeline& pipeline) { return pipeline.on_state(); });
   TICKWIRE_HOT_EXEMPT_BEGIN("rare: numbers are written as text")
   report(errors_, ErrorKind::MessagesLost,
-                 {config_.name, ": ", Number(first).view(), " to ", Number(first + count - 1).view(),
-                  " came on no line and could not be had again"},
-                 ts);
+         {config_.name, ": ", Number(first).view(), " to ", Number(first + count - 1).view(),
+          " came on no line and could not be had again"},
+         ts);
   TICKWIRE_HOT_EXEMPT_END
 }
 
@@ -469,8 +471,7 @@ void OrderFeed::count() noexcept {
     set(lines_[i].receive_errors, stats.errors + stats.send_failures);
     if (std::exchange(lines_[i].errors_seen, stats.errors + stats.send_failures) !=
         stats.errors + stats.send_failures) {
-      report(errors_, ErrorKind::ReceiveFailed, {config_.name, ": ", source->last_error()},
-                     clock_.now());
+      report(errors_, ErrorKind::ReceiveFailed, {config_.name, ": ", source->last_error()}, clock_.now());
     }
   }
 }

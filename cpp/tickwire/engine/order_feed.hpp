@@ -9,7 +9,8 @@
 ///
 /// - Lost messages make every book suspect. A snapshot rebuilds them all, and each begins a new epoch.
 /// - While a snapshot comes, nothing leaves. Its messages are no events: no row, no sample.
-/// - Where no line brings a byte for liveness_timeout_ns, heartbeats included, no book is valid until one does.
+/// - Where no line brings a byte for liveness_timeout_ns, heartbeats included, no book is valid until one
+/// does.
 ///
 /// Owned by one ingest agent, on its thread.
 

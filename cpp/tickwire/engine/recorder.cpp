@@ -190,10 +190,8 @@ StreamTap& Recorder::add_stream(const std::string& feed, std::vector<StreamLine>
   const std::string_view begin = md::format_stream_note(note, {md::StreamNote::Kind::Stream});
   std::string head;
   md::format_pcap_header(head);
-  md::format_pcap_datagram(head, {.ts = 0,
-                                  .source = kNowhere,
-                                  .destination = kNowhere,
-                                  .payload = {begin.data(), begin.size()}});
+  md::format_pcap_datagram(
+      head, {.ts = 0, .source = kNowhere, .destination = kNowhere, .payload = {begin.data(), begin.size()}});
   streams_.push_back(
       {std::make_unique<StreamTap>(kCaptureRingBytes, lost, arena),
        std::make_unique<Segments>(run_dir_ + "/capture/" + feed, ".pcap", std::move(head), *this),
@@ -254,12 +252,11 @@ int Recorder::drain(DatagramStream& stream) noexcept {
     const bool is_note = head.kind == StreamTap::Kind::Note;
     const StreamLine& line = stream.lines[head.line];
     line_.clear();
-    md::format_pcap_datagram(
-        line_, {.ts = head.ts,
-                .source = is_note ? kNowhere : line.source,
-                .destination = is_note ? kNowhere : line.destination,
-                .payload = {reinterpret_cast<const char*>(record.data()) + sizeof head,
-                            record.size() - sizeof head}});
+    md::format_pcap_datagram(line_, {.ts = head.ts,
+                                     .source = is_note ? kNowhere : line.source,
+                                     .destination = is_note ? kNowhere : line.destination,
+                                     .payload = {reinterpret_cast<const char*>(record.data()) + sizeof head,
+                                                 record.size() - sizeof head}});
     stream.files->append(line_);
     stream.tap->ring_.pop();
   }

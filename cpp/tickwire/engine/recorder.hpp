@@ -8,8 +8,8 @@
 /// recording incomplete, and verify refuses it.
 ///
 ///     capture/<feed>/000001.log    capture lines in the order they were processed
-///     capture/<feed>/000001.pcap   of a feed of datagrams: its messages in that order, and notes between them
-///     rows/<agent>/000001.bin      signal records as the ingest agent emitted them, without scores
+///     capture/<feed>/000001.pcap   of a feed of datagrams: its messages in that order, and notes between
+///     them rows/<agent>/000001.bin      signal records as the ingest agent emitted them, without scores
 ///     scores/<agent>/000001.bin    signal records as they were published
 
 #include <cstddef>

@@ -126,14 +126,15 @@ TEST_F(ItchReplaySource, ArbitratesTheLinesOfACaptureOnItsOwnClock) {
       .line(1, 8 * kMs, mold_datagram(kSession, 7, {"g"}))
       .line(0, 9 * kMs, mold_datagram(kSession, 9, {"i"}));  // The end comes before what is missing.
   EXPECT_EQ(read(captures({write("lines.pcap", pcap.bytes)})),
-            (Log{"session at 1000000", "1 a at 1000000", "2 b at 3000000", "3 c at 2000000",
-                 "4 d at 2000000", "lost 5 + 1 at 8000000", "6 f at 5000000", "7 g at 8000000",
-                 "lost 8 + 1 at 11000000", "9 i at 9000000"}));
+            (Log{"session at 1000000", "1 a at 1000000", "2 b at 3000000", "3 c at 2000000", "4 d at 2000000",
+                 "lost 5 + 1 at 8000000", "6 f at 5000000", "7 g at 8000000", "lost 8 + 1 at 11000000",
+                 "9 i at 9000000"}));
 }
 
 TEST_F(ItchReplaySource, SaysThatWhatCameBeforeACaptureIsMissing) {
   Pcap pcap;
-  pcap.line(0, 1 * kMs, mold_datagram(kSession, 5, {"e"})).line(0, 4 * kMs, mold_datagram(kSession, 6, {"f"}));
+  pcap.line(0, 1 * kMs, mold_datagram(kSession, 5, {"e"}))
+      .line(0, 4 * kMs, mold_datagram(kSession, 6, {"f"}));
   EXPECT_EQ(read(captures({write("late.pcap", pcap.bytes)})),
             (Log{"session at 1000000", "lost 1 + 4 at 4000000", "5 e at 1000000", "6 f at 4000000"}));
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "feed/mold_packets.hpp"
+#include "feed/mold_venue.hpp"
 #include "feed/websocket_test_server.hpp"
 #include "tickwire/core/error.hpp"
 
@@ -20,76 +21,12 @@ namespace {
 using test::big_endian;
 using test::Connection;
 using test::mold_datagram;
+using test::MoldVenue;
 using test::TestServer;
 
 using Log = std::vector<std::string>;
 
 constexpr std::int64_t kMs = 1'000'000;
-const std::string kGroups[2] = {"239.255.78.1", "239.255.78.2"};
-
-sockaddr_in address_of(const std::string& text, int port) {
-  sockaddr_in out{};
-  out.sin_family = AF_INET;
-  out.sin_port = htons(static_cast<std::uint16_t>(port));
-  ::inet_pton(AF_INET, text.c_str(), &out.sin_addr);
-  return out;
-}
-
-/// The venue's sockets, worked by the test itself.
-class Venue {
- public:
-  Venue() {
-    for (int* fd : {&out_, &requests_}) {
-      *fd = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-      sockaddr_in local = address_of("127.0.0.1", 0);
-      EXPECT_EQ(::bind(*fd, reinterpret_cast<sockaddr*>(&local), sizeof local), 0);
-      EXPECT_EQ(::setsockopt(*fd, IPPROTO_IP, IP_MULTICAST_IF, &local.sin_addr, sizeof local.sin_addr), 0);
-    }
-  }
-  ~Venue() {
-    ::close(out_);
-    ::close(requests_);
-  }
-  Venue(const Venue&) = delete;
-  Venue& operator=(const Venue&) = delete;
-
-  std::string rerequest() const {
-    sockaddr_in local{};
-    socklen_t size = sizeof local;
-    ::getsockname(requests_, reinterpret_cast<sockaddr*>(&local), &size);
-    return "127.0.0.1:" + std::to_string(ntohs(local.sin_port));
-  }
-  void send(std::size_t line, int port, const std::string& datagram) const {
-    sockaddr_in to = address_of(kGroups[line], port);
-    EXPECT_EQ(
-        ::sendto(out_, datagram.data(), datagram.size(), 0, reinterpret_cast<sockaddr*>(&to), sizeof to),
-        static_cast<ssize_t>(datagram.size()));
-  }
-  /// Answers every request that is there, with at most `most` messages of `stream` (by number, from 1).
-  void answer(const std::vector<std::string>& stream, std::size_t most) const {
-    char request[64];
-    sockaddr_in from{};
-    socklen_t size = sizeof from;
-    while (::recvfrom(requests_, request, sizeof request, 0, reinterpret_cast<sockaddr*>(&from), &size) ==
-           20) {
-      std::uint64_t first = 0;
-      for (int i = 10; i < 18; ++i) first = first << 8 | static_cast<unsigned char>(request[i]);
-      const std::size_t count =
-          static_cast<unsigned char>(request[18]) * 256U + static_cast<unsigned char>(request[19]);
-      std::vector<std::string> messages;
-      for (std::size_t i = 0; i < std::min(count, most) && first + i < stream.size(); ++i) {
-        messages.push_back(stream[first + i]);
-      }
-      const std::string out = mold_datagram(std::string(request, 10), first, messages);
-      ::sendto(requests_, out.data(), out.size(), 0, reinterpret_cast<sockaddr*>(&from), size);
-    }
-  }
-
- private:
-  int out_ = -1;
-  int requests_ = -1;
-};
-
 class Feed final : public MoldFeedHandler {
  public:
   Feed(const MoldFeedConfig& config) : feed(*this, config, "feeds[0]", arena) {}
@@ -138,41 +75,12 @@ class Feed final : public MoldFeedHandler {
   MoldFeed feed;
 };
 
-MoldFeedConfig config_of(const Venue& venue) {
-  MoldFeedConfig config;
-  // A port that is free on this host, for both groups.
-  Arena arena;
-  UdpConfig probe;
-  probe.address = "127.0.0.1";
-  probe.batch = 1;
-  probe.max_datagram_bytes = 1;
-  const std::uint16_t port = UdpSource(probe, "probe", arena).port();
-  for (const std::string& group : kGroups) {
-    UdpConfig line;
-    line.address = group;
-    line.port = port;
-    line.interface = "lo";
-    line.batch = 16;
-    line.max_datagram_bytes = 1500;
-    config.lines.push_back(line);
-  }
-  config.rerequest.peer = venue.rerequest();
-  config.rerequest.batch = 4;
-  config.rerequest.max_datagram_bytes = 1500;
-  config.sequencer.window_packets = 4096;
-  config.sequencer.reorder_ns = 2 * kMs;
-  config.sequencer.request_attempts = 100;
-  config.sequencer.request_timeout_ns = 200 * kMs;
-  config.sequencer.request_messages = 50;
-  return config;
-}
-
 TEST(MoldFeed, GivesEachMessageOnceInOrderThroughLossOnBothLines) {
   const std::uint64_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
-  const Venue venue;
-  MoldFeedConfig config = config_of(venue);
+  const MoldVenue venue;
+  MoldFeedConfig config = mold_config(venue);
   config.sequencer.start = SequencerConfig::Start::Beginning;
   Feed feed(config);
   const int port = config.lines[0].port;
@@ -231,8 +139,8 @@ TEST(MoldFeed, ComesBackBySnapshotWhereNobodyAnswers) {
   TestServer server({[](Connection& c) { c.read_bytes(49); },  // Gone without a word.
                      snapshot("2"),                            // Too old.
                      snapshot("5")});
-  const Venue venue;
-  MoldFeedConfig config = config_of(venue);
+  const MoldVenue venue;
+  MoldFeedConfig config = mold_config(venue);
   config.sequencer.request_attempts = 2;
   config.sequencer.request_timeout_ns = 2 * kMs;
   config.glimpse.server = "127.0.0.1:" + std::to_string(server.port());
@@ -262,9 +170,9 @@ TEST(MoldFeed, ComesBackBySnapshotWhereNobodyAnswers) {
 }
 
 TEST(MoldFeed, NamesWhatIsWrongWithItsConfiguration) {
-  const Venue venue;
+  const MoldVenue venue;
   const auto refused = [&](auto change) {
-    MoldFeedConfig config = config_of(venue);
+    MoldFeedConfig config = mold_config(venue);
     change(config);
     try {
       const Feed feed(config);

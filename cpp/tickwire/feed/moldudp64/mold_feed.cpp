@@ -63,7 +63,8 @@ std::int64_t MoldFeed::wait_for(std::vector<int>& fds) const noexcept {
   for (const End& end : ends_) fds.push_back(end.source.fd());
   TICKWIRE_HOT_EXEMPT_END
   if (sequencer_.state() != Sequencer::State::Suspect) return sequencer_.deadline();
-  // The snapshot's connection has deadlines of its own, and begins with a look-up that no descriptor tells of.
+  // The snapshot's connection has deadlines of its own, and begins with a look-up that no descriptor tells
+  // of.
   return std::min(snapshot_at_, now_ + kSnapshotPollNs);
 }
 

@@ -87,7 +87,8 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
   /// What the sockets have to say, for the start-up report. Makes system calls.
   std::vector<std::string> report() const;
 
-  /// For who sleeps: appends what to wake up for, and says by when to look in any case, in the time of poll().
+  /// For who sleeps: appends what to wake up for, and says by when to look in any case, in the time of
+  /// poll().
   std::int64_t wait_for(std::vector<int>& fds) const noexcept TICKWIRE_HOT;
 
  private:

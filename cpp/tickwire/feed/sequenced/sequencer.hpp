@@ -13,9 +13,9 @@
 ///      on_want_snapshot() asks, and resume() goes on behind it with what was kept;
 ///   4. without snapshots the stream goes on behind the gap, and stays suspect for whoever needed it.
 ///
-/// A number that is far beyond all others is not believed before a second datagram agrees: a damaged one would
-/// spoil the session. A window that is full gives the gap up early. Messages are never delivered out of order or twice, and
-/// none is missing that on_lost() did not announce or resume() did not cover.
+/// A number that is far beyond all others is not believed before a second datagram agrees: a damaged one
+/// would spoil the session. A window that is full gives the gap up early. Messages are never delivered out of
+/// order or twice, and none is missing that on_lost() did not announce or resume() did not cover.
 ///
 /// It knows no socket, no framing and no clock: time is an argument, in nanoseconds of any clock that does
 /// not step back, so the same calls give the same answers in a simulation, live, and from a recording.

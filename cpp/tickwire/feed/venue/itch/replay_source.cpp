@@ -123,7 +123,8 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
   static SequencerConfig completed(const ReplayConfig& config) {
     SequencerConfig sequencer = config.mold.sequencer;
     sequencer.start = SequencerConfig::Start::Beginning;
-    sequencer.lines = std::max<std::uint32_t>(kMostLines, static_cast<std::uint32_t>(config.mold.lines.size()));
+    sequencer.lines =
+        std::max<std::uint32_t>(kMostLines, static_cast<std::uint32_t>(config.mold.lines.size()));
     sequencer.max_packet_bytes = kKeptDatagramBytes;
     for (const UdpConfig& line : config.mold.lines) {
       sequencer.max_packet_bytes = std::max(sequencer.max_packet_bytes, line.max_datagram_bytes);

@@ -1,0 +1,270 @@
+#include "tickwire/engine/order_feed.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "feed/itch_bytes.hpp"
+#include "feed/mold_packets.hpp"
+#include "feed/mold_venue.hpp"
+#include "tickwire/engine/engine.hpp"
+#include "tickwire/md/pcap.hpp"
+#include "tickwire/md/stream_note.hpp"
+
+namespace tickwire::engine {
+namespace {
+
+namespace bytes = feed::itch::bytes;
+using feed::test::mold_datagram;
+using Note = md::StreamNote::Kind;
+
+constexpr TsNs kSecond = 1'000'000'000;
+constexpr TsNs kMidnight = 1'580'360'400 * kSecond;
+const std::string kSession = "TICK000001";
+
+/// What left, one text each: "AAPL 1/2 #7 +0.50" is row 2 of epoch 1 by message 7, "AAPL 1 gap at 30" the end
+/// of epoch 1.
+using Log = std::vector<std::string>;
+
+class OrderFeedTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = std::filesystem::temp_directory_path() /
+              ("tickwire-order-feed-test-" + std::to_string(::getpid()) + "-" +
+               ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    std::filesystem::create_directories(folder_);
+    md::format_pcap_header(capture_);
+    note(0, {Note::Stream});
+    note(1, {Note::Session});
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  void note(TsNs ts, const md::StreamNote& note) {
+    std::array<char, md::kMaxStreamNote> text;
+    write(ts, 0, std::string(md::format_stream_note(text, note)));
+  }
+  void messages(TsNs ts, std::uint64_t first, const std::vector<std::string>& all) {
+    write(ts, 1, mold_datagram(kSession, first, all));
+  }
+  void write(TsNs ts, std::uint16_t port, const std::string& payload) {
+    md::PcapDatagram out{.ts = ts, .source = {}, .destination = {}, .payload = payload};
+    ASSERT_TRUE(md::parse_pcap_endpoint("0.0.0.0", port, out.source));
+    ASSERT_TRUE(md::parse_pcap_endpoint("0.0.0.0", port, out.destination));
+    md::format_pcap_datagram(capture_, out);
+  }
+
+  EngineConfig config(bool replay, const std::string& file) const {
+    FeedConfig feed{};
+    feed.name = "nasdaq";
+    feed.itch = ItchConfig{.max_orders = 10'000, .midnights = {kMidnight}, .multicast = std::nullopt};
+    if (replay) feed.inputs = {file};
+    feed.instruments = {{"AAPL", 4, 0}, {"MSFT", 4, 0}};
+    feed.core = -1;
+    features::FeaturePlan plan;
+    plan.nodes = {{features::KernelKind::QueueImbalance, -1, 1, 0, 0, 0, 0}};
+    plan.outputs = {0};
+    return {.layout = Layout::Inline,
+            .idle = concurrent::IdleKind::Backoff,
+            .huge_pages = HugePages::Off,
+            .lock = LockMemory::Off,
+            .output_slots = replay ? 64U : 65536U,
+            .stat_path = (folder_ / (replay ? "replay.stat" : "live.stat")).string(),
+            .replay = replay,
+            .record_dir = "",
+            .feeds = {feed},
+            .features = {.trigger = Trigger::Book,
+                         .every_ns = 0,
+                         .clock = WindowClock::Recv,
+                         .window_rows = 1,
+                         .max_event_rate = 1000,
+                         .plan = plan},
+            .models = {},
+            .worker_program = ""};
+  }
+
+  /// Takes what is there; false where nothing was.
+  static bool drain(Engine& engine, Log& log) {
+    const RecordBatch batch = engine.poll();
+    for (std::size_t i = 0; i < batch.count; ++i) {
+      // The slot holds until release(), and is not written to.
+      const signal::RecordView view(const_cast<std::byte*>(batch.records + i * batch.stride),
+                                    engine.layout());
+      const signal::SignalHeader& header = view.header();
+      std::string text = (header.instrument == 0 ? "AAPL " : "MSFT ") + std::to_string(header.epoch);
+      if (header.row == 0) {
+        if (header.reason == md::InvalidReason::Stopped) continue;
+        text += ' ' + std::string(name_of(header.reason)) + " at " + std::to_string(header.ts_recv);
+      } else {
+        // A side that is empty has no imbalance.
+        char value[32] = " nan";
+        if (header.state != signal::SignalState::NonFinite) {
+          EXPECT_EQ(header.state, signal::SignalState::Valid);
+          std::snprintf(value, sizeof value, " %+.2f", static_cast<double>(view.features()[0]));
+        }
+        text += '/' + std::to_string(header.row) + " #" + std::to_string(header.sequence) + value;
+      }
+      log.push_back(text);
+    }
+    engine.release();
+    return batch.count != 0;
+  }
+
+  static Log replay(const EngineConfig& config) {
+    Engine engine(config);
+    engine.start();
+    Log log;
+    for (bool finished = false; !finished || drain(engine, log);) {
+      finished = engine.finished();
+      if (!drain(engine, log)) std::this_thread::yield();
+    }
+    engine.stop();
+    return log;
+  }
+
+  Log replay_capture() {
+    const std::string file = folder_ / "000001.pcap";
+    std::ofstream(file, std::ios::binary) << capture_;
+    return replay(config(true, file));
+  }
+
+  std::vector<std::string> opening() const {
+    return {bytes::directory(1, 1, "AAPL"), bytes::trading_action(1, 2, "AAPL", 'T')};
+  }
+
+  std::filesystem::path folder_;
+  std::string capture_;
+};
+
+TEST_F(OrderFeedTest, GivesARowForEachMessageThatChangedTheBook) {
+  messages(10, 1, opening());
+  messages(20, 3, {bytes::add(1, 3, 1, 'B', 300, "AAPL", 100), bytes::add(1, 4, 2, 'S', 100, "AAPL", 110)});
+  messages(30, 5, {bytes::executed(1, 5, 1, 200, 9)});
+  EXPECT_EQ(replay_capture(), (Log{"AAPL 1/1 #3 nan", "AAPL 1/2 #4 +0.50", "AAPL 1/3 #5 +0.00"}));
+}
+
+TEST_F(OrderFeedTest, LostMessagesMakeEveryBookSuspectUntilASnapshotIsWhole) {
+  messages(10, 1, opening());
+  messages(20, 3, {bytes::directory(2, 1, "MSFT"), bytes::trading_action(2, 2, "MSFT", 'T')});
+  messages(30, 5, {bytes::add(1, 3, 1, 'B', 300, "AAPL", 100)});
+  note(40, {Note::Lost, 6, 2});
+  note(50, {Note::Snapshot});
+  messages(51, 1, opening());
+  note(52, {Note::SnapshotFailed});  // What had come of it is no book.
+  note(60, {Note::Snapshot});
+  messages(61, 1, opening());
+  messages(62, 1, {bytes::add(1, 3, 7, 'S', 50, "AAPL", 120)});
+  note(63, {Note::SnapshotEnd, 9});
+  messages(64, 9, {bytes::add(1, 4, 8, 'B', 50, "AAPL", 90)});
+  messages(65, 10, {bytes::add(2, 5, 9, 'B', 50, "MSFT", 90)});  // Not in the snapshot: not heard of.
+  EXPECT_EQ(replay_capture(),
+            (Log{"AAPL 1/1 #5 nan", "AAPL 1 gap at 40", "MSFT 1 gap at 40", "AAPL 2/1 #9 +0.00"}));
+}
+
+TEST_F(OrderFeedTest, WithoutASnapshotBooksStaySuspectForTheSession) {
+  messages(10, 1, opening());
+  messages(20, 3, {bytes::add(1, 3, 1, 'B', 300, "AAPL", 100)});
+  note(30, {Note::Lost, 4, 1});
+  messages(40, 5, {bytes::add(1, 4, 2, 'S', 100, "AAPL", 110), bytes::trading_action(1, 5, "AAPL", 'T')});
+  note(50, {Note::Session});
+  messages(60, 1, opening());
+  messages(70, 3, {bytes::add(1, 3, 1, 'S', 300, "AAPL", 100)});
+  EXPECT_EQ(replay_capture(), (Log{"AAPL 1/1 #3 nan", "AAPL 1 gap at 30", "AAPL 2/1 #3 nan"}));
+}
+
+TEST_F(OrderFeedTest, NoBookIsValidWhileNoLineIsHeard) {
+  messages(10, 1, opening());
+  messages(20, 3, {bytes::add(1, 3, 1, 'B', 300, "AAPL", 100)});
+  note(30, {Note::Close});
+  note(40, {Note::Open});
+  messages(50, 4, {bytes::add(1, 4, 2, 'S', 100, "AAPL", 110)});
+  EXPECT_EQ(replay_capture(), (Log{"AAPL 1/1 #3 nan", "AAPL 1 disconnected at 30", "AAPL 2/1 #4 +0.50"}));
+}
+
+TEST_F(OrderFeedTest, ACaptureThatBeginsInTheMiddleIsNotBelieved) {
+  messages(10, 3, {bytes::add(1, 3, 1, 'B', 300, "AAPL", 100)});
+  std::vector<std::string> late = opening();
+  late.push_back(bytes::add(1, 3, 2, 'B', 300, "AAPL", 100));
+  messages(20, 4, late);
+  EXPECT_EQ(replay_capture(), Log{});
+}
+
+/// Live: two lines that lose, a re-request server, and a sender in the test's thread; the recording must give
+/// the same rows, and so must the messages by themselves.
+TEST_F(OrderFeedTest, TheRecordingOfALiveFeedGivesItsRows) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  std::vector<std::string> stream = opening();
+  std::vector<std::uint64_t> live;
+  for (std::uint64_t ref = 1; ref <= 600; ++ref) {
+    const std::uint64_t ts = ref * 1000;
+    if (live.size() > 20 && random() % 2 == 0) {
+      const std::size_t at = random() % live.size();
+      stream.push_back(bytes::remove(1, ts, live[at]));
+      live.erase(live.begin() + static_cast<std::ptrdiff_t>(at));
+    } else {
+      const bool bid = random() % 2 == 0;
+      const auto price = static_cast<std::uint32_t>(bid ? 1000 - random() % 9 : 1001 + random() % 9);
+      stream.push_back(bytes::add(1, ts, ref, bid ? 'B' : 'S', static_cast<std::uint32_t>(1 + random() % 900),
+                                  "AAPL", price));
+      live.push_back(ref);
+    }
+  }
+
+  const feed::test::MoldVenue venue;
+  EngineConfig settings = config(false, "");
+  settings.record_dir = folder_ / "run";
+  settings.feeds[0].itch->multicast = feed::test::mold_config(venue);
+  const int port = settings.feeds[0].itch->multicast->lines[0].port;
+  Log log;
+  {
+    Engine engine(settings);
+    engine.start();
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    std::vector<std::string> numbered{""};  // From 1, as the server is asked.
+    numbered.insert(numbered.end(), stream.begin(), stream.end());
+    std::size_t sent = 0;
+    while (log.size() + 2 < stream.size()) {
+      ASSERT_LT(std::chrono::steady_clock::now(), limit) << log.size() << " rows";
+      if (sent < stream.size()) {
+        const std::size_t count = std::min<std::size_t>(1 + random() % 5, stream.size() - sent);
+        const std::string datagram =
+            mold_datagram(kSession, sent + 1,
+                          {stream.begin() + static_cast<std::ptrdiff_t>(sent),
+                           stream.begin() + static_cast<std::ptrdiff_t>(sent + count)});
+        for (const std::size_t line : {0U, 1U}) {
+          if (random() % 10 != 0) venue.send(line, port, datagram);
+        }
+        sent += count;
+      } else {
+        // A heartbeat tells of what was lost at the end.
+        venue.send(0, port, mold_datagram(kSession, stream.size() + 1, {}));
+      }
+      venue.answer(numbered, 7);
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+      while (drain(engine, log)) {
+      }
+    }
+    engine.stop();
+    while (drain(engine, log)) {
+    }
+  }
+  EXPECT_EQ(replay(config(true, folder_ / "run/capture/nasdaq/000001.pcap")), log);
+
+  std::string day;
+  for (const std::string& message : stream) day += feed::test::big_endian(message.size(), 2) + message;
+  std::ofstream(folder_ / "day", std::ios::binary) << day;
+  EXPECT_EQ(replay(config(true, folder_ / "day")), log);
+}
+
+}  // namespace
+}  // namespace tickwire::engine
