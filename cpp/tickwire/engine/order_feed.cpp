@@ -194,9 +194,15 @@ void OrderFeed::on_run(const feed::Run& run) noexcept {
     note(now, {Note::Open});
     open(now);
   }
-  std::uint64_t sequence = run.sequence;
-  for (const feed::MessageView& one : run.messages) {
-    message(sequence++, std::as_bytes(one), {tsc_now(), 0, run.arrival.ts_recv, run.arrival.recv_clock});
+  constexpr std::size_t kAhead = feed::itch::Market::kAhead;
+  const std::span<const feed::MessageView> all = run.messages;
+  for (const feed::MessageView& one : all.first(std::min(kAhead, all.size()))) {
+    market_.prepare(std::as_bytes(one));
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (i + kAhead < all.size()) market_.prepare(std::as_bytes(all[i + kAhead]));
+    message(run.sequence + i, std::as_bytes(all[i]),
+            {tsc_now(), 0, run.arrival.ts_recv, run.arrival.recv_clock});
   }
   // After the signals are out, so that recording costs them nothing.
   if (tap_ != nullptr) tap_->run(session_, run);

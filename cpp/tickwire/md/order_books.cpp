@@ -20,7 +20,9 @@ constexpr std::size_t kCellsABook = 64;
 }  // namespace
 
 OrderBooks::OrderBooks(Arena& arena, std::size_t books, std::size_t max_orders)
-    : max_orders_(max_orders), buckets_((max_orders + max_orders / 2) / kBucketSlots + kMaxProbes) {
+    : max_orders_(max_orders),
+      runs_((max_orders + max_orders / 2) / kBucketSlots / kRunBuckets + 2),
+      buckets_(runs_ * kRunBuckets) {
   constexpr std::size_t kMost = std::size_t{1} << 31U;
   if (max_orders == 0 || buckets_ * kBucketSlots >= kMost) {
     throw SetupError("max_orders", "an integer from 1 to 1,400,000,000", std::to_string(max_orders));
@@ -53,7 +55,8 @@ double OrderBooks::bytes_per_order() const noexcept {
 std::uint32_t OrderBooks::find_slow(std::uint64_t ref) const noexcept {
   std::size_t bucket = bucket_of(ref);
   for (std::size_t probe = 0; probe < kMaxProbes; ++probe, bucket = next_bucket(bucket)) {
-    for (std::size_t at = bucket * kBucketSlots; at < (bucket + 1) * kBucketSlots; ++at) {
+    for (std::size_t number = 0; number < kBucketSlots; ++number) {
+      const std::size_t at = slot_of(bucket, ref, number);
       if (slots_[at].ref == ref && slots_[at].place != 0) return static_cast<std::uint32_t>(at);
     }
     if (passed_on_[bucket] == 0) break;
@@ -69,7 +72,8 @@ std::uint32_t OrderBooks::claim(std::uint64_t ref) noexcept {
   const std::size_t begin = bucket_of(ref);
   std::size_t bucket = begin;
   for (std::size_t probe = 0; probe < kMaxProbes; ++probe, bucket = next_bucket(bucket)) {
-    for (std::size_t at = bucket * kBucketSlots; at < (bucket + 1) * kBucketSlots; ++at) {
+    for (std::size_t number = 0; number < kBucketSlots; ++number) {
+      const std::size_t at = slot_of(bucket, ref, number);
       if (slots_[at].place != 0) continue;
       for (std::size_t full = begin; full != bucket; full = next_bucket(full)) ++passed_on_[full];
       return static_cast<std::uint32_t>(at);
@@ -123,6 +127,7 @@ bool OrderBooks::add_qty(HalfBook& half, std::int64_t key, std::int64_t qty) noe
   Level* const to = half.levels + at;
   std::memmove(to + 1, to, (half.size - at) * sizeof(Level));
   *to = {key, qty};
+  if (at == half.size) half.best = key;
   ++half.size;
   return true;
 }
@@ -134,7 +139,11 @@ void OrderBooks::take_qty(HalfBook& half, std::int64_t key, std::int64_t qty) no
   if (level->qty != 0) return;
   --half.size;
   const auto behind = static_cast<std::size_t>(half.levels + half.size - level);
-  std::memmove(level, level + 1, behind * sizeof(Level));
+  if (behind != 0) {
+    std::memmove(level, level + 1, behind * sizeof(Level));
+  } else if (half.size != 0) {
+    half.best = (level - 1)->price;
+  }
 }
 
 bool OrderBooks::grow(HalfBook& half) noexcept {

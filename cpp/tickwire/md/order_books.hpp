@@ -7,9 +7,10 @@
 ///
 /// What such a feed looks like: hundreds of millions of orders a day, of which one or two millions live at a
 /// time; references that grow; most orders live for seconds, so what is deleted or executed now was mostly
-/// added a moment ago. So the table of orders is hashed by blocks of eight references: an order's first place
-/// is the slot of its lowest three bits in the bucket of the rest, orders that came together lie together,
-/// and an order is nearly always found by one look. A bucket that is full passes orders on to the next and
+/// added a moment ago. So the table of orders is hashed by runs of 512 references, 64 buckets of eight:
+/// orders that came together lie together, new ones are written one behind the other, and an order's first
+/// place is the slot of its reference's lowest three bits, where it is nearly always found by one look. One
+/// whose place is taken goes next to it; a bucket that is full passes orders on to one of another run and
 /// counts them, which lets a search end early and a removal leave no mark behind. It is slow on references
 /// that all fall into a few buckets, and refuses what finds no place in 64 of them.
 ///
@@ -18,6 +19,7 @@
 /// one pool, so that ten thousand quiet instruments take what they use and not what the busiest would. It is
 /// slow where levels come and go a thousand levels deep: that moves 16 kB.
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -74,8 +76,27 @@ class OrderBooks {
   [[nodiscard]] bool crossed(std::uint32_t book) const noexcept TICKWIRE_HOT {
     const HalfBook& bids = half(book, Side::Bid);
     const HalfBook& asks = half(book, Side::Ask);
-    return bids.size != 0 && asks.size != 0 &&
-           bids.levels[bids.size - 1].price >= turned(asks.levels[asks.size - 1].price);
+    return bids.size != 0 && asks.size != 0 && bids.best >= turned(asks.best);
+  }
+
+  /// For whoever knows what comes: brings close where an order of this reference is or would be, a book's
+  /// head, and, once the head is there, the best levels of its sides. Inlined by force, because g++ takes a
+  /// function of prefetches alone for one without effect and drops its calls.
+  [[gnu::always_inline]] void prefetch_order(std::uint64_t ref) const noexcept TICKWIRE_HOT {
+    const Slot* const pair = &slots_[home(ref) & ~std::size_t{1}];  // Where most that lost their place are.
+    __builtin_prefetch(pair, 1);
+    __builtin_prefetch(&pair[1].place, 1);
+  }
+  [[gnu::always_inline]] void prefetch_book(std::uint32_t book) const noexcept TICKWIRE_HOT {
+    __builtin_prefetch(&books_[book], 1);
+  }
+  [[gnu::always_inline]] void prefetch_levels(std::uint32_t book) const noexcept TICKWIRE_HOT {
+    for (const HalfBook& half : books_[book].sides) {
+      if (half.size == 0) continue;
+      const Level* const best = half.levels + (half.size - 1);
+      __builtin_prefetch(best, 1);
+      __builtin_prefetch(best - std::min<std::uint32_t>(half.size - 1, kNearLevels), 1);
+    }
   }
 
   [[nodiscard]] std::size_t orders() const noexcept TICKWIRE_HOT { return live_; }
@@ -88,8 +109,10 @@ class OrderBooks {
 
  private:
   static constexpr std::size_t kBucketSlots = 8;
+  static constexpr std::size_t kRunBuckets = 64;  // That lie together and hold references that follow.
   static constexpr std::size_t kMaxProbes = 64;
-  static constexpr std::size_t kFirstLevels = 8;  // Of a side's array, in levels.
+  static constexpr std::uint32_t kNearLevels = 4;  // From the best one back to the cache line before its.
+  static constexpr std::size_t kFirstLevels = 8;   // Of a side's array, in levels.
   static constexpr std::size_t kSizes = 28;
   static constexpr std::uint32_t kNoSlot = ~std::uint32_t{0};
 
@@ -104,10 +127,11 @@ class OrderBooks {
   /// Prices are turned so that a larger one is better: an ask's is negated.
   struct HalfBook {
     Level* levels;
+    std::int64_t best;  // Of the last level: the two sides are compared without going there.
     std::uint32_t size;
     std::uint32_t capacity;
   };
-  struct alignas(32) Book {
+  struct alignas(64) Book {
     std::array<HalfBook, 2> sides;
   };
 
@@ -121,17 +145,27 @@ class OrderBooks {
     return books_[book].sides[static_cast<std::size_t>(side)];
   }
   [[nodiscard]] std::size_t bucket_of(std::uint64_t ref) const noexcept TICKWIRE_HOT {
-    const std::uint64_t hash = (ref / kBucketSlots) * 0x9E3779B97F4A7C15U;
+    const std::uint64_t block = ref / kBucketSlots;
+    const std::uint64_t hash = (block / kRunBuckets) * 0x9E3779B97F4A7C15U;
     __extension__ using Wide = unsigned __int128;
-    return static_cast<std::size_t>((static_cast<Wide>(hash) * buckets_) >> 64U);
+    const auto run = static_cast<std::size_t>((static_cast<Wide>(hash) * runs_) >> 64U);
+    // Each run begins elsewhere in its buckets, for references that grow by more than one run.
+    return run * kRunBuckets + (block + (hash >> 20U)) % kRunBuckets;
   }
   [[nodiscard]] std::size_t home(std::uint64_t ref) const noexcept TICKWIRE_HOT {
-    return bucket_of(ref) * kBucketSlots + ref % kBucketSlots;
+    return slot_of(bucket_of(ref), ref, 0);
   }
+  /// Not the neighbour, which is full at the same time.
   [[nodiscard]] std::size_t next_bucket(std::size_t bucket) const noexcept TICKWIRE_HOT {
-    return bucket + 1 == buckets_ ? 0 : bucket + 1;
+    const std::size_t next = bucket + kRunBuckets + 1;
+    return next < buckets_ ? next : next - buckets_;
   }
 
+  /// The places of a reference in a bucket, from the one that is tried first on: `number` counts to 8.
+  [[nodiscard]] static std::size_t slot_of(std::size_t bucket, std::uint64_t ref, std::size_t number) noexcept
+      TICKWIRE_HOT {
+    return bucket * kBucketSlots + ((ref % kBucketSlots) ^ number);
+  }
   [[nodiscard]] std::uint32_t find(std::uint64_t ref) const noexcept TICKWIRE_HOT {
     const std::size_t first = home(ref);
     if (slots_[first].ref == ref && slots_[first].place != 0) [[likely]]
@@ -152,6 +186,7 @@ class OrderBooks {
   OrderChange take(std::uint32_t book, std::uint64_t ref, std::uint32_t qty, bool all) noexcept TICKWIRE_HOT;
 
   std::size_t max_orders_;
+  std::size_t runs_;
   std::size_t buckets_;
   std::span<Slot> slots_;
   std::span<std::uint32_t> passed_on_;  // By bucket: orders that found no place in it.

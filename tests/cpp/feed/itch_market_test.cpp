@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <random>
 #include <span>
 #include <string>
 #include <utility>
@@ -175,6 +177,56 @@ TEST_F(ItchMarket, SuspectsWhatCannotBeRightForGood) {
     say(bytes::trading_action(13, 4, "AAPL", 'T'));
     EXPECT_EQ(market_->state(0), BookState::Suspect);
   }
+}
+
+/// The same messages, right and wrong, to two markets, one of which is told what comes, and of things that
+/// never do.
+TEST_F(ItchMarket, IsTheSameForOneThatWasToldWhatComes) {
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  const auto below = [&](std::uint64_t n) { return random() % n; };
+  std::vector<std::string> day;
+  for (const std::uint16_t locate : {std::uint16_t{13}, std::uint16_t{14}}) {
+    day.push_back(bytes::directory(locate, 1, locate == 13 ? "AAPL" : "MSFT"));
+    day.push_back(bytes::trading_action(locate, 2, locate == 13 ? "AAPL" : "MSFT", 'T'));
+  }
+  for (std::uint64_t i = 1; i <= 5000; ++i) {
+    const auto locate = static_cast<std::uint16_t>(13 + below(3));  // One in three is nobody's.
+    const std::uint64_t ref = i - std::min(i, below(40));
+    const auto qty = static_cast<std::uint32_t>(1 + below(50));
+    switch (below(4)) {
+      case 0: day.push_back(bytes::remove(locate, i, ref)); break;
+      case 1: day.push_back(bytes::cancel(locate, i, ref, qty)); break;
+      default:
+        day.push_back(bytes::add(locate, i, i, below(2) == 0 ? 'B' : 'S', qty, "AAPL",
+                                 static_cast<std::uint32_t>(1000 + below(60))));
+    }
+  }
+  make(10'000);
+  Arena arena;
+  Market other(table_, 10'000, arena);
+  std::size_t changes = 0;
+  for (std::size_t i = 0; i < day.size(); ++i) {
+    if (i + Market::kAhead < day.size()) market_->prepare(bytes::view(day[i + Market::kAhead]));
+    std::string noise(below(40), '\0');
+    for (char& c : noise) c = static_cast<char>(random());
+    if (below(4) == 0) market_->prepare(bytes::view(noise));
+    const Update got = say(day[i]);
+    const Update want = other.on_message(bytes::view(day[i]));
+    ASSERT_EQ(got.instrument, want.instrument);
+    ASSERT_EQ(got.book, want.book);
+    changes += want.book ? 1 : 0;
+    for (InstrumentId book = 0; book < 2; ++book) {
+      ASSERT_EQ(market_->state(book), other.state(book));
+      for (const Side side : {Side::Bid, Side::Ask}) {
+        std::vector<Level> expected(other.books().depth(book, side));
+        other.books().top(book, side, expected);
+        ASSERT_EQ(levels(side, book), expected);
+      }
+    }
+  }
+  EXPECT_GT(changes, 1000U);
 }
 
 TEST_F(ItchMarket, SuspectsTheBookThatFoundNoMemory) {

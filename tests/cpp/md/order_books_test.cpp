@@ -222,6 +222,9 @@ TEST(OrderBooks, KeepsToTheDictionaryOfOrders) {
 TEST(OrderBooks, KeepsToItWithHundredsOfLevels) {
   for (std::uint64_t seed = 11; seed <= 13; ++seed) storm(seed, 3, 100'000, 20'000);
 }
+TEST(OrderBooks, KeepsToItWhereReferencesGrowByWholeRunsOfTheTable) {
+  for (const std::uint64_t step : {64U, 512U, 5120U, 1U << 20U}) storm(31 + step, step, 40, 2000);
+}
 TEST(OrderBooks, KeepsToItWithAFullTable) {
   // So few slots that buckets overflow all the time.
   for (std::uint64_t seed = 21; seed <= 24; ++seed) storm(seed, 8, 30, 50);

@@ -1,7 +1,9 @@
 #include "tickwire/feed/venue/itch/market.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
+#include <utility>
 
 namespace tickwire::feed::itch {
 
@@ -84,6 +86,23 @@ bool Market::check(OrderResult result, Update& update) noexcept {
   }
   damage(update.instrument, why, update);
   return false;
+}
+
+void Market::prepare(std::span<const std::byte> message) noexcept {
+  // A type that names no order has something else there: a cache line that nobody asked for.
+  std::uint64_t ref = 0;
+  if (message.size() < kRefOffset + sizeof ref) return;
+  std::memcpy(&ref, message.data() + kRefOffset, sizeof ref);
+  const auto locate = static_cast<std::size_t>(message[1]) << 8U | static_cast<std::size_t>(message[2]);
+  const InstrumentId ours = by_locate_[locate];
+  if (ours == 0) return;
+  books_.prefetch_order(__builtin_bswap64(ref));
+  books_.prefetch_book(ours - 1);
+  __builtin_prefetch(&status_[ours - 1], 1);
+  // Of the book that was asked for a while ago: its head has come, and says where its levels are.
+  const InstrumentId before = std::exchange(prepared_[prepared_at_], ours);
+  prepared_at_ = prepared_at_ + 1 == prepared_.size() ? 0 : prepared_at_ + 1;
+  if (before != 0) books_.prefetch_levels(before - 1);
 }
 
 Update Market::on_message(std::span<const std::byte> bytes) noexcept {

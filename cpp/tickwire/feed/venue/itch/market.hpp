@@ -23,6 +23,7 @@
 /// saying who began it. The executions of a cross are C that is not printable, and their volume prints once,
 /// by Q. A broken trade (B) takes nothing back: a window has its trades as they were known.
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -72,6 +73,12 @@ class Market {
 
   Update on_message(std::span<const std::byte> message) noexcept TICKWIRE_HOT;
 
+  /// For whoever has the next messages at hand, from a file or in a datagram: says that this one will come,
+  /// and brings what it will touch out of memory meanwhile. Call it for each, in their order, kAhead messages
+  /// before on_message() has it, or as far ahead as they are known. Any bytes will do; nothing changes.
+  void prepare(std::span<const std::byte> message) noexcept TICKWIRE_HOT;
+  static constexpr std::size_t kAhead = 12;
+
   /// A new session, or a snapshot that begins: nothing is known.
   void reset() noexcept;
   /// Messages are missing: every book is suspect until reset().
@@ -106,6 +113,9 @@ class Market {
   std::span<Status> status_;
   bool closed_ = false;
   bool lost_ = false;
+  /// Books whose heads prepare() asked for and whose levels are next, plus one, in a ring.
+  std::array<InstrumentId, kAhead / 2> prepared_{};
+  std::size_t prepared_at_ = 0;
   MarketCounts counts_;
 };
 
