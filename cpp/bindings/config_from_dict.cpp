@@ -71,13 +71,15 @@ class Section {
 
 /// A socket of a multicast feed, but for where it listens.
 feed::UdpConfig socket_from(const Section& s) {
-  return {.batch = s.get<std::uint32_t>("batch"),
-          .max_datagram_bytes = s.get<std::size_t>("max_datagram_bytes"),
-          .socket_receive_bytes = s.get<int>("socket_receive_bytes"),
-          .busy_poll_us = s.get<int>("busy_poll_us"),
-          .busy_poll_budget = s.get<int>("busy_poll_budget"),
-          .prefer_busy_poll = s.get<bool>("prefer_busy_poll"),
-          .nic_stamps = s.get<bool>("nic_stamps")};
+  feed::UdpConfig socket;
+  socket.batch = s.get<std::uint32_t>("batch");
+  socket.max_datagram_bytes = s.get<std::size_t>("max_datagram_bytes");
+  socket.socket_receive_bytes = s.get<int>("socket_receive_bytes");
+  socket.busy_poll_us = s.get<int>("busy_poll_us");
+  socket.busy_poll_budget = s.get<int>("busy_poll_budget");
+  socket.prefer_busy_poll = s.get<bool>("prefer_busy_poll");
+  socket.nic_stamps = s.get<bool>("nic_stamps");
+  return socket;
 }
 
 feed::MoldFeedConfig multicast_from(const Section& s) {
