@@ -228,7 +228,8 @@ def test_day_in_a_file_name(name: str, day: tuple[int, int, int] | None) -> None
 @pytest.mark.parametrize(
     ("feed", "message"),
     [
-        ('source = "websocket"', 'feeds[0].source: expected "file", which is all that this venue has so far'),
+        ('source = "websocket"', 'feeds[0].source: expected "multicast" or "file" for nasdaq_itch'),
+        ('source = "multicast"', 'feeds[0].multicast: required with source = "multicast"'),
         ('url = "wss://x"', "feeds[0].url: expected none for nasdaq_itch, found 'wss://x'"),
         ('date = "30 January"', 'feeds[0].date: expected a day like "2020-01-30"'),
         ("max_orders = 3", "feeds[0].max_orders: expected"),
