@@ -243,18 +243,9 @@ def _date_of(text: str) -> datetime.date | None:
 
 
 def new_york_midnight_ns(day: datetime.date) -> int:
-    """The day's first moment in New York, UTC nanoseconds.
-
-    By the rule in force since 2007 and not from a table of time zones, which not every machine has: daylight
-    saving time from the second Sunday of March to the first Sunday of November, both changes at two in the
-    morning, so that the day of a change still begins by the hour before it.
-    """
-    march, november = datetime.date(day.year, 3, 1), datetime.date(day.year, 11, 1)
-    begin = march + datetime.timedelta(days=(6 - march.weekday()) % 7 + 7)
-    end = november + datetime.timedelta(days=(6 - november.weekday()) % 7)
-    hours = 4 if begin < day <= end else 5
-    midnight = datetime.datetime(day.year, day.month, day.day, hours, tzinfo=datetime.UTC)
-    return int(midnight.timestamp()) * 1_000_000_000
+    """The day's first moment in New York, UTC nanoseconds."""
+    noon = datetime.datetime(day.year, day.month, day.day, 12, tzinfo=datetime.UTC)
+    return int(_core().new_york_midnight(int(noon.timestamp()) * 1_000_000_000))
 
 
 _ENDPOINT_EXPECTED = 'expected address:port in numbers, like "233.54.12.111:26477" or "[ff02::1]:26477"'
@@ -1537,11 +1528,14 @@ def _toml(data: Mapping[str, Any]) -> str:
 
 def _is_pcap(path: str) -> bool:
     """Is it a packet capture, by what it begins with?"""
-    # An import of the whole engine, which a configuration alone does without.
+    return bool(_core().is_pcap(path))
+
+
+def _core() -> Any:
+    # An import of the whole engine, which most configurations do without.
     from tickwire.engine import core_module
 
-    is_pcap = getattr(core_module(), "is_pcap", None)
-    return is_pcap is not None and bool(is_pcap(path))
+    return core_module()
 
 
 def can_run_on(core: int) -> bool:

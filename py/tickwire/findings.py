@@ -167,7 +167,7 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
 def _why_no_message(stats: Stats, feed: Feed, name: str) -> str:
     """Of a multicast feed."""
     assert feed.multicast is not None
-    if not feed_count(stats, name, "line_datagrams"):
+    if not any(feed_count(stats, name, f"line_{kind}") for kind in ("datagrams", "heartbeats")):
         return "no datagram came: wrong groups or ports, or another network interface than theirs"
     if feed_count(stats, name, "lost_messages") and not feed_count(stats, name, "snapshots"):
         return "the session had begun before, and no snapshot could be had of it"

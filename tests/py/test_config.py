@@ -705,6 +705,7 @@ def test_lines_take_what_they_do_not_name_from_the_table() -> None:
 
 
 def test_multicast_decides_what_the_feed_is() -> None:
+    pytest.importorskip("tickwire._core")
     assert load(MULTICAST.replace('[feeds.multicast]\nlines = ["233.54.12.111:26477"', '#"')).feeds[
         0
     ].source == ("file")
