@@ -16,6 +16,7 @@ import contextlib
 import datetime
 import difflib
 import hashlib
+import ipaddress
 import json
 import math
 import os
@@ -55,6 +56,7 @@ __all__ = [
     "JsonlSink",
     "Memory",
     "Model",
+    "Multicast",
     "Sink",
     "WebSocketSink",
     "parse_duration",
@@ -169,11 +171,13 @@ Instrument = Annotated[_Instrument, BeforeValidator(_instrument)]
 
 _Venue = Literal["binance_spot", "binance_usdm", "binance_coinm", "nasdaq_itch"]
 
-# Venues that tell of every order, in files of their own form. All that has to do with a connection or a REST
-# snapshot says nothing about them.
+# Venues that tell of every order, on multicast lines or in files of their own form. All that has to do with a
+# connection or a REST snapshot says nothing about them.
 _BY_ORDER = ("nasdaq_itch",)
-_OF_BY_ORDER = ("date", "max_orders")
+_OF_BY_ORDER = ("date", "max_orders", "multicast")
 _OF_ANY_VENUE = ("name", "venue", "source", "instruments", "core", *_OF_BY_ORDER)
+# MoldUDP64 sends a heartbeat each second.
+_LINE_LIVENESS = "5s"
 _ITCH_DECIMALS = {"price_decimals": 4, "qty_decimals": 0}
 
 # Production endpoints, the interval that is the fastest public one, and the deepest snapshot of each venue.
@@ -239,18 +243,303 @@ def _date_of(text: str) -> datetime.date | None:
 
 
 def new_york_midnight_ns(day: datetime.date) -> int:
-    """The day's first moment in New York, UTC nanoseconds.
+    """The day's first moment in New York, UTC nanoseconds."""
+    noon = datetime.datetime(day.year, day.month, day.day, 12, tzinfo=datetime.UTC)
+    return int(_core().new_york_midnight(int(noon.timestamp()) * 1_000_000_000))
 
-    By the rule in force since 2007 and not from a table of time zones, which not every machine has: daylight
-    saving time from the second Sunday of March to the first Sunday of November, both changes at two in the
-    morning, so that the day of a change still begins by the hour before it.
-    """
-    march, november = datetime.date(day.year, 3, 1), datetime.date(day.year, 11, 1)
-    begin = march + datetime.timedelta(days=(6 - march.weekday()) % 7 + 7)
-    end = november + datetime.timedelta(days=(6 - november.weekday()) % 7)
-    hours = 4 if begin < day <= end else 5
-    midnight = datetime.datetime(day.year, day.month, day.day, hours, tzinfo=datetime.UTC)
-    return int(midnight.timestamp()) * 1_000_000_000
+
+_ENDPOINT_EXPECTED = 'expected address:port in numbers, like "233.54.12.111:26477" or "[ff02::1]:26477"'
+
+
+def _endpoint(text: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
+    """The address and the port that a text names; `ValueError` where it names none."""
+    host, _, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        raise ValueError(_ENDPOINT_EXPECTED) from None
+    if bracketed != (address.version == 6) or "%" in host or not _is_port(port):
+        raise ValueError(_ENDPOINT_EXPECTED)
+    return address, int(port)
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,5}", text) is not None and 0 < int(text) < 1 << 16
+
+
+def _check_endpoint(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(_ENDPOINT_EXPECTED)
+    _endpoint(value)
+    return value
+
+
+def _check_rerequest(value: object) -> object:
+    if value != "":
+        _check_endpoint(value)
+        if _endpoint(str(value))[0].is_multicast:
+            raise ValueError("expected the address of one server, not of a multicast group")
+    return value
+
+
+def _check_server(value: object) -> object:
+    if value == "":
+        return value
+    match = (
+        re.fullmatch(r"(?:\[([^\[\]]*)\]|([^\s:@/\[\]]+)):([0-9]+)", value)
+        if isinstance(value, str)
+        else None
+    )
+    if match is None or not _is_port(match[3]) or (match[2] is None and not _is_ipv6(match[1])):
+        expected = 'expected host:port, like "glimpse.example:18000"'
+        if isinstance(value, str) and "@" in value:
+            # Whoever writes a password there must not read it in a log.
+            raise _at("", f"{expected}; who we are is in the file that credentials names", _MISSING)
+        raise ValueError(expected)
+    return value
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def _check_ip(value: object) -> object:
+    if value != "":
+        try:
+            ipaddress.ip_address(value if isinstance(value, str) and "%" not in value else "")
+        except ValueError:
+            raise ValueError("expected an IPv4 or IPv6 address in numbers") from None
+    return value
+
+
+_Interface = Annotated[str, Field(max_length=15, pattern=r"^[^\s/]*$")]
+_SourceAddress = Annotated[str, BeforeValidator(_check_ip)]
+
+
+class _MulticastLine(_Model):
+    address: Annotated[str, BeforeValidator(_check_endpoint)]
+    """The group and its port, in numbers: `"233.54.12.111:26477"`. Or an address of this host, where
+    something else brings the line there."""
+
+    interface: _Interface = ""
+    """Network interface that the line comes in on. Empty: the table's own."""
+
+    source_address: _SourceAddress = ""
+    """Join for this sender alone (source-specific multicast). Empty: the table's own."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> _MulticastLine:
+        for key in ("interface", "source_address"):
+            if getattr(self, key) and not self.is_group:
+                raise _at(key, f"expected none for {self.address}, which is no group", getattr(self, key))
+        if self.source_address and not self.goes_with(self.source_address):
+            raise _at("source_address", "expected the group's kind of address", self.source_address)
+        return self
+
+    @property
+    def is_group(self) -> bool:
+        return _endpoint(self.address)[0].is_multicast
+
+    def goes_with(self, source_address: str) -> bool:
+        return ipaddress.ip_address(source_address).version == _endpoint(self.address)[0].version
+
+
+def _line_table(value: object) -> object:
+    if isinstance(value, str):
+        _check_endpoint(value)
+        return {"address": value}
+    return value
+
+
+# What says nothing without a server to ask.
+_OF_REREQUEST = ("request_attempts", "request_timeout", "request_interval", "request_messages")
+_OF_GLIMPSE = ("credentials", "glimpse_retry", "glimpse_timeout")
+_GLIMPSE_USERNAME, _GLIMPSE_PASSWORD = "TICKWIRE_GLIMPSE_USERNAME", "TICKWIRE_GLIMPSE_PASSWORD"
+_MOST_NS = 3_600_000_000_000
+
+
+class Multicast(_Model):
+    """`[feeds.multicast]`: where a venue's MoldUDP64 lines are, and what brings back what they lose."""
+
+    lines: Annotated[
+        list[Annotated[_MulticastLine, BeforeValidator(_line_table)]], Field(min_length=1, max_length=8)
+    ]
+    """The lines that carry the stream, usually A and B: `"233.54.12.111:26477"`, or tables
+    `{address = "…", interface = "…", source_address = "…"}`. The first copy of a message wins."""
+
+    interface: _Interface = ""
+    """Network interface of the lines that name none. Empty: by the host's routes, which on a host with
+    several cards are rarely the ones meant."""
+
+    source_address: _SourceAddress = ""
+    """Sender of the lines that name none, to join for it alone (source-specific multicast). Empty: any."""
+
+    rerequest: Annotated[str, BeforeValidator(_check_rerequest)] = ""
+    """The re-request server, `"10.1.2.3:17777"`: it sends again what no line brought. Empty: there is none,
+    and a gap goes to GLIMPSE at once."""
+
+    glimpse: Annotated[str, BeforeValidator(_check_server)] = ""
+    """The snapshot server, `"glimpse.example:18000"`: what its books are when the stream cannot be had whole,
+    and where to begin in the middle of a session. Empty: there is none, and books stay suspect after a gap
+    that nothing filled, until the next session."""
+
+    credentials: str = ""
+    """File with the user name for GLIMPSE on its first line and the password on its second. Empty: the
+    environment's TICKWIRE_GLIMPSE_USERNAME and TICKWIRE_GLIMPSE_PASSWORD, else blank. Never quoted in an
+    error, a log or a recording."""
+
+    receive_buffer_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 64 << 20
+    """Receive buffer of each line's socket, for what comes while the agent is busy. The kernel gives no more
+    than net.core.rmem_max to whom may not override it, and the start-up report says what it gave. 0: its
+    default."""
+
+    batch: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Datagrams that one receive takes at most. Fewer look at the other line sooner in a burst."""
+
+    max_datagram_bytes: Annotated[int, Field(ge=64, le=65535)] = 2048
+    """Longer datagrams are cut by the kernel, counted and not used. More for a venue of jumbo frames."""
+
+    busy_poll_us: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """How long the kernel itself looks at the card's queue in a receive (SO_BUSY_POLL). 0: not asked for."""
+
+    busy_poll_budget: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Datagrams of one such look (SO_BUSY_POLL_BUDGET). 0: the kernel's default."""
+
+    prefer_busy_poll: bool = False
+    """Leave the card's interrupts off while we keep looking (SO_PREFER_BUSY_POLL). Needs CAP_NET_ADMIN."""
+
+    nic_stamps: bool = False
+    """Take the card's receive stamps where it gives some. Only where its clock is kept on UTC."""
+
+    reorder_window: Duration = "2ms"
+    """How long a gap waits for the other line before it is asked for: the skew between the lines, and no
+    more, since what is behind the gap waits as long."""
+
+    window_datagrams: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
+    """Datagrams kept behind a gap while it is filled or a snapshot is taken. A full window gives the gap up,
+    or drops the oldest, counted. Each takes `max_datagram_bytes`."""
+
+    request_attempts: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Requests without an answer until a gap is given up, and GLIMPSE asked."""
+
+    request_timeout: Duration = "50ms"
+    """Wait for an answer to a request."""
+
+    request_interval: Duration = "0s"
+    """Pause between two requests, for a venue that limits them."""
+
+    request_messages: Annotated[int, Field(ge=1, le=65534)] = 1000
+    """Most messages that one request asks for, as the venue allows."""
+
+    glimpse_retry: Duration = "1s"
+    """Wait after a snapshot that failed."""
+
+    glimpse_timeout: Duration = "10s"
+    """For the login to GLIMPSE, and of its silence until the connection counts as dead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secrets(cls, data: Any) -> Any:
+        for key in ("username", "password"):
+            if isinstance(data, Mapping) and key in data:
+                expected = "expected none here, but in the file that credentials names or in the environment"
+                raise _at(key, expected, _MISSING)
+        return data
+
+    @model_validator(mode="after")
+    def _fits(self) -> Multicast:
+        first: dict[tuple[str, str, str], int] = {}
+        for i, line in enumerate(self.lines):
+            if self.source_address and line.is_group and not line.goes_with(self.source_address):
+                expected = f"expected the kind of address of lines[{i}], or one in each line's own table"
+                raise _at("source_address", expected, self.source_address)
+            if first.setdefault(self._whole(line), i) != i:
+                expected = f"expected each line once, but lines[{first[self._whole(line)]}] is the same"
+                raise _at(f"lines[{i}]", expected, line.address)
+        for server, keys in (("rerequest", _OF_REREQUEST), ("glimpse", _OF_GLIMPSE)):
+            for key in keys:
+                # A default may be written down, as the effective configuration does.
+                if not getattr(self, server) and getattr(self, key) != Multicast.model_fields[key].default:
+                    raise _at(key, f"expected none without {server}", getattr(self, key))
+        for key, zero in (
+            ("reorder_window", True),
+            ("request_timeout", False),
+            ("request_interval", True),
+            ("glimpse_retry", False),
+            ("glimpse_timeout", False),
+        ):
+            if not (0 if zero else 1) <= parse_duration(getattr(self, key)) <= _MOST_NS:
+                expected = "expected at most an hour" if zero else "expected more than zero, an hour at most"
+                raise _at(key, expected, getattr(self, key))
+        return self
+
+    def _whole(self, line: _MulticastLine) -> tuple[str, str, str]:
+        """Address, interface and sender of a line, the table's own where it names none."""
+        if not line.is_group:
+            return line.address, "", ""
+        return line.address, line.interface or self.interface, line.source_address or self.source_address
+
+    def resolve(self, username: str, password: str) -> dict[str, Any]:
+        """What the engine gets."""
+        lines = []
+        for line in self.lines:
+            (address, port), (_, interface, source) = _endpoint(line.address), self._whole(line)
+            lines.append(
+                {
+                    "address": str(address),
+                    "port": port,
+                    "interface": interface,
+                    "source_address": source,
+                }
+            )
+        return {
+            "lines": lines,
+            "rerequest": self.rerequest,
+            "glimpse": self.glimpse,
+            "username": username,
+            "password": password,
+            "batch": self.batch,
+            "max_datagram_bytes": self.max_datagram_bytes,
+            "socket_receive_bytes": self.receive_buffer_bytes,
+            "busy_poll_us": self.busy_poll_us,
+            "busy_poll_budget": self.busy_poll_budget,
+            "prefer_busy_poll": self.prefer_busy_poll,
+            "nic_stamps": self.nic_stamps,
+            "reorder_ns": parse_duration(self.reorder_window),
+            "window_packets": self.window_datagrams,
+            "request_attempts": self.request_attempts,
+            "request_timeout_ns": parse_duration(self.request_timeout),
+            "request_interval_ns": parse_duration(self.request_interval),
+            "request_messages": self.request_messages,
+            "snapshot_retry_ns": parse_duration(self.glimpse_retry),
+            "glimpse_timeout_ns": parse_duration(self.glimpse_timeout),
+        }
+
+
+def _read_credentials(path: Path | None) -> tuple[str, str]:
+    """User name and password for GLIMPSE, of a file or of the environment. `ValueError` says what is wrong,
+    and nothing of what was found."""
+    if path is None:
+        found = [os.environ.get(name, "") for name in (_GLIMPSE_USERNAME, _GLIMPSE_PASSWORD)]
+        where = [f" in {name}" for name in (_GLIMPSE_USERNAME, _GLIMPSE_PASSWORD)]
+    else:
+        try:
+            lines = path.read_bytes().decode("ascii", errors="replace").splitlines()
+        except OSError as error:
+            raise ValueError(f"expected a file that can be read ({error.strerror})") from None
+        found = [line.strip() for line in lines]
+        if not any(found) or any(found[2:]):
+            raise ValueError("expected a file of two lines, the user name and the password")
+        found, where = [*found, ""][:2], [" on its first line", " on its second line"]
+    for text, most, what, at in zip(found, (6, 10), ("user name", "password"), where, strict=True):
+        if len(text) > most or not (text.isascii() and text.isprintable()):
+            raise ValueError(f"expected a {what} of at most {most} printable characters{at}")
+    return found[0], found[1]
 
 
 def _one_trade_stream(value: object) -> object:
@@ -271,9 +560,9 @@ class Feed(_Model):
     venue: _Venue
     """Which venue's messages and sequence rules these are."""
 
-    source: Literal["websocket", "file"] = "websocket"
-    """`file` for a configuration that is only ever replayed; a replay reads files whatever stands here. What
-    `nasdaq_itch` is, and needs not be told."""
+    source: Literal["websocket", "multicast", "file"] = "websocket"
+    """`file` for a configuration that is only ever replayed; a replay reads files whatever stands here. Need
+    not be told of `nasdaq_itch`: it is `multicast` with that table, else `file`."""
 
     url: str = ""
     """WebSocket endpoint. Empty: the venue's production endpoint. Set it for a test network, a proxy near
@@ -338,12 +627,17 @@ class Feed(_Model):
 
     liveness_timeout: Duration = "60s"
     """A connection that brings no byte for so long, not even a pong to our pings, is given up and opened
-    anew. `"0s"`: never. A quiet instrument is no reason: this is about the connection."""
+    anew. `"0s"`: never. A quiet instrument is no reason: this is about the connection. Of multicast it is a
+    line that brings no datagram, not even a heartbeat, which comes each second: it is reported as silent, and
+    while all are, no book of the feed is valid. 5 s there, if nothing stands here."""
+
+    multicast: Multicast | None = None
+    """`nasdaq_itch`: where it comes in live. None: it is only replayed, from files."""
 
     date: Annotated[str, BeforeValidator(_check_date)] = ""
-    """`nasdaq_itch`: the day of the files, `"2020-01-30"`, since their times count from its midnight in New
-    York. Empty: as each file's name says, in one of the forms `01302020.NASDAQ_ITCH50`, `S013020-v50`,
-    `20200130` and `2020-01-30`."""
+    """`nasdaq_itch`: the day, `"2020-01-30"`, since the venue's times count from its midnight in New York.
+    Empty: live and in a packet capture the day of the receive time; of a day file as its name says, in one of
+    the forms `01302020.NASDAQ_ITCH50`, `S013020-v50`, `20200130` and `2020-01-30`."""
 
     max_orders: Annotated[int, Field(ge=16, le=1 << 30)] = 1 << 20
     """`nasdaq_itch`: live orders of this feed's instruments that there is memory for, some 53 bytes each. A
@@ -373,7 +667,10 @@ class Feed(_Model):
 
     @staticmethod
     def _by_order_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
-        filled = {"source": "file", **data}
+        live = data.get("multicast") is not None
+        filled = {"source": "multicast" if live else "file", **data}
+        if live:
+            filled.setdefault("liveness_timeout", _LINE_LIVENESS)
         if isinstance(filled.get("instruments"), list):
             filled["instruments"] = [
                 {**_ITCH_DECIMALS, **item} if isinstance(item := _instrument(given), Mapping) else item
@@ -390,11 +687,14 @@ class Feed(_Model):
             if len(instrument.symbol) > 8:
                 expected = "expected at most the venue's eight characters"
                 raise _at(f"instruments[{i}]", expected, instrument.symbol)
-        if self.source != "file":
-            raise _at("source", 'expected "file", which is all that this venue has so far', self.source)
+        if self.source == "multicast" and self.multicast is None:
+            raise _at("multicast", 'required with source = "multicast"', _MISSING)
+        if self.source == "websocket":
+            raise _at("source", f'expected "multicast" or "file" for {self.venue}', self.source)
+        of_this = (*_OF_ANY_VENUE, "liveness_timeout") if self.multicast is not None else _OF_ANY_VENUE
         for key, field in Feed.model_fields.items():
             # A default may be written down, as the effective configuration does.
-            if key not in _OF_ANY_VENUE and getattr(self, key) != field.default:
+            if key not in of_this and getattr(self, key) != field.default:
                 raise _at(key, f"expected none for {self.venue}", getattr(self, key))
         return self
 
@@ -409,7 +709,10 @@ class Feed(_Model):
             return self._fits_by_order()
         for key in _OF_BY_ORDER:
             if getattr(self, key) != Feed.model_fields[key].default:
-                raise _at(key, f"expected none for {self.venue}", getattr(self, key))
+                found = getattr(self, key) if key != "multicast" else _MISSING
+                raise _at(key, f"expected none for {self.venue}", found)
+        if self.source == "multicast":
+            raise _at("source", f'expected "websocket" or "file" for {self.venue}', self.source)
         venue = _VENUES[self.venue]
         if self.depth_interval not in venue["depth_intervals"]:
             expected = ", ".join(f'"{interval}"' for interval in venue["depth_intervals"])
@@ -1021,7 +1324,8 @@ class Config(_Model):
                     "liveness_timeout_ns": parse_duration(feed.liveness_timeout),
                     "stale_after_ns": parse_duration(feed.stale_after),
                     "max_orders": feed.max_orders,
-                    "midnights": self._midnights(i, feed, files) if feed.by_order else [],
+                    "midnights": self._midnights(i, feed, files, replay=replay) if feed.by_order else [],
+                    "multicast": self._resolve_multicast(i, feed, replay=replay),
                 }
             )
         return {
@@ -1073,11 +1377,15 @@ class Config(_Model):
     def _wants_workers(self) -> bool:
         return self.engine.layout == "processes" and bool(self.all_models)
 
-    def _midnights(self, index: int, feed: Feed, files: Sequence[str]) -> list[int]:
-        """When the day of each file began."""
+    def _midnights(self, index: int, feed: Feed, files: Sequence[str], *, replay: bool) -> list[int]:
+        """When the day of each file began, 0 where that follows from the packets' stamps. Live the configured
+        day's, or nothing."""
         midnights = []
-        for file in files:
+        for file in files if replay else [feed.date] if feed.date else []:
             day = _date_of(feed.date or Path(file).name)
+            if day is None and _is_pcap(file):
+                midnights.append(0)
+                continue
             if day is None:
                 raise ConfigError(
                     self._line(
@@ -1088,6 +1396,21 @@ class Config(_Model):
                 )
             midnights.append(new_york_midnight_ns(day))
         return midnights
+
+    def _resolve_multicast(self, index: int, feed: Feed, *, replay: bool) -> dict[str, Any] | None:
+        multicast = feed.multicast
+        if multicast is None:
+            return None
+        username = password = ""
+        if multicast.glimpse and not replay and feed.source == "multicast":
+            key = f"feeds[{index}].multicast.credentials"
+            path = self.path_of(multicast.credentials) if multicast.credentials else None
+            try:
+                username, password = _read_credentials(path)
+            except ValueError as error:
+                found = multicast.credentials or _MISSING
+                raise ConfigError(self._line(key, str(error), found)) from None
+        return multicast.resolve(username, password)
 
     def _resolve_model(self, where: str, model: Model, *, replay: bool) -> dict[str, Any]:
         from tickwire import models
@@ -1136,7 +1459,9 @@ class Config(_Model):
             if feed.source == "file":
                 expected = 'expected "websocket" for a live run; replay a file with --input'
                 if feed.by_order:
-                    expected = f"expected a venue that can run live; {feed.venue} is replayed with --input"
+                    expected = (
+                        'expected "multicast", and that table, for a live run; replay a file with --input'
+                    )
                 raise ConfigError(self._line(f"feeds[{i}].source", expected, feed.source))
 
     def _line(self, key: str, expected: str, value: object) -> str:
@@ -1201,6 +1526,18 @@ def _toml(data: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _is_pcap(path: str) -> bool:
+    """Is it a packet capture, by what it begins with?"""
+    return bool(_core().is_pcap(path))
+
+
+def _core() -> Any:
+    # An import of the whole engine, which most configurations do without.
+    from tickwire.engine import core_module
+
+    return core_module()
+
+
 def can_run_on(core: int) -> bool:
     """Whether a thread of ours may go there, although we are not there now: a boot line that isolates the
     core, or a service that keeps us off it, leaves it out of our own set and does not forbid it."""
@@ -1237,11 +1574,14 @@ def _explain(error: ValidationError, data: object) -> list[str]:
             known = list(model.model_fields) if model is not None else []
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"nearest known key: {nearest[0]}" if nearest else f"known keys: {', '.join(known)}"
-            lines.append(f"{path}: unknown key, found {_shown(value)}; {hint}")
+            # Not what may be a password under another name.
+            found = "" if model is Multicast else f", found {_shown(value)}"
+            lines.append(f"{path}: unknown key{found}; {hint}")
         elif kind == "missing":
             lines.append(f"{path}: required")
         elif isinstance(cause, _Located):
-            lines.append(_line(f"{path}.{cause.key}" if path else cause.key, str(cause), cause.value))
+            key = ".".join(part for part in (path, cause.key) if part)
+            lines.append(_line(key, str(cause), cause.value))
         elif isinstance(cause, ValueError):
             lines.append(_line(path, str(cause), value))
         else:

@@ -20,7 +20,7 @@ from tickwire.config import Config
 from tickwire.engine import Pipeline, Stats
 from tickwire.errors import SetupError
 
-__all__ = ["demo_config", "run_demo", "simulator"]
+__all__ = ["demo_config", "itch_demo_config", "run_demo", "simulator"]
 
 _VENUES = {"spot": "binance_spot", "usdm": "binance_usdm", "coinm": "binance_coinm"}
 
@@ -36,12 +36,26 @@ _ROWS = [
     'realized_vol(window="500ms")',
 ]
 
+_ITCH_ROWS = [
+    "queue_imbalance()",
+    "imbalance(levels=5)",
+    "spread()",
+    "microprice_offset()",
+    'order_arrival_rate(window="1s")',
+    'cancel_rate(window="1s")',
+    'trade_flow(window="500ms")',
+    'zscore(ofi(levels=5, window="250ms"), window="500ms")',
+]
+# Of each line, of the datagrams.
+_ITCH_LOSS = 0.01
+
 _READY_S = 20.0
 
 
 @contextlib.asynccontextmanager
 async def simulator(*arguments: str) -> AsyncIterator[dict[str, Any]]:
-    """Runs `python -m tickwire.sim` and gives what it says of itself: `ws_url`, `rest_url`, `instruments`."""
+    """Runs `python -m tickwire.sim` and gives what it says of itself: `ws_url`, `rest_url`, `instruments`; of
+    multicast `lines`, `rerequest`, `glimpse`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -93,10 +107,30 @@ def demo_config(
         ],
         "features": {"trigger": "book", "rows": list(_ROWS)},
     }
-    config = Config.from_dict(data, where="demo", base=folder)
-    if not model:
-        return config
+    return _with_model(data, folder) if model else Config.from_dict(data, where="demo", base=folder)
+
+
+def itch_demo_config(venue: dict[str, Any], folder: Path, *, layout: str) -> Config:
+    """The same for the simulator's multicast lines."""
+    data: dict[str, Any] = {
+        "engine": {"layout": layout},
+        "feeds": [
+            {
+                "venue": "nasdaq_itch",
+                "instruments": list(venue["instruments"]),
+                "max_orders": 1 << 16,
+                "multicast": {key: venue[key] for key in ("lines", "interface", "rerequest", "glimpse")},
+            }
+        ],
+        "features": {"trigger": "book", "rows": list(_ITCH_ROWS)},
+    }
+    return _with_model(data, folder)
+
+
+def _with_model(data: dict[str, Any], folder: Path) -> Config:
     from tickwire import models
+
+    config = Config.from_dict(data, where="demo", base=folder)
 
     models.make_demo_model(folder / "demo.onnx", config.schema())
     return Config.from_dict({**data, "model": {"path": "demo.onnx"}}, where="demo", base=folder)
@@ -106,19 +140,33 @@ async def run_demo(
     *,
     seconds: float,
     layout: str = "threads",
+    feed: str = "binance",
     market: str = "spot",
     instruments: int = 2,
     rate: float = 1000.0,
     record_dir: str | os.PathLike[str] | None = None,
     watch: Callable[[Pipeline], Awaitable[None]] | None = None,
 ) -> Stats:
-    """Runs the demo and gives its figures. `watch` runs beside it and is cancelled at the end."""
-    arguments = ["--synthetic", "--market", market, "--instruments", str(instruments), "--rate", str(rate)]
+    """Runs the demo and gives its figures. `watch` runs beside it and is cancelled at the end.
+
+    `feed` is `binance`, of which `market`, or `itch`: multicast lines that each lose a datagram in a hundred.
+    """
+    arguments = ["--synthetic", "--instruments", str(instruments), "--rate", str(rate)]
+    if feed == "itch":
+        arguments += ["--multicast"]
+        arguments += [word for line in "ab" for word in ("--fault", f"line_{line}_loss={_ITCH_LOSS}")]
+    else:
+        arguments += ["--market", market]
     # Ends by itself some time after us, should we be killed before we can end it.
     arguments += ["--seconds", str(seconds + 30.0)]
     with TemporaryDirectory(prefix="tickwire-demo-") as folder:
         async with simulator(*arguments) as venue:
-            config = await asyncio.to_thread(demo_config, venue, Path(folder), layout=layout, market=market)
+            if feed == "itch":
+                config = await asyncio.to_thread(itch_demo_config, venue, Path(folder), layout=layout)
+            else:
+                config = await asyncio.to_thread(
+                    demo_config, venue, Path(folder), layout=layout, market=market
+                )
             async with Pipeline(config, record_dir=record_dir) as pipeline:
                 watcher = asyncio.ensure_future(watch(pipeline)) if watch is not None else None
                 try:

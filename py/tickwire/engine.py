@@ -665,6 +665,9 @@ class Pipeline:
         for name, files in self._warm.items():
             more = f" and {len(files) - 1} before it" if len(files) > 1 else ""
             lines.append(f"warm: {name} begins with {files[-1]}{more}")
+        for feed, name in zip(self.config.feeds, self.config.feed_names, strict=True):
+            if self._warm and feed.multicast is not None:
+                lines.append(f"warm: {name} starts cold, as multicast does")
         for runner in self._sinks:
             url = getattr(runner.sink, "url", None)
             if url is not None:

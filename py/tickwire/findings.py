@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tickwire.config import Config, Feed
 from tickwire.engine import Stats
 
-__all__ = ["findings"]
+__all__ = ["feed_count", "findings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,31 @@ _COUNTED = (
 )
 
 
+# Of a multicast feed, its lines together.
+_COUNTED_OF_LINES = (
+    _Counted(
+        ("socket_drops",),
+        "datagrams were dropped by the kernel for want of room: raise multicast.receive_buffer_bytes, and "
+        "net.core.rmem_max where the start-up report says that the socket got less",
+    ),
+    _Counted(
+        ("datagrams_cut",),
+        "datagrams were longer than multicast.max_datagram_bytes and could not be used: raise it",
+    ),
+    _Counted(
+        ("malformed_datagrams",),
+        "datagrams could not be read as MoldUDP64 and were not used: their lengths do not hold",
+    ),
+    _Counted(("receive_errors",), "receives failed"),
+    _Counted(("lines_silent",), "times a line brought nothing for liveness_timeout"),
+    _Counted(
+        ("window_full",),
+        "times the window was full and what it waited for given up: raise multicast.window_datagrams",
+    ),
+    _Counted(("other_groups",), "datagrams of groups that multicast.lines does not name were skipped"),
+)
+
+
 def findings(stats: Stats, config: Config) -> list[str]:
     """The lines, of a run or of a replay; none where everything was as it should be."""
     out = []
@@ -57,6 +82,8 @@ def findings(stats: Stats, config: Config) -> list[str]:
     out += [f"note: {entry.scope}: {entry.text} ({entry.count:,} times)" for entry in stats.errors]
     for feed, name in zip(config.feeds, config.feed_names, strict=True):
         out += _never_valid(stats, feed, name)
+        if feed.multicast is not None:
+            out += _of_multicast(stats, feed, name)
         if feed.by_order:
             continue
         others = stats.counters.get(f"{name}/other_trade_stream", 0)
@@ -74,6 +101,43 @@ def findings(stats: Stats, config: Config) -> list[str]:
     return out
 
 
+def feed_count(stats: Stats, name: str, counter: str) -> int:
+    """A counter of one feed, its lines and instruments included."""
+    return sum(
+        value
+        for key, value in stats.counters.items()
+        if key.startswith(f"{name}/") and key.rpartition("/")[2] == counter
+    )
+
+
+def _of_multicast(stats: Stats, feed: Feed, name: str) -> list[str]:
+    """What its lines and servers did not bring."""
+    assert feed.multicast is not None
+
+    def count(*counters: str) -> int:
+        return sum(feed_count(stats, name, counter) for counter in counters)
+
+    out = []
+    for counted in _COUNTED_OF_LINES:
+        if n := count(*counted.counters):
+            out.append(f"note: {name}: {n:,} {counted.text}")
+    if timeouts := count("request_timeouts"):
+        out.append(f"note: {name}: {timeouts:,} of {count('requests'):,} requests were not answered in time")
+    if failed := count("snapshots_failed"):
+        old = (
+            f", {too_old:,} of them older than the stream" if (too_old := count("snapshots_too_old")) else ""
+        )
+        out.append(f"note: {name}: {failed:,} snapshots could not be had{old}")
+    if lost := count("lost_messages"):
+        who = "neither a line nor the re-request server" if feed.multicast.rerequest else "no line"
+        if feed.multicast.glimpse:
+            after = f"its books were suspect until a snapshot, of which there were {count('snapshots'):,}"
+        else:
+            after = "its books are suspect until the next session, for multicast.glimpse is not set"
+        out.append(f"note: {name}: {lost:,} messages came from {who}: {after}")
+    return out
+
+
 def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
     """A line for each instrument of a feed that never became valid."""
     epochs = {
@@ -87,7 +151,9 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
     def count(counter: str) -> int:
         return stats.counters.get(f"{name}/{counter}", 0)
 
-    if feed.by_order:
+    if feed.multicast is not None and not count("messages"):
+        why = _why_no_message(stats, feed, name)
+    elif feed.by_order:
         why = (
             "the input has no stock directory (R) and trading action (H) of it, or cannot be read"
             if count("messages")
@@ -96,6 +162,16 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
     else:
         why = _why_never_valid(count, alone=len(never) == len(epochs))
     return [f"note: {name} {symbol} never became valid: {why}" for symbol in never]
+
+
+def _why_no_message(stats: Stats, feed: Feed, name: str) -> str:
+    """Of a multicast feed."""
+    assert feed.multicast is not None
+    if not any(feed_count(stats, name, f"line_{kind}") for kind in ("datagrams", "heartbeats")):
+        return "no datagram came: wrong groups or ports, or another network interface than theirs"
+    if feed_count(stats, name, "lost_messages") and not feed_count(stats, name, "snapshots"):
+        return "the session had begun before, and no snapshot could be had of it"
+    return "datagrams came, but no message that could be used"
 
 
 def _why_never_valid(count: Callable[[str], int], *, alone: bool) -> str:

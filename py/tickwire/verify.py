@@ -4,7 +4,7 @@ A run with recording on leaves a folder:
 
     run.json              configuration, model hash, versions, machine; at the end, what the recorder lost
     models/ID/*.onnx      each model that scored, by the number that signals name it with
-    capture/FEED/*.log    what the venue sent, in order
+    capture/FEED/*.log    what the venue sent, in order; of multicast a packet capture, *.pcap
     rows/AGENT/*.bin      the rows as the ingest agents emitted them, as raw records
     scores/AGENT/*.bin    the same records as they were published, with their scores
 
@@ -380,7 +380,7 @@ async def verify(folder: str | os.PathLike[str]) -> Result:
     manifest = _load_manifest(path)
     config = _load_config(path, manifest)
     dtype = _dtype_from_json(manifest["row_dtype"])
-    inputs = {name: sorted(map(str, (path / "capture" / name).glob("*.log*"))) for name in config.feed_names}
+    inputs = {name: captures(path / "capture" / name) for name in config.feed_names}
     empty = [name for name, files in inputs.items() if not files]
     if empty:
         raise VerifyError(f"{path / 'capture' / empty[0]}: no capture of feed {empty[0]!r}")
@@ -433,6 +433,11 @@ async def verify(folder: str | os.PathLike[str]) -> Result:
     if result.same and not result.rows:
         raise VerifyError(f"{path}: nothing to compare: the run gave no row, and its replay none either")
     return result
+
+
+def captures(folder: Path) -> list[str]:
+    """The files of one feed's capture, in order."""
+    return sorted(str(file) for pattern in ("*.log*", "*.pcap*") for file in folder.glob(pattern))
 
 
 def _same_rows(here: np.dtype[np.void], there: np.dtype[np.void]) -> bool:

@@ -23,9 +23,11 @@ def assign_warm(config: Config, inputs: WarmInputs) -> dict[str, list[str]]:
     """Captures by feed, in the order they are read.
 
     An item is a run folder, which has a capture of each of its feeds, or a file: of the only feed, or of the
-    one that `feed=FILE` names. A mapping has items by feed. A feed without a capture starts cold.
+    one that `feed=FILE` names. A mapping has items by feed. A feed without a capture starts cold, and so does
+    one of multicast: what its books are the venue says when it begins.
     """
     names = config.feed_names
+    cold = [name for name, feed in zip(names, config.feeds, strict=True) if feed.multicast is not None]
     if isinstance(inputs, str | os.PathLike):
         inputs = [inputs]
     if isinstance(inputs, Mapping):
@@ -39,8 +41,14 @@ def assign_warm(config: Config, inputs: WarmInputs) -> dict[str, list[str]]:
         path = Path(item)
         if name is not None and name not in names:
             raise ConfigError(f"--warm: no feed is named {name!r}; feeds: {', '.join(names)}")
+        if name in cold or len(cold) == len(names):
+            raise ConfigError(
+                f"--warm: {name or names[0]}: expected a feed that can begin warm, and multicast cannot: it "
+                f"begins with the session or a snapshot of the venue's; found {item!r}"
+            )
         if path.is_dir():
-            for feed, files in _of_run(path, [name] if name is not None else names).items():
+            able = [name] if name is not None else [feed for feed in names if feed not in cold]
+            for feed, files in _of_run(path, able).items():
                 assigned.setdefault(feed, []).extend(files)
             continue
         if name is None:

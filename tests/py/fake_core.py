@@ -27,6 +27,11 @@ class SetupError(Exception):
     """As the engine's."""
 
 
+def is_pcap(path: str) -> bool:
+    """By its name, so that a test needs no file."""
+    return path.endswith(".pcap")
+
+
 def row_dtype(features: int, scores: int = 0) -> np.dtype[np.void]:
     fields: list[Any] = [
         ("instrument", "u4"),

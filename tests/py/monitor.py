@@ -72,6 +72,8 @@ class Told:
     """By epoch, ts_recv of its first row."""
     epoch: int = 0
     row: int = 0
+    sequence: int = 0
+    """Of the newest row."""
     ended: bool = True
     """The newest epoch has been left."""
 
@@ -123,8 +125,6 @@ class Monitor:
             if row == 0:
                 self._on_notice(key, told, Notice(epoch, layout.reason(reason), layout.state(state), ts_recv))
                 continue
-            if state != 0:
-                continue  # Without a score, and not for the book's sake: the model's.
             if epoch > told.epoch:
                 if not told.ended:
                     self._broken(key, f"epoch {epoch} began and nothing said that {told.epoch} had ended")
@@ -134,8 +134,9 @@ class Monitor:
                 self._broken(key, f"row {epoch}/{row} came after epoch {told.epoch} had ended")
             if row != told.row + 1:
                 self._broken(key, f"row {epoch}/{row} came after {told.epoch}/{told.row}")
-            told.row = row
-            told.rows.append((epoch, row, sequence, ts_recv, tuple(features)))
+            told.row, told.sequence = row, sequence
+            if state == 0:  # Else without a score, and not for the book's sake: the model's.
+                told.rows.append((epoch, row, sequence, ts_recv, tuple(features)))
 
     def _on_notice(self, key: Key, told: Told, notice: Notice) -> None:
         # An epoch may end before it gave a row.

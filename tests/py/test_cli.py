@@ -262,6 +262,10 @@ def test_dead_engine_is_one_message(tickwire: Command, folder: Path, engine: Any
 
 
 def test_demo_refuses_what_it_does_not_know(tickwire: Command) -> None:
+    code, _, err = tickwire("demo", "--feed", "itch", "--market", "spot")
+    assert (code, err) == (2, "tickwire: --market: expected none with --feed itch, found 'spot'\n")
+    code, _, err = tickwire("demo", "--feed", "moon")
+    assert (code, err) == (2, "tickwire: --feed: expected one of binance, itch, found 'moon'\n")
     code, _, err = tickwire("demo", "--market", "moon")
     assert code == 2
     assert "--market: expected one of spot, usdm, coinm, found 'moon'" in err

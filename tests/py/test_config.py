@@ -393,6 +393,7 @@ def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
         "stale_after_ns": 0,
         "max_orders": 1 << 20,
         "midnights": [],
+        "multicast": None,
     }
     features = resolved["features"]
     assert features["trigger"] == "book"
@@ -595,3 +596,317 @@ def test_schema_follows_what_gives_rows_their_meaning() -> None:
         ('"spread()"', '"microprice_offset()"'),
     ]:
         assert load(MINIMAL.replace(old, new)).schema().fingerprint() != base, new
+
+
+MULTICAST = """
+[[feeds]]
+venue = "nasdaq_itch"
+instruments = ["AAPL"]
+
+[feeds.multicast]
+lines = ["233.54.12.111:26477", "233.49.196.111:26477"]
+
+[features]
+rows = ["spread()"]
+"""
+LINE_A, LINE_B = (
+    {"address": address, "port": 26477, "interface": "", "source_address": ""}
+    for address in ("233.54.12.111", "233.49.196.111")
+)
+
+
+def multicast(*lines: str, feed: str = "", base: Path | None = None) -> Config:
+    """The configuration above, with lines more in its multicast table and in its feed."""
+    text = MULTICAST.replace("\n[features]", "\n".join(lines) + "\n[features]")
+    return load(text.replace("\n[feeds.multicast]", f"{feed}\n[feeds.multicast]"), base=base)
+
+
+def test_resolve_gives_the_engine_everything_of_multicast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"TICKWIRE_GLIMPSE_{name}", raising=False)
+    config = multicast()
+    (feed,) = config.resolve()["feeds"]
+    assert feed["source"] == "multicast"
+    assert feed["liveness_timeout_ns"] == 5_000_000_000
+    assert feed["midnights"] == []
+    assert feed["multicast"] == {
+        "lines": [LINE_A, LINE_B],
+        "rerequest": "",
+        "glimpse": "",
+        "username": "",
+        "password": "",
+        "batch": 32,
+        "max_datagram_bytes": 2048,
+        "socket_receive_bytes": 64 << 20,
+        "busy_poll_us": 0,
+        "busy_poll_budget": 0,
+        "prefer_busy_poll": False,
+        "nic_stamps": False,
+        "reorder_ns": 2_000_000,
+        "window_packets": 4096,
+        "request_attempts": 4,
+        "request_timeout_ns": 50_000_000,
+        "request_interval_ns": 0,
+        "request_messages": 1000,
+        "snapshot_retry_ns": 1_000_000_000,
+        "glimpse_timeout_ns": 10_000_000_000,
+    }
+    # What is written down means the same when it is read again.
+    assert Config.from_text(config.to_toml()).resolve()["feeds"] == [feed]
+
+
+_SERVERS = ('rerequest = "10.1.2.3:17777"', 'glimpse = "glimpse.example:18000"')
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        ('rerequest = "[2001:db8::1]:17777"', "rerequest", "[2001:db8::1]:17777"),
+        ('glimpse = "[::1]:18000"', "glimpse", "[::1]:18000"),
+        ("receive_buffer_bytes = 4096", "socket_receive_bytes", 4096),
+        ("batch = 7", "batch", 7),
+        ("max_datagram_bytes = 9000", "max_datagram_bytes", 9000),
+        ("busy_poll_us = 50", "busy_poll_us", 50),
+        ("busy_poll_budget = 16", "busy_poll_budget", 16),
+        ("prefer_busy_poll = true", "prefer_busy_poll", True),
+        ("nic_stamps = true", "nic_stamps", True),
+        ('reorder_window = "0s"', "reorder_ns", 0),
+        ("window_datagrams = 16", "window_packets", 16),
+        ("request_attempts = 1", "request_attempts", 1),
+        ('request_timeout = "7ms"', "request_timeout_ns", 7_000_000),
+        ('request_interval = "1ms"', "request_interval_ns", 1_000_000),
+        ("request_messages = 65534", "request_messages", 65534),
+        ('glimpse_retry = "3s"', "snapshot_retry_ns", 3_000_000_000),
+        ('glimpse_timeout = "2s"', "glimpse_timeout_ns", 2_000_000_000),
+    ],
+)
+def test_each_key_of_multicast_reaches_the_engine(line: str, key: str, value: Any) -> None:
+    others = [server for server in _SERVERS if server.split()[0] != line.split()[0]]
+    config = multicast(*others, line)
+    (feed,) = config.resolve()["feeds"]
+    assert feed["multicast"][key] == value
+    assert Config.from_text(config.to_toml()).resolve()["feeds"] == [feed]
+
+
+def test_lines_take_what_they_do_not_name_from_the_table() -> None:
+    text = MULTICAST.replace(
+        '"233.49.196.111:26477"]',
+        '{ address = "233.49.196.111:26477", interface = "eth2", source_address = "10.0.0.2" }, '
+        '"127.0.0.1:5000"]\ninterface = "eth1"\nsource_address = "10.0.0.1"',
+    )
+    (feed,) = load(text).resolve()["feeds"]
+    assert feed["multicast"]["lines"] == [
+        LINE_A | {"interface": "eth1", "source_address": "10.0.0.1"},
+        LINE_B | {"interface": "eth2", "source_address": "10.0.0.2"},
+        {"address": "127.0.0.1", "port": 5000, "interface": "", "source_address": ""},
+    ]
+    (feed,) = load(MULTICAST.replace("233.54.12.111", "[ff02::1]")).resolve()["feeds"]
+    assert feed["multicast"]["lines"][0] == LINE_A | {"address": "ff02::1"}
+
+
+def test_multicast_decides_what_the_feed_is() -> None:
+    pytest.importorskip("tickwire._core")
+    assert load(MULTICAST.replace('[feeds.multicast]\nlines = ["233.54.12.111:26477"', '#"')).feeds[
+        0
+    ].source == ("file")
+    (feed,) = multicast(feed='liveness_timeout = "0s"\ndate = "2020-01-30"\nmax_orders = 16').resolve()[
+        "feeds"
+    ]
+    assert feed["liveness_timeout_ns"] == 0
+    assert feed["midnights"] == [1_580_360_400_000_000_000]
+    assert feed["max_orders"] == 16
+    with pytest.raises(
+        ConfigError, match=r'feeds\[0\].source: expected "multicast", and that table, for a live'
+    ):
+        multicast(feed='source = "file"').resolve()
+    (feed,) = multicast(*_SERVERS).resolve(replay=True, inputs={"nasdaq_itch": ["20200130.pcap"]})["feeds"]
+    assert (feed["source"], feed["midnights"]) == ("file", [1_580_360_400_000_000_000])
+    assert feed["multicast"]["lines"] == [LINE_A, LINE_B]
+
+
+def test_credentials_are_read_and_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKWIRE_GLIMPSE_USERNAME", "envusr")
+    monkeypatch.setenv("TICKWIRE_GLIMPSE_PASSWORD", "envsecret")
+
+    def found(config: Config, **options: Any) -> tuple[str, str]:
+        table = config.resolve(**options)["feeds"][0]["multicast"]
+        return table["username"], table["password"]
+
+    environment = multicast(*_SERVERS)
+    assert found(environment) == ("envusr", "envsecret")
+    assert found(multicast()) == ("", "")  # Nobody to tell.
+    (tmp_path / "login").write_text("user\nsecret\n")
+    config = multicast(*_SERVERS, 'credentials = "login"', base=tmp_path)
+    assert found(config) == ("user", "secret")
+    assert found(config, replay=True, inputs={"nasdaq_itch": ["20200130.pcap"]}) == ("", "")
+    for shown in (config.to_toml(), config.text, repr(config), environment.to_toml(), repr(environment)):
+        assert "secret" not in shown
+    assert tomllib.loads(config.to_toml())["feeds"][0]["multicast"]["credentials"] == "login"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "expected a file of two lines, the user name and the password"),
+        (b"user\nsecret\nsecret\n", "expected a file of two lines, the user name and the password"),
+        (b"user_se\nsecret", "expected a user name of at most 6 printable characters on its first line"),
+        (b"user\nsecret_secret", "expected a password of at most 10 printable characters on its second line"),
+        (b"user\nsecr\xe9t", "expected a password of at most 10 printable characters on its second line"),
+        (None, "expected a file that can be read (No such file or directory)"),
+    ],
+)
+def test_credentials_that_cannot_be_used(content: bytes | None, expected: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "login").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        multicast(*_SERVERS, 'credentials = "login"', base=tmp_path).resolve()
+    assert str(caught.value) == (f"pipeline.toml: feeds[0].multicast.credentials: {expected}, found 'login'")
+
+
+def test_credentials_of_the_environment_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKWIRE_GLIMPSE_PASSWORD", "secret_secret")
+    with pytest.raises(ConfigError) as caught:
+        multicast(*_SERVERS).resolve()
+    assert str(caught.value) == (
+        "pipeline.toml: feeds[0].multicast.credentials: expected a password of at most 10 printable "
+        "characters in TICKWIRE_GLIMPSE_PASSWORD"
+    )
+
+
+_ENDPOINT = 'expected address:port in numbers, like "233.54.12.111:26477" or "[ff02::1]:26477"'
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("233.49.196.111:26477", "233.49.196.111"), f"lines[1]: {_ENDPOINT}, found '233.49.196.111'"),
+        (("233.49.196.111:26477", "line-b.example:1"), f"lines[1]: {_ENDPOINT}, found 'line-b.example:1'"),
+        (("233.49.196.111:26477", "233.49.196.111:0"), f"lines[1]: {_ENDPOINT}, found '233.49.196.111:0'"),
+        (("233.49.196.111:26477", "ff02::1:26477"), f"lines[1]: {_ENDPOINT}, found 'ff02::1:26477'"),
+        (("233.49.196.111:26477", "[ff02::1]:65536"), f"lines[1]: {_ENDPOINT}, found '[ff02::1]:65536'"),
+        (("233.49.196.111:26477", "[233.49.196.111]:1"), f"lines[1]: {_ENDPOINT}, found"),
+        (
+            ('"233.49.196.111:26477"', '{ address = "233.49.196.111:x" }'),
+            f"lines[1].address: {_ENDPOINT}, found '233.49.196.111:x'",
+        ),
+        (('"233.49.196.111:26477"', "{ port = 1 }"), "lines[1].address: required"),
+        (('"233.49.196.111:26477"', "7"), "lines[1]: expected a table, found 7"),
+        (
+            ('"233.49.196.111:26477"', '{ address = "127.0.0.1:7", interface = "lo" }'),
+            "lines[1].interface: expected none for 127.0.0.1:7, which is no group, found 'lo'",
+        ),
+        (
+            ('"233.49.196.111:26477"', '{ address = "233.1.1.1:7", source_address = "host" }'),
+            "lines[1].source_address: expected an IPv4 or IPv6 address in numbers, found 'host'",
+        ),
+        (
+            ('"233.49.196.111:26477"', '{ address = "233.1.1.1:7", source_address = "::1" }'),
+            "lines[1].source_address: expected the group's kind of address, found '::1'",
+        ),
+        (
+            ('26477"]', '26477"]\nsource_address = "::1"'),
+            "source_address: expected the kind of address of lines[0], or one in each line's own table, "
+            "found '::1'",
+        ),
+        (("233.49.196.111", "233.54.12.111"), "lines[1]: expected each line once, but lines[0] is the same"),
+        (('["233.54.12.111:26477", "233.49.196.111:26477"]', "[]"), "lines: expected at least one, found []"),
+        (('lines = ["233.54.12.111:26477", "233.49.196.111:26477"]', ""), "lines: required"),
+    ],
+)
+def test_lines_that_cannot_be(change: tuple[str, str], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(MULTICAST.replace(*change))
+    assert f"pipeline.toml: feeds[0].multicast.{expected}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('interface = "an_interface_name"', "interface: expected at most 15 characters, found"),
+        ('interface = "eth 1"', "interface: expected a text of the form"),
+        ('rerequest = "10.1.2.3"', f"rerequest: {_ENDPOINT}, found '10.1.2.3'"),
+        ('rerequest = "venue.example:1"', f"rerequest: {_ENDPOINT}, found 'venue.example:1'"),
+        (
+            'rerequest = "233.1.1.1:7"',
+            "rerequest: expected the address of one server, not of a multicast group, found '233.1.1.1:7'",
+        ),
+        ('glimpse = "venue.example"', 'glimpse: expected host:port, like "glimpse.example:18000", found'),
+        ('glimpse = "venue.example:0"', "glimpse: expected host:port"),
+        ('glimpse = "::1:18000"', "glimpse: expected host:port"),
+        ('glimpse = "[venue]:18000"', "glimpse: expected host:port"),
+        ('glimpse = "tcp://venue:18000"', "glimpse: expected host:port"),
+        ("glimpse = 18000", 'glimpse: expected host:port, like "glimpse.example:18000", found 18000'),
+        ("receive_buffer_bytes = -1", "receive_buffer_bytes: expected at least 0, found -1"),
+        ("batch = 0", "batch: expected at least 1, found 0"),
+        ("batch = 1025", "batch: expected at most 1024, found 1025"),
+        ("max_datagram_bytes = 63", "max_datagram_bytes: expected at least 64, found 63"),
+        ("busy_poll_us = -1", "busy_poll_us: expected at least 0, found -1"),
+        ("busy_poll_budget = 65536", "busy_poll_budget: expected at most 65535, found 65536"),
+        ("prefer_busy_poll = 1", "prefer_busy_poll: expected true or false, found 1"),
+        ("nic_stamps = 1", "nic_stamps: expected true or false, found 1"),
+        ('reorder_window = "2"', "reorder_window: expected a duration"),
+        ('reorder_window = "61m"', "reorder_window: expected at most an hour, found '61m'"),
+        ("window_datagrams = 0", "window_datagrams: expected at least 1, found 0"),
+        ("request_attempts = 0", "request_attempts: expected at least 1, found 0"),
+        ('request_timeout = "0s"', "request_timeout: expected more than zero, an hour at most, found '0s'"),
+        ('request_interval = "2h"', "request_interval: expected at most an hour, found '2h'"),
+        ("request_messages = 65535", "request_messages: expected at most 65534, found 65535"),
+        ("request_messages = 0", "request_messages: expected at least 1, found 0"),
+        ('glimpse_retry = "0s"', "glimpse_retry: expected more than zero"),
+        ('glimpse_timeout = "0s"', "glimpse_timeout: expected more than zero"),
+        ("btach = 3", "btach: unknown key; nearest known key: batch"),
+    ],
+)
+def test_multicast_says_what_is_wrong(line: str, expected: str) -> None:
+    others = [server for server in _SERVERS if server.split()[0] != line.split()[0]]
+    with pytest.raises(ConfigError) as caught:
+        multicast(*others, line)
+    assert str(caught.value).startswith(f"pipeline.toml: feeds[0].multicast.{expected}")
+
+
+@pytest.mark.parametrize(
+    ("line", "server"),
+    [
+        ("request_attempts = 1", "rerequest"),
+        ('request_timeout = "1s"', "rerequest"),
+        ('request_interval = "1s"', "rerequest"),
+        ("request_messages = 9", "rerequest"),
+        ('credentials = "login"', "glimpse"),
+        ('glimpse_retry = "2s"', "glimpse"),
+        ('glimpse_timeout = "2s"', "glimpse"),
+    ],
+)
+def test_what_is_about_a_server_needs_it(line: str, server: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"multicast.{line.split()[0]}: expected none without {server}, found"
+    ):
+        multicast(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'password = "sesame"',
+        'username = "sesame"',
+        'passwrd = "sesame"',
+        'glimpse = "me:sesame@venue.example:1"',
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_repeated(line: str) -> None:
+    with pytest.raises(ConfigError, match=f"feeds.0..multicast.{line.split()[0]}: ") as caught:
+        multicast(line)
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("feed", "expected"),
+    [
+        ('source = "multicast"', 'feeds[0].source: expected "websocket" or "file" for binance_spot'),
+        ("multicast = { lines = ['233.1.1.1:7'] }", "feeds[0].multicast: expected none for binance_spot"),
+        ("multicast = 'a'", "feeds[0].multicast: expected a table, found 'a'"),
+    ],
+)
+def test_multicast_is_for_venues_that_have_it(feed: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(FEED + feed + FEATURES)
+    assert str(caught.value).startswith(f"pipeline.toml: {expected}")

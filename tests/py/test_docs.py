@@ -60,3 +60,13 @@ def test_the_host_page_s_configuration_is_one() -> None:
         "require",
         "require",
     )
+
+
+def test_configurations_in_the_readme_are_ones() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[[feeds]]" in block]
+    configs = [
+        Config.from_text(block if "[features]" in block else block + '[features]\nrows = ["spread()"]\n')
+        for block in blocks
+    ]
+    assert [config.feeds[0].source for config in configs] == ["websocket", "file", "multicast"]

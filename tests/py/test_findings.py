@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tickwire.cli.output import print_report
+from tickwire.cli.output import print_report, report_dict
 from tickwire.config import Config
 from tickwire.engine import Stats
 from tickwire.findings import findings
@@ -101,3 +101,133 @@ def test_cut_windows_and_books_are_told_live_as_in_a_replay() -> None:
     ):
         assert line in text.getvalue().splitlines()
         assert line in summary(cut, config())
+
+
+def multicast(*lines: str, **servers: str) -> Config:
+    feed = {
+        "name": "spot",
+        "venue": "nasdaq_itch",
+        "instruments": ["AAPL"],
+        "multicast": {"lines": list(lines) or ["233.1.1.1:7", "233.1.1.2:7"], **servers},
+    }
+    return Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+
+
+SERVERS = {"rerequest": "10.1.1.1:7", "glimpse": "venue.example:8"}
+
+
+@pytest.mark.parametrize(
+    ("counters", "servers", "expected"),
+    [
+        (
+            {"line0/socket_drops": 3, "rerequest/socket_drops": 4},
+            SERVERS,
+            "7 datagrams were dropped by the kernel for want of room: raise multicast.receive_buffer_bytes, "
+            "and net.core.rmem_max where the start-up report says that the socket got less",
+        ),
+        (
+            {"line1/datagrams_cut": 2},
+            SERVERS,
+            "2 datagrams were longer than multicast.max_datagram_bytes and could not be used: raise it",
+        ),
+        (
+            {"malformed_datagrams": 5},
+            SERVERS,
+            "5 datagrams could not be read as MoldUDP64 and were not used: their lengths do not hold",
+        ),
+        ({"line1/receive_errors": 1}, SERVERS, "1 receives failed"),
+        ({"lines_silent": 2}, SERVERS, "2 times a line brought nothing for liveness_timeout"),
+        (
+            {"window_full": 1},
+            SERVERS,
+            "1 times the window was full and what it waited for given up: raise multicast.window_datagrams",
+        ),
+        (
+            {"other_groups": 9},
+            SERVERS,
+            "9 datagrams of groups that multicast.lines does not name were skipped",
+        ),
+        (
+            {"requests": 1200, "request_timeouts": 9},
+            SERVERS,
+            "9 of 1,200 requests were not answered in time",
+        ),
+        (
+            {"snapshots_failed": 3, "snapshots_too_old": 1},
+            SERVERS,
+            "3 snapshots could not be had, 1 of them older than the stream",
+        ),
+        (
+            {"lost_messages": 1234, "snapshots": 2},
+            SERVERS,
+            "1,234 messages came from neither a line nor the re-request server: its books were suspect until "
+            "a snapshot, of which there were 2",
+        ),
+        (
+            {"lost_messages": 1},
+            {},
+            "1 messages came from no line: its books are suspect until the next session, for "
+            "multicast.glimpse is not set",
+        ),
+    ],
+)
+def test_what_lines_and_servers_did_not_bring(
+    counters: dict[str, int], servers: dict[str, str], expected: str
+) -> None:
+    assert findings(stats(counters), multicast(**servers)) == [f"note: spot: {expected}"]
+
+
+def test_what_recovery_is_for_needs_no_word() -> None:
+    counters = {
+        "line0/line_gap": 9,
+        "line1/line_duplicate": 9,
+        "sequence_gaps": 4,
+        "requests": 1,
+        "sessions": 1,
+    }
+    assert findings(stats({**counters, "snapshots": 1}), multicast(**SERVERS)) == []
+
+
+@pytest.mark.parametrize(
+    ("counters", "expected"),
+    [
+        ({}, "no datagram came: wrong groups or ports, or another network interface than theirs"),
+        (
+            {"line0/line_datagrams": 9, "lost_messages": 3},
+            "the session had begun before, and no snapshot could be had of it",
+        ),
+        ({"line0/line_datagrams": 9}, "datagrams came, but no message that could be used"),
+        (
+            {"line0/line_datagrams": 9, "messages": 9},
+            "the input has no stock directory (R) and trading action (H) of it, or cannot be read",
+        ),
+    ],
+)
+def test_multicast_book_that_never_became_valid_is_explained(counters: dict[str, int], expected: str) -> None:
+    lines = findings(stats({**counters, "AAPL/epoch": 0}, rows=0), multicast(**SERVERS))
+    assert lines[0] == f"note: spot AAPL never became valid: {expected}"
+
+
+def test_live_report_has_each_line() -> None:
+    counters = {
+        "line0/line_received": 1000,
+        "line0/line_won": 900,
+        "line0/line_duplicate": 90,
+        "line0/line_late": 10,
+        "line1/line_received": 950,
+        "line1/socket_drops": 7,
+        "rerequest/line_won": 12,
+        "sequence_gaps": 3,
+        "requests": 2,
+        "requested_messages": 12,
+    }
+    text = StringIO()
+    print_report(Console(file=text, width=200), stats(counters), multicast(**SERVERS))
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.getvalue().splitlines()]
+    assert ["line0", "1,000", "900", "90", "10", "0", "0", "0", "0"] in cells
+    assert ["line1", "950", "0", "0", "0", "0", "0", "0", "7"] in cells
+    assert ["rerequest", "0", "12", "0", "0", "0", "0", "0", "0"] in cells
+    assert "spot: 3 gaps, 2 requests, 12 messages requested, 0 snapshots, 0 messages lost" in text.getvalue()
+    report = report_dict(stats(counters), multicast())["multicast"]["spot"]
+    assert list(report["lines"]) == ["line0", "line1"]
+    assert (report["lines"]["line0"]["won"], report["sequence_gaps"]) == (900, 3)

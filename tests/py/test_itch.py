@@ -198,6 +198,7 @@ async def test_books_that_cannot_be_right_give_no_rows(tmp_path: Path) -> None:
     assert "no stock directory" in "\n".join(summary(stats, settings))
 
 
+@compiled
 def test_midnight_in_new_york() -> None:
     try:
         zone = zoneinfo.ZoneInfo("America/New_York")
@@ -228,7 +229,8 @@ def test_day_in_a_file_name(name: str, day: tuple[int, int, int] | None) -> None
 @pytest.mark.parametrize(
     ("feed", "message"),
     [
-        ('source = "websocket"', 'feeds[0].source: expected "file", which is all that this venue has so far'),
+        ('source = "websocket"', 'feeds[0].source: expected "multicast" or "file" for nasdaq_itch'),
+        ('source = "multicast"', 'feeds[0].multicast: required with source = "multicast"'),
         ('url = "wss://x"', "feeds[0].url: expected none for nasdaq_itch, found 'wss://x'"),
         ('date = "30 January"', 'feeds[0].date: expected a day like "2020-01-30"'),
         ("max_orders = 3", "feeds[0].max_orders: expected"),
@@ -253,7 +255,8 @@ def test_instruments_have_the_venues_decimals() -> None:
         Config.from_text(settings.to_toml().replace("price_decimals = 4", "price_decimals = 2"))
 
 
-def test_files_that_do_not_name_their_day_need_it() -> None:
+@compiled
+def test_files_that_do_not_name_their_day_need_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected the day of x\.itch"):
         config(["AAPL"]).resolve(replay=True, inputs={"nasdaq_itch": ["x.itch"]})
 

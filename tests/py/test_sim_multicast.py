@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -255,6 +259,145 @@ def test_silence_burst_heartbeat_and_a_new_session() -> None:
             assert orders_after(list(numbered(got[1:]).values())) == before
 
     asyncio.run(run())
+
+
+def test_weather_by_chance_is_told_by_its_counters() -> None:
+    async def run() -> None:
+        faults = LineFaults.of(
+            5,
+            {
+                "burst": 0.01,
+                "burst_datagrams": 3,
+                "line_b_silence": 0.02,
+                "silence_s": 0.001,
+                "rerequest_down": 0.02,
+                "glimpse_down": 0.02,
+                "down_s": 3600.0,
+                "new_session": 0.01,
+            },
+        )
+        assert faults.silence == (0.0, 0.02)
+        truth = [message.data for message in SyntheticItch(events=3000).messages()]
+        async with MulticastVenue(faults=faults, max_datagram_bytes=300) as venue:
+            lines = [Line(*line) for line in venue.lines]
+            got: list[list[tuple[str, int, list[bytes]]]] = [[], []]
+            for at in range(0, len(truth), 200):
+                await venue.play(truth[at : at + 200])
+                for line in (0, 1):
+                    got[line] += lines[line].read()
+            counts = venue.counters
+            for kind in ("bursts", "silences_1", "rerequest_downs", "glimpse_downs", "session_changes"):
+                assert counts[kind] > 0, kind
+            assert counts["bursts"] < counts["lost_in_bursts"] <= 3 * counts["bursts"]
+            assert 0 < counts["silenced_1"] < counts["sent_1"]
+            assert counts["silenced_0"] == 0
+            assert len(venue.sessions) == 1 + counts["session_changes"]
+            assert list(venue.sessions)[:2] == ["TICK000001", "TICK000002"]
+            # Each session, but for its bursts, is on line A, and begins with the state of the one before.
+            for session, history in venue.sessions.items():
+                mine = numbered([datagram for datagram in got[0] if datagram[0] == session])
+                assert mine.items() <= dict(enumerate(history, 1)).items()
+            assert sum(map(len, venue.sessions.values())) > len(truth)
+            assert orders_after(venue.history) == orders_after(truth)
+            # Whoever is down stays so for an hour.
+            assert await request(venue, 1, 1) is None
+            assert (await snapshot(venue))[0] == (b"J", b"S")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({"line_c_loss": 0.1}, "fault: expected one of line_a_loss, line_b_loss, line_a_silence"),
+        ({"loss": 0.1}, "found 'loss'"),
+        ({"line_b_loss": 1.1}, "loss: expected a probability, found 1.1"),
+        ({"skew_s": -1.0}, "skew_s: expected 0 or more, found -1.0"),
+    ],
+)
+def test_faults_that_cannot_be(named: dict[str, float], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        LineFaults.of(1, named)
+
+
+COMMAND = [sys.executable, "-m", "tickwire.sim", "--multicast"]
+
+
+async def serve(*arguments: str) -> tuple[dict[str, Any], list[dict[int, bytes]], dict[str, int]]:
+    """What the command says when it is ready, the messages of its lines, and what it says at its end."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            ready = json.loads(await process.stdout.readline())
+            lines = [Line(group, int(port)) for group, port in (line.split(":") for line in ready["lines"])]
+            got: list[list[tuple[str, int, list[bytes]]]] = [[], []]
+            while not any(session.endswith("/end") for session, _, _ in got[0]):
+                await asyncio.sleep(0.005)
+                for line in (0, 1):
+                    got[line] += lines[line].read()
+            end = json.loads(await process.stdout.readline())
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return ready, [numbered(line) for line in got], end
+
+
+async def test_command_serves_a_synthetic_market() -> None:
+    ready, lines, end = await serve(
+        *("--synthetic", "--instruments", "2", "--seed", "5", "--rate", "2000", "--seconds", "0.5"),
+        *("--fault", "line_a_loss=0.2", "--fault", "line_b_loss=0.3", "--start-after", "0.3"),
+    )
+    assert ready["instruments"] == ["TW00001", "TW00002"]
+    assert ready["interface"] == "lo"
+    for server in ("rerequest", "glimpse"):
+        assert ready[server].startswith("127.0.0.1:")
+    market = SyntheticItch(instruments=2, events=1000, rate=2000, seed=5)
+    truth = dict(enumerate((message.data for message in market.messages()), 1))
+    for got in lines:
+        assert 0 < len(got) < len(truth)
+        assert got.items() <= truth.items()
+    assert end["messages"] == len(truth)
+    assert end["sessions"] == 1
+    for line in (0, 1):
+        assert end[f"lost_{line}"] > 0
+
+
+async def test_command_plays_a_day(tmp_path: Path) -> None:
+    truth = [message.data for message in SyntheticItch(instruments=2, events=300, rate=1000).messages()]
+    path = tmp_path / "day.itch"
+    path.write_bytes(b"".join(struct.pack(">H", len(message)) + message for message in truth))
+    ready, lines, end = await serve("--day", str(path), "--pace", "10", "--start-after", "0.3")
+    assert ready["instruments"] == ["TW00001", "TW00002"]
+    for got in lines:
+        # All of it, from where we began to listen.
+        assert got == {n: message for n, message in enumerate(truth, 1) if n >= min(got)}
+    assert end["messages"] == len(truth)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--synthetic", "--tls"], "--tls: expected none with --multicast"),
+        (["--capture", "a.log"], "--capture: expected none with --multicast"),
+        (["--synthetic", "--fault", "drop=0.1"], "fault: expected one of line_a_loss"),
+        (["--day", "none.itch"], "none.itch"),
+    ],
+)
+def test_command_says_what_is_wrong(arguments: list[str], expected: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_day_file_leaves_the_documented_orders() -> None:

@@ -14,6 +14,7 @@ import pytest
 from fake_core import STATES, make_rows, notice
 
 from tickwire.config import Config
+from tickwire.engine import Pipeline
 from tickwire.errors import ConfigError, VerifyError
 from tickwire.records import ModelInfo, RowLayout
 from tickwire.verify import Comparer, Recording, Result, ScoreChecker, describe, environment, verify
@@ -346,6 +347,49 @@ async def test_recorded_run_agrees_with_its_replay(run_dir: Path) -> None:
     assert engine.config["layout"] == "inline"
     inputs = engine.config["feeds"][0]["inputs"]
     assert [Path(path).name for path in inputs] == ["000001.log", "000002.log"]
+
+
+async def test_multicast_is_recorded_as_packets_and_without_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tickwire._core", fake_core)
+    monkeypatch.setenv("TICKWIRE_GLIMPSE_USERNAME", "sesame")
+    monkeypatch.setenv("TICKWIRE_GLIMPSE_PASSWORD", "opensesame")
+    settings = Config.from_dict(
+        {
+            "feeds": [
+                {
+                    "name": "itch",
+                    "venue": "nasdaq_itch",
+                    "instruments": ["AAPL"],
+                    "multicast": {"lines": ["233.1.1.1:7"], "glimpse": "venue.example:8"},
+                }
+            ],
+            "features": {"rows": FEATURES},
+        }
+    )
+    rows = make_rows(10, 2)
+    monkeypatch.setattr(
+        fake_core.Engine, "script", lambda engine: engine.push(rows) or engine.stopping.wait(10)
+    )
+    async with Pipeline(settings, record_dir=tmp_path / "run"):
+        engine = fake_core.Engine.last
+        assert engine is not None
+        assert engine.config["feeds"][0]["multicast"]["password"] == "opensesame"
+        (tmp_path / "run" / "capture" / "itch").mkdir(parents=True)
+        for name in ("000002.pcap", "000001.pcap", "notes.txt"):
+            (tmp_path / "run" / "capture" / "itch" / name).write_text("")
+        (tmp_path / "run" / "rows" / "ingest0").mkdir(parents=True)
+        (tmp_path / "run" / "rows" / "ingest0" / "000001.bin").write_bytes(rows.tobytes())
+    assert "sesame" not in (tmp_path / "run" / "run.json").read_text()
+    edit(tmp_path / "run", complete=True)  # The stand-in has no counters to say so.
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+    engine = fake_core.Engine.last
+    feed = engine.config["feeds"][0]
+    assert [Path(path).name for path in feed["inputs"]] == ["000001.pcap", "000002.pcap"]
+    assert feed["midnights"] == [0, 0]
+    assert (feed["multicast"]["username"], feed["multicast"]["password"]) == ("", "")
 
 
 async def test_recorded_run_that_differs(run_dir: Path) -> None:

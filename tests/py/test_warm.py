@@ -27,6 +27,7 @@ from tickwire.records import Rows
 from tickwire.replay import replay
 from tickwire.sim import Faults, SyntheticMarket, Venue
 from tickwire.verify import verify
+from tickwire.warm import assign_warm
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
@@ -705,3 +706,25 @@ async def test_what_cannot_be_a_capture_of_the_feed_is_refused_before_the_start(
             }
         )
         await refused([s.capture], ConfigError, 'expected "websocket" for a live run', files)
+
+
+def test_multicast_begins_with_what_the_venue_says(tmp_path: Path) -> None:
+    itch = {
+        "venue": "nasdaq_itch",
+        "instruments": ["AAPL"],
+        "multicast": {"lines": ["233.1.1.1:7"]},
+    }
+    spot = {"name": "spot", "venue": "binance_spot", "instruments": [BTC]}
+    features = {"rows": ["spread()"]}
+    alone = Config.from_dict({"feeds": [itch], "features": features})
+    both = Config.from_dict({"feeds": [itch, spot], "features": features})
+    for config, warm in ((alone, [tmp_path]), (both, ["nasdaq_itch=000001.pcap"]), (alone, ["000001.pcap"])):
+        with pytest.raises(
+            ConfigError, match="--warm: nasdaq_itch: expected a feed that can begin warm, and mu"
+        ):
+            Pipeline(config, warm=warm)
+    (tmp_path / "run.json").write_text('{"feeds": ["nasdaq_itch", "spot"]}')
+    for feed, name in (("nasdaq_itch", "000001.pcap"), ("spot", "000001.log")):
+        (tmp_path / "capture" / feed).mkdir(parents=True)
+        (tmp_path / "capture" / feed / name).write_text("something")
+    assert assign_warm(both, [tmp_path]) == {"spot": [str(tmp_path / "capture" / "spot" / "000001.log")]}

@@ -120,7 +120,12 @@ def verify(run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A re
 def demo(
     seconds: Annotated[float, typer.Option("--seconds", min=1.0, help="How long.")] = 10.0,
     layout: Annotated[str, typer.Option("--layout", help="threads or inline.")] = "threads",
-    market: Annotated[str, typer.Option("--market", help="spot, usdm or coinm.")] = "spot",
+    feed: Annotated[
+        str, typer.Option("--feed", help="binance, or itch: NASDAQ's multicast lines, with losses.")
+    ] = "binance",
+    market: Annotated[
+        str | None, typer.Option("--market", help="Of binance: spot (the default), usdm or coinm.")
+    ] = None,
     rate: Annotated[float, typer.Option("--rate", min=1.0, help="Venue messages a second.")] = 1000.0,
     record: Record = None,
     json: Json = False,
@@ -128,7 +133,9 @@ def demo(
     """A local venue, the engine and a small model: live signals with no network, and each stage's latency."""
     from tickwire.cli import live
 
-    live.demo(seconds=seconds, layout=layout, market=market, rate=rate, record=record, as_json=json)
+    live.demo(
+        seconds=seconds, layout=layout, feed=feed, market=market, rate=rate, record=record, as_json=json
+    )
 
 
 @app.command(

@@ -33,7 +33,7 @@ def run(
     if record is not None:
         _say_recorded(out, record, stats)
     if as_json:
-        output.print_json(output.report_dict(stats))
+        output.print_json(output.report_dict(stats, settings))
 
 
 def _say_recorded(out: Console, record: Path, stats: Stats) -> None:
@@ -110,10 +110,21 @@ async def _ended(task: asyncio.Future[Any]) -> None:
 
 
 def demo(
-    *, seconds: float, layout: str, market: str, rate: float, record: Path | None, as_json: bool
+    *,
+    seconds: float,
+    layout: str,
+    feed: str,
+    market: str | None,
+    rate: float,
+    record: Path | None,
+    as_json: bool,
 ) -> None:
+    if feed == "itch" and market is not None:
+        raise ConfigError(f"--market: expected none with --feed itch, found {market!r}")
+    market = market or "spot"
     for name, value, known in (
         ("--layout", layout, ("threads", "inline", "processes")),
+        ("--feed", feed, ("binance", "itch")),
         ("--market", market, ("spot", "usdm", "coinm")),
     ):
         if value not in known:
@@ -131,10 +142,18 @@ def demo(
         return output.watch(pipeline, out)
 
     stats = uvloop.run(
-        run_demo(seconds=seconds, layout=layout, market=market, rate=rate, record_dir=record, watch=watch)
+        run_demo(
+            seconds=seconds,
+            layout=layout,
+            feed=feed,
+            market=market,
+            rate=rate,
+            record_dir=record,
+            watch=watch,
+        )
     )
     output.print_report(out, stats, settings[0])
     if record is not None:
         _say_recorded(out, record, stats)
     if as_json:
-        output.print_json(output.report_dict(stats))
+        output.print_json(output.report_dict(stats, settings[0]))

@@ -75,6 +75,10 @@ def print_report(out: Console, stats: Stats, config: Config) -> None:
         for name, share in stats.cpu_share.items():
             table.add_row(name, f"{share:.1%}")
         out.print(table)
+    for name, lines in multicast_dict(stats, config).items():
+        out.print(_lines_table(name, lines["lines"]))
+        recovery = ", ".join(f"{lines[key]:,} {text}" for key, text in _RECOVERY.items())
+        out.print(f"{name}: {recovery}", soft_wrap=True)
     warming = f"{stats.warming:,} warming up, " if stats.warming else ""
     out.print(
         f"{stats.rows:,} rows, {stats.signals:,} valid signals, {warming}{stats.invalid:,} invalid, "
@@ -90,7 +94,46 @@ def print_report(out: Console, stats: Stats, config: Config) -> None:
         out.print(line, soft_wrap=True, markup=False)
 
 
-def report_dict(stats: Stats) -> dict[str, Any]:
+# Of a line, as a column, and of a feed's recovery, as words.
+_OF_A_LINE = ("received", "won", "duplicate", "late", "gap", "overtaken", "heartbeats")
+_RECOVERY = {
+    "sequence_gaps": "gaps",
+    "requests": "requests",
+    "requested_messages": "messages requested",
+    "snapshots": "snapshots",
+    "lost_messages": "messages lost",
+}
+
+
+def multicast_dict(stats: Stats, config: Config) -> dict[str, dict[str, Any]]:
+    """By multicast feed: each line's counters, the re-request server's among them, and what recovery took."""
+    found = {}
+    for feed, name in zip(config.feeds, config.feed_names, strict=True):
+        if feed.multicast is None:
+            continue
+        scopes = [f"line{i}" for i in range(len(feed.multicast.lines))]
+        scopes += ["rerequest"] if feed.multicast.rerequest else []
+        lines = {
+            scope: {key: stats.counters.get(f"{name}/{scope}/line_{key}", 0) for key in _OF_A_LINE}
+            | {"socket_drops": stats.counters.get(f"{name}/{scope}/socket_drops", 0)}
+            for scope in scopes
+        }
+        found[name] = {"lines": lines} | {key: stats.counters.get(f"{name}/{key}", 0) for key in _RECOVERY}
+    return found
+
+
+def _lines_table(name: str, lines: dict[str, dict[str, int]]) -> Table:
+    """Messages by line; the sum of won, duplicate and late is what was received."""
+    table = Table(title=f"Lines of {name}, in messages", title_justify="left")
+    table.add_column("line")
+    for key in (*_OF_A_LINE, "socket_drops"):
+        table.add_column(key.replace("_", " "), justify="right")
+    for scope, counts in lines.items():
+        table.add_row(scope, *(f"{count:,}" for count in counts.values()))
+    return table
+
+
+def report_dict(stats: Stats, config: Config) -> dict[str, Any]:
     """The report as data: the keys that `demo --json` and `run --json` print."""
     return {
         "signals": stats.signals,
@@ -105,6 +148,7 @@ def report_dict(stats: Stats) -> dict[str, Any]:
         "cpu_share": stats.cpu_share,
         "sinks": stats.sinks,
         "warm": stats.warm,
+        "multicast": multicast_dict(stats, config),
     }
 
 

@@ -9,7 +9,7 @@ venue keeps the true book of every instrument beside the stream, so that a snaps
 moment has the id and the levels of that moment. `python -m tickwire.sim` is the same from a shell.
 
 A `MulticastVenue` sends ITCH on two multicast lines instead, with a re-request server and GLIMPSE beside
-them; `SyntheticItch` is a seeded market for it.
+them; `SyntheticItch` is a seeded market for it, and `tickwire sim --multicast` the shell's.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 Prints one line of JSON when it is ready (addresses and instruments) and one with its counters at the
 end. Ends with the play, or at SIGTERM or SIGINT.
+
+    tickwire sim --synthetic --market usdm --instruments 2 --fault drop=0.001
+    tickwire sim --multicast --synthetic --instruments 2 --fault line_a_loss=0.01 --fault line_b_loss=0.01
+    tickwire sim --multicast --day 01302020.NASDAQ_ITCH50.gz --pace 10
 """
 
 from __future__ import annotations
@@ -16,9 +20,27 @@ from pathlib import Path
 
 from tickwire.sim.capture import CaptureMarket
 from tickwire.sim.faults import Faults
+from tickwire.sim.itch import SyntheticItch, read_messages, stocks_of, timed
 from tickwire.sim.market import RULES, Market
+from tickwire.sim.multicast import LineFaults, MulticastVenue
 from tickwire.sim.server import Venue
 from tickwire.sim.synthetic import SyntheticMarket
+
+# How long a multicast venue answers requests after the end of its session.
+_LAST_CHANCE_S = 1.0
+# What says nothing about a multicast venue, and what about no other.
+_NOT_OF_MULTICAST = (
+    "market",
+    "capture",
+    "start_clients",
+    "host",
+    "port",
+    "tls",
+    "ping_interval",
+    "pong_timeout",
+    "record",
+)
+_OF_MULTICAST = ("day", "start_after", "username", "password")
 
 
 def _pace(text: str) -> float:
@@ -35,13 +57,26 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="[MARKET=]FILE",
         help="capture to play; repeat it for files one after another",
     )
+    source.add_argument("--day", metavar="FILE", help="with --multicast: a day file of ITCH to play")
     source.add_argument("--synthetic", action="store_true", help="a seeded random book")
+    parser.add_argument(
+        "--multicast", action="store_true", help="ITCH on two lines, with a re-request server and GLIMPSE"
+    )
     parser.add_argument("--instruments", type=int, default=1, help="of each synthetic market (default 1)")
-    parser.add_argument("--rate", type=float, default=2000.0, help="diffs and trades a second a market")
+    parser.add_argument("--rate", type=float, default=2000.0, help="events a second a synthetic market")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=math.inf, help="length of a synthetic play")
     parser.add_argument("--pace", type=_pace, default=1.0, help="1, N times as fast, or max")
     parser.add_argument("--start-clients", type=int, default=1, help="how many to wait for (0: none)")
+    parser.add_argument(
+        "--start-after",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="before a multicast venue begins: it cannot see who listens",
+    )
+    parser.add_argument("--username", default="", help="that GLIMPSE asks for")
+    parser.add_argument("--password", default="", help="that GLIMPSE asks for")
     parser.add_argument("--at-end", choices=("close", "idle"), default="close")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
@@ -54,9 +89,15 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="KIND=RATE",
-        help="a fault by chance, for example drop=0.001; see tickwire.sim.faults",
+        help="a fault by chance, for example drop=0.001; see tickwire.sim.faults, and of multicast "
+        "tickwire.sim.multicast",
     )
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    for name in _NOT_OF_MULTICAST if arguments.multicast else _OF_MULTICAST:
+        if getattr(arguments, name) != parser.get_default(name):
+            which = "with" if arguments.multicast else "without"
+            parser.error(f"--{name.replace('_', '-')}: expected none {which} --multicast")
+    return arguments
 
 
 def _markets(arguments: argparse.Namespace) -> list[Market]:
@@ -84,8 +125,67 @@ def _markets(arguments: argparse.Namespace) -> list[Market]:
     return [CaptureMarket(name, [Path(path) for path in paths]) for name, paths in files.items()]
 
 
+def _rates(arguments: argparse.Namespace) -> dict[str, float]:
+    return {kind: float(rate) for kind, _, rate in (value.partition("=") for value in arguments.fault)}
+
+
+def _stop_at_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    return stop
+
+
+async def _first_of(*tasks: asyncio.Task[object]) -> None:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for task in done:
+        task.result()
+
+
+async def _serve_multicast(arguments: argparse.Namespace) -> None:
+    if arguments.day:
+        path = Path(arguments.day)
+        stocks, messages = stocks_of(read_messages(path)), timed(read_messages(path))
+    else:
+        events = arguments.rate * arguments.seconds
+        market = SyntheticItch(
+            instruments=arguments.instruments, events=events, rate=arguments.rate, seed=arguments.seed
+        )
+        stocks, messages = list(market.stocks), market.messages()
+    venue = MulticastVenue(
+        faults=LineFaults.of(arguments.seed, _rates(arguments)),
+        username=arguments.username,
+        password=arguments.password,
+    )
+    stop = _stop_at_signals()
+
+    async def play() -> None:
+        await asyncio.sleep(arguments.start_after)
+        await venue.play(messages, pace=0.0 if math.isinf(arguments.pace) else arguments.pace)
+        if arguments.at_end == "idle":
+            await stop.wait()
+        else:
+            await venue.end_session()
+            await asyncio.sleep(_LAST_CHANCE_S)
+
+    async with venue:
+        ready = {
+            "lines": [f"{group}:{port}" for group, port in venue.lines],
+            "interface": "lo",
+            "rerequest": "{}:{}".format(*venue.rerequest),
+            "glimpse": "{}:{}".format(*venue.glimpse),
+            "instruments": stocks,
+        }
+        print(json.dumps(ready), flush=True)
+        await _first_of(asyncio.create_task(stop.wait()), asyncio.create_task(play()))
+    sent = {"sessions": len(venue.sessions), "messages": sum(map(len, venue.sessions.values()))}
+    print(json.dumps({**sent, **venue.counters}), flush=True)
+
+
 async def _serve(arguments: argparse.Namespace) -> None:
-    rates = {kind: float(rate) for kind, _, rate in (value.partition("=") for value in arguments.fault)}
+    rates = _rates(arguments)
     faults = Faults(arguments.seed, rates) if rates else None
     venue = Venue(
         _markets(arguments),
@@ -100,10 +200,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         faults=faults,
         record=arguments.record,
     )
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+    stop = _stop_at_signals()
     async with venue:
         ready: dict[str, object] = {
             "port": venue.port,
@@ -115,12 +212,10 @@ async def _serve(arguments: argparse.Namespace) -> None:
         if venue.certificate:
             ready["certificate"] = venue.certificate
         print(json.dumps(ready), flush=True)
-        waiting = [asyncio.create_task(stop.wait())]
+        waiting: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait())]
         if arguments.at_end == "close":
             waiting.append(asyncio.create_task(venue.finished.wait()))
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
+        await _first_of(*waiting)
     counters: dict[str, object] = dict(venue.counters)
     if faults is not None:
         counters["faults"] = dict(faults.counts)
@@ -136,7 +231,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         run = uvloop.run
     try:
-        run(_serve(arguments))
+        run(_serve_multicast(arguments) if arguments.multicast else _serve(arguments))
     except (ValueError, OSError) as error:
         print(f"tickwire sim: {error}", file=sys.stderr)
         return 2

@@ -7,13 +7,15 @@ messages pass through them untouched.
 from __future__ import annotations
 
 import gzip
+import itertools
+import math
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["ItchState", "SyntheticItch", "TimedMessage", "read_messages"]
+__all__ = ["ItchState", "SyntheticItch", "TimedMessage", "read_messages", "stocks_of", "timed"]
 
 _OPEN_NS = 34_200 * 1_000_000_000  # 09:30:00 after midnight, New York.
 
@@ -88,6 +90,26 @@ def read_messages(path: Path) -> Iterator[bytes]:
             yield file.read(int.from_bytes(head, "big"))
 
 
+def timed(messages: Iterable[bytes]) -> Iterator[TimedMessage]:
+    """Messages that are due when they say, from the first of them on."""
+    start = None
+    for message in messages:
+        ts = int.from_bytes(message[5:11], "big")
+        start = ts if start is None else start
+        yield TimedMessage(max(ts - start, 0), message)
+
+
+def stocks_of(messages: Iterable[bytes]) -> list[str]:
+    """The stocks whose directory entries come before the first order."""
+    found = []
+    for message in messages:
+        if message[:1] in b"AF":
+            break
+        if message[:1] == b"R":
+            found.append(message[11:19].decode("ascii", "replace").rstrip())
+    return found
+
+
 class ItchState:
     """What the messages up to now have built: instruments, their trading states, live orders by age."""
 
@@ -140,8 +162,9 @@ class SyntheticItch:
     """
 
     def __init__(
-        self, *, instruments: int = 3, events: int = 1000, rate: float = 10_000, seed: int = 1
+        self, *, instruments: int = 3, events: float = 1000, rate: float = 10_000, seed: int = 1
     ) -> None:
+        """`events` may be `math.inf`: the market never closes."""
         if not 1 <= instruments <= 0xFFFF:
             raise ValueError(f"instruments: expected 1 to 65535, found {instruments}")
         if not rate > 0:
@@ -162,7 +185,7 @@ class SyntheticItch:
         mids = [100_0000 + 5_0000 * index for index in range(len(self.stocks))]
         live: list[list[tuple[int, str, int]]] = [[] for _ in self.stocks]  # Reference, side, shares.
         reference = match = 0
-        for _ in range(self._events):
+        for _ in itertools.count() if math.isinf(self._events) else range(int(self._events)):
             due += int(rand.expovariate(self._rate) * 1e9)
             ts = _OPEN_NS + due
             index = rand.randrange(len(self.stocks))

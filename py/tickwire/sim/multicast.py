@@ -6,21 +6,39 @@
         await venue.end_session()
 
 The same datagrams go to both groups; what goes wrong on the way to a line is decided by a seed, counted, and
-never touches the truth: `history` holds every message of the session, `state` what they built. The
-re-request server answers a request with one datagram of as many messages as fit. GLIMPSE gives the state of
-the moment of the login and the number of the message that follows it.
+never touches the truth: `history` holds every message of the session, `sessions` those of each there was,
+`state` what they built. The re-request server answers a request with one datagram of as many messages as fit.
+GLIMPSE gives the state of the moment of the login and the number of the message that follows it.
+
+What goes wrong by chance, as `tickwire sim --multicast --fault NAME=NUMBER` names it:
+
+| name | chance for each | effect |
+|---|---|---|
+| line_a_loss, line_b_loss | datagram | not on that line |
+| both_loss | datagram | on neither line |
+| duplicate | datagram and line | twice |
+| reorder | datagram and line | behind the next one of its line |
+| burst | datagram | on neither line, and the next ones too, `burst_datagrams` (20) in all |
+| line_a_silence, line_b_silence, both_silence | datagram | no datagram, no heartbeat, for `silence_s` (2) |
+| new_session | datagram | the session ends behind it, and another begins with what the state is |
+| answer_loss | answer | the re-request server's answer is lost |
+| rerequest_down | datagram | the re-request server answers nothing for `down_s` (2) |
+| glimpse_down | datagram | GLIMPSE refuses each login for `down_s` |
+
+`skew_s` is how far line B is behind line A, always.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import socket
 import struct
 from collections import Counter, deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Self, cast
 
@@ -34,22 +52,52 @@ _END_OF_SESSION = 0xFFFF
 
 @dataclass
 class LineFaults:
-    """What happens to datagrams between the venue and a line. Chances are per datagram and line."""
+    """What goes wrong at a venue, by chance or always; the table above says what each is."""
 
     seed: int = 0
     loss: tuple[float, float] = (0.0, 0.0)
-    both_loss: float = 0.0  # Of a datagram on both lines at once.
+    both_loss: float = 0.0
     duplicate: float = 0.0
-    reorder: float = 0.0  # Sent behind the next one of its line.
-    skew_s: float = 0.0  # Line B behind line A.
-    answer_loss: float = 0.0  # Of an answer of the re-request server.
+    reorder: float = 0.0
+    skew_s: float = 0.0
+    answer_loss: float = 0.0
+    burst: float = 0.0
+    burst_datagrams: int = 20
+    silence: tuple[float, float] = (0.0, 0.0)
+    both_silence: float = 0.0
+    silence_s: float = 2.0
+    new_session: float = 0.0
+    rerequest_down: float = 0.0
+    glimpse_down: float = 0.0
+    down_s: float = 2.0
 
     def __post_init__(self) -> None:
-        chances = (*self.loss, self.both_loss, self.duplicate, self.reorder, self.answer_loss)
-        if any(not 0.0 <= chance <= 1.0 for chance in chances):
-            raise ValueError(f"faults: expected probabilities, found {self}")
-        if self.skew_s < 0:
-            raise ValueError(f"skew_s: expected 0 or more, found {self.skew_s}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("_s") or field.name == "burst_datagrams":
+                if not 0 <= value < math.inf:
+                    raise ValueError(f"{field.name}: expected 0 or more, found {value}")
+            elif field.name != "seed":
+                for chance in value if isinstance(value, tuple) else (value,):
+                    if not 0.0 <= chance <= 1.0:
+                        raise ValueError(f"{field.name}: expected a probability, found {chance}")
+
+    @classmethod
+    def of(cls, seed: int, named: Mapping[str, float]) -> Self:
+        """By the names of the table."""
+        known = [field.name for field in fields(cls) if field.name not in ("seed", "loss", "silence")]
+        values: dict[str, float | tuple[float, float]] = {}
+        for name, value in named.items():
+            line, _, kind = name.partition("_")[2].partition("_")
+            if name.startswith("line_") and line in ("a", "b") and kind in ("loss", "silence"):
+                a, b = values.get(kind, (0.0, 0.0))  # type: ignore[misc]  # These two are pairs.
+                values[kind] = (value, b) if line == "a" else (a, value)
+            elif name in known:
+                values[name] = int(value) if name == "burst_datagrams" else value
+            else:
+                expected = ", ".join(f"line_{a}_{kind}" for kind in ("loss", "silence") for a in "ab")
+                raise ValueError(f"fault: expected one of {expected}, {', '.join(known)}, found {name!r}")
+        return cls(seed, **values)  # type: ignore[arg-type]
 
 
 class MulticastVenue:
@@ -69,6 +117,7 @@ class MulticastVenue:
         self.faults = faults or LineFaults()
         self.session = session
         self.history: list[bytes] = []  # Of the session; number 1 is the first.
+        self.sessions = {session: self.history}  # Each there was, in order.
         self.state = ItchState()
         self.counters: Counter[str] = Counter()
         self.rerequest_up = True
@@ -86,6 +135,13 @@ class MulticastVenue:
         self._delayed: deque[tuple[float, bytes]] = deque()  # Line B's, by the loop's time.
         self._pending: list[bytes] = []  # Numbered, not yet sent.
         self._last_sent = 0.0
+        # By chance, until when, by the loop's time.
+        self._silent_until = [0.0, 0.0]
+        self._rerequest_down_until = 0.0
+        self._glimpse_down_until = 0.0
+        self._burst_left = 0
+        self._session_due = False
+        self._changing = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -145,6 +201,9 @@ class MulticastVenue:
                     self.flush()
                     await asyncio.sleep(wait)
             self.publish(data)
+            if self._session_due:
+                self._session_due = False
+                await self.new_session(f"TICK{len(self.sessions) + 1:06d}")
             if sent % 64 == 0:
                 await asyncio.sleep(0)  # The servers' turn.
                 self._send_delayed()
@@ -189,9 +248,13 @@ class MulticastVenue:
         await self.end_session()
         state = self.state.snapshot()
         self.session = session
-        self.history = []
+        self.history = self.sessions[session] = []
         self.state = ItchState()
-        await self.play(state)
+        self._changing = True  # One at a time.
+        try:
+            await self.play(state)
+        finally:
+            self._changing = False
 
     # The lines.
 
@@ -204,7 +267,12 @@ class MulticastVenue:
 
     def _send_both(self, datagram: bytes) -> None:
         self.counters["datagrams"] += 1
+        self._change_weather()
         lost = self._happens("both_lost", self.faults.both_loss)
+        if self._burst_left:
+            self._burst_left -= 1
+            self.counters["lost_in_bursts"] += 1
+            lost = True
         for line in (0, 1):
             if lost or self._happens(f"lost_{line}", self.faults.loss[line]):
                 continue
@@ -215,6 +283,22 @@ class MulticastVenue:
             if self._happens(f"duplicated_{line}", self.faults.duplicate):
                 self._send(line, datagram)
             self._release(line)
+
+    def _change_weather(self) -> None:
+        """What lasts for longer than a datagram."""
+        faults, now = self.faults, asyncio.get_running_loop().time()
+        if self._happens("bursts", faults.burst):
+            self._burst_left = faults.burst_datagrams
+        both = self._happens("silences", faults.both_silence)
+        for line in (0, 1):
+            if both or self._happens(f"silences_{line}", faults.silence[line]):
+                self._silent_until[line] = now + faults.silence_s
+        if self._happens("rerequest_downs", faults.rerequest_down):
+            self._rerequest_down_until = now + faults.down_s
+        if self._happens("glimpse_downs", faults.glimpse_down):
+            self._glimpse_down_until = now + faults.down_s
+        if not self._changing and self._happens("session_changes", faults.new_session):
+            self._session_due = True
 
     def _release(self, line: int) -> None:
         held, self._held[line] = self._held[line], None
@@ -235,7 +319,7 @@ class MulticastVenue:
 
     def _send_now(self, line: int, datagram: bytes) -> None:
         self._last_sent = asyncio.get_running_loop().time()
-        if self.silent[line]:
+        if self.silent[line] or self._last_sent < self._silent_until[line]:
             self.counters[f"silenced_{line}"] += 1
             return
         self._out.sendto(datagram, self.lines[line])
@@ -273,7 +357,8 @@ class MulticastVenue:
             return None
         session, first, count = struct.unpack(">10sQH", request)
         self.counters["requests"] += 1
-        if not self.rerequest_up or session != self.session.encode().ljust(10):
+        up = self.rerequest_up and asyncio.get_running_loop().time() >= self._rerequest_down_until
+        if not up or session != self.session.encode().ljust(10):
             return None
         if self._happens("answers_lost", self.faults.answer_loss):
             return None
@@ -298,7 +383,8 @@ class MulticastVenue:
 
         size = int.from_bytes(await reader.readexactly(2), "big")
         login = await reader.readexactly(size)
-        if not self.glimpse_up:
+        up = self.glimpse_up and asyncio.get_running_loop().time() >= self._glimpse_down_until
+        if not up:
             self.counters["snapshots_refused"] += 1
             writer.write(packet(b"J", b"S"))
         elif len(login) != 47 or login[:1] != b"L" or login[1:17] != self._login:

@@ -1,0 +1,338 @@
+"""Live multicast ITCH on loopback: lossy lines give the rows of a stream that lost nothing; what no server
+can bring back makes books suspect and never wrong; and all of it replays, bit for bit."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import importlib.util
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from multicast_rig import (
+    DATE,
+    OF_THE_BOOK,
+    assert_same,
+    check_lines,
+    config_of,
+    datagrams,
+    day_file,
+    live,
+    market,
+    ordered,
+    replayed,
+    storm,
+    write_pcap,
+)
+
+from tickwire.config import Config
+from tickwire.sim import LineFaults, MulticastVenue
+from tickwire.verify import verify
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+
+LAYOUTS = ["inline", "threads", "processes"]
+BOTH = ("rerequest", "glimpse")
+ON_EVENT = {"features": {"clock": "event"}, "feed": {"date": DATE}}
+OPEN = 1_580_360_400_000_000_000 + 34_200 * 10**9  # 09:30 of that day in New York.
+
+
+def captures(run: Path) -> list[Path]:
+    return sorted((run / "capture" / "itch").glob("*.pcap"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_two_lossy_lines_give_the_rows_of_a_stream_that_lost_nothing(
+    tmp_path: Path, layout: str
+) -> None:
+    faults = LineFaults(seed=7, loss=(0.01, 0.01), duplicate=0.01, reorder=0.02, skew_s=0.0005)
+    messages = market(3000, 7)
+    venue = MulticastVenue(faults=faults, max_datagram_bytes=200)
+    async with venue, live(venue, tmp_path, record=tmp_path / "run", layout=layout, **ON_EVENT) as rig:
+        await rig.played(messages)
+        config = rig.pipeline.config
+        await rig.settled()
+        check_lines(rig)
+        assert rig.count("lost_messages") == 0
+        assert rig.count("line0/line_gap") > 0
+        assert rig.count("line0/line_overtaken") > 0
+        assert rig.count("line1/line_duplicate") > 0
+    rows = rig.rows
+    assert len(rows) > 1000
+    assert set(rows["epoch"]) == {1}
+    loss_free = await replayed(config, day_file(tmp_path / "20200130.itch", messages))
+    assert_same(rows, loss_free)
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+    assert (result.rows, result.exact) == (len(rows), True)
+    # What was recorded is a capture like any other.
+    assert_same(await replayed(config, *captures(tmp_path / "run")), rows, stamps=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_a_recorded_run_on_receive_times_equals_its_replay(tmp_path: Path, layout: str) -> None:
+    venue = MulticastVenue(faults=LineFaults(seed=8, loss=(0.05, 0.05), both_loss=0.01, reorder=0.05))
+    async with venue, live(venue, tmp_path, record=tmp_path / "run", layout=layout) as rig:
+        made = market(1500, 8)
+        for at in range(0, len(made), 100):  # For windows that fill while it runs.
+            await venue.play(made[at : at + 100])
+            await asyncio.sleep(0.02)
+        await rig.caught_up()
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+    assert result.exact
+    assert result.rows == len(rig.rows) > 100
+
+
+async def test_what_both_lines_lost_is_asked_for_and_the_rest_waits(tmp_path: Path) -> None:
+    faults = LineFaults(seed=9, loss=(0.02, 0.02), both_loss=0.02, answer_loss=0.2, duplicate=0.02)
+    messages = market(3000, 9)
+    venue = MulticastVenue(faults=faults, max_datagram_bytes=300)
+    async with venue, live(venue, tmp_path, record=tmp_path / "run", **ON_EVENT) as rig:
+        await rig.played(messages)
+        config = rig.pipeline.config
+        await rig.settled()
+        check_lines(rig)
+        assert rig.count("lost_messages") == 0
+        assert rig.count("sequence_gaps") > 0
+        assert rig.count("requests") > 0
+        assert rig.count("request_timeouts") > 0
+        assert rig.count("rerequest/line_won") > 0
+        assert rig.count("requested_messages") >= rig.count("rerequest/line_won")
+        assert rig.count("snapshots") == 0
+        told = [rig.told(symbol) for symbol in rig.symbols]
+        assert not any(t.lost() for t in told), "nothing was missing for long"
+    assert_same(rig.records, await replayed(config, day_file(tmp_path / "20200130.itch", messages)))
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_what_nobody_brings_back_ends_the_epoch_until_a_snapshot(tmp_path: Path, layout: str) -> None:
+    messages = market(2400, 10)
+    venue = MulticastVenue(max_datagram_bytes=300, heartbeat_s=0.05)
+    options = {"rows": OF_THE_BOOK, "layout": layout, "servers": BOTH}
+    async with venue, live(venue, record=tmp_path / "run", **options) as rig:
+        await rig.played(messages[:800])
+        venue.rerequest_up = venue.glimpse_up = False
+        venue.lose(messages[800:830])
+        await venue.play(messages[830:1000])
+        await rig.all_lost("gap")
+        before = len(rig.rows)
+        await venue.play(messages[1000:1300])
+        refused = venue.counters["snapshots_refused"]
+        await rig.until(lambda: venue.counters["snapshots_refused"] >= refused + 3, "tries for a snapshot")
+        await rig.until(lambda: rig.count("snapshots_failed") >= 2, "failed snapshots")
+        assert len(rig.rows) == before, "rows of a book that is not whole"
+        assert rig.count("snapshots") == 0
+        venue.glimpse_up = True
+        await rig.until(lambda: rig.count("snapshots") == 1, "a snapshot")
+        await rig.played(messages[1300:2000])
+        assert [rig.told(s).epoch for s in rig.symbols] == [2, 2]
+        await rig.settled()
+        assert rig.count("lost_messages") > 0
+        # And again, with GLIMPSE there at once.
+        venue.lose(messages[2000:2001])
+        await venue.play(messages[2001:2200])
+        await rig.until(lambda: rig.count("snapshots") == 2, "a second snapshot")
+        await rig.played(messages[2200:])
+        assert [rig.told(s).epoch for s in rig.symbols] == [3, 3]
+        assert [len(rig.told(s).lost("gap")) for s in rig.symbols] == [2, 2]
+    assert rig.monitor.check() > 100
+    epochs = [row[0] for row in rig.told("TW00001").rows]
+    assert min(epochs.count(epoch) for epoch in (1, 2, 3)) > 50
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+    assert result.rows == len(rig.rows)
+    config = rig.pipeline.config
+    assert_same(await replayed(config, *captures(tmp_path / "run")), rig.rows, stamps=True)
+
+
+async def test_without_servers_books_stay_suspect_until_the_next_session(tmp_path: Path) -> None:
+    messages = market(900, 11)
+    venue = MulticastVenue(max_datagram_bytes=300)
+    async with venue, live(venue, rows=OF_THE_BOOK, servers=(), record=tmp_path / "run") as rig:
+        await rig.played(messages[:400])
+        venue.lose(messages[400:410])
+        await venue.play(messages[410:700])
+        await rig.all_lost("gap")
+        before = len(rig.rows)
+        await venue.play(messages[700:])
+        await rig.until(lambda: rig.count("messages") == len(messages) - 10, "all there is")
+        assert len(rig.rows) == before
+        assert rig.count("lost_messages") == 10
+        await venue.new_session("TICK000002")
+        await rig.caught_up()
+        await rig.settled()
+        assert rig.count("sessions") == 2
+    assert rig.monitor.check() > 100
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+
+
+@pytest.mark.parametrize("servers", [("rerequest",), BOTH], ids=["rerequest", "glimpse"])
+async def test_sessions_end_and_begin(tmp_path: Path, servers: tuple[str, ...]) -> None:
+    messages = market(1200, 12)
+    venue = MulticastVenue(max_datagram_bytes=300, heartbeat_s=0.05)
+    async with venue, live(venue, rows=OF_THE_BOOK, record=tmp_path / "run", servers=servers) as rig:
+        await rig.played(messages[:600])
+        # The end is the last chance to ask for what came before it.
+        venue.lose(messages[600:610])
+        await venue.end_session()
+        await rig.caught_up()
+        assert [rig.told(s).epoch for s in rig.symbols] == [1, 1]
+        await venue.new_session("TICK000002")
+        await rig.played(messages[610:])
+        assert [rig.told(s).epoch for s in rig.symbols] == [2, 2]
+        await rig.settled()
+        assert rig.count("sessions") == 2
+        assert rig.count("lost_messages") == 0
+        assert rig.count("snapshots") == 0, "each session was heard from its first message on"
+    assert rig.monitor.check() > 100
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+    assert_same(await replayed(rig.pipeline.config, *captures(tmp_path / "run")), rig.rows, stamps=True)
+
+
+async def test_silence_of_a_line_is_told_and_of_all_lines_ends_validity(tmp_path: Path) -> None:
+    messages = market(1500, 13)
+    options = {"rows": OF_THE_BOOK, "feed": {"liveness_timeout": "400ms"}}
+    venue = MulticastVenue(max_datagram_bytes=300, heartbeat_s=0.05)
+    async with venue, live(venue, record=tmp_path / "run", **options) as rig:
+        await rig.played(messages[:500])
+        venue.silent[0] = True
+        silent = rig.count("lines_silent")
+        await rig.until(lambda: rig.count("lines_silent") > silent, "one silent line")
+        await rig.played(messages[500:700])  # The other one brings it all.
+        venue.silent[1] = True
+        lost = {symbol: len(rig.told(symbol).lost()) for symbol in rig.symbols}
+        await rig.until(
+            lambda: all(len(rig.told(s).lost()) > lost[s] and not rig.told(s).valid for s in rig.symbols),
+            "all silent",
+        )
+        before = len(rig.rows)
+        await venue.play(messages[700:900])  # That nobody hears.
+        assert len(rig.rows) == before
+        venue.silent[:] = [False, False]
+        await rig.played(messages[900:])
+        await rig.settled()
+        assert rig.count("lost_messages") == 0, "the re-request server has it all"
+        assert rig.rows["epoch"].max() >= 2
+    assert rig.monitor.check() > 100
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+
+
+async def test_a_session_that_began_before_us_begins_with_a_snapshot(tmp_path: Path) -> None:
+    messages = market(1500, 14)
+    venue = MulticastVenue(username="tick", password="sesame", max_datagram_bytes=300, heartbeat_s=0.05)
+    (tmp_path / "login").write_text("tick\nsesame\n")
+    table = {"credentials": str(tmp_path / "login")}
+    options = {"rows": OF_THE_BOOK, "multicast": table, "servers": BOTH}
+    async with venue:
+        await venue.play(messages[:900])
+        async with live(venue, record=tmp_path / "run", **options) as rig:
+            await rig.until(lambda: rig.count("snapshots") == 1, "the first snapshot")
+            assert not len(rig.rows), "a snapshot is no event"
+            await rig.played(messages[900:])
+            assert rig.count("requests") == 0
+    assert rig.rows["sequence"].min() > 900
+    assert rig.monitor.check() > 100
+    assert "sesame" not in (tmp_path / "run" / "run.json").read_text()
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+
+
+def two_lines(path: Path, messages: list[bytes], groups: list[tuple[str, int]]) -> Path:
+    """A capture of both lines, which each lost some and never the same, with B behind A."""
+    rand = random.Random(15)
+    packets = []
+    for i, (_, datagram) in enumerate(datagrams(messages)):
+        lost = rand.choices((None, 0, 1), (0.9, 0.05, 0.05))[0]
+        for line, group in enumerate(groups):
+            if line != lost:
+                packets.append((OPEN + i * 100_000 + line * 30_000, group, datagram))
+    # Nothing of ours.
+    packets.append((OPEN + 5, ("239.1.1.1", 9), b"another group's"))
+    return write_pcap(path, sorted(packets, key=lambda packet: packet[0]))
+
+
+async def test_a_capture_of_both_lines_is_arbitrated_in_the_replay(tmp_path: Path) -> None:
+    messages = market(2000, 15)
+    groups = [("239.255.84.1", 26477), ("239.255.84.2", 26478)]
+    lines = [f"{group}:{port}" for group, port in groups]
+    capture = two_lines(tmp_path / "lines.pcap", messages, groups)
+    for options in (ON_EVENT, {"features": {"clock": "event"}}):  # The day is the packets', too.
+        config = config_of(lines, tmp_path, **options)
+        day = day_file(tmp_path / "20200130.itch", messages)
+        assert_same(await replayed(config, capture), await replayed(config, day))
+
+
+def test_a_recorded_capture_replays_from_the_command_line(tmp_path: Path) -> None:
+    messages = market(1200, 16)
+    venue = MulticastVenue(faults=LineFaults(seed=16, loss=(0.05, 0.05), both_loss=0.01))
+
+    async def run() -> tuple[Config, np.ndarray]:
+        async with venue, live(venue, record=tmp_path / "run", rows=OF_THE_BOOK) as rig:
+            await rig.played(messages)
+        return rig.pipeline.config, rig.rows
+
+    config, rows = asyncio.run(run())
+    (tmp_path / "itch.toml").write_text(config.to_toml())
+    command = [sys.executable, "-c", "from tickwire.cli import main; main()"]
+    files = [word for path in captures(tmp_path / "run") for word in ("--input", str(path))]
+    out = tmp_path / "rows.csv"
+    done = subprocess.run(
+        [*command, "replay", str(tmp_path / "itch.toml"), *files, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with out.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    found.sort(key=lambda row: (row["instrument"], int(row["epoch"]), int(row["row"])))
+    assert len(found) == len(rows)
+    for row, record in zip(found, rows, strict=True):
+        for name in ("ts_event", "ts_recv", "epoch", "row", "sequence"):
+            assert int(row[name]) == record[name]
+        again = np.array([row[name] for name in OF_THE_BOOK], np.float32)
+        np.testing.assert_array_equal(again, record["features"])
+
+
+@pytest.mark.parametrize(("layout", "seed"), [("threads", 21), ("inline", 22)])
+async def test_storm(tmp_path: Path, layout: str, seed: int) -> None:
+    print(f"seed {seed}")
+    rig, checked = await storm(seed, seconds=3.0, layout=layout, folder=tmp_path)
+    assert checked > 500
+    assert ordered(rig.records)["epoch"].max() > 1, "a storm that ended nobody's epoch"
+
+
+def test_demo_shows_lines_and_its_recording_verifies(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from tickwire.cli import main; main()"]
+    run_dir = tmp_path / "run"
+    demo = ["demo", "--feed", "itch", "--seconds", "5", "--json", "--record", str(run_dir)]
+    done = subprocess.run([*command, *demo], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["rows"] > 100
+    assert 0 < report["signals"] <= report["rows"]
+    lines = report["multicast"]["nasdaq_itch"]["lines"]
+    assert list(lines) == ["line0", "line1", "rerequest"]
+    for line in ("line0", "line1"):
+        assert lines[line]["received"] > 100
+        assert lines[line]["gap"] > 0
+    assert "Lines of nasdaq_itch, in messages" in done.stderr
+    done = subprocess.run(
+        [*command, "verify", str(run_dir)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "bit for bit" in done.stdout
