@@ -33,7 +33,6 @@ _NOT_OF_MULTICAST = (
     "market",
     "capture",
     "start_clients",
-    "host",
     "port",
     "tls",
     "ping_interval",
@@ -78,7 +77,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--username", default="", help="that GLIMPSE asks for")
     parser.add_argument("--password", default="", help="that GLIMPSE asks for")
     parser.add_argument("--at-end", choices=("close", "idle"), default="close")
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve at, and to send multicast from")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--tls", action="store_true", help="wss and https, self-signed (certificate: path)")
     parser.add_argument("--ping-interval", type=float, help="seconds; default: the venue's own")
@@ -155,6 +154,7 @@ async def _serve_multicast(arguments: argparse.Namespace) -> None:
         )
         stocks, messages = list(market.stocks), market.messages()
     venue = MulticastVenue(
+        host=arguments.host,
         faults=LineFaults.of(arguments.seed, _rates(arguments)),
         username=arguments.username,
         password=arguments.password,
@@ -173,7 +173,8 @@ async def _serve_multicast(arguments: argparse.Namespace) -> None:
     async with venue:
         ready = {
             "lines": [f"{group}:{port}" for group, port in venue.lines],
-            "interface": "lo",
+            # Of this host; another one's is what leads here.
+            "interface": "lo" if arguments.host.startswith("127.") else "",
             "rerequest": "{}:{}".format(*venue.rerequest),
             "glimpse": "{}:{}".format(*venue.glimpse),
             "instruments": stocks,

@@ -1,4 +1,5 @@
-"""A multicast venue on loopback: MoldUDP64 on two lines, a re-request server, GLIMPSE snapshots.
+"""A multicast venue, on loopback or at an address of this host: MoldUDP64 on two lines, a re-request server,
+GLIMPSE snapshots.
 
     async with MulticastVenue(faults=LineFaults(seed=1, loss=(0.01, 0.01))) as venue:
         venue.lines, venue.rerequest, venue.glimpse     # Where they are.
@@ -105,6 +106,7 @@ class MulticastVenue:
         self,
         *,
         groups: tuple[str, str] = ("239.255.84.1", "239.255.84.2"),
+        host: str = "127.0.0.1",
         session: str = "TICK000001",
         faults: LineFaults | None = None,
         max_datagram_bytes: int = 1400,
@@ -124,9 +126,10 @@ class MulticastVenue:
         self.glimpse_up = True
         self.silent = [False, False]  # A line that brings nothing, heartbeats included.
         self.lines: list[tuple[str, int]] = []
-        self.rerequest = ("127.0.0.1", 0)
-        self.glimpse = ("127.0.0.1", 0)
+        self.rerequest = (host, 0)
+        self.glimpse = (host, 0)
         self._groups = groups
+        self._host = host
         self._max_bytes = max_datagram_bytes
         self._heartbeat_s = heartbeat_s
         self._login = username.encode().ljust(6) + password.encode().ljust(10)
@@ -146,9 +149,9 @@ class MulticastVenue:
 
     async def __aenter__(self) -> Self:
         self._out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
-        self._out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 0)
-        self._out.bind(("127.0.0.1", 0))
+        self._out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(self._host))
+        self._out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)  # This network.
+        self._out.bind((self._host, 0))
         # A port that nobody on this host listens on: both groups use it.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
             free.bind(("", 0))
@@ -168,10 +171,10 @@ class MulticastVenue:
                     self.transport.sendto(answer, addr)
 
         self._rerequest_transport, _ = await loop.create_datagram_endpoint(
-            Rerequest, local_addr=("127.0.0.1", 0)
+            Rerequest, local_addr=(self._host, 0)
         )
         self.rerequest = self._rerequest_transport.get_extra_info("sockname")[:2]
-        self._server = await asyncio.start_server(self._serve_glimpse, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve_glimpse, self._host, 0)
         self.glimpse = self._server.sockets[0].getsockname()[:2]
         self._last_sent = loop.time()
         self._tasks.append(asyncio.create_task(self._beat()))
