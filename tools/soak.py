@@ -1,4 +1,4 @@
-"""`make soak`: storms at the local venue for minutes, each with its own seed, held to the truth.
+"""`make soak`: storms at the local venues for minutes, each with its own seed, held to the truth.
 
     tools/soak.py --minutes 10            storms of 30 s, seeds from one printed at the start
     tools/soak.py --seed 1234 --rounds 1  one of them again
@@ -21,10 +21,12 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "py"))
 
+import multicast_rig
 from monitor import Rig, storm
 from worker_storm import kill_storm
 
 _LAYOUTS = ("threads", "inline")
+_VENUES = ("websocket", "multicast")
 
 
 # One run of the pipeline each: its recording is replayed at the end.
@@ -40,6 +42,19 @@ def _line(seed: int, layout: str, done: Rig) -> str:
     )
 
 
+def _storm(venue: str, seed: int, *, seconds: float, layout: str, folder: Path) -> str:
+    """What a storm came to, in a line."""
+    if venue == "websocket":
+        return _line(seed, layout, asyncio.run(storm(seed, seconds=seconds, layout=layout, folder=folder)))
+    rig, checked = asyncio.run(multicast_rig.storm(seed, seconds=seconds, layout=layout, folder=folder))
+    lost = [outage for told in rig.monitor.told.values() for outage in told.outages_s()]
+    faults = ", ".join(f"{count} {kind}" for kind, count in sorted(rig.venue.counters.items()))
+    return (
+        f"soak: seed {seed}, {layout}, multicast: {checked:,} rows as the truth has them and replayed bit "
+        f"for bit; books lost {len(lost)} times, longest {max(lost, default=0.0):.1f} s; {faults}"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/soak.py", description="Storms for minutes.")
     parser.add_argument("--minutes", type=float, default=5.0)
@@ -47,6 +62,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="of one storm (default 30)")
     parser.add_argument("--seed", type=int, help="of the first storm; default: by chance")
     parser.add_argument("--layout", choices=_LAYOUTS, help="default: in turns")
+    parser.add_argument("--venue", choices=_VENUES, help="default: in turns")
     parser.add_argument(
         "--kills", type=int, default=0, help="first: kills of a worker process at random moments (default 0)"
     )
@@ -72,17 +88,19 @@ def main() -> int:
     number = 0
     while number < arguments.rounds if arguments.rounds is not None else time.monotonic() < end:
         layout = arguments.layout or _LAYOUTS[number % 2]
+        venue = arguments.venue or _VENUES[number // 2 % 2]
         with TemporaryDirectory(prefix="tickwire-soak-") as folder:
             try:
-                done = asyncio.run(
-                    storm(seed + number, seconds=arguments.seconds, layout=layout, folder=Path(folder))
+                line = _storm(
+                    venue, seed + number, seconds=arguments.seconds, layout=layout, folder=Path(folder)
                 )
             except Exception:  # Whatever it was, it is the finding.
                 traceback.print_exc()
-                again = f"--seed {seed + number} --rounds 1 --layout {layout} --seconds {arguments.seconds:g}"
+                again = f"--seed {seed + number} --rounds 1 --layout {layout} --venue {venue}"
+                again += f" --seconds {arguments.seconds:g}"
                 print(f"soak: failed; again: tools/soak.py {again}", file=sys.stderr)
                 return 1
-        print(_line(seed + number, layout, done), flush=True)
+        print(line, flush=True)
         number += 1
     return 0
 

@@ -382,6 +382,7 @@ _STORM = {
     "new_session": 0.0008,
     "rerequest_down": 0.004,
     "glimpse_down": 0.003,
+    "glimpse_cut": 0.2,
     "down_s": 0.2,
     "skew_s": 0.001,
 }

@@ -8,6 +8,7 @@ import csv
 import importlib.util
 import json
 import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ from multicast_rig import (
 )
 
 from tickwire.config import Config
+from tickwire.findings import findings
 from tickwire.sim import LineFaults, MulticastVenue
 from tickwire.verify import verify
 
@@ -248,6 +250,59 @@ async def test_a_session_that_began_before_us_begins_with_a_snapshot(tmp_path: P
     assert "sesame" not in (tmp_path / "run" / "run.json").read_text()
     result = await verify(tmp_path / "run")
     assert result.same, result.divergence
+
+
+async def test_a_snapshot_that_breaks_off_is_taken_again(tmp_path: Path) -> None:
+    messages = market(1500, 17)
+    faults = LineFaults(seed=17, glimpse_cut=1.0)
+    venue = MulticastVenue(faults=faults, max_datagram_bytes=300, heartbeat_s=0.05)
+    options = {"rows": OF_THE_BOOK, "servers": BOTH}
+    async with venue, live(venue, record=tmp_path / "run", **options) as rig:
+        await rig.played(messages[:600])
+        venue.rerequest_up = False
+        venue.lose(messages[600:610])
+        await venue.play(messages[610:700])
+        await rig.all_lost("gap")
+        before = len(rig.rows)
+        await rig.until(lambda: rig.count("snapshots_failed") >= 2, "snapshots that break off")
+        await venue.play(messages[700:800])
+        assert len(rig.rows) == before, "rows of half a snapshot"
+        faults.glimpse_cut = 0.0
+        await rig.until(lambda: rig.count("snapshots") == 1, "a snapshot")
+        await rig.played(messages[800:])
+        assert [rig.told(s).epoch for s in rig.symbols] == [2, 2]
+    assert rig.monitor.check() > 100
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+    assert_same(await replayed(rig.pipeline.config, *captures(tmp_path / "run")), rig.rows, stamps=True)
+
+
+async def test_what_is_none_of_the_stream_is_counted_and_changes_nothing(tmp_path: Path) -> None:
+    messages = market(800, 18)
+    venue = MulticastVenue(max_datagram_bytes=300)
+    async with venue, live(venue, record=tmp_path / "run", rows=OF_THE_BOOK) as rig:
+        await rig.played(messages[:400])
+        rand = random.Random(18)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+            for i in range(100):
+                noise = rand.randbytes(rand.randrange(60))
+                out.sendto(noise, venue.lines[i % 2])
+                # The stream's own header, and a count that the bytes behind it do not hold.
+                out.sendto(
+                    venue.session.encode() + (1).to_bytes(8, "big") + b"\x7f\x00" + noise, venue.lines[i % 2]
+                )
+            out.sendto(bytes(5000), venue.lines[1])
+        await rig.until(lambda: rig.count("malformed_datagrams") == 200, "noise")
+        await rig.until(lambda: rig.count("line1/datagrams_cut") == 1, "a long datagram")
+        await rig.played(messages[400:])
+        assert not any(rig.told(s).lost() for s in rig.symbols)
+    assert rig.monitor.check() > 100
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+    told = "\n".join(findings(rig.pipeline.stats(), rig.pipeline.config))
+    assert "note: itch: 200 datagrams could not be read as MoldUDP64" in told
+    assert "note: itch: 1 datagrams were longer than multicast.max_datagram_bytes" in told
 
 
 def two_lines(path: Path, messages: list[bytes], groups: list[tuple[str, int]]) -> Path:

@@ -227,6 +227,12 @@ def test_glimpse_gives_the_state_of_its_moment() -> None:
             assert (await snapshot(venue, b"user", b"wrong"))[0] == (b"J", b"A")
             venue.glimpse_up = False
             assert (await snapshot(venue, b"user", b"secret"))[0] == (b"J", b"S")
+            venue.glimpse_up = True
+            venue.faults.glimpse_cut = 1.0
+            snapshots = venue.counters["snapshots"]
+            with pytest.raises(asyncio.IncompleteReadError):
+                await snapshot(venue, b"user", b"secret")
+            assert (venue.counters["snapshots"], venue.counters["snapshots_cut"]) == (snapshots, 1)
 
     asyncio.run(run())
 

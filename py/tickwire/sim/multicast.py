@@ -25,6 +25,7 @@ What goes wrong by chance, as `tickwire sim --multicast --fault NAME=NUMBER` nam
 | answer_loss | answer | the re-request server's answer is lost |
 | rerequest_down | datagram | the re-request server answers nothing for `down_s` (2) |
 | glimpse_down | datagram | GLIMPSE refuses each login for `down_s` |
+| glimpse_cut | snapshot | the connection ends in the middle of it |
 
 `skew_s` is how far line B is behind line A, always.
 """
@@ -70,6 +71,7 @@ class LineFaults:
     new_session: float = 0.0
     rerequest_down: float = 0.0
     glimpse_down: float = 0.0
+    glimpse_cut: float = 0.0
     down_s: float = 2.0
 
     def __post_init__(self) -> None:
@@ -394,14 +396,19 @@ class MulticastVenue:
             self.counters["snapshots_refused"] += 1
             writer.write(packet(b"J", b"A"))
         else:
-            self.counters["snapshots"] += 1
+            cut = self._happens("snapshots_cut", self.faults.glimpse_cut)
+            self.counters["snapshots"] += not cut
             self.flush()  # What has a number has been sent.
             messages = self.state.snapshot()
             messages.append(b"G" + str(len(self.history) + 1).encode().ljust(20))
             writer.write(packet(b"A", self.session.encode().ljust(10) + b"1".rjust(20)))
+            if cut:
+                del messages[len(messages) // 2 :]
             for at in range(0, len(messages), 256):
                 writer.write(b"".join(packet(b"S", message) for message in messages[at : at + 256]))
                 await writer.drain()
+            if cut:
+                return
             writer.write(packet(b"Z"))
         await writer.drain()
         await reader.read()  # Until the client has gone.
