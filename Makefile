@@ -79,6 +79,7 @@ bench: setup
 	@$(python) tools/bench/compare.py --json build/bench/compare.json
 	@$(python) tools/bench/workers.py --json build/bench/workers.json
 	@$(python) tools/bench/replay.py --json build/bench/replay.json
+	@$(python) tools/bench/exchange.py
 	cmake --build $(build) --target alloc_test
 	@$(python) tools/bench/allocations.py $(build)/alloc_test
 	@for program in build/bench/*_bench; do "$$program"; done

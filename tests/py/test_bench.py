@@ -58,3 +58,22 @@ def test_a_goal_is_met_at_both_percentiles_or_missed_by_a_factor(bench: ModuleTy
         f"{second} missed at p50 by 2.0x",
         f"{third} missed at p50 by 3.0x and p99 by 10.0x",
     ]
+
+
+@pytest.mark.parametrize("bench", ["exchange"], indirect=True)
+def test_a_part_of_a_day_ends_with_a_whole_message(bench: ModuleType) -> None:
+    day = b"".join(len(m).to_bytes(2, "big") + m for m in (b"S" * 12, b"D" * 19, b"A" * 36))
+    assert [bench.whole_messages(day, n) for n in (0, 1, 2, 3, 4)] == [0, 14, 35, 73, 73]
+    assert bench.whole_messages(day[:-1], 3) == 35
+
+
+@pytest.mark.parametrize("bench", ["exchange"], indirect=True)
+def test_the_rates_of_each_stage_are_read(bench: ModuleType) -> None:
+    printed = """decode                          97.87 M messages/s    10.2 ns each
+decode + book                   12.55 M messages/s    79.7 ns each, 2964804 changes, 806144 live orders
+memory: 56.9 bytes for each order there is room for
+decode + book + 16 features      0.97 M messages/s  1030.7 ns each, 34604418 rows of 1000 of 8000 instruments
+"""
+    found = bench.rates(printed)
+    assert found == {"decode": 97.87, "decode + book": 12.55, "decode + book + 16 features": 0.97}
+    assert {work for work, _ in bench.PEERS.values()} <= set(found)

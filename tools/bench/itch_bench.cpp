@@ -6,18 +6,12 @@
 //
 // Time is the thread's own, of the processor. Each round makes its books anew.
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <exception>
 #include <memory>
 #include <span>
@@ -25,94 +19,16 @@
 #include <string>
 #include <vector>
 
-#include "itch_day.hpp"
+#include "itch_market.hpp"
 #include "options.hpp"
-#include "tickwire/engine/order_pipeline.hpp"
-#include "tickwire/feed/venue/itch/market.hpp"
 
 namespace {
 
 using namespace tickwire;
-
-/// The day's file, in memory before anything is timed.
-class DayFile {
- public:
-  explicit DayFile(const std::string& path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat about{};
-    if (fd < 0 || ::fstat(fd, &about) != 0) throw std::runtime_error(path + ": " + std::strerror(errno));
-    size_ = static_cast<std::size_t>(about.st_size);
-    data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
-    ::close(fd);
-    if (data_ == MAP_FAILED) throw std::runtime_error(path + ": " + std::strerror(errno));
-  }
-  ~DayFile() { ::munmap(data_, size_); }
-  DayFile(const DayFile&) = delete;
-  DayFile& operator=(const DayFile&) = delete;
-
-  [[nodiscard]] std::span<const std::byte> bytes() const {
-    return {static_cast<const std::byte*>(data_), size_};
-  }
-
- private:
-  void* data_ = nullptr;
-  std::size_t size_ = 0;
-};
-
-std::span<const std::byte> message_at(const std::byte* at) {
-  return {at + 2, static_cast<std::size_t>(at[0]) << 8U | static_cast<std::size_t>(at[1])};
-}
-
-template <typename OnMessage>
-std::size_t walk(std::span<const std::byte> bytes, OnMessage on_message) {
-  std::size_t count = 0;
-  for (const std::byte* at = bytes.data(); at < bytes.data() + bytes.size(); ++count) {
-    const std::span<const std::byte> message = message_at(at);
-    on_message(message);
-    at = message.data() + message.size();
-  }
-  return count;
-}
-
-/// The same, with the market told of each message some messages before.
-template <typename OnMessage>
-std::size_t walk_prepared(std::span<const std::byte> bytes, feed::itch::Market& market,
-                          OnMessage on_message) {
-  const std::byte* ahead = bytes.data();
-  const auto prepare = [&] {
-    if (ahead == bytes.data() + bytes.size()) return;
-    const std::span<const std::byte> message = message_at(ahead);
-    market.prepare(message);
-    ahead = message.data() + message.size();
-  };
-  for (std::size_t i = 0; i < feed::itch::Market::kAhead; ++i) prepare();
-  return walk(bytes, [&](std::span<const std::byte> message) {
-    prepare();
-    on_message(message);
-  });
-}
-
-features::FeaturePlan sixteen_features() {
-  using K = features::KernelKind;
-  constexpr std::int64_t kSecond = 1'000'000'000;
-  return {.nodes = {{K::Imbalance, -1, 5, 0, 0, 0, 0},
-                    {K::Spread, -1, 0, 0, 0, 0, 0},
-                    {K::MicropriceOffset, -1, 0, 0, 0, 0, 0},
-                    {K::MidReturn, -1, 0, kSecond, 0, 0, 0},
-                    {K::Ofi, -1, 5, kSecond, 0, 0, 0},
-                    {K::TradeFlow, -1, 0, kSecond, 0, 0, 0},
-                    {K::TradeCount, -1, 0, kSecond, 0, 0, 0},
-                    {K::VwapOffset, -1, 0, 10 * kSecond, 0, 0, 0},
-                    {K::RealizedVol, -1, 0, 10 * kSecond, 0, 0, 0},
-                    {K::QueueImbalance, -1, 0, 0, 0, 0, 0},
-                    {K::OrderArrivalRate, -1, 0, kSecond, 0, 0, 0},
-                    {K::CancelRate, -1, 0, kSecond, 0, 0, 0},
-                    {K::Mean, 0, 0, 5 * kSecond, 0, 0, 0},
-                    {K::Std, 4, 0, 10 * kSecond, 0, 0, 0},
-                    {K::Zscore, 4, 0, 10 * kSecond, 0, 0, 0},
-                    {K::Diff, 0, 0, 0, 0, 0, 10}},
-          .outputs = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}};
-}
+using bench::DayFile;
+using bench::table_of;
+using bench::walk;
+using bench::walk_prepared;
 
 /// Of this thread alone: what others do on the machine costs caches but is not counted as time.
 double seconds_now() {
@@ -127,12 +43,6 @@ void print(const char* what, std::size_t messages, double seconds, const std::st
   std::printf("%-28s %8.2f M messages/s %7.1f ns each%s\n", what,
               static_cast<double>(messages) / seconds / 1e6, seconds / static_cast<double>(messages) * 1e9,
               more.c_str());
-}
-
-md::InstrumentTable table_of(std::size_t instruments) {
-  md::InstrumentTable table;
-  for (std::size_t i = 0; i < instruments; ++i) table.add({bench::itch_symbol(i), "itch", 4, 0});
-  return table;
 }
 
 void decode_alone(const DayFile& day) {
@@ -176,15 +86,10 @@ void decode_book_and_features(const DayFile& day, std::size_t all, std::size_t o
   const md::InstrumentTable some = table_of(ours);
   Arena arena;
   feed::itch::Market market(some, max_orders, arena);
-  const engine::FeaturesConfig config{.trigger = engine::Trigger::Book,
-                                      .every_ns = 0,
-                                      .clock = engine::WindowClock::Event,
-                                      .window_rows = 1,
-                                      .max_event_rate = 400,
-                                      .plan = sixteen_features()};
   std::vector<std::unique_ptr<engine::OrderPipeline>> pipelines;
   for (InstrumentId i = 0; i < ours; ++i) {
-    pipelines.push_back(std::make_unique<engine::OrderPipeline>(market, i, 0, config, arena));
+    pipelines.push_back(
+        std::make_unique<engine::OrderPipeline>(market, i, 0, bench::rows_on_every_event(), arena));
   }
   std::uint64_t sequence = 0;
   std::uint64_t rows = 0;
