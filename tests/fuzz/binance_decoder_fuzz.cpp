@@ -1,5 +1,6 @@
 // Fuzz target of the Binance decoder: no read beyond the padding, the same answer whatever lies in the
-// padding, and an event only with fields that a book can hold. CMakeLists.txt says how it is run.
+// padding and whether or not the scanner is there, and an event only with fields that a book can hold.
+// CMakeLists.txt says how it is run.
 //
 // Input: one byte for market and padding, then the message.
 
@@ -67,23 +68,45 @@ inline std::string transcript(Decoder& decoder, std::string_view message, char p
   check(event.asks, out);
   require(event.trade.price >= 0 && event.trade.qty >= 0);
   require(event.quote.bid.qty >= 0 && event.quote.ask.qty >= 0);
-  return out + std::to_string(event.trade.price) + ':' + std::to_string(event.quote.ask.price);
+  const auto add = [&out](std::int64_t value) { out += std::to_string(value) + ':'; };
+  add(static_cast<int>(event.kind));
+  add(static_cast<std::int64_t>(event.trade.id));
+  for (const tickwire::md::Level& level :
+       {tickwire::md::Level{event.trade.price, event.trade.qty}, event.quote.bid, event.quote.ask}) {
+    add(level.price);
+    add(level.qty);
+  }
+  add(static_cast<int>(event.trade.aggressor));
+  add(event.trade.printable ? 1 : 0);
+  return out;
 }
+
+/// Two decoders that must be of one opinion.
+struct Pair {
+  Decoder with_scanner;
+  Decoder without;
+
+  Pair(Market market, TradeStream trades)
+      : with_scanner(instruments(), {market, trades, 4096, kMaxLevels}),
+        without(instruments(), {market, trades, 4096, kMaxLevels, false}) {}
+};
 
 }  // namespace binance_decoder_fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace binance_decoder_fuzz;
-  static Decoder spot(instruments(), {Market::Spot, TradeStream::Trade, 4096, kMaxLevels});
-  static Decoder futures(instruments(), {Market::UsdM, TradeStream::AggTrade, 4096, kMaxLevels});
+  static Pair spot(Market::Spot, TradeStream::Trade);
+  static Pair futures(Market::UsdM, TradeStream::AggTrade);
   static constexpr std::string_view kPaddings = "}{][\",:\\0 \n";
   if (size == 0) return 0;
   const std::string_view message(reinterpret_cast<const char*>(data) + 1, size - 1);
   const char padding = kPaddings[data[0] % kPaddings.size()];
-  for (Decoder* decoder : {&spot, &futures}) {
+  for (Pair* decoders : {&spot, &futures}) {
     for (const bool snapshot : {false, true}) {
-      require(transcript(*decoder, message, padding, snapshot) ==
-              transcript(*decoder, message, '\0', snapshot));
+      const std::string expected = transcript(decoders->without, message, '\0', snapshot);
+      require(transcript(decoders->without, message, padding, snapshot) == expected);
+      require(transcript(decoders->with_scanner, message, '\0', snapshot) == expected);
+      require(transcript(decoders->with_scanner, message, padding, snapshot) == expected);
     }
   }
   return 0;

@@ -187,6 +187,9 @@ def binance_decoder() -> dict[str, bytes]:
     texts["not_json"] = "<html>451</html>"
     texts["escaped_symbol"] = texts["diff"].replace("BTCUSDT", "BTC\\u0055SDT")
     texts["number_for_text"] = texts["trade"].replace('"61837.63"', "61837.63")
+    texts["quote_futures"] = json.dumps({"e": "bookTicker", "E": 5} | quote, separators=(",", ":"))
+    texts["diff_whole_numbers"] = texts["diff"].replace("61837.62", "61837").replace("0.50000000", "12")
+    texts["diff_long_numbers"] = texts["diff"].replace("61837.6", "1234567890.60000000")
     return {name: bytes([i % 12]) + text.encode() for i, (name, text) in enumerate(texts.items())}
 
 

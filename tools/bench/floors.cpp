@@ -3,8 +3,9 @@
 ///     tickwire-bench-floors --model FILE --batch-model FILE --library libonnxruntime.so [--rounds 15]
 ///                           [--json FILE]
 ///
-///   decode   our decoder, to integers and a normalized event, beside simdjson on demand alone on the same
-///            frames: visiting every field and level, and the same with each number made a double
+///   decode   our decoder, to integers and a normalized event, beside itself without its scanner, and beside
+///            simdjson on demand alone on the same frames: visiting every field and level, and the same with
+///            each number made a double
 ///   model    infer::Model::run beside a bare Run of ONNX Runtime's C API on values made once; the two take
 ///            turns after a hundred runs, so that the difference of a few ns is not the machine's
 ///   rows     the same rows in runs of 1, 2, 4 … 64 of them, with a model whose batch is free
@@ -113,19 +114,21 @@ void walk(simdjson::ondemand::parser& parser, const std::string& frame, Number&&
 Comparison decode_stage(const Frames& frames) {
   auto table = std::make_shared<md::InstrumentTable>();
   table->add({"BTCUSDT", "binance_spot", 8, 8});
-  auto decoder = std::make_shared<feed::binance::Decoder>(
-      *table, feed::binance::DecoderConfig{feed::binance::Market::Spot, feed::binance::TradeStream::Trade,
-                                           1U << 20U, 1000});
   auto parser = std::make_shared<simdjson::ondemand::parser>(1U << 20U);
-  const auto ours = [table, decoder, &frames](std::size_t operations) {
-    md::Event event{};
-    for (std::size_t i = 0; i < operations; ++i) {
-      const std::string& frame = frames.frames[i % kFrames];
-      if (decoder->decode(frame, RecvClock::Read, 1, event) != feed::binance::Outcome::Event) {
-        throw std::runtime_error("a frame that the decoder refuses");
+  const auto ours = [table, &frames](bool scan) {
+    auto decoder = std::make_shared<feed::binance::Decoder>(
+        *table, feed::binance::DecoderConfig{feed::binance::Market::Spot, feed::binance::TradeStream::Trade,
+                                             1U << 20U, 1000, scan});
+    return [table, decoder, &frames](std::size_t operations) {
+      md::Event event{};
+      for (std::size_t i = 0; i < operations; ++i) {
+        const std::string& frame = frames.frames[i % kFrames];
+        if (decoder->decode(frame, RecvClock::Read, 1, event) != feed::binance::Outcome::Event) {
+          throw std::runtime_error("a frame that the decoder refuses");
+        }
+        sink = static_cast<double>(event.last_id);
       }
-      sink = static_cast<double>(event.last_id);
-    }
+    };
   };
   const auto tokens = [parser, &frames](std::size_t operations) {
     for (std::size_t i = 0; i < operations; ++i) {
@@ -145,7 +148,10 @@ Comparison decode_stage(const Frames& frames) {
   };
   return {"decode",
           4 * kFrames,
-          {{"decoder", ours}, {"simdjson, strings", tokens}, {"simdjson, doubles", doubles}}};
+          {{"decoder", ours(true)},
+           {"decoder, JSON parser", ours(false)},
+           {"simdjson, strings", tokens},
+           {"simdjson, doubles", doubles}}};
 }
 
 // ---------------------------------------------------------------------------------------------------

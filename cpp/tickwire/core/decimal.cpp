@@ -1,49 +1,22 @@
 #include "tickwire/core/decimal.hpp"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstddef>
-#include <cstring>
 #include <limits>
+
+#include "tickwire/core/digits.hpp"
 
 namespace tickwire {
 namespace {
 
-constexpr std::array<std::uint64_t, kMaxDecimals + 1> kPowersOfTen = [] {
-  std::array<std::uint64_t, kMaxDecimals + 1> powers{};
-  std::uint64_t power = 1;
-  for (std::uint64_t& entry : powers) {
-    entry = power;
-    power *= 10;
-  }
-  return powers;
-}();
-
 bool is_digit(char c) noexcept TICKWIRE_HOT { return static_cast<unsigned char>(c - '0') < 10; }
-
-std::uint64_t load_eight(const char* text) noexcept TICKWIRE_HOT {
-  std::uint64_t word;
-  std::memcpy(&word, text, sizeof word);
-  if constexpr (std::endian::native == std::endian::big) word = __builtin_bswap64(word);
-  return word;
-}
 
 /// Both halves of the test are needed: the first sees bytes below '0' and from 0x40 up, the second
 /// the ones between '9' and 0x40.
 bool all_digits(std::uint64_t word) noexcept TICKWIRE_HOT {
   return ((word & 0xF0F0F0F0F0F0F0F0U) | (((word + 0x0606060606060606U) & 0xF0F0F0F0F0F0F0F0U) >> 4U)) ==
          0x3333333333333333U;
-}
-
-/// Eight ASCII digits, the first in the lowest byte: pairs, then fours, then all eight.
-std::uint64_t value_of_eight(std::uint64_t word) noexcept TICKWIRE_HOT {
-  word -= 0x3030303030303030U;
-  word = word * 10 + (word >> 8U);
-  word = ((word & 0x000000FF000000FFU) * 0x000F424000000064U +
-          ((word >> 16U) & 0x000000FF000000FFU) * 0x0000271000000001U) >>
-         32U;
-  return word;
 }
 
 /// Appends the digits in [text, end) to `value` and stops at the first byte that is none. Returns
@@ -53,7 +26,7 @@ const char* append_digits(const char* text, const char* end, std::uint64_t& valu
     const std::uint64_t word = load_eight(text);
     if (!all_digits(word)) break;
     if (__builtin_mul_overflow(value, std::uint64_t{100'000'000}, &value) ||
-        __builtin_add_overflow(value, value_of_eight(word), &value)) [[unlikely]] {
+        __builtin_add_overflow(value, value_of_first(word, 8), &value)) [[unlikely]] {
       return nullptr;
     }
     text += 8;
@@ -65,21 +38,6 @@ const char* append_digits(const char* text, const char* end, std::uint64_t& valu
     }
   }
   return text;
-}
-
-constexpr std::uint64_t kZeros = 0x3030303030303030U;
-
-/// The lowest bytes, as many as the index says.
-constexpr std::array<std::uint64_t, 9> kLowBytes = [] {
-  std::array<std::uint64_t, 9> masks{};
-  for (std::size_t i = 1; i < masks.size(); ++i) masks[i] = masks[i - 1] << 8U | 0xFFU;
-  return masks;
-}();
-
-/// The value of the first `count` digits, 1 to 8, of eight bytes.
-std::uint64_t value_of_first(std::uint64_t word, std::size_t count) noexcept TICKWIRE_HOT {
-  const std::size_t missing = 8 - count;
-  return value_of_eight(word << (8 * missing) | (kZeros & kLowBytes[missing]));
 }
 
 }  // namespace
@@ -131,7 +89,7 @@ bool parse_decimal_padded(std::string_view token, int decimals, std::int64_t& ou
   const std::uint64_t points = (from_point - 0x0101010101010101U) & ~from_point & 0x8080808080808080U;
   const std::size_t before_point = points == 0 ? 8 : static_cast<std::size_t>(std::countr_zero(points)) / 8;
   const std::size_t whole_digits = std::min(before_point, token.size());
-  const std::uint64_t whole = (head & kLowBytes[whole_digits]) | (kZeros & ~kLowBytes[whole_digits]);
+  const std::uint64_t whole = (head & kLowBytes[whole_digits]) | (kEightZeros & ~kLowBytes[whole_digits]);
   if (whole_digits == 0 || !all_digits(whole)) [[unlikely]]
     return parse_decimal(token, decimals, out);
   const auto units = static_cast<std::size_t>(decimals);
@@ -141,10 +99,10 @@ bool parse_decimal_padded(std::string_view token, int decimals, std::int64_t& ou
     const std::size_t digits = token.size() - whole_digits - 1;
     const std::uint64_t kept = kLowBytes[std::min<std::size_t>(digits, 8)];
     const std::uint64_t tail = load_eight(text + whole_digits + 1);
-    const std::uint64_t fraction = (tail & kept) | (kZeros & ~kept);
+    const std::uint64_t fraction = (tail & kept) | (kEightZeros & ~kept);
     // A ninth digit, none at all, no point, a digit beyond the unit: rare or wrong.
     if (digits == 0 || digits > 8 || token[whole_digits] != '.' || !all_digits(fraction) ||
-        ((fraction ^ kZeros) & ~kLowBytes[units]) != 0) [[unlikely]] {
+        ((fraction ^ kEightZeros) & ~kLowBytes[units]) != 0) [[unlikely]] {
       return parse_decimal(token, decimals, out);
     }
     if (units != 0) value += value_of_first(fraction, units);

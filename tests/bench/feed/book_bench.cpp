@@ -4,7 +4,7 @@
 // says so.
 //
 // The numbers behind a benchmark's name: which recording, how many levels a side are read after each
-// event.
+// event; of decoding, whether the scanner is on.
 
 #include <benchmark/benchmark.h>
 
@@ -58,11 +58,11 @@ struct Recording {
 };
 
 struct Reader {
-  explicit Reader(const Source& source) : source(source) {
+  explicit Reader(const Source& source_, bool scan = true) : source(source_) {
     table.add({source.symbol, "binance", source.price_decimals, source.qty_decimals});
     decoder = std::make_unique<Decoder>(
-        table,
-        feed::binance::DecoderConfig{source.market, feed::binance::TradeStream::Trade, 1U << 20U, 5000});
+        table, feed::binance::DecoderConfig{source.market, feed::binance::TradeStream::Trade, 1U << 20U, 5000,
+                                            scan});
   }
   const Source& source;
   md::InstrumentTable table;
@@ -247,7 +247,7 @@ void DecodeDiffs(benchmark::State& state) {
   const auto index = static_cast<std::size_t>(state.range(0));
   const Recording* from = recording(index, state);
   if (from == nullptr) return;
-  Reader reader(kSources[index]);
+  Reader reader(kSources[index], state.range(1) != 0);
   md::Event event;
   for (auto _ : state) {
     for (const std::string& diff : from->diffs) {
@@ -263,7 +263,7 @@ void DecodeDiffs(benchmark::State& state) {
   state.counters["levels"] =
       static_cast<double>(from->updates.size()) / static_cast<double>(from->diffs.size());
 }
-BENCHMARK(DecodeDiffs)->Arg(0)->Arg(1)->Arg(2);
+BENCHMARK(DecodeDiffs)->ArgsProduct({{0, 1, 2}, {0, 1}});
 
 }  // namespace
 }  // namespace tickwire

@@ -12,63 +12,26 @@
 #include <vector>
 
 #include "tickwire/core/decimal.hpp"
+#include "tickwire/core/digits.hpp"
 #include "tickwire/core/error.hpp"
+#include "tickwire/feed/venue/binance/fields.hpp"
+#include "tickwire/feed/venue/binance/scanner.hpp"
 
 namespace tickwire::feed::binance {
 
 static_assert(Decoder::kPaddingBytes >= simdjson::SIMDJSON_PADDING);
 static_assert(Decoder::kPaddingBytes >= kDecimalPadding);
+static_assert(Decoder::kPaddingBytes >= kScannerPadding);
 
 namespace {
 
 namespace ondemand = simdjson::ondemand;
 
-/// The keys that mean something, of messages and of REST snapshots.
-enum class Key : std::uint8_t {
-  EventType,   // e
-  EventTime,   // E
-  Symbol,      // s, in a snapshot symbol
-  FirstId,     // U
-  LastId,      // u, in a snapshot lastUpdateId
-  PrevId,      // pu
-  Bids,        // b, in a snapshot bids; the best bid of a quote; an order id in a trade
-  Asks,        // a, in a snapshot asks; the best ask of a quote; the id of an aggregate trade
-  BidQty,      // B
-  AskQty,      // A
-  TradeId,     // t
-  Price,       // p
-  Qty,         // q
-  BuyerMaker,  // m
-  TradeType,   // X
-  Data,        // data, of a combined stream
-  Error,       // error; code, with msg
-  Other,
-};
-constexpr std::size_t kKeyCount = static_cast<std::size_t>(Key::Other);
-
 /// `key` points behind the opening quote of a key inside the message. Every comparison stops at the
 /// first byte that differs, so none runs beyond the key's own closing quote.
 Key key_of_message(const char* key) noexcept TICKWIRE_HOT {
   if (key[0] == '"') return Key::Other;
-  if (key[1] == '"') {
-    switch (key[0]) {
-      case 'e': return Key::EventType;
-      case 'E': return Key::EventTime;
-      case 's': return Key::Symbol;
-      case 'U': return Key::FirstId;
-      case 'u': return Key::LastId;
-      case 'b': return Key::Bids;
-      case 'a': return Key::Asks;
-      case 'B': return Key::BidQty;
-      case 'A': return Key::AskQty;
-      case 't': return Key::TradeId;
-      case 'p': return Key::Price;
-      case 'q': return Key::Qty;
-      case 'm': return Key::BuyerMaker;
-      case 'X': return Key::TradeType;
-      default: return Key::Other;
-    }
-  }
+  if (key[1] == '"') return key_of_letter(key[0]);
   if (std::strncmp(key, "pu\"", 3) == 0) return Key::PrevId;
   if (std::strncmp(key, "data\"", 5) == 0) return Key::Data;
   if (std::strncmp(key, "error\"", 6) == 0 || std::strncmp(key, "code\"", 5) == 0) return Key::Error;
@@ -84,32 +47,11 @@ Key key_of_snapshot(const char* key) noexcept TICKWIRE_HOT {
   return Key::Other;
 }
 
-/// The text of a scalar as the venue wrote it, a string without its quotes and not unescaped: no
-/// field that is read here has a reason to hold an escape.
-struct Token {
-  std::string_view text;
-  bool quoted = false;
-};
-
-bool parse_id(std::string_view text, std::uint64_t& out) noexcept TICKWIRE_HOT {
-  if (text.empty()) return false;
-  std::uint64_t value = 0;
-  for (const char c : text) {
-    const auto digit = static_cast<unsigned char>(c - '0');
-    if (digit > 9 || __builtin_mul_overflow(value, std::uint64_t{10}, &value) ||
-        __builtin_add_overflow(value, std::uint64_t{digit}, &value)) {
-      return false;
-    }
-  }
-  out = value;
-  return true;
-}
-
 /// Milliseconds, or microseconds where the stream was asked for them: no millisecond of ours has 15
 /// digits.
 bool parse_time(std::string_view text, TsNs& out) noexcept TICKWIRE_HOT {
   std::uint64_t value = 0;
-  if (!parse_id(text, value)) return false;
+  if (!parse_whole_padded(text, value)) return false;
   const std::uint64_t unit_ns = value > 100'000'000'000'000U ? 1'000 : 1'000'000;
   if (value > static_cast<std::uint64_t>(std::numeric_limits<TsNs>::max()) / unit_ns) return false;
   out = static_cast<TsNs>(value * unit_ns);
@@ -149,11 +91,17 @@ class Decoder::Impl {
     }
     bids_.resize(config.max_levels);
     asks_.resize(config.max_levels);
+    fields_.bids.room = bids_;
+    fields_.asks.room = asks_;
   }
 
-  Outcome decode(std::span<const char> message, md::Event& out) noexcept {
-    begin(message, kNoInstrument);
-    Outcome outcome = read<key_of_message>(message);
+  Outcome decode(std::span<const char> message, md::Event& out) noexcept TICKWIRE_HOT {
+    Outcome outcome = Outcome::Event;
+    fields_.clear(kNoInstrument);
+    if (!config_.scan || message.size() > config_.max_message_bytes || !scan(message, instruments_, fields_))
+        [[unlikely]] {
+      outcome = parse(message);
+    }
     if (outcome == Outcome::Event) outcome = interpret(out);
     if (outcome == Outcome::Malformed) [[unlikely]] {
       out.instrument = diff_instrument_in(message);
@@ -163,10 +111,14 @@ class Decoder::Impl {
     return outcome;
   }
 
-  Outcome decode_snapshot(std::span<const char> body, InstrumentId instrument, md::Event& out) noexcept {
-    begin(body, instrument);
+  Outcome decode_snapshot(std::span<const char> body, InstrumentId instrument, md::Event& out) noexcept
+      TICKWIRE_HOT {
+    fields_.clear(instrument);
     out.kind = md::EventKind::BookSnapshot;
+    TICKWIRE_HOT_EXEMPT_BEGIN(
+        "simdjson: works inside the memory it was given at setup, one pass over the message")
     const Outcome outcome = read<key_of_snapshot>(body);
+    TICKWIRE_HOT_EXEMPT_END
     out.instrument = instrument;
     if (outcome != Outcome::Event) return outcome;
     if (!has(Key::LastId) || !id(Key::LastId, out.last_id) || !event_time(out)) return Outcome::Malformed;
@@ -184,50 +136,40 @@ class Decoder::Impl {
   /// No message has more; it bounds a recursion.
   static constexpr int kMaxSkippedDepth = 16;
 
-  /// The later ones outrank the earlier.
-  enum class LevelsState : std::uint8_t { None, Deferred, Ok, BadNumber, TooMany, Malformed };
-  struct Levels {
-    std::span<md::Level> room;
-    std::size_t count = 0;
-    LevelsState state = LevelsState::None;
-
-    void note(LevelsState seen) noexcept { state = std::max(state, seen); }
-  };
-
-  void begin(std::span<const char> message, InstrumentId instrument) noexcept {
-    end_ = message.data() + message.size();
-    seen_ = 0;
-    instrument_ = instrument;
-    bids_read_ = {bids_, 0, LevelsState::None};
-    asks_read_ = {asks_, 0, LevelsState::None};
-  }
-
-  static constexpr std::uint32_t bit(Key key) noexcept {
-    return std::uint32_t{1} << static_cast<unsigned>(key);
-  }
-  [[nodiscard]] bool has(Key key) const noexcept { return (seen_ & bit(key)) != 0; }
-  [[nodiscard]] const Token& token(Key key) const noexcept { return tokens_[static_cast<std::size_t>(key)]; }
+  static constexpr std::uint32_t bit(Key key) noexcept { return Fields::bit(key); }
+  [[nodiscard]] bool has(Key key) const noexcept { return fields_.has(key); }
+  [[nodiscard]] const Token& token(Key key) const noexcept { return fields_.token(key); }
 
   // -------------------------------------------------------------------------------------------------
   // From bytes to tokens
 
   using KeyOf = Key (*)(const char*) noexcept;
 
-  /// Event where the message is one JSON object, with all fields of interest in tokens_ and its levels
-  /// read, else Malformed.
+  /// A message that the scanner gave up.
+  [[gnu::noinline]] Outcome parse(std::span<const char> message) noexcept TICKWIRE_HOT {
+    fields_.clear(kNoInstrument);
+    TICKWIRE_HOT_EXEMPT_BEGIN(
+        "simdjson: works inside the memory it was given at setup, one pass over the message")
+    return read<key_of_message>(message);
+    TICKWIRE_HOT_EXEMPT_END
+  }
+
+  /// Event where the message is one JSON object, with all fields of interest and its levels in fields_,
+  /// else Malformed.
   template <KeyOf kKeyOf>
   Outcome read(std::span<const char> message) noexcept {
+    end_ = message.data() + message.size();
     ondemand::document document;
     if (parser_.iterate(message.data(), message.size(), message.size() + kPaddingBytes).get(document) !=
         simdjson::SUCCESS) {
       return Outcome::Malformed;
     }
     bool whole = read_document<kKeyOf>(document);
-    if (whole && instrument_ != kNoInstrument &&
-        (bids_read_.state == LevelsState::Deferred || asks_read_.state == LevelsState::Deferred))
+    if (whole && fields_.instrument != kNoInstrument &&
+        (fields_.bids.state == LevelsState::Deferred || fields_.asks.state == LevelsState::Deferred))
         [[unlikely]] {
       // The symbol came behind the levels. Now that it is known nothing is deferred.
-      seen_ = 0;
+      fields_.seen = 0;
       document.rewind();
       whole = read_document<kKeyOf>(document);
     }
@@ -255,7 +197,7 @@ class Decoder::Impl {
         continue;
       }
       if (has(key)) return false;
-      seen_ |= bit(key);
+      fields_.seen |= bit(key);
 
       const char first = first_char(value);
       if (key == Key::Data && first == '{') {
@@ -273,14 +215,14 @@ class Decoder::Impl {
         continue;
       }
       if ((key == Key::Bids || key == Key::Asks) && first == '[') {
-        if (!read_side(value, key == Key::Bids ? bids_read_ : asks_read_)) return false;
+        if (!read_side(value, key == Key::Bids ? fields_.bids : fields_.asks)) return false;
         continue;
       }
-      Token& token = tokens_[static_cast<std::size_t>(key)];
+      Token& token = fields_.token(key);
       if (!scalar(value, token)) return false;
-      if (key == Key::Symbol && instrument_ == kNoInstrument) {
+      if (key == Key::Symbol && fields_.instrument == kNoInstrument) {
         if (!token.quoted) return false;
-        instrument_ = instruments_.find(token.text);
+        fields_.instrument = instruments_.find(token.text);
       }
     }
     return true;
@@ -350,11 +292,11 @@ class Decoder::Impl {
   /// Reads an array as the levels of one side. What is no list of levels may still be a field of another
   /// kind of message, so that is noted and not judged. False for what is no JSON.
   bool read_side(ondemand::value& value, Levels& side) noexcept {
-    side.state = instrument_ == kNoInstrument ? LevelsState::Deferred : LevelsState::Ok;
+    side.state = fields_.instrument == kNoInstrument ? LevelsState::Deferred : LevelsState::Ok;
     side.count = 0;
     if (side.state == LevelsState::Deferred) return skip(value, kMaxSkippedDepth);
 
-    const md::Instrument& instrument = instruments_[instrument_];
+    const md::Instrument& instrument = instruments_[fields_.instrument];
     ondemand::array levels;
     if (value.get_array().get(levels) != simdjson::SUCCESS) return false;
     for (simdjson::simdjson_result<ondemand::value> result : levels) {
@@ -401,27 +343,29 @@ class Decoder::Impl {
   // -------------------------------------------------------------------------------------------------
   // From tokens to an event
 
-  [[nodiscard]] bool id(Key key, std::uint64_t& out) const noexcept { return parse_id(token(key).text, out); }
+  [[nodiscard]] bool id(Key key, std::uint64_t& out) const noexcept {
+    return parse_whole_padded(token(key).text, out);
+  }
 
   [[nodiscard]] bool event_time(md::Event& out) const noexcept {
     return !has(Key::EventTime) || parse_time(token(Key::EventTime).text, out.ts_event);
   }
 
   [[nodiscard]] bool price(Key key, std::int64_t& out) const noexcept {
-    return parse_amount(token(key).text, instruments_[instrument_].price_decimals, out);
+    return parse_amount(token(key).text, instruments_[fields_.instrument].price_decimals, out);
   }
   [[nodiscard]] bool qty(Key key, std::int64_t& out) const noexcept {
-    return parse_amount(token(key).text, instruments_[instrument_].qty_decimals, out);
+    return parse_amount(token(key).text, instruments_[fields_.instrument].qty_decimals, out);
   }
 
   Outcome interpret(md::Event& out) noexcept {
-    static constexpr std::uint32_t kQuote = bit(Key::LastId) | bit(Key::Symbol) | bit(Key::Bids) |
-                                            bit(Key::BidQty) | bit(Key::Asks) | bit(Key::AskQty);
-    out.instrument = instrument_;
-    if (has(Key::Symbol) && instrument_ == kNoInstrument) return Outcome::UnknownSymbol;
+    constexpr std::uint32_t kQuote = bit(Key::LastId) | bit(Key::Symbol) | bit(Key::Bids) | bit(Key::BidQty) |
+                                     bit(Key::Asks) | bit(Key::AskQty);
+    out.instrument = fields_.instrument;
+    if (has(Key::Symbol) && fields_.instrument == kNoInstrument) return Outcome::UnknownSymbol;
     if (!has(Key::EventType)) {
       if (has(Key::Error)) return Outcome::SubscribeError;
-      if ((seen_ & kQuote) == kQuote) return quote(out);
+      if ((fields_.seen & kQuote) == kQuote) return quote(out);
       return Outcome::Ignored;
     }
     const Token& type = token(Key::EventType);
@@ -429,16 +373,16 @@ class Decoder::Impl {
     if (type.text == "depthUpdate") return diff(out);
     if (type.text == "trade") return trade(out, TradeStream::Trade, Key::TradeId);
     if (type.text == "aggTrade") return trade(out, TradeStream::AggTrade, Key::Asks);
-    if (type.text == "bookTicker") return (seen_ & kQuote) == kQuote ? quote(out) : Outcome::Malformed;
+    if (type.text == "bookTicker") return (fields_.seen & kQuote) == kQuote ? quote(out) : Outcome::Malformed;
     if (type.text == "serverShutdown") return Outcome::Shutdown;
     return Outcome::Ignored;
   }
 
   Outcome diff(md::Event& out) noexcept {
-    static constexpr std::uint32_t kNeeded = bit(Key::Symbol) | bit(Key::FirstId) | bit(Key::LastId);
+    constexpr std::uint32_t kNeeded = bit(Key::Symbol) | bit(Key::FirstId) | bit(Key::LastId);
     out.kind = md::EventKind::BookDiff;
-    if ((seen_ & kNeeded) != kNeeded || !id(Key::FirstId, out.first_id) || !id(Key::LastId, out.last_id) ||
-        !event_time(out) || out.first_id > out.last_id) {
+    if ((fields_.seen & kNeeded) != kNeeded || !id(Key::FirstId, out.first_id) ||
+        !id(Key::LastId, out.last_id) || !event_time(out) || out.first_id > out.last_id) {
       return Outcome::Malformed;
     }
     if (config_.market != Market::Spot && (!has(Key::PrevId) || !id(Key::PrevId, out.prev_id))) {
@@ -448,26 +392,27 @@ class Decoder::Impl {
   }
 
   Outcome take_levels(md::Event& out) noexcept {
-    if (bids_read_.state < LevelsState::Ok || asks_read_.state < LevelsState::Ok) return Outcome::Malformed;
-    switch (std::max(bids_read_.state, asks_read_.state)) {
+    if (fields_.bids.state < LevelsState::Ok || fields_.asks.state < LevelsState::Ok)
+      return Outcome::Malformed;
+    switch (std::max(fields_.bids.state, fields_.asks.state)) {
       case LevelsState::Ok: break;
       case LevelsState::BadNumber: return Outcome::BadNumber;
       case LevelsState::TooMany: return Outcome::TooManyLevels;
       default: return Outcome::Malformed;
     }
-    out.bids = {bids_.data(), bids_read_.count};
-    out.asks = {asks_.data(), asks_read_.count};
+    out.bids = fields_.bids.room.first(fields_.bids.count);
+    out.asks = fields_.asks.room.first(fields_.asks.count);
     return Outcome::Event;
   }
 
   Outcome trade(md::Event& out, TradeStream stream, Key id_key) noexcept {
-    static constexpr std::uint32_t kNeeded =
+    constexpr std::uint32_t kNeeded =
         bit(Key::Symbol) | bit(Key::Price) | bit(Key::Qty) | bit(Key::BuyerMaker);
     out.kind = md::EventKind::Trade;
     if (stream != config_.trades) return Outcome::OtherTradeStream;
     const std::uint32_t needed = kNeeded | bit(id_key);
     const std::string_view maker = token(Key::BuyerMaker).text;
-    if ((seen_ & needed) != needed || !id(id_key, out.trade.id) || !event_time(out) ||
+    if ((fields_.seen & needed) != needed || !id(id_key, out.trade.id) || !event_time(out) ||
         (maker != "true" && maker != "false")) {
       return Outcome::Malformed;
     }
@@ -482,7 +427,7 @@ class Decoder::Impl {
 
   Outcome quote(md::Event& out) noexcept {
     out.kind = md::EventKind::Quote;
-    if (bids_read_.state != LevelsState::None || asks_read_.state != LevelsState::None ||
+    if (fields_.bids.state != LevelsState::None || fields_.asks.state != LevelsState::None ||
         !id(Key::LastId, out.last_id) || !event_time(out)) {
       return Outcome::Malformed;
     }
@@ -495,10 +440,9 @@ class Decoder::Impl {
   }
 
   /// Whose diff it was, as far as bytes that are no JSON can tell.
-  [[nodiscard]] InstrumentId diff_instrument_in(std::span<const char> message) const noexcept {
+  [[nodiscard]] InstrumentId diff_instrument_in(std::span<const char> message) const noexcept TICKWIRE_HOT {
     const std::string_view text{message.data(), message.size()};
-    static constexpr std::string_view kDiff = "\"depthUpdate\"";
-    if (::memmem(text.data(), text.size(), kDiff.data(), kDiff.size()) == nullptr) return kNoInstrument;
+    if (text.find("\"depthUpdate\"") == std::string_view::npos) return kNoInstrument;
     return instruments_.find(find_between(text, "\"s\":\"", '"'));
   }
 
@@ -510,11 +454,7 @@ class Decoder::Impl {
 
   // Of the message at hand.
   const char* end_ = nullptr;
-  std::uint32_t seen_ = 0;
-  InstrumentId instrument_ = kNoInstrument;
-  Levels bids_read_;
-  Levels asks_read_;
-  Token tokens_[kKeyCount];
+  Fields fields_;
 };
 
 Decoder::Decoder(const md::InstrumentTable& instruments, const DecoderConfig& config)
@@ -538,19 +478,13 @@ md::Event blank(md::EventKind kind, RecvClock recv_clock, TsNs ts_recv) noexcept
 Outcome Decoder::decode(std::span<const char> message, RecvClock recv_clock, TsNs ts_recv,
                         md::Event& out) noexcept {
   out = blank(md::EventKind::BookDiff, recv_clock, ts_recv);
-  TICKWIRE_HOT_EXEMPT_BEGIN(
-      "simdjson: works inside the memory it was given at setup, one pass over the message")
   return impl_->decode(message, out);
-  TICKWIRE_HOT_EXEMPT_END
 }
 
 Outcome Decoder::decode_snapshot(std::span<const char> body, InstrumentId instrument, RecvClock recv_clock,
                                  TsNs ts_recv, md::Event& out) noexcept {
   out = blank(md::EventKind::BookSnapshot, recv_clock, ts_recv);
-  TICKWIRE_HOT_EXEMPT_BEGIN(
-      "simdjson: works inside the memory it was given at setup, one pass over the message")
   return impl_->decode_snapshot(body, instrument, out);
-  TICKWIRE_HOT_EXEMPT_END
 }
 
 }  // namespace tickwire::feed::binance

@@ -7,6 +7,9 @@
 /// larger one is refused as malformed. Prices and quantities go from their text to integers of the
 /// instrument's units and are never a double on the way.
 ///
+/// A message written the way the venue writes all of its own is scanned in one pass, any other goes to
+/// the JSON parser (see scanner.hpp).
+///
 /// Fields may come in any order. The one that costs a second pass is a symbol behind the levels,
 /// since their decimals are the instrument's; no venue sends it so.
 
@@ -27,6 +30,8 @@ struct DecoderConfig {
   TradeStream trades;
   std::size_t max_message_bytes;
   std::size_t max_levels;  // A side of one message.
+  /// Off: every message goes to the JSON parser. The result is the same; tests and benchmarks compare.
+  bool scan = true;
 };
 
 class Decoder {
