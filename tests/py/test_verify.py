@@ -369,9 +369,7 @@ async def test_multicast_is_recorded_as_packets_and_without_credentials(
         }
     )
     rows = make_rows(10, 2)
-    monkeypatch.setattr(
-        fake_core.Engine, "script", lambda engine: engine.push(rows) or engine.stopping.wait(10)
-    )
+    monkeypatch.setattr(fake_core.Engine, "script", lambda engine: engine.push(rows))
     async with Pipeline(settings, record_dir=tmp_path / "run"):
         engine = fake_core.Engine.last
         assert engine is not None
