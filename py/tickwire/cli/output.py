@@ -94,8 +94,9 @@ def print_report(out: Console, stats: Stats, config: Config) -> None:
         out.print(line, soft_wrap=True, markup=False)
 
 
-# Of a line, as a column, and of a feed's recovery, as words.
+# Of a line, and as many of it as a terminal has columns for; and of a feed's recovery, as words.
 _OF_A_LINE = ("received", "won", "duplicate", "late", "gap", "overtaken", "heartbeats")
+_SHOWN_OF_A_LINE = ("received", "won", "duplicate", "late", "gap", "socket_drops")
 _RECOVERY = {
     "sequence_gaps": "gaps",
     "requests": "requests",
@@ -126,10 +127,10 @@ def _lines_table(name: str, lines: dict[str, dict[str, int]]) -> Table:
     """Messages by line; the sum of won, duplicate and late is what was received."""
     table = Table(title=f"Lines of {name}, in messages", title_justify="left")
     table.add_column("line")
-    for key in (*_OF_A_LINE, "socket_drops"):
+    for key in _SHOWN_OF_A_LINE:
         table.add_column(key.replace("_", " "), justify="right")
     for scope, counts in lines.items():
-        table.add_row(scope, *(f"{count:,}" for count in counts.values()))
+        table.add_row(scope, *(f"{counts[key]:,}" for key in _SHOWN_OF_A_LINE))
     return table
 
 
