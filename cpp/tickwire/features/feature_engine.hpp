@@ -93,6 +93,10 @@ class FeatureEngine {
   class Builder;
 
   double evaluate(Node& node, TsNs t) noexcept TICKWIRE_HOT;
+  /// Asks for all that an event will touch, at once. A feed by order is a whole exchange's, and between two
+  /// events of an instrument its kernels have left the caches: each would be waited for alone. A feed by
+  /// price has a few instruments, whose kernels stay, and does without: with sixteen it costs 25 ns.
+  void bring_close() const noexcept TICKWIRE_HOT;
   static void enter(Timeline& timeline, std::span<Kernel*> kernels, std::uint32_t count, TsNs t) noexcept
       TICKWIRE_HOT;
 
@@ -104,6 +108,7 @@ class FeatureEngine {
   std::span<std::uint32_t> outputs_;
   std::uint64_t version_ = 1;  // Grows with every change of state or of t.
   TsNs evaluated_at_ = kNoTime;
+  std::span<const std::byte> kept_;  // Nodes, kernels and lists, which lie behind one another.
 };
 
 }  // namespace tickwire::features

@@ -27,6 +27,7 @@
 
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
+#include "tickwire/core/prefetch.hpp"
 #include "tickwire/md/event.hpp"
 
 namespace tickwire::md {
@@ -80,22 +81,19 @@ class OrderBooks {
   }
 
   /// For whoever knows what comes: brings close where an order of this reference is or would be, a book's
-  /// head, and, once the head is there, the best levels of its sides. Inlined by force, because g++ takes a
-  /// function of prefetches alone for one without effect and drops its calls.
-  [[gnu::always_inline]] void prefetch_order(std::uint64_t ref) const noexcept TICKWIRE_HOT {
+  /// head, and, once the head is there, the best levels of its sides.
+  void prefetch_order(std::uint64_t ref) const noexcept TICKWIRE_HOT {
     const Slot* const pair = &slots_[home(ref) & ~std::size_t{1}];  // Where most that lost their place are.
-    __builtin_prefetch(pair, 1);
-    __builtin_prefetch(&pair[1].place, 1);
+    prefetch(pair);
+    prefetch(&pair[1].place);
   }
-  [[gnu::always_inline]] void prefetch_book(std::uint32_t book) const noexcept TICKWIRE_HOT {
-    __builtin_prefetch(&books_[book], 1);
-  }
-  [[gnu::always_inline]] void prefetch_levels(std::uint32_t book) const noexcept TICKWIRE_HOT {
+  void prefetch_book(std::uint32_t book) const noexcept TICKWIRE_HOT { prefetch(&books_[book]); }
+  void prefetch_levels(std::uint32_t book) const noexcept TICKWIRE_HOT {
     for (const HalfBook& half : books_[book].sides) {
       if (half.size == 0) continue;
       const Level* const best = half.levels + (half.size - 1);
-      __builtin_prefetch(best, 1);
-      __builtin_prefetch(best - std::min<std::uint32_t>(half.size - 1, kNearLevels), 1);
+      prefetch(best);
+      prefetch(best - std::min<std::uint32_t>(half.size - 1, kNearLevels));
     }
   }
 

@@ -5,6 +5,8 @@
 #include <limits>
 #include <utility>
 
+#include "tickwire/core/prefetch.hpp"
+
 namespace tickwire::feed::itch {
 
 using md::BookState;
@@ -98,7 +100,7 @@ void Market::prepare(std::span<const std::byte> message) noexcept {
   if (ours == 0) return;
   books_.prefetch_order(__builtin_bswap64(ref));
   books_.prefetch_book(ours - 1);
-  __builtin_prefetch(&status_[ours - 1], 1);
+  prefetch(&status_[ours - 1]);
   // Of the book that was asked for a while ago: its head has come, and says where its levels are.
   const InstrumentId before = std::exchange(prepared_[prepared_at_], ours);
   prepared_at_ = prepared_at_ + 1 == prepared_.size() ? 0 : prepared_at_ + 1;
