@@ -94,6 +94,7 @@ feed::MoldFeedConfig multicast_from(const Section& s) {
                                         .login_timeout_ns = timeout_ns,
                                         .heartbeat_ns = kSoupHeartbeatNs,
                                         .silence_timeout_ns = timeout_ns},
+                            .any_glimpse_session = s.get<bool>("any_glimpse_session"),
                             .snapshot_retry_ns = s.get<std::int64_t>("snapshot_retry_ns"),
                             .sequencer = {.window_packets = s.get<std::size_t>("window_packets"),
                                           .reorder_ns = s.get<std::int64_t>("reorder_ns"),

@@ -358,7 +358,7 @@ def _line_table(value: object) -> object:
 
 # What says nothing without a server to ask.
 _OF_REREQUEST = ("request_attempts", "request_timeout", "request_interval", "request_messages")
-_OF_GLIMPSE = ("credentials", "glimpse_retry", "glimpse_timeout")
+_OF_GLIMPSE = ("credentials", "glimpse_session", "glimpse_retry", "glimpse_timeout")
 _GLIMPSE_USERNAME, _GLIMPSE_PASSWORD = "TICKWIRE_GLIMPSE_USERNAME", "TICKWIRE_GLIMPSE_PASSWORD"
 _MOST_NS = 3_600_000_000_000
 
@@ -435,6 +435,10 @@ class Multicast(_Model):
 
     request_messages: Annotated[int, Field(ge=1, le=65534)] = 1000
     """Most messages that one request asks for, as the venue allows."""
+
+    glimpse_session: Literal["same", "any"] = "same"
+    """`same`: a snapshot is refused whose session is named otherwise than the stream's, for it is of another
+    numbering, as of the day before. `any` for a venue that names the two otherwise."""
 
     glimpse_retry: Duration = "1s"
     """Wait after a snapshot that failed."""
@@ -516,6 +520,7 @@ class Multicast(_Model):
             "request_timeout_ns": parse_duration(self.request_timeout),
             "request_interval_ns": parse_duration(self.request_interval),
             "request_messages": self.request_messages,
+            "any_glimpse_session": self.glimpse_session == "any",
             "snapshot_retry_ns": parse_duration(self.glimpse_retry),
             "glimpse_timeout_ns": parse_duration(self.glimpse_timeout),
         }

@@ -650,6 +650,7 @@ def test_resolve_gives_the_engine_everything_of_multicast(monkeypatch: pytest.Mo
         "request_messages": 1000,
         "snapshot_retry_ns": 1_000_000_000,
         "glimpse_timeout_ns": 10_000_000_000,
+        "any_glimpse_session": False,
     }
     # What is written down means the same when it is read again.
     assert Config.from_text(config.to_toml()).resolve()["feeds"] == [feed]
@@ -676,6 +677,7 @@ _SERVERS = ('rerequest = "10.1.2.3:17777"', 'glimpse = "glimpse.example:18000"')
         ('request_timeout = "7ms"', "request_timeout_ns", 7_000_000),
         ('request_interval = "1ms"', "request_interval_ns", 1_000_000),
         ("request_messages = 65534", "request_messages", 65534),
+        ('glimpse_session = "any"', "any_glimpse_session", True),
         ('glimpse_retry = "3s"', "snapshot_retry_ns", 3_000_000_000),
         ('glimpse_timeout = "2s"', "glimpse_timeout_ns", 2_000_000_000),
     ],
@@ -852,6 +854,7 @@ def test_lines_that_cannot_be(change: tuple[str, str], expected: str) -> None:
         ('request_interval = "2h"', "request_interval: expected at most an hour, found '2h'"),
         ("request_messages = 65535", "request_messages: expected at most 65534, found 65535"),
         ("request_messages = 0", "request_messages: expected at least 1, found 0"),
+        ('glimpse_session = "other"', 'glimpse_session: expected one of "same", "any"'),
         ('glimpse_retry = "0s"', "glimpse_retry: expected more than zero"),
         ('glimpse_timeout = "0s"', "glimpse_timeout: expected more than zero"),
         ("btach = 3", "btach: unknown key; nearest known key: batch"),
@@ -872,6 +875,7 @@ def test_multicast_says_what_is_wrong(line: str, expected: str) -> None:
         ('request_interval = "1s"', "rerequest"),
         ("request_messages = 9", "rerequest"),
         ('credentials = "login"', "glimpse"),
+        ('glimpse_session = "any"', "glimpse"),
         ('glimpse_retry = "2s"', "glimpse"),
         ('glimpse_timeout = "2s"', "glimpse"),
     ],

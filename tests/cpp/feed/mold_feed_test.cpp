@@ -126,10 +126,10 @@ std::string packet(char type, const std::string& payload = "") {
 std::string padded(const std::string& text) { return std::string(20 - text.size(), ' ') + text; }
 
 /// Serves one snapshot: "whole" and the number to go on from.
-test::Script snapshot(const std::string& next) {
-  return [next](Connection& c) {
+test::Script snapshot(const std::string& next, const std::string& session = "    MONDAY") {
+  return [next, session](Connection& c) {
     c.read_bytes(49);
-    c.send(packet('A', "MONDAY    " + padded("1")) + packet('S', "whole") + packet('S', "G" + padded(next)));
+    c.send(packet('A', session + padded("1")) + packet('S', "whole") + packet('S', "G" + padded(next)));
     while (!c.read_bytes(1).empty()) {
     }
   };
@@ -138,6 +138,7 @@ test::Script snapshot(const std::string& next) {
 TEST(MoldFeed, ComesBackBySnapshotWhereNobodyAnswers) {
   TestServer server({[](Connection& c) { c.read_bytes(49); },  // Gone without a word.
                      snapshot("2"),                            // Too old.
+                     snapshot("5", "    SUNDAY"),              // The day before's.
                      snapshot("5")});
   const MoldVenue venue;
   MoldFeedConfig config = mold_config(venue);
@@ -152,21 +153,39 @@ TEST(MoldFeed, ComesBackBySnapshotWhereNobodyAnswers) {
   const int port = config.lines[0].port;
   venue.send(0, port, mold_datagram("MONDAY", 1, {"one"}));
   venue.send(1, port, mold_datagram("MONDAY", 4, {"four", "five"}));
-  feed.run_until(11);
-  venue.send(1, port, mold_datagram("MONDAY", 6, {"six"}));
   feed.run_until(12);
-  ASSERT_EQ(feed.log.size(), 12u);
+  venue.send(1, port, mold_datagram("MONDAY", 6, {"six"}));
+  feed.run_until(13);
+  ASSERT_EQ(feed.log.size(), 13u);
   EXPECT_TRUE(feed.log[3] == "failed the server ended the connection" ||
               feed.log[3] == "failed Connection reset by peer")
       << feed.log[3];
   feed.log[3] = "failed";
   EXPECT_EQ(feed.log, (Log{"session", "1 one", "lost 2 + 2", "failed", "snapshot", "in it whole",
-                           "failed it is older than the stream", "snapshot", "in it whole", "next 5",
-                           "5 five", "6 six"}));
-  EXPECT_EQ(feed.feed.stats().snapshot_tries, 3u);
-  EXPECT_EQ(feed.feed.stats().snapshot_failures, 2u);
+                           "failed it is older than the stream",
+                           R"(failed it is of the session "SUNDAY" and the stream of "MONDAY")", "snapshot",
+                           "in it whole", "next 5", "5 five", "6 six"}));
+  EXPECT_EQ(feed.feed.stats().snapshot_tries, 4u);
+  EXPECT_EQ(feed.feed.stats().snapshot_failures, 3u);
   EXPECT_EQ(feed.feed.sequencer().stats().requests, 2u);
   EXPECT_EQ(feed.feed.sequencer().state(), Sequencer::State::Live);
+}
+
+TEST(MoldFeed, TakesASnapshotOfAnyNameWhereThatIsConfigured) {
+  TestServer server({snapshot("5", "    SUNDAY")});
+  const MoldVenue venue;
+  MoldFeedConfig config = mold_config(venue);
+  config.rerequest.peer.clear();
+  config.any_glimpse_session = true;
+  config.glimpse.server = "127.0.0.1:" + std::to_string(server.port());
+  config.glimpse.login_timeout_ns = config.glimpse.silence_timeout_ns = 5000 * kMs;
+  config.glimpse.heartbeat_ns = 1000 * kMs;
+  config.snapshot_retry_ns = kMs;
+  config.sequencer.start = SequencerConfig::Start::Snapshot;
+  Feed feed(config);
+  venue.send(0, config.lines[0].port, mold_datagram("MONDAY", 5, {"five"}));
+  feed.run_until(5);
+  EXPECT_EQ(feed.log, (Log{"session", "snapshot", "in it whole", "next 5", "5 five"}));
 }
 
 TEST(MoldFeed, NamesWhatIsWrongWithItsConfiguration) {

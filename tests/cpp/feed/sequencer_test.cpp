@@ -260,6 +260,7 @@ TEST(Sequencer, NeedsNoSnapshotWhereItHearsTheFirstMessage) {
   EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), message(2, 0, 0)}));
   EXPECT_EQ(r.sequencer.state(), Sequencer::State::Live);
   r.packet(0, 5, 1, 10, kNextSession);
+  r.packet(1, 5, 1, 15, kNextSession);
   EXPECT_EQ(r.take(), (Transcript{"session", "want snapshot"}));
   Recorded quiet(config);
   quiet.sequencer.on_heartbeat(0, kSession, 1, 0);
@@ -348,12 +349,39 @@ TEST(Sequencer, ANewSessionIsNotAGap) {
   r.packet(1, 501, 1, 20);  // The other line is still in the old one.
   r.packet(1, 1, 2, 30, kNextSession);
   r.packet(2, 1, 1, 40, {'?'});  // Nobody asked for it.
-  EXPECT_EQ(r.log, (Transcript{"session", message(500, 0, 0), "lost 501 + 2", "session", message(1, 0, 10),
-                               message(2, 1, 30)}));
+  EXPECT_EQ(r.log, (Transcript{"session", message(500, 0, 0), message(501, 1, 20), message(502, 0, 5),
+                               "session", message(1, 0, 10), message(2, 1, 30)}));
   EXPECT_EQ(r.sessions, (std::vector<SessionId>{kSession, kNextSession}));
   EXPECT_EQ(r.sequencer.stats().other_session, 2u);
   EXPECT_EQ(r.sequencer.line_stats(1).gap, 0u);
-  EXPECT_EQ(r.sequencer.line_stats(0).late, 1u);
+}
+
+TEST(Sequencer, BelievesAnotherSessionOnlyWhenASecondDatagramAgrees) {
+  Recorded r(config_of());
+  r.packet(0, 1, 1, 0);
+  r.packet(1, 7, 2, 10, {'S', 'T', 'R', 'A', 'Y'});
+  r.packet(0, 2, 1, 20);
+  // Much later it is another stray one.
+  r.packet(1, 9, 1, 20 + Sequencer::kSessionProofNs, {'S', 'T', 'R', 'A', 'Y'});
+  r.packet(0, 3, 1, 21 + Sequencer::kSessionProofNs);
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), message(2, 0, 20),
+                                  message(3, 0, 21 + Sequencer::kSessionProofNs)}));
+  EXPECT_EQ(r.sequencer.stats().other_session, 2u);
+  // A heartbeat agrees as well, and what was missing of the old session is told before the new one begins.
+  const std::int64_t later = 30 + Sequencer::kSessionProofNs;
+  r.packet(0, 5, 1, later);
+  r.packet(0, 1, 2, later + 1, kNextSession);
+  r.sequencer.on_heartbeat(0, kNextSession, 3, later + 2);
+  EXPECT_EQ(r.take(), (Transcript{"lost 4 + 2", "session", message(1, 0, later + 1), message(2, 0, later + 1)}));
+}
+
+TEST(Sequencer, NeedsNoSecondDatagramWhereTheSessionWasToEnd) {
+  Recorded r(config_of());
+  r.packet(0, 1, 1, 0);
+  r.sequencer.on_end(0, kSession, 2, 10);
+  r.packet(0, 1, 1, 20, kNextSession);
+  EXPECT_EQ(r.take(),
+            (Transcript{"session", message(1, 0, 0), "end", "session", message(1, 0, 20)}));
 }
 
 TEST(Sequencer, FillsTheGapBeforeItEndsASession) {

@@ -300,7 +300,7 @@ TEST(SoupClient, NamesWhatIsWrongWithItsConfiguration) {
 class Glimpse final : public GlimpseHandler {
  public:
   explicit Glimpse(const SoupConfig& config) : client(config, "feeds[0].snapshot", arena) {}
-  void on_snapshot_begin() noexcept override { log.emplace_back("begin"); }
+  void on_snapshot_begin(const SessionId& /*session*/) noexcept override { log.emplace_back("begin"); }
   void on_snapshot_message(MessageView message) noexcept override {
     log.emplace_back(message.begin(), message.end());
   }

@@ -32,6 +32,13 @@ MoldFeedConfig completed(MoldFeedConfig config, const std::string& where) {
   return config;
 }
 
+/// Without its padding, which one protocol has in front and the other behind.
+std::string_view name_of(const SessionId& session) noexcept {
+  const std::string_view text(session.data(), session.size());
+  const std::size_t begin = std::min(text.find_first_not_of(' '), text.size());
+  return text.substr(begin, text.find_last_not_of(' ') + 1 - begin);
+}
+
 }  // namespace
 
 MoldFeed::MoldFeed(MoldFeedHandler& handler, MoldFeedConfig config, const std::string& where, Arena& arena)
@@ -125,6 +132,16 @@ int MoldFeed::poll_snapshot() noexcept {
   ++stats_.snapshot_tries;
   glimpse_->start(now_);
   return 1;
+}
+
+void MoldFeed::on_snapshot_begin(const SessionId& session) noexcept {
+  const std::string_view theirs = name_of(session);
+  const std::string_view ours = name_of(sequencer_.session());
+  if (theirs == ours || config_.any_glimpse_session) return handler_.on_snapshot_begin();
+  glimpse_->stop();
+  reason_.set("it is of the session \"%.*s\" and the stream of \"%.*s\"", TICKWIRE_PRINTF_VIEW(theirs),
+              TICKWIRE_PRINTF_VIEW(ours));
+  snapshot_failed(reason_.view());
 }
 
 void MoldFeed::on_snapshot_end(std::uint64_t next) noexcept {

@@ -15,6 +15,7 @@
 #include "tickwire/feed/sequenced/sequencer.hpp"
 #include "tickwire/feed/soupbintcp/glimpse_client.hpp"
 #include "tickwire/feed/udp/udp_source.hpp"
+#include "tickwire/feed/websocket/fixed_text.hpp"
 
 namespace tickwire::feed {
 
@@ -25,6 +26,9 @@ struct MoldFeedConfig {
   UdpConfig rerequest;
   /// Its `server` gives snapshots; empty: there are none.
   SoupConfig glimpse;
+  /// Take a snapshot whose session is named otherwise than the stream's. Else it is one of another numbering,
+  /// as of the day before, and refused.
+  bool any_glimpse_session = false;
   /// From a snapshot that failed to the next try.
   std::int64_t snapshot_retry_ns = 0;
   /// `lines`, `max_packet_bytes` and `snapshots` are set from the above, and `request_attempts` to none where
@@ -113,7 +117,7 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
   void on_lost(std::uint64_t first, std::uint64_t count) noexcept override { handler_.on_lost(first, count); }
   void on_want_snapshot() noexcept override { snapshot_at_ = now_; }
 
-  void on_snapshot_begin() noexcept override { handler_.on_snapshot_begin(); }
+  void on_snapshot_begin(const SessionId& session) noexcept override;
   void on_snapshot_message(MessageView message) noexcept override { handler_.on_snapshot_message(message); }
   void on_snapshot_end(std::uint64_t next) noexcept override;
   void on_snapshot_failed(std::string_view reason) noexcept override { snapshot_failed(reason); }
@@ -126,6 +130,7 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
   std::optional<GlimpseClient> glimpse_;
   std::int64_t now_ = 0;                          // Of the turn.
   std::int64_t snapshot_at_ = Sequencer::kNever;  // When the next one is begun.
+  FixedText reason_;
   MoldFeedStats stats_;
 };
 

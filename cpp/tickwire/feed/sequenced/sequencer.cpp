@@ -47,7 +47,7 @@ Sequencer::Sequencer(SequencerHandler& handler, const SequencerConfig& config, c
       lines_(arena.allocate<Line>(config.lines + std::size_t{1})),
       kept_(arena.allocate<Kept>(2 * config.window_packets)),
       free_places_(arena.allocate<std::uint32_t>(config.window_packets)),
-      places_(arena.allocate<char>(config.window_packets * config.max_packet_bytes)),
+      places_(arena.allocate<char>((config.window_packets + 1) * config.max_packet_bytes)),
       views_(arena.allocate<MessageView>(config.max_packet_bytes / kLengthBytes)) {
   for (std::size_t i = 0; i < config_.window_packets; ++i) {
     free_places_[i] = static_cast<std::uint32_t>(config_.window_packets - 1 - i);
@@ -61,7 +61,10 @@ void Sequencer::on_packet(std::uint32_t line, const SessionId& session, std::uin
                           std::span<const MessageView> messages, const Arrival& arrival,
                           std::int64_t now) noexcept {
   if (session != session_ || state_ == State::Empty) [[unlikely]] {
-    if (!enter(line, session, now)) return;
+    const Entry entry = enter(line, session, now);
+    if (entry == Entry::Unproven) hold(line, sequence, messages, arrival, now);
+    if (entry != Entry::Entered) return;
+    release_held(now);
   }
   if (!believe(sequence)) [[unlikely]]
     return;
@@ -101,7 +104,8 @@ void Sequencer::on_packet(std::uint32_t line, const SessionId& session, std::uin
 void Sequencer::on_heartbeat(std::uint32_t line, const SessionId& session, std::uint64_t next,
                              std::int64_t now) noexcept {
   if (session != session_ || state_ == State::Empty) [[unlikely]] {
-    if (!enter(line, session, now)) return;
+    if (enter(line, session, now) != Entry::Entered) return;
+    release_held(now);
   }
   if (believe(next)) [[likely]]
     note_end(line, next, now);
@@ -110,7 +114,8 @@ void Sequencer::on_heartbeat(std::uint32_t line, const SessionId& session, std::
 void Sequencer::on_end(std::uint32_t line, const SessionId& session, std::uint64_t next,
                        std::int64_t now) noexcept {
   if (session != session_ || state_ == State::Empty) [[unlikely]] {
-    if (!enter(line, session, now)) return;
+    if (enter(line, session, now) != Entry::Entered) return;
+    release_held(now);
   }
   if (!believe(next)) [[unlikely]]
     return;
@@ -134,12 +139,24 @@ void Sequencer::note_end(std::uint32_t line, std::uint64_t next, std::int64_t no
 }
 
 /// The datagram is of another session than the current: of a new one, or nothing for us.
-bool Sequencer::enter(std::uint32_t line, const SessionId& session, std::int64_t now) noexcept {
+Sequencer::Entry Sequencer::enter(std::uint32_t line, const SessionId& session, std::int64_t now) noexcept {
   // A line that lags still brings the old session; a re-request server only answers.
   if ((state_ != State::Empty && session == previous_session_) || line == recovery_line()) {
     ++stats_.other_session;
-    return false;
+    return Entry::Refused;
   }
+  const bool agreed =
+      unproven_ && session == unproven_session_ && now - unproven_at_ <= kSessionProofNs;
+  if (state_ != State::Empty && !ended_ && !agreed) {
+    ++stats_.other_session;
+    unproven_ = true;
+    unproven_session_ = session;
+    unproven_at_ = now;
+    held_.count = 0;
+    return Entry::Unproven;
+  }
+  if (!agreed) held_.count = 0;
+  unproven_ = false;
   if (state_ != State::Empty) {
     if (joined_ && state_ != State::Suspect && end_ > expected_) {
       stats_.lost += end_ - expected_;
@@ -152,7 +169,23 @@ bool Sequencer::enter(std::uint32_t line, const SessionId& session, std::int64_t
   }
   begin_session(session);
   end_at_ = now;
-  return true;
+  return Entry::Entered;
+}
+
+/// The first datagram of a session that a second one must agree on.
+void Sequencer::hold(std::uint32_t line, std::uint64_t first, std::span<const MessageView> messages,
+                     const Arrival& arrival, std::int64_t now) noexcept {
+  if (bytes_of(messages) > config_.max_packet_bytes) return;
+  const auto place = static_cast<std::uint32_t>(config_.window_packets);
+  held_ = {first, static_cast<std::uint32_t>(messages.size()), line, arrival, now, place};
+  store(place, messages);
+}
+
+/// The session has been entered: what came first of it comes first.
+void Sequencer::release_held(std::int64_t now) noexcept {
+  if (held_.count == 0) return;
+  const Kept held = std::exchange(held_, Kept{});
+  on_packet(held.line, session_, held.first, load(held), held.arrival, now);
 }
 
 /// Is a number far beyond all others near the last such one?
@@ -248,16 +281,9 @@ void Sequencer::drain() noexcept {
     stats.late += old;
     stats.won += kept.count - old;
     if (old < kept.count) {
-      const char* at = places_.data() + kept.place * config_.max_packet_bytes;
-      for (std::uint32_t i = 0; i < kept.count; ++i) {
-        std::uint16_t bytes;
-        std::memcpy(&bytes, at, sizeof bytes);
-        views_[i] = {at + sizeof bytes, bytes};
-        at += sizeof bytes + bytes;
-      }
       const std::uint64_t sequence = expected_;
       expected_ = kept.first + kept.count;
-      deliver({sequence, views_.subspan(old, kept.count - old), kept.arrival, kept.line});
+      deliver({sequence, load(kept).subspan(old), kept.arrival, kept.line});
     }
     pop_front();
   }
@@ -267,9 +293,7 @@ void Sequencer::drain() noexcept {
 /// changed, where there is no room.
 bool Sequencer::keep(std::uint32_t line, std::uint64_t first, std::span<const MessageView> messages,
                      const Arrival& arrival, std::int64_t now) noexcept {
-  std::size_t bytes_needed = 0;
-  for (const MessageView& message : messages) bytes_needed += kLengthBytes + message.size();
-  if (bytes_needed > config_.max_packet_bytes) [[unlikely]] {
+  if (bytes_of(messages) > config_.max_packet_bytes) [[unlikely]] {
     ++stats_.oversized;
     lines_[line].stats.late += messages.size();
     return true;
@@ -301,13 +325,7 @@ bool Sequencer::keep(std::uint32_t line, std::uint64_t first, std::span<const Me
     const std::uint64_t upto = last ? end : std::min(end, std::max(at, kept_[begin_ + position].first));
     if (upto > at) {
       const std::uint32_t place = free_places_[--free_count_];
-      char* out = places_.data() + place * config_.max_packet_bytes;
-      for (const MessageView& message : messages.subspan(at - first, upto - at)) {
-        const auto bytes = static_cast<std::uint16_t>(message.size());
-        std::memcpy(out, &bytes, sizeof bytes);
-        if (bytes != 0) std::memcpy(out + sizeof bytes, message.data(), bytes);
-        out += sizeof bytes + bytes;
-      }
+      store(place, messages.subspan(at - first, upto - at));
       insert(position++, {at, static_cast<std::uint32_t>(upto - at), line, arrival, now, place});
     }
     if (upto == end) break;
@@ -318,6 +336,34 @@ bool Sequencer::keep(std::uint32_t line, std::uint64_t first, std::span<const Me
   }
   stats_.most_kept = std::max<std::uint64_t>(stats_.most_kept, end_of_kept_ - begin_);
   return true;
+}
+
+std::size_t Sequencer::bytes_of(std::span<const MessageView> messages) noexcept {
+  std::size_t bytes = 0;
+  for (const MessageView& message : messages) bytes += kLengthBytes + message.size();
+  return bytes;
+}
+
+void Sequencer::store(std::uint32_t place, std::span<const MessageView> messages) noexcept {
+  char* out = places_.data() + place * config_.max_packet_bytes;
+  for (const MessageView& message : messages) {
+    const auto bytes = static_cast<std::uint16_t>(message.size());
+    std::memcpy(out, &bytes, sizeof bytes);
+    if (bytes != 0) std::memcpy(out + sizeof bytes, message.data(), bytes);
+    out += sizeof bytes + bytes;
+  }
+}
+
+/// Holds until the next call.
+std::span<const MessageView> Sequencer::load(const Kept& kept) noexcept {
+  const char* at = places_.data() + kept.place * config_.max_packet_bytes;
+  for (std::uint32_t i = 0; i < kept.count; ++i) {
+    std::uint16_t bytes;
+    std::memcpy(&bytes, at, sizeof bytes);
+    views_[i] = {at + sizeof bytes, bytes};
+    at += sizeof bytes + bytes;
+  }
+  return views_.first(kept.count);
 }
 
 /// `at` counts from the front.

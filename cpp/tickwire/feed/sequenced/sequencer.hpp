@@ -116,7 +116,8 @@ struct SequencerStats {
   std::uint64_t snapshots_used = 0;
   std::uint64_t snapshots_too_old = 0;
   std::uint64_t sessions = 0;
-  std::uint64_t other_session = 0;  // Datagrams of a session that is over, or answers to none of ours.
+  std::uint64_t other_session = 0;  // Datagrams of a session that is over or that no other one agreed on, and
+                                    // answers to none of ours.
   std::uint64_t window_full = 0;    // Times that a gap was given up, or the oldest dropped, for want of room.
   std::uint64_t implausible = 0;    // Datagrams far beyond all others, that were not believed.
   std::uint64_t oversized = 0;      // Datagrams above max_packet_bytes that could not be kept.
@@ -129,6 +130,8 @@ class Sequencer {
   /// How far beyond the highest number one datagram may be and still be believed: seconds of the busiest
   /// exchange.
   static constexpr std::uint64_t kMostAhead = 10'000'000;
+  /// From the first datagram of another session to the one that agrees: several heartbeats.
+  static constexpr std::int64_t kSessionProofNs = 10'000'000'000;
 
   enum class State : std::uint8_t {
     Empty,       // No session yet.
@@ -192,7 +195,11 @@ class Sequencer {
     std::uint32_t place;  // In places_.
   };
 
-  bool enter(std::uint32_t line, const SessionId& session, std::int64_t now) noexcept TICKWIRE_HOT;
+  enum class Entry : std::uint8_t { Refused, Unproven, Entered };
+  Entry enter(std::uint32_t line, const SessionId& session, std::int64_t now) noexcept TICKWIRE_HOT;
+  void hold(std::uint32_t line, std::uint64_t first, std::span<const MessageView> messages,
+            const Arrival& arrival, std::int64_t now) noexcept TICKWIRE_HOT;
+  void release_held(std::int64_t now) noexcept TICKWIRE_HOT;
   bool believe(std::uint64_t sequence) noexcept TICKWIRE_HOT {
     return end_ == 0 || sequence <= end_ + kMostAhead || confirm(sequence);
   }
@@ -208,6 +215,9 @@ class Sequencer {
             const Arrival& arrival, std::int64_t now) noexcept TICKWIRE_HOT;
   void insert(std::size_t at, const Kept& kept) noexcept TICKWIRE_HOT;
   void pop_front() noexcept TICKWIRE_HOT;
+  [[nodiscard]] static std::size_t bytes_of(std::span<const MessageView> messages) noexcept TICKWIRE_HOT;
+  void store(std::uint32_t place, std::span<const MessageView> messages) noexcept TICKWIRE_HOT;
+  [[nodiscard]] std::span<const MessageView> load(const Kept& kept) noexcept TICKWIRE_HOT;
   void count_old(std::uint32_t line, std::uint64_t first, std::uint64_t end) noexcept TICKWIRE_HOT;
   bool on_deadline(std::int64_t now) noexcept TICKWIRE_HOT;
   void settle(std::int64_t now, bool answered) noexcept TICKWIRE_HOT;
@@ -236,7 +246,11 @@ class Sequencer {
   std::uint64_t end_ = 0;    // One past the highest number heard of.
   std::int64_t end_at_ = 0;  // When that was heard.
   std::int64_t deadline_ = kNever;
-  std::uint64_t unconfirmed_ = 0;  // Of the last datagram that was not believed.
+  std::uint64_t unconfirmed_ = 0;  // Number of the last datagram that was not believed.
+  bool unproven_ = false;          // Another session was heard of once.
+  SessionId unproven_session_{};
+  std::int64_t unproven_at_ = 0;
+  Kept held_{};  // Its datagram; no messages: it had none.
 
   // The gap in front.
   std::uint64_t asked_end_ = 0;  // Of the request that is out.
@@ -255,7 +269,7 @@ class Sequencer {
   std::size_t end_of_kept_ = 0;
   std::span<std::uint32_t> free_places_;
   std::size_t free_count_ = 0;
-  std::span<char> places_;
+  std::span<char> places_;  // The window's, and held_'s behind them.
   std::span<MessageView> views_;  // Of a kept datagram while it is delivered.
 
   SequencerStats stats_;

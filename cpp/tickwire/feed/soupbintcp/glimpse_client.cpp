@@ -13,8 +13,8 @@ int GlimpseClient::poll(GlimpseHandler& handler, std::int64_t now) noexcept {
   return client_.poll(*this, now);
 }
 
-void GlimpseClient::on_login(const SessionId& /*session*/, std::uint64_t next) noexcept {
-  if (next == 1) return handler_->on_snapshot_begin();
+void GlimpseClient::on_login(const SessionId& session, std::uint64_t next) noexcept {
+  if (next == 1) return handler_->on_snapshot_begin(session);
   client_.stop();
   handler_->on_snapshot_failed("the server did not begin with message 1");
 }

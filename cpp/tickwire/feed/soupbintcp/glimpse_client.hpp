@@ -13,8 +13,8 @@ namespace tickwire::feed {
 /// Called from within GlimpseClient::poll().
 class GlimpseHandler {
  public:
-  /// What came of a snapshot before is void: a new one begins.
-  virtual void on_snapshot_begin() noexcept = 0;
+  /// What came of a snapshot before is void: a new one begins, of the server's `session`. May stop().
+  virtual void on_snapshot_begin(const SessionId& session) noexcept = 0;
   virtual void on_snapshot_message(MessageView message) noexcept = 0;
   /// Complete: goes on with message `next` of the stream.
   virtual void on_snapshot_end(std::uint64_t next) noexcept = 0;
