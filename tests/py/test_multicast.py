@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ from multicast_rig import (
 
 from tickwire.config import Config
 from tickwire.findings import findings
-from tickwire.sim import LineFaults, MulticastVenue
+from tickwire.sim import ItchState, LineFaults, MulticastVenue
 from tickwire.verify import verify
 
 pytestmark = pytest.mark.skipif(
@@ -301,6 +302,50 @@ async def test_what_is_none_of_the_stream_is_counted_and_changes_nothing(tmp_pat
     told = "\n".join(findings(rig.pipeline.stats(), rig.pipeline.config))
     assert "note: itch: 200 datagrams could not be read as MoldUDP64" in told
     assert "note: itch: 1 datagrams were longer than multicast.max_datagram_bytes" in told
+
+
+async def test_one_datagram_of_another_session_is_not_believed(tmp_path: Path) -> None:
+    messages = market(800, 19)
+    venue = MulticastVenue(max_datagram_bytes=300, heartbeat_s=0.05)
+    async with venue, live(venue, record=tmp_path / "run", rows=OF_THE_BOOK, servers=BOTH) as rig:
+        await rig.played(messages[:400])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+            out.sendto(b"OTHER00001" + (77).to_bytes(8, "big") + b"\0\0", venue.lines[0])
+        await asyncio.sleep(0.2)
+        await rig.played(messages[400:])
+    assert rig.monitor.check() > 100
+
+
+@pytest.mark.parametrize("seed", range(6, 10))
+async def test_a_snapshot_of_another_session_is_not_used(tmp_path: Path, seed: int) -> None:
+    """GLIMPSE that is still at the session before: its number means nothing in this one."""
+
+    class Late(MulticastVenue):
+        before: MulticastVenue | None = None
+
+        async def _glimpse_session(self, *streams: Any) -> None:
+            served = super() if self.before is None else self.before
+            await served._glimpse_session(*streams)
+
+    first, second = market(1000, 3), market(3000, seed)
+    venue = Late(heartbeat_s=0.05)
+    options = {"rows": OF_THE_BOOK, "servers": BOTH, "multicast": HASTY}
+    async with venue, live(venue, **options) as rig:
+        await rig.played(first)
+        venue.before = before = MulticastVenue()
+        before.session, before.history, before.state = venue.session, venue.history, venue.state
+        await venue.end_session()
+        venue.rerequest_up = False
+        venue.session, venue.state = "TICK000002", ItchState()
+        venue.history = venue.sessions["TICK000002"] = []
+        await venue.play(second[:50])
+        venue.lose(second[50:60])
+        await venue.play(second[60:300])
+        await rig.until(lambda: before.counters["snapshots"] >= 1, "a snapshot of the session before")
+        await venue.play(second[300:])
+        await rig.settled()
+    rig.monitor.check()
 
 
 def two_lines(path: Path, messages: list[bytes], groups: list[tuple[str, int]]) -> Path:
