@@ -47,6 +47,7 @@ int InferenceAgent::do_work() noexcept {
   scoring_.adopt();
   int work = 0;
   for (std::size_t ring = 0; ring < inputs_.size(); ++ring) work += drain(ring);
+  if (work == 0) (void)scoring_.keep_warm();
   return work;
 }
 

@@ -607,6 +607,10 @@ int IngestAgent::do_work() noexcept {
     }
     for (auto& line : feed->lines) work += line->poll(utc_);
   }
+  if (work == 0) {
+    // One a turn: a message is not to wait for several.
+    (void)std::any_of(scoring_.begin(), scoring_.end(), [](auto& scoring) { return scoring->keep_warm(); });
+  }
   return work;
 }
 

@@ -16,6 +16,11 @@ namespace {
 constexpr std::uint8_t kPassedOn = 0;  // It wants no score.
 constexpr std::uint8_t kRefused = 1;   // Too old, or not finite.
 constexpr std::uint8_t kRan = 2;
+
+// A run for nothing: after so long without one …
+constexpr std::int64_t kKeepWarmNs = 50'000;
+// … and of a model that takes no longer than this.
+constexpr std::int64_t kQuickNs = 10'000;
 }  // namespace
 
 ScoringCounters::ScoringCounters(metrics::StatFile& stats, std::string_view scope)
@@ -44,6 +49,7 @@ std::int64_t ScoringCounters::rows() const noexcept {
 ScoringStage::ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorLog& errors,
                            metrics::StatFile& stats, Arena& arena)
     : current_(new LoadedModel(std::move(setup.model))),
+      replay_(setup.replay),
       max_age_ns_(setup.replay ? 0 : setup.config.max_age_ns),
       layout_(setup.layout),
       max_batch_(setup.config.max_batch),
@@ -64,11 +70,30 @@ ScoringStage::ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorL
 
 ScoringStage::~ScoringStage() { delete current_; }
 
-void ScoringStage::warm_up() { current_->model->warm_up(infer::kWarmUpRuns, infer::kWarmUpMaxNs); }
+void ScoringStage::warm_up() { warm_up(*current_); }
 
 void ScoringStage::prepare(LoadedModel& loaded) const {
   loaded.handle = loaded.model->bind(inputs_.data());
+  warm_up(loaded);
+}
+
+void ScoringStage::warm_up(LoadedModel& loaded) const {
   loaded.model->warm_up(infer::kWarmUpRuns, infer::kWarmUpMaxNs);
+  // Of several, since one may have been interrupted.
+  for (int run = 0; run < 8 && !loaded.quick && !replay_; ++run) {
+    const std::uint64_t tsc_before = tsc_now();
+    loaded.model->warm_up(1, infer::kWarmUpMaxNs);
+    loaded.quick = tsc_to_ns(tsc_now() - tsc_before) <= kQuickNs;
+  }
+}
+
+bool ScoringStage::keep_warm() noexcept {
+  if (!current_->quick || tsc_to_ns(tsc_now() - last_run_tsc_) < kKeepWarmNs) [[likely]]
+    return false;
+  // On the row before, and what it says goes nowhere.
+  (void)current_->model->run_batch(current_->handle, 1, scores_.first(score_count_));
+  last_run_tsc_ = tsc_now();
+  return true;
 }
 
 void ScoringStage::adopt() noexcept {
@@ -119,6 +144,7 @@ void ScoringStage::process(std::span<const Job> jobs, std::uint64_t tsc_before) 
   const bool ok =
       rows == 0 || current_->model->run_batch(current_->handle, rows, scores_.first(rows * score_count_));
   const std::uint64_t tsc_scored = tsc_now();
+  if (rows != 0) last_run_tsc_ = tsc_scored;
   const std::int64_t model_ns = tsc_to_ns(tsc_scored - tsc_before);
 
   // All of a batch or none: who scores its rows again later needs every one.

@@ -41,7 +41,10 @@ class SumModel final : public infer::Model {
     inputs_.push_back(input);
     return inputs_.size() - 1;
   }
-  std::size_t warm_up(std::size_t, std::int64_t) override { return 0; }
+  std::size_t warm_up(std::size_t, std::int64_t) override {
+    std::this_thread::sleep_for(std::chrono::nanoseconds(run_ns_));
+    return 0;
+  }
   bool run_batch(std::size_t handle, std::size_t count, std::span<float> scores) noexcept override {
     runs.push_back(count);
     if (run_ns_ != 0) std::this_thread::sleep_for(std::chrono::nanoseconds(run_ns_));
@@ -134,8 +137,8 @@ class ScoringTest : public ::testing::Test {
 
 class ScoringStageTest : public ScoringTest {
  protected:
-  void build(const ModelConfig& config, bool replay = false, bool shadow = false) {
-    auto model = std::make_unique<SumModel>(0, 1.0F, config.max_batch);
+  void build(const ModelConfig& config, bool replay = false, bool shadow = false, std::int64_t run_ns = 0) {
+    auto model = std::make_unique<SumModel>(run_ns, 1.0F, config.max_batch);
     model_ = model.get();
     stage_ = std::make_unique<ScoringStage>(ScoringStage::Setup{.scope = "agent",
                                                                 .config = config,
@@ -222,6 +225,35 @@ TEST_F(ScoringStageTest, DoesNotScoreARowThatIsTooOld) {
   late.stage_ns[static_cast<std::size_t>(signal::Stage::Receive)] = 60'000'000;
   EXPECT_EQ(score(1.0F, 1.0F, late).header.state, signal::SignalState::Stale);
   EXPECT_EQ(counter("stale"), 2);
+}
+
+TEST_F(ScoringStageTest, KeepsAQuickModelWarmAndNobodySeesIt) {
+  build(model_config(QueuePolicy::Every));
+  EXPECT_FALSE(stage_->keep_warm()) << "how long it takes is not known yet";
+  stage_->warm_up();
+  EXPECT_TRUE(stage_->keep_warm()) << "it has never run";
+  EXPECT_EQ(model_->runs, (std::vector<std::size_t>{1}));
+  EXPECT_TRUE(drain().empty());
+  EXPECT_EQ(counter("scored"), 0);
+
+  EXPECT_EQ(score(SumModel::kFail, 1.0F, row(1)).header.state, signal::SignalState::ModelError);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(stage_->keep_warm()) << "its last run is a while ago";
+  EXPECT_EQ(counter("model_errors"), 1) << "of a row alone";
+  EXPECT_EQ(score(1.5F, 2.0F, row(2)).score, 3.5F);
+}
+
+TEST_F(ScoringStageTest, LeavesASlowModelAlone) {
+  build(model_config(QueuePolicy::Every), false, false, 1'000'000);
+  stage_->warm_up();
+  EXPECT_FALSE(stage_->keep_warm()) << "a row that comes meanwhile would wait";
+  EXPECT_TRUE(model_->runs.empty());
+}
+
+TEST_F(ScoringStageTest, AReplayKeepsNothingWarm) {
+  build(model_config(QueuePolicy::Every), true);
+  stage_->warm_up();
+  EXPECT_FALSE(stage_->keep_warm());
 }
 
 TEST_F(ScoringStageTest, AReplayIgnoresAge) {
