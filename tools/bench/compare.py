@@ -3,7 +3,8 @@
 Each round starts the sender and one design after another, on the same seeded frames, the same model
 and the same fixed pace; the rounds rotate the order. A signal is matched with its frame by the venue's
 id. The tables show the median over the rounds of each round's percentiles, in microseconds, and how
-many times longer the Python design took, with the range over the rounds.
+many times longer the Python design took, with the range over the rounds. Below them stands what each goal
+allows, and what the loopback, the decoder and the model alone take of that on this machine.
 
     sender to signal     from before the sender's send() to the published signal
     ts_recv to signal    from the design's own receive stamp: Tickwire's is the kernel's, from before its
@@ -218,8 +219,9 @@ _FLOOR_OF = {
 }
 
 
-def run_floors(arguments: argparse.Namespace, folder: Path, model: Path) -> list[dict[str, Any]]:
-    """The floors of the stages, on the same frames and model, each beside ours in a tight loop."""
+def run_floors(arguments: argparse.Namespace, folder: Path, model: Path) -> dict[str, Any]:
+    """The floors of the stages, on the same frames and model, each beside ours in a tight loop; and of the
+    way there: what loopback takes to a reader that does nothing else."""
     out = folder / "floors.json"
     program = arguments.build / "tools/bench/tickwire-bench-floors"
     library = str(models.onnxruntime_library())
@@ -231,11 +233,36 @@ def run_floors(arguments: argparse.Namespace, folder: Path, model: Path) -> list
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    floors: list[dict[str, Any]] = json.loads(out.read_text())
+    floors: dict[str, Any] = json.loads(out.read_text())
     return floors
 
 
-def print_stages(stages: dict[str, Any], floors: list[dict[str, Any]]) -> None:
+def floor_ns(floors: dict[str, Any], stage: str, name: str) -> float:
+    (found,) = (entry for entry in floors["stages"] if entry["stage"] == stage and entry["name"] == name)
+    return float(found["ns"])
+
+
+def print_budgets(result: dict[str, Any], floors: dict[str, Any]) -> None:
+    """What each goal allows, and how much of that is gone before anything else of ours has begun."""
+    decode = floor_ns(floors, "decode", "decoder") / 1e3
+    model = floor_ns(floors, "model", "ONNX Runtime, Run alone") / 1e3
+    print("\nwhat the goals leave, µs: the Python design's time by the goal, less the least that is in ours:")
+    print("a frame over loopback to a bare reader; our decoder and ONNX Runtime as in a tight loop")
+    rows = []
+    for span, goal in GOALS.items():
+        begin = "sender" if span.startswith("sender") else "ts_recv"
+        for percentile in ("p50", "p99"):
+            python = result[span]["python"][percentile]["us"]
+            for reader, found in floors["loopback"].items():
+                loopback = found[begin][percentile] / 1e3
+                least = loopback + decode + model
+                numbers = (python / goal, loopback, decode, model, least, python / goal - least)
+                cells = [f"{span}, {goal}x at {percentile}, the reader {reader}"]
+                rows.append([*cells, *(f"{us:,.1f}" for us in numbers), f"{python / least:.0f}x"])
+    print_table(["", "allowed", "loopback", "decode", "model", "sum", "left", "at best"], rows)
+
+
+def print_stages(stages: dict[str, Any], floors: dict[str, Any]) -> None:
     print("\ntime by stage, µs; each stage's own percentiles, and what its work costs a peer in a tight loop")
     shown = ("p50", "p99")
     rows = []
@@ -244,17 +271,16 @@ def print_stages(stages: dict[str, Any], floors: list[dict[str, Any]]) -> None:
         floor = ""
         if stage in _FLOOR_OF:
             group, name, times = _FLOOR_OF[stage]
-            (found,) = (entry for entry in floors if entry["stage"] == group and entry["name"] == name)
-            floor = f"{found['ns'] / 1e3 / times:,.2f}"
+            floor = f"{floor_ns(floors, group, name) / 1e3 / times:,.2f}"
         rows.append([*row, floor])
     print_table(["", *(f"{design} {p}" for design in OURS for p in shown), "floor"], rows)
 
 
-def print_floors(floors: list[dict[str, Any]]) -> None:
+def print_floors(floors: dict[str, Any]) -> None:
     print("\nours beside its peers, both in a tight loop, taking turns; ns")
     rows = []
     stage = ""
-    for entry in floors:
+    for entry in floors["stages"]:
         ours = entry["stage"] != stage
         stage = entry["stage"]
         ratio = "" if ours else f"{entry['ours_to_this']:.2f}x"
@@ -269,7 +295,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rate", type=int, default=1000, help="frames a second (1000)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="measured in each run (4)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="measured in each run (8)")
     parser.add_argument("--settle", type=float, default=2.0, help="before that, not measured (2)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--market", choices=["spot", "usdm"], default="spot")
@@ -331,6 +357,7 @@ def main() -> None:
         print(f"  {design}: {signals:,} signals of {frames:,} frames")
     print(f"  rows that agree between the designs: {compared:,}")
     print_figures(result)
+    print_budgets(result, floors)
     print_stages(stages, floors)
     print_floors(floors)
     if arguments.json:

@@ -9,16 +9,24 @@
 ///   model    infer::Model::run beside a bare Run of ONNX Runtime's C API on values made once; the two take
 ///            turns after a hundred runs, so that the difference of a few ns is not the machine's
 ///   rows     the same rows in runs of 1, 2, 4 … 64 of them, with a model whose batch is free
+///   loopback from before a paced send() of a frame to another thread having read it with a bare recvmsg(),
+///            and from the kernel's receive stamp; the reader spins, or sleeps in poll()
 ///   queue    our ring beside moodycamel::ReaderWriterQueue: a record handed over on one thread, and to
 ///            another thread and back (two hops), both sides spinning
 ///
 /// The sides take turns round by round, so that what else the machine does hits them alike. The median
 /// of the rounds is shown, and the medians of the rounds' ratios and differences. Read those.
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <onnxruntime_c_api.h>
+#include <poll.h>
 #include <readerwriterqueue/readerwriterqueue.h>
 #include <sched.h>
 #include <simdjson.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -35,6 +43,7 @@
 
 #include "market.hpp"
 #include "options.hpp"
+#include "pace.hpp"
 #include "tickwire/concurrent/spsc_queue.hpp"
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/time.hpp"
@@ -378,6 +387,124 @@ Side round_trip(std::string name) {
 }
 
 // ---------------------------------------------------------------------------------------------------
+// Loopback
+
+/// Two ends of one TCP connection on loopback.
+class Connection {
+ public:
+  Connection() {
+    const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    const int on = 1;
+    writer = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const auto good = ::bind(listener, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
+                      ::listen(listener, 1) == 0 &&
+                      ::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0 &&
+                      ::connect(writer, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
+                      (reader = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC)) >= 0 &&
+                      ::setsockopt(writer, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0 &&
+                      ::setsockopt(reader, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) == 0;
+    ::close(listener);
+    if (!good) throw std::runtime_error("no connection on loopback");
+  }
+  ~Connection() {
+    ::close(writer);
+    ::close(reader);
+  }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  int writer = -1;
+  int reader = -1;
+};
+
+/// Of each frame, ns.
+struct Loopback {
+  std::vector<double> from_send;
+  std::vector<double> from_stamp;
+};
+
+Loopback loopback(const Frames& frames, std::size_t count, std::int64_t pace_ns, bool sleeps) {
+  const Connection connection;
+  std::vector<std::int64_t> sent(count);
+  std::vector<std::int64_t> stamped(count);
+  std::vector<std::int64_t> read(count);
+  std::thread reading([&] {
+    std::vector<char> room(1U << 16U);
+    for (std::size_t i = 0; i < count; ++i) {
+      for (std::size_t missing = frames.frames[i % kFrames].size(); missing != 0;) {
+        pollfd ready{connection.reader, POLLIN, 0};
+        if (sleeps) ::poll(&ready, 1, -1);
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(timespec))];
+        iovec io{room.data(), missing};
+        msghdr message{};
+        message.msg_iov = &io;
+        message.msg_iovlen = 1;
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        const ssize_t got = ::recvmsg(connection.reader, &message, MSG_DONTWAIT);
+        if (got == 0) return;
+        if (got < 0) continue;
+        read[i] = now_ns(CLOCK_REALTIME);
+        missing -= static_cast<std::size_t>(got);
+        const cmsghdr* const header = CMSG_FIRSTHDR(&message);
+        timespec stamp{};
+        if (header != nullptr) std::memcpy(&stamp, CMSG_DATA(header), sizeof stamp);
+        stamped[i] = stamp.tv_sec * kSecond + stamp.tv_nsec;
+      }
+    }
+  });
+  ::prctl(PR_SET_TIMERSLACK, 1UL);
+  const std::int64_t start = now_ns(CLOCK_MONOTONIC) + pace_ns;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::string& frame = frames.frames[i % kFrames];
+    wait_until(start + static_cast<std::int64_t>(i) * pace_ns, 30'000);
+    sent[i] = now_ns(CLOCK_REALTIME);
+    if (::send(connection.writer, frame.data(), frame.size(), MSG_NOSIGNAL) !=
+        static_cast<ssize_t>(frame.size())) {
+      ::shutdown(connection.writer, SHUT_WR);
+      reading.join();
+      throw std::runtime_error("a frame that does not go out at once");
+    }
+  }
+  reading.join();
+  Loopback result;
+  for (std::size_t i = 0; i < count; ++i) {
+    result.from_send.push_back(static_cast<double>(read[i] - sent[i]));
+    result.from_stamp.push_back(static_cast<double>(read[i] - stamped[i]));
+  }
+  return result;
+}
+
+double percentile(std::vector<double> values, double share) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<std::size_t>(share * static_cast<double>(values.size() - 1))];
+}
+
+/// As JSON; also prints it.
+std::string loopback_floors(const Frames& frames) {
+  constexpr std::size_t kCount = 3000;
+  std::string json = "{";
+  std::printf("\n%-22s  %10s  %10s  %14s  %14s\n", "loopback, ns", "p50", "p99", "of stamp, p50", "p99");
+  for (const bool sleeps : {false, true}) {
+    const Loopback found = loopback(frames, kCount, kSecond / 1000, sleeps);
+    const char* const name = sleeps ? "sleeps" : "spins";
+    const std::array<double, 4> ns{percentile(found.from_send, 0.5), percentile(found.from_send, 0.99),
+                                   percentile(found.from_stamp, 0.5), percentile(found.from_stamp, 0.99)};
+    std::printf("the reader %-11s  %10.0f  %10.0f  %14.0f  %14.0f\n", name, ns[0], ns[1], ns[2], ns[3]);
+    char line[256];
+    std::snprintf(line, sizeof line,
+                  R"(%s"%s":{"sender":{"p50":%.0f,"p99":%.0f},"ts_recv":{"p50":%.0f,"p99":%.0f}})",
+                  sleeps ? ",\n" : "", name, ns[0], ns[1], ns[2], ns[3]);
+    json += line;
+  }
+  return json + "}";
+}
+
+// ---------------------------------------------------------------------------------------------------
 
 struct Result {
   std::string stage;
@@ -434,7 +561,8 @@ int run(const Options& options) {
        50'000,
        {round_trip<OurQueue>("SpscQueue"), round_trip<PublicQueue>("moodycamel::ReaderWriterQueue")}});
 
-  std::string json = "[";
+  std::string json = R"({"stages":[)";
+  bool first = true;
   std::printf("stages beside their floors: median of %d interleaved rounds\n\n", rounds);
   std::printf("%-22s  %-30s  %12s  %14s  %14s  %14s\n", "", "", "ns", "a second", "ours to this",
               "ours - this, ns");
@@ -450,16 +578,18 @@ int run(const Options& options) {
       char line[256];
       std::snprintf(line, sizeof line,
                     R"(%s{"stage":"%s","name":"%s","ns":%.2f,"ours_to_this":%.3f,"ours_minus_this_ns":%.2f})",
-                    json.size() > 1 ? ",\n " : "", result.stage.c_str(), result.name.c_str(), result.ns,
-                    result.ratio, result.minus);
+                    first ? "" : ",\n ", result.stage.c_str(), result.name.c_str(), result.ns, result.ratio,
+                    result.minus);
       json += line;
+      first = false;
     }
   }
+  json += "],\n\"loopback\":" + loopback_floors(frames) + "}";
   if (!options.text("json").empty()) {
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(options.text("json").c_str(), "w"),
                                                                &std::fclose);
     if (!file) throw std::runtime_error("--json: cannot be written");
-    std::fprintf(file.get(), "%s]\n", json.c_str());
+    std::fprintf(file.get(), "%s\n", json.c_str());
   }
   return 0;
 }

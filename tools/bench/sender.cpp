@@ -38,12 +38,12 @@
 
 #include "market.hpp"
 #include "options.hpp"
+#include "pace.hpp"
 #include "tickwire/feed/websocket/handshake.hpp"
 
 namespace tickwire::bench {
 namespace {
 
-constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::int64_t kCaptureStartNs = 1'700'000'000 * kSecond;
 
 [[noreturn]] void fail(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
@@ -52,12 +52,6 @@ Market market_of(const std::string& name) {
   if (name == "spot") return Market::Spot;
   if (name == "usdm") return Market::UsdM;
   throw std::runtime_error("--market: expected spot or usdm, found " + name);
-}
-
-std::int64_t now_ns(clockid_t clock) {
-  timespec t;
-  ::clock_gettime(clock, &t);
-  return t.tv_sec * kSecond + t.tv_nsec;
 }
 
 class Socket {
@@ -228,22 +222,6 @@ struct Stamp {
   std::int64_t due_ns;
   std::int64_t sent_ns;
 };
-
-/// Sleeps until `spin_ns` before the time, then watches the clock: a wake-up comes late by tens of
-/// microseconds, and a core that only spins would be missing elsewhere.
-void wait_until(std::int64_t monotonic_ns, std::int64_t spin_ns) {
-  const std::int64_t wake_ns = monotonic_ns - spin_ns;
-  if (now_ns(CLOCK_MONOTONIC) < wake_ns) {
-    const timespec wake{wake_ns / kSecond, wake_ns % kSecond};
-    while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &wake, nullptr) == EINTR) {
-    }
-  }
-  while (now_ns(CLOCK_MONOTONIC) < monotonic_ns) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-  }
-}
 
 int serve(const Options& options) {
   const auto rate = options.number<std::int64_t>("rate");
