@@ -31,6 +31,7 @@ from multicast_rig import (
 )
 
 from tickwire.config import Config
+from tickwire.errors import VerifyError
 from tickwire.sim import LineFaults, MulticastVenue
 from tickwire.verify import verify
 
@@ -248,6 +249,16 @@ async def test_a_session_that_began_before_us_begins_with_a_snapshot(tmp_path: P
     assert "sesame" not in (tmp_path / "run" / "run.json").read_text()
     result = await verify(tmp_path / "run")
     assert result.same, result.divergence
+
+
+async def test_a_run_that_heard_nothing_has_nothing_to_verify(tmp_path: Path) -> None:
+    venue = MulticastVenue()
+    async with venue, live(venue, record=tmp_path / "run") as rig:
+        await asyncio.sleep(0.1)
+        assert rig.count("messages") == 0
+    with pytest.raises(VerifyError, match="nothing to compare"):
+        await verify(tmp_path / "run")
+    assert not len(await replayed(rig.pipeline.config, *captures(tmp_path / "run")))
 
 
 def two_lines(path: Path, messages: list[bytes], groups: list[tuple[str, int]]) -> Path:

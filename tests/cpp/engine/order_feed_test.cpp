@@ -161,7 +161,7 @@ TEST_F(OrderFeedTest, LostMessagesMakeEveryBookSuspectUntilASnapshotIsWhole) {
   note(52, {Note::SnapshotFailed});  // What had come of it is no book.
   note(60, {Note::Snapshot});
   messages(61, 1, opening());
-  messages(62, 1, {bytes::add(1, 3, 7, 'S', 50, "AAPL", 120)});
+  messages(62, 3, {bytes::add(1, 3, 7, 'S', 50, "AAPL", 120)});
   note(63, {Note::SnapshotEnd, 9});
   messages(64, 9, {bytes::add(1, 4, 8, 'B', 50, "AAPL", 90)});
   messages(65, 10, {bytes::add(2, 5, 9, 'B', 50, "MSFT", 90)});  // Not in the snapshot: not heard of.
