@@ -41,6 +41,7 @@ pytestmark = pytest.mark.skipif(
 
 LAYOUTS = ["inline", "threads", "processes"]
 BOTH = ("rerequest", "glimpse")
+PATIENT = {"request_attempts": 50}  # With a server that is only slow, on a machine that is busy.
 ON_EVENT = {"features": {"clock": "event"}, "feed": {"date": DATE}}
 OPEN = 1_580_360_400_000_000_000 + 34_200 * 10**9  # 09:30 of that day in New York.
 
@@ -56,7 +57,10 @@ async def test_two_lossy_lines_give_the_rows_of_a_stream_that_lost_nothing(
     faults = LineFaults(seed=7, loss=(0.01, 0.01), duplicate=0.01, reorder=0.02, skew_s=0.0005)
     messages = market(3000, 7)
     venue = MulticastVenue(faults=faults, max_datagram_bytes=200)
-    async with venue, live(venue, tmp_path, record=tmp_path / "run", layout=layout, **ON_EVENT) as rig:
+    async with (
+        venue,
+        live(venue, tmp_path, record=tmp_path / "run", layout=layout, multicast=PATIENT, **ON_EVENT) as rig,
+    ):
         await rig.played(messages)
         config = rig.pipeline.config
         await rig.settled()
@@ -80,7 +84,7 @@ async def test_two_lossy_lines_give_the_rows_of_a_stream_that_lost_nothing(
 @pytest.mark.parametrize("layout", LAYOUTS)
 async def test_a_recorded_run_on_receive_times_equals_its_replay(tmp_path: Path, layout: str) -> None:
     venue = MulticastVenue(faults=LineFaults(seed=8, loss=(0.05, 0.05), both_loss=0.01, reorder=0.05))
-    async with venue, live(venue, tmp_path, record=tmp_path / "run", layout=layout) as rig:
+    async with venue, live(venue, tmp_path, record=tmp_path / "run", layout=layout, multicast=PATIENT) as rig:
         made = market(1500, 8)
         for at in range(0, len(made), 100):  # For windows that fill while it runs.
             await venue.play(made[at : at + 100])
@@ -96,7 +100,7 @@ async def test_what_both_lines_lost_is_asked_for_and_the_rest_waits(tmp_path: Pa
     faults = LineFaults(seed=9, loss=(0.02, 0.02), both_loss=0.02, answer_loss=0.2, duplicate=0.02)
     messages = market(3000, 9)
     venue = MulticastVenue(faults=faults, max_datagram_bytes=300)
-    async with venue, live(venue, tmp_path, record=tmp_path / "run", **ON_EVENT) as rig:
+    async with venue, live(venue, tmp_path, record=tmp_path / "run", multicast=PATIENT, **ON_EVENT) as rig:
         await rig.played(messages)
         config = rig.pipeline.config
         await rig.settled()
