@@ -141,6 +141,8 @@ class OrderFeed final : private feed::MoldFeedHandler {
   };
 
   void connect(const Setup& setup, metrics::StatFile& stats, Arena& arena);
+  [[nodiscard]] bool is_silent(std::size_t line) const noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool any_heard() const noexcept TICKWIRE_HOT;
 
   // MoldFeedHandler.
   void on_run(const feed::Run& run) noexcept override;
