@@ -401,8 +401,9 @@ class Multicast(_Model):
     batch: Annotated[int, Field(ge=1, le=1024)] = 32
     """Datagrams that one receive takes at most. Fewer look at the other line sooner in a burst."""
 
-    max_datagram_bytes: Annotated[int, Field(ge=64, le=65535)] = 2048
-    """Longer datagrams are cut by the kernel, counted and not used. More for a venue of jumbo frames."""
+    max_datagram_bytes: Annotated[int, Field(ge=64, le=65487)] = 2048
+    """Longer datagrams are cut by the kernel, counted and not used. More for a venue of jumbo frames, up to
+    what an IPv6 packet of a capture has room for."""
 
     busy_poll_us: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """How long the kernel itself looks at the card's queue in a receive (SO_BUSY_POLL). 0: not asked for."""

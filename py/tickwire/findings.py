@@ -169,7 +169,8 @@ def _why_no_message(stats: Stats, feed: Feed, name: str) -> str:
     assert feed.multicast is not None
     if not any(feed_count(stats, name, f"line_{kind}") for kind in ("datagrams", "heartbeats")):
         return "no datagram came: wrong groups or ports, or another network interface than theirs"
-    if feed_count(stats, name, "lost_messages") and not feed_count(stats, name, "snapshots"):
+    wanted = any(feed_count(stats, name, counter) for counter in ("lost_messages", "snapshots_failed"))
+    if wanted and not feed_count(stats, name, "snapshots"):
         return "the session had begun before, and no snapshot could be had of it"
     return "datagrams came, but no message that could be used"
 

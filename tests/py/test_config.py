@@ -840,6 +840,7 @@ def test_lines_that_cannot_be(change: tuple[str, str], expected: str) -> None:
         ("batch = 0", "batch: expected at least 1, found 0"),
         ("batch = 1025", "batch: expected at most 1024, found 1025"),
         ("max_datagram_bytes = 63", "max_datagram_bytes: expected at least 64, found 63"),
+        ("max_datagram_bytes = 65488", "max_datagram_bytes: expected at most 65487, found 65488"),
         ("busy_poll_us = -1", "busy_poll_us: expected at least 0, found -1"),
         ("busy_poll_budget = 65536", "busy_poll_budget: expected at most 65535, found 65536"),
         ("prefer_busy_poll = 1", "prefer_busy_poll: expected true or false, found 1"),

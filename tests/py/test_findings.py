@@ -196,6 +196,10 @@ def test_what_recovery_is_for_needs_no_word() -> None:
             {"line0/line_datagrams": 9, "lost_messages": 3},
             "the session had begun before, and no snapshot could be had of it",
         ),
+        (
+            {"line0/line_datagrams": 9, "snapshots_failed": 3},
+            "the session had begun before, and no snapshot could be had of it",
+        ),
         ({"line0/line_datagrams": 9}, "datagrams came, but no message that could be used"),
         (
             {"line0/line_datagrams": 9, "messages": 9},
