@@ -178,6 +178,10 @@ _OF_BY_ORDER = ("date", "max_orders", "multicast")
 _OF_ANY_VENUE = ("name", "venue", "source", "instruments", "core", *_OF_BY_ORDER)
 # MoldUDP64 sends a heartbeat each second.
 _LINE_LIVENESS = "5s"
+# Each has two streams, of which a connection may carry so many.
+_MOST_SUBSCRIBED = 512
+# A locate has two bytes, and 0 is nobody's.
+_MOST_LOCATES = 65535
 _ITCH_DECIMALS = {"price_decimals": 4, "qty_decimals": 0}
 
 # Production endpoints, the interval that is the fastest public one, and the deepest snapshot of each venue.
@@ -577,8 +581,9 @@ class Feed(_Model):
     rest_url: str = ""
     """Full URL of the depth endpoint, for snapshots. Empty: the venue's production endpoint."""
 
-    instruments: Annotated[list[Instrument], Field(min_length=1, max_length=512)]
-    """Symbols, or tables `{symbol = "…", price_decimals = …, qty_decimals = …}`."""
+    instruments: Annotated[list[Instrument], Field(min_length=1, max_length=_MOST_LOCATES)]
+    """Symbols, or tables `{symbol = "…", price_decimals = …, qty_decimals = …}`. At most 512 of one feed over
+    WebSocket; of `nasdaq_itch` as many as the venue has."""
 
     trades: Annotated[Literal["trade", "aggTrade"], BeforeValidator(_one_trade_stream)] = "trade"
     """Which of the venue's two trade streams to read. Not both: they tell of the same trades."""
@@ -714,6 +719,9 @@ class Feed(_Model):
                 raise _at(key, f"expected none for {self.venue}", found)
         if self.source == "multicast":
             raise _at("source", f'expected "websocket" or "file" for {self.venue}', self.source)
+        if len(self.instruments) > _MOST_SUBSCRIBED:
+            expected = f"expected at most {_MOST_SUBSCRIBED} entries for {self.venue}"
+            raise _at("instruments", expected, len(self.instruments))
         venue = _VENUES[self.venue]
         if self.depth_interval not in venue["depth_intervals"]:
             expected = ", ".join(f'"{interval}"' for interval in venue["depth_intervals"])

@@ -66,6 +66,10 @@ _COUNTED_OF_LINES = (
 )
 
 
+# Instruments of which one thing is said. A whole exchange has ten thousand.
+_MOST_NAMED = 8
+
+
 def findings(stats: Stats, config: Config) -> list[str]:
     """The lines, of a run or of a replay; none where everything was as it should be."""
     out = []
@@ -139,7 +143,7 @@ def _of_multicast(stats: Stats, feed: Feed, name: str) -> list[str]:
 
 
 def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
-    """A line for each instrument of a feed that never became valid."""
+    """A line for each instrument of a feed that never became valid, and one for all beyond the first few."""
     epochs = {
         instrument.symbol: stats.counters.get(f"{name}/{instrument.symbol}/epoch")
         for instrument in feed.instruments
@@ -161,7 +165,10 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
         )
     else:
         why = _why_never_valid(count, alone=len(never) == len(epochs))
-    return [f"note: {name} {symbol} never became valid: {why}" for symbol in never]
+    lines = [f"note: {name} {symbol} never became valid: {why}" for symbol in never[:_MOST_NAMED]]
+    if more := len(never) - len(lines):
+        lines.append(f"note: {name}: {more:,} more instruments never became valid")
+    return lines
 
 
 def _why_no_message(stats: Stats, feed: Feed, name: str) -> str:

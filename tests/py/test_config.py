@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -532,6 +533,18 @@ def test_weights_are_as_many_as_files_and_above_zero() -> None:
     for weights, expected in (("[1.0]", "one for each of the 2 files"), ("[1.0, 0.0]", "numbers above zero")):
         with pytest.raises(ConfigError, match=f"model.weights: expected {expected}"):
             load(f'{MINIMAL}[model]\npath = ["a", "b"]\nweights = {weights}\n')
+
+
+def test_a_feed_by_order_has_the_whole_exchange_and_a_subscription_has_not() -> None:
+    symbols = [f"S{number}" for number in range(10_000)]
+
+    def text(venue: str) -> str:
+        feed = f'[[feeds]]\nvenue = "{venue}"\ninstruments = {json.dumps(symbols)}'
+        return f'{feed}\n[features]\nrows = ["spread()"]\n'
+
+    assert len(Config.from_text(text("nasdaq_itch")).feeds[0].instruments) == 10_000
+    with pytest.raises(ConfigError, match=r"instruments: expected at most 512 entries for binance_spot"):
+        Config.from_text(text("binance_spot"))
 
 
 def test_resolve_live_refuses_a_core_that_cannot_be_had() -> None:
