@@ -8,6 +8,7 @@ import csv
 import importlib.util
 import json
 import random
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,8 @@ from multicast_rig import (
 )
 
 from tickwire.config import Config
-from tickwire.errors import VerifyError
+from tickwire.engine import Pipeline
+from tickwire.errors import SetupError, VerifyError
 from tickwire.sim import LineFaults, MulticastVenue
 from tickwire.verify import verify
 
@@ -263,6 +265,18 @@ async def test_a_run_that_heard_nothing_has_nothing_to_verify(tmp_path: Path) ->
     with pytest.raises(VerifyError, match="nothing to compare"):
         await verify(tmp_path / "run")
     assert not len(await replayed(rig.pipeline.config, *captures(tmp_path / "run")))
+
+
+async def test_memory_that_cannot_be_had_is_a_mistake_of_the_configuration() -> None:
+    config = config_of(["239.255.84.3:9"], feed={"max_orders": 1 << 26})
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 31, before[1]))
+    try:
+        with pytest.raises(SetupError, match="memory: there is not as much as the configuration asks for"):
+            async with Pipeline(config):
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def two_lines(path: Path, messages: list[bytes], groups: list[tuple[str, int]]) -> Path:
