@@ -37,6 +37,11 @@ _COUNTED = (
         "messages did not fit the orders before them: the input is not whole, and the books that they are of "
         "are suspect for the rest of the day",
     ),
+    _Counted(
+        ("packets_cut",),
+        "packets of a capture hold less than their datagram, or a fragment of it, and could not be used: "
+        "record them whole",
+    ),
     _Counted(("unknown_type",), "messages of types that are not known were skipped"),
 )
 

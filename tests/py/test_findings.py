@@ -178,6 +178,11 @@ def test_what_lines_and_servers_did_not_bring(
     assert findings(stats(counters), multicast(**servers)) == [f"note: spot: {expected}"]
 
 
+def test_a_capture_of_cut_packets_is_told() -> None:
+    lines = findings(stats({"packets_cut": 3}), multicast())
+    assert lines[0].startswith("note: 3 packets of a capture hold less than their datagram")
+
+
 def test_what_recovery_is_for_needs_no_word() -> None:
     counters = {
         "line0/line_gap": 9,

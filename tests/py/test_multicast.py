@@ -304,6 +304,21 @@ async def test_a_capture_of_both_lines_is_arbitrated_in_the_replay(tmp_path: Pat
         assert_same(await replayed(config, capture), await replayed(config, day))
 
 
+async def test_packets_that_were_cut_are_counted(tmp_path: Path) -> None:
+    groups = [("239.255.84.1", 26477), ("239.255.84.2", 26478)]
+    capture = two_lines(tmp_path / "lines.pcap", market(300, 18), groups)
+    raw = bytearray(capture.read_bytes())
+    recorded = int.from_bytes(raw[32:36], "little") - 1  # Of the first packet …
+    raw[32:36] = recorded.to_bytes(4, "little")
+    del raw[40 + recorded]  # … which loses its last byte.
+    capture.write_bytes(raw)
+    config = config_of([f"{group}:{port}" for group, port in groups], rows=OF_THE_BOOK)
+    async with Pipeline.replay(config, [capture]) as pipeline:
+        await pipeline.run_until()
+        counters = pipeline.stats().counters
+    assert counters["itch/packets_cut"] == 1
+
+
 def test_a_recorded_capture_replays_from_the_command_line(tmp_path: Path) -> None:
     messages = market(1200, 16)
     venue = MulticastVenue(faults=LineFaults(seed=16, loss=(0.05, 0.05), both_loss=0.01))

@@ -137,6 +137,7 @@ OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
       window_full_(stats.counter(config_.name, "window_full")),
       malformed_datagrams_(stats.counter(config_.name, "malformed_datagrams")),
       other_groups_(stats.counter(config_.name, "other_groups")),
+      packets_cut_(stats.counter(config_.name, "packets_cut")),
       lines_silent_(stats.counter(config_.name, "lines_silent")) {
   for (InstrumentId local = 0; local < config_.instruments.size(); ++local) {
     lanes_.push_back(std::make_unique<OrderLane>(setup.first_instrument + local, config_,
@@ -471,8 +472,10 @@ void OrderFeed::count() noexcept {
     }
   }
   if (!mold_) {
-    set(malformed_datagrams_, files_->stats().malformed);
-    set(other_groups_, files_->stats().other_groups);
+    const feed::itch::ReplayStats stats = files_->stats();
+    set(malformed_datagrams_, stats.malformed);
+    set(other_groups_, stats.other_groups);
+    set(packets_cut_, stats.cut);
     return;
   }
   set(malformed_datagrams_, mold_->stats().malformed);

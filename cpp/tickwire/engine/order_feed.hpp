@@ -227,6 +227,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   metrics::Counter& window_full_;
   metrics::Counter& malformed_datagrams_;
   metrics::Counter& other_groups_;
+  metrics::Counter& packets_cut_;
   metrics::Counter& lines_silent_;
 };
 

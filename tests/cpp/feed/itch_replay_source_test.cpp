@@ -157,6 +157,20 @@ TEST_F(ItchReplaySource, CountsWhatIsOfNoLineOrDamaged) {
   EXPECT_EQ(stats_.malformed, 1u);
 }
 
+TEST_F(ItchReplaySource, CountsPacketsThatWereNotRecordedWhole) {
+  Pcap pcap;
+  pcap.line(0, 1, mold_datagram(kSession, 1, {"a"}));
+  const std::size_t at = pcap.bytes.size();
+  pcap.line(0, 2, mold_datagram(kSession, 2, {"b"}));
+  // As a tool does that records the first bytes of each packet alone.
+  const std::size_t recorded = pcap.bytes.size() - at - 16 - 1;
+  pcap.bytes[at + 8] = static_cast<char>(recorded);
+  pcap.bytes.pop_back();
+  pcap.line(0, 3, mold_datagram(kSession, 2, {"b"}));
+  EXPECT_EQ(read(captures({write("short.pcap", pcap.bytes)})), (Log{"session at 1", "1 a at 1", "2 b at 3"}));
+  EXPECT_EQ(stats_.cut, 1u);
+}
+
 TEST_F(ItchReplaySource, FollowsOurOwnCaptureToTheLetter) {
   using Note = md::StreamNote::Kind;
   Pcap first;

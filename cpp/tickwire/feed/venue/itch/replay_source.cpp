@@ -108,7 +108,15 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
   }
   bool truncated() const noexcept override { return !error_.empty(); }
   const std::string& error() const noexcept override { return error_; }
-  ReplayStats stats() const noexcept override { return stats_; }
+  ReplayStats stats() const noexcept override {
+    ReplayStats all = stats_;
+    for (const auto& reader : readers_) {
+      const md::PcapStats& read = reader->stats();
+      all.malformed += read.malformed;
+      all.cut += read.cut + read.fragments;
+    }
+    return all;
+  }
   const Sequencer* sequencer() const noexcept override { return ours_ ? nullptr : &sequencer_; }
   std::size_t lines() const noexcept override { return lines_.size(); }
 
