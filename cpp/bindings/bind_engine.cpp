@@ -6,11 +6,13 @@
 #include <array>
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "config_from_dict.hpp"
+#include "tickwire/core/error.hpp"
 #include "tickwire/engine/engine.hpp"
 #include "tickwire/md/book_state.hpp"
 #include "tickwire/signal/signal.hpp"
@@ -72,7 +74,13 @@ std::unique_ptr<BoundEngine> build(const py::dict& config) {
   std::unique_ptr<BoundEngine> engine;
   {
     const py::gil_scoped_release released;
-    engine = std::make_unique<BoundEngine>(std::move(settled));
+    try {
+      engine = std::make_unique<BoundEngine>(std::move(settled));
+    } catch (const std::bad_alloc&) {
+      throw SetupError(
+          "memory: there is not as much as the configuration asks for, by max_orders, max_event_rate, "
+          "output_slots, multicast.window_datagrams and the like");
+    }
   }
   engine->dtype = record_dtype(engine->layout());
   return engine;

@@ -178,6 +178,10 @@ _OF_BY_ORDER = ("date", "max_orders", "multicast")
 _OF_ANY_VENUE = ("name", "venue", "source", "instruments", "core", *_OF_BY_ORDER)
 # MoldUDP64 sends a heartbeat each second.
 _LINE_LIVENESS = "5s"
+# Each has two streams, of which a connection may carry so many.
+_MOST_SUBSCRIBED = 512
+# A locate has two bytes, and 0 is nobody's.
+_MOST_LOCATES = 65535
 _ITCH_DECIMALS = {"price_decimals": 4, "qty_decimals": 0}
 
 # Production endpoints, the interval that is the fastest public one, and the deepest snapshot of each venue.
@@ -401,8 +405,9 @@ class Multicast(_Model):
     batch: Annotated[int, Field(ge=1, le=1024)] = 32
     """Datagrams that one receive takes at most. Fewer look at the other line sooner in a burst."""
 
-    max_datagram_bytes: Annotated[int, Field(ge=64, le=65535)] = 2048
-    """Longer datagrams are cut by the kernel, counted and not used. More for a venue of jumbo frames."""
+    max_datagram_bytes: Annotated[int, Field(ge=64, le=65487)] = 2048
+    """Longer datagrams are cut by the kernel, counted and not used. More for a venue of jumbo frames, up to
+    what an IPv6 packet of a capture has room for."""
 
     busy_poll_us: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """How long the kernel itself looks at the card's queue in a receive (SO_BUSY_POLL). 0: not asked for."""
@@ -581,8 +586,9 @@ class Feed(_Model):
     rest_url: str = ""
     """Full URL of the depth endpoint, for snapshots. Empty: the venue's production endpoint."""
 
-    instruments: Annotated[list[Instrument], Field(min_length=1, max_length=512)]
-    """Symbols, or tables `{symbol = "…", price_decimals = …, qty_decimals = …}`."""
+    instruments: Annotated[list[Instrument], Field(min_length=1, max_length=_MOST_LOCATES)]
+    """Symbols, or tables `{symbol = "…", price_decimals = …, qty_decimals = …}`. At most 512 of one feed over
+    WebSocket; of `nasdaq_itch` as many as the venue has."""
 
     trades: Annotated[Literal["trade", "aggTrade"], BeforeValidator(_one_trade_stream)] = "trade"
     """Which of the venue's two trade streams to read. Not both: they tell of the same trades."""
@@ -718,6 +724,9 @@ class Feed(_Model):
                 raise _at(key, f"expected none for {self.venue}", found)
         if self.source == "multicast":
             raise _at("source", f'expected "websocket" or "file" for {self.venue}', self.source)
+        if len(self.instruments) > _MOST_SUBSCRIBED:
+            expected = f"expected at most {_MOST_SUBSCRIBED} entries for {self.venue}"
+            raise _at("instruments", expected, len(self.instruments))
         venue = _VENUES[self.venue]
         if self.depth_interval not in venue["depth_intervals"]:
             expected = ", ".join(f'"{interval}"' for interval in venue["depth_intervals"])

@@ -37,6 +37,11 @@ _COUNTED = (
         "messages did not fit the orders before them: the input is not whole, and the books that they are of "
         "are suspect for the rest of the day",
     ),
+    _Counted(
+        ("packets_cut",),
+        "packets of a capture hold less than their datagram, or a fragment of it, and could not be used: "
+        "record them whole",
+    ),
     _Counted(("unknown_type",), "messages of types that are not known were skipped"),
 )
 
@@ -64,6 +69,10 @@ _COUNTED_OF_LINES = (
     ),
     _Counted(("other_groups",), "datagrams of groups that multicast.lines does not name were skipped"),
 )
+
+
+# Instruments of which one thing is said. A whole exchange has ten thousand.
+_MOST_NAMED = 8
 
 
 def findings(stats: Stats, config: Config) -> list[str]:
@@ -139,7 +148,7 @@ def _of_multicast(stats: Stats, feed: Feed, name: str) -> list[str]:
 
 
 def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
-    """A line for each instrument of a feed that never became valid."""
+    """A line for each instrument of a feed that never became valid, and one for all beyond the first few."""
     epochs = {
         instrument.symbol: stats.counters.get(f"{name}/{instrument.symbol}/epoch")
         for instrument in feed.instruments
@@ -161,7 +170,10 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
         )
     else:
         why = _why_never_valid(count, alone=len(never) == len(epochs))
-    return [f"note: {name} {symbol} never became valid: {why}" for symbol in never]
+    lines = [f"note: {name} {symbol} never became valid: {why}" for symbol in never[:_MOST_NAMED]]
+    if more := len(never) - len(lines):
+        lines.append(f"note: {name}: {more:,} more instruments never became valid")
+    return lines
 
 
 def _why_no_message(stats: Stats, feed: Feed, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -534,6 +535,18 @@ def test_weights_are_as_many_as_files_and_above_zero() -> None:
             load(f'{MINIMAL}[model]\npath = ["a", "b"]\nweights = {weights}\n')
 
 
+def test_a_feed_by_order_has_the_whole_exchange_and_a_subscription_has_not() -> None:
+    symbols = [f"S{number}" for number in range(10_000)]
+
+    def text(venue: str) -> str:
+        feed = f'[[feeds]]\nvenue = "{venue}"\ninstruments = {json.dumps(symbols)}'
+        return f'{feed}\n[features]\nrows = ["spread()"]\n'
+
+    assert len(Config.from_text(text("nasdaq_itch")).feeds[0].instruments) == 10_000
+    with pytest.raises(ConfigError, match=r"instruments: expected at most 512 entries for binance_spot"):
+        Config.from_text(text("binance_spot"))
+
+
 def test_resolve_live_refuses_a_core_that_cannot_be_had() -> None:
     config = load(FEED + "core = 4000" + FEATURES)
     usable = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
@@ -842,6 +855,7 @@ def test_lines_that_cannot_be(change: tuple[str, str], expected: str) -> None:
         ("batch = 0", "batch: expected at least 1, found 0"),
         ("batch = 1025", "batch: expected at most 1024, found 1025"),
         ("max_datagram_bytes = 63", "max_datagram_bytes: expected at least 64, found 63"),
+        ("max_datagram_bytes = 65488", "max_datagram_bytes: expected at most 65487, found 65488"),
         ("busy_poll_us = -1", "busy_poll_us: expected at least 0, found -1"),
         ("busy_poll_budget = 65536", "busy_poll_budget: expected at most 65535, found 65536"),
         ("prefer_busy_poll = 1", "prefer_busy_poll: expected true or false, found 1"),

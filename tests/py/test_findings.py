@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from io import StringIO
 
 import numpy as np
@@ -177,6 +178,11 @@ def test_what_lines_and_servers_did_not_bring(
     assert findings(stats(counters), multicast(**servers)) == [f"note: spot: {expected}"]
 
 
+def test_a_capture_of_cut_packets_is_told() -> None:
+    lines = findings(stats({"packets_cut": 3}), multicast())
+    assert lines[0].startswith("note: 3 packets of a capture hold less than their datagram")
+
+
 def test_what_recovery_is_for_needs_no_word() -> None:
     counters = {
         "line0/line_gap": 9,
@@ -210,6 +216,18 @@ def test_what_recovery_is_for_needs_no_word() -> None:
 def test_multicast_book_that_never_became_valid_is_explained(counters: dict[str, int], expected: str) -> None:
     lines = findings(stats({**counters, "AAPL/epoch": 0}, rows=0), multicast(**SERVERS))
     assert lines[0] == f"note: spot AAPL never became valid: {expected}"
+
+
+def test_of_a_whole_exchange_a_few_are_named() -> None:
+    symbols = [f"S{number}" for number in range(1000)]
+    feed = {"name": "itch", "venue": "nasdaq_itch", "instruments": symbols}
+    whole = Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+    epochs = {f"{symbol}/epoch": 0 for symbol in symbols}
+    counters = {f"itch/{name}": value for name, value in epochs.items()}
+    lines = findings(dataclasses.replace(stats({}, rows=0), counters=counters), whole)
+    assert [line for line in lines if "never became valid" in line][8:] == [
+        "note: itch: 992 more instruments never became valid"
+    ]
 
 
 def test_live_report_has_each_line() -> None:

@@ -269,3 +269,33 @@ def test_order_rates_need_a_feed_by_order() -> None:
                 "features": {"rows": ["cancel_rate('1s')"]},
             }
         )
+
+
+@compiled
+async def test_beside_another_feed_each_speaks_of_its_own_instruments(tmp_path: Path) -> None:
+    start = MIDNIGHT + OPEN_NS
+    stocks = [message for i, s in enumerate(("AAPL", "MSFT")) for message in (directory(i + 1, OPEN_NS, s),)]
+    (tmp_path / "20200130.itch").write_bytes(framed(stocks))
+
+    def diff(number: int, ts: int) -> str:
+        body = (
+            f'{{"e":"depthUpdate","E":{ts // 10**6},"s":"BTCUSDT","U":{number},"u":{number},'
+            f'"b":[["100.00","{number}.0"]],"a":[]}}'
+        )
+        return f'{ts} {{"stream":"btcusdt@depth@100ms","data":{body}}}\n'
+
+    snapshot = '{"lastUpdateId":1,"bids":[["100.00","1.0"]],"asks":[["101.00","1.0"]]}'
+    (tmp_path / "spot.log").write_text(
+        f'{start} {{"tickwire":"snapshot","conn":0,"instrument":"BTCUSDT","body":{snapshot}}}\n'
+        + diff(2, start + 1)
+        + diff(3, start + 10**10)  # Too long after the one before it.
+        + diff(4, start + 10**10 + 1)
+    )
+    settings = Config.from_text(
+        '[engine]\nlayout = "inline"\n[[feeds]]\nname = "itch"\nvenue = "nasdaq_itch"\n'
+        'instruments = ["AAPL", "MSFT"]\n[[feeds]]\nname = "spot"\nvenue = "binance_spot"\nsource = "file"\n'
+        'instruments = ["BTCUSDT"]\nstale_after = "1s"\n[features]\nrows = ["spread()"]\n'
+    )
+    inputs = {"itch": [str(tmp_path / "20200130.itch")], "spot": [str(tmp_path / "spot.log")]}
+    stats = await replay(settings, inputs, tmp_path / "rows.csv")
+    assert [entry.text for entry in stats.errors] == ["data_stale: BTCUSDT"]

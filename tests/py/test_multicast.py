@@ -8,6 +8,7 @@ import csv
 import importlib.util
 import json
 import random
+import resource
 import socket
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from multicast_rig import (
 )
 
 from tickwire.config import Config
+from tickwire.engine import Pipeline
+from tickwire.errors import SetupError, VerifyError
 from tickwire.findings import findings
 from tickwire.sim import ItchState, LineFaults, MulticastVenue
 from tickwire.verify import verify
@@ -43,6 +46,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 LAYOUTS = ["inline", "threads", "processes"]
+PATIENT = {"request_attempts": 50}  # With a server that is only slow, on a machine that is busy.
 ON_EVENT = {"features": {"clock": "event"}, "feed": {"date": DATE}}
 OPEN = 1_580_360_400_000_000_000 + 34_200 * 10**9  # 09:30 of that day in New York.
 
@@ -58,7 +62,10 @@ async def test_two_lossy_lines_give_the_rows_of_a_stream_that_lost_nothing(
     faults = LineFaults(seed=7, loss=(0.01, 0.01), duplicate=0.01, reorder=0.02, skew_s=0.0005)
     messages = market(3000, 7)
     venue = MulticastVenue(faults=faults, max_datagram_bytes=200)
-    async with venue, live(venue, tmp_path, record=tmp_path / "run", layout=layout, **ON_EVENT) as rig:
+    async with (
+        venue,
+        live(venue, tmp_path, record=tmp_path / "run", layout=layout, multicast=PATIENT, **ON_EVENT) as rig,
+    ):
         await rig.played(messages)
         config = rig.pipeline.config
         await check_lines(rig)
@@ -81,7 +88,7 @@ async def test_two_lossy_lines_give_the_rows_of_a_stream_that_lost_nothing(
 @pytest.mark.parametrize("layout", LAYOUTS)
 async def test_a_recorded_run_on_receive_times_equals_its_replay(tmp_path: Path, layout: str) -> None:
     venue = MulticastVenue(faults=LineFaults(seed=8, loss=(0.05, 0.05), both_loss=0.01, reorder=0.05))
-    async with venue, live(venue, tmp_path, record=tmp_path / "run", layout=layout) as rig:
+    async with venue, live(venue, tmp_path, record=tmp_path / "run", layout=layout, multicast=PATIENT) as rig:
         made = market(1500, 8)
         for at in range(0, len(made), 100):  # For windows that fill while it runs.
             await venue.play(made[at : at + 100])
@@ -97,7 +104,7 @@ async def test_what_both_lines_lost_is_asked_for_and_the_rest_waits(tmp_path: Pa
     faults = LineFaults(seed=9, loss=(0.02, 0.02), both_loss=0.02, answer_loss=0.5, duplicate=0.02)
     messages = market(3000, 9)
     venue = MulticastVenue(faults=faults, max_datagram_bytes=300)
-    async with venue, live(venue, tmp_path, record=tmp_path / "run", **ON_EVENT) as rig:
+    async with venue, live(venue, tmp_path, record=tmp_path / "run", multicast=PATIENT, **ON_EVENT) as rig:
         await rig.played(messages)
         config = rig.pipeline.config
         await check_lines(rig)
@@ -348,6 +355,28 @@ async def test_a_snapshot_of_another_session_is_not_used(tmp_path: Path, seed: i
     rig.monitor.check()
 
 
+async def test_a_run_that_heard_nothing_has_nothing_to_verify(tmp_path: Path) -> None:
+    venue = MulticastVenue()
+    async with venue, live(venue, record=tmp_path / "run") as rig:
+        await asyncio.sleep(0.1)
+        assert rig.count("messages") == 0
+    with pytest.raises(VerifyError, match="nothing to compare"):
+        await verify(tmp_path / "run")
+    assert not len(await replayed(rig.pipeline.config, *captures(tmp_path / "run")))
+
+
+async def test_memory_that_cannot_be_had_is_a_mistake_of_the_configuration() -> None:
+    config = config_of(["239.255.84.3:9"], feed={"max_orders": 1 << 26})
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 31, before[1]))
+    try:
+        with pytest.raises(SetupError, match="memory: there is not as much as the configuration asks for"):
+            async with Pipeline(config):
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 def two_lines(path: Path, messages: list[bytes], groups: list[tuple[str, int]]) -> Path:
     """A capture of both lines, which each lost some and never the same, with B behind A."""
     rand = random.Random(15)
@@ -371,6 +400,21 @@ async def test_a_capture_of_both_lines_is_arbitrated_in_the_replay(tmp_path: Pat
         config = config_of(lines, tmp_path, **options)
         day = day_file(tmp_path / "20200130.itch", messages)
         assert_same(await replayed(config, capture), await replayed(config, day))
+
+
+async def test_packets_that_were_cut_are_counted(tmp_path: Path) -> None:
+    groups = [("239.255.84.1", 26477), ("239.255.84.2", 26478)]
+    capture = two_lines(tmp_path / "lines.pcap", market(300, 18), groups)
+    raw = bytearray(capture.read_bytes())
+    recorded = int.from_bytes(raw[32:36], "little") - 1  # Of the first packet …
+    raw[32:36] = recorded.to_bytes(4, "little")
+    del raw[40 + recorded]  # … which loses its last byte.
+    capture.write_bytes(raw)
+    config = config_of([f"{group}:{port}" for group, port in groups], rows=OF_THE_BOOK)
+    async with Pipeline.replay(config, [capture]) as pipeline:
+        await pipeline.run_until()
+        counters = pipeline.stats().counters
+    assert counters["itch/packets_cut"] == 1
 
 
 def test_a_recorded_capture_replays_from_the_command_line(tmp_path: Path) -> None:

@@ -210,11 +210,12 @@ struct IngestAgent::Lane {
 
 /// One feed: where its bytes come from, how they are decoded, what was seen.
 struct IngestAgent::Feed final : FeedLine::Owner {
-  Feed(IngestAgent& agent_, const FeedConfig& config_, std::uint32_t number_, std::size_t first_lane_,
-       md::InstrumentTable table_, metrics::StatFile& stats)
+  Feed(IngestAgent& agent_, const FeedConfig& config_, std::uint32_t number_, InstrumentId first_instrument_,
+       std::size_t first_lane_, md::InstrumentTable table_, metrics::StatFile& stats)
       : agent(agent_),
         config(config_),
         number(number_),
+        first_instrument(first_instrument_),
         first_lane(first_lane_),
         table(std::move(table_)),
         decoder(table, {config.market, config.trades, std::max(config.max_frame_bytes, kCommandBytes / 2),
@@ -294,6 +295,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   IngestAgent& agent;
   const FeedConfig config;
   const std::uint32_t number;
+  const InstrumentId first_instrument;  // The engine's, of its first one; first_lane is its place in lanes_.
   const std::size_t first_lane;
   const md::InstrumentTable table;
   feed::binance::Decoder decoder;
@@ -502,7 +504,7 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
     for (const InstrumentConfig& instrument : config.instruments) {
       table.add({instrument.symbol, config.name, instrument.price_decimals, instrument.qty_decimals});
     }
-    auto feed = std::make_unique<Feed>(*this, config, number, lanes_.size(), std::move(table), stats);
+    auto feed = std::make_unique<Feed>(*this, config, number, id, lanes_.size(), std::move(table), stats);
     for (const InstrumentConfig& instrument : config.instruments) {
       lanes_.push_back(std::make_unique<Lane>(id++, static_cast<std::uint32_t>(feeds_.size()), config,
                                               instrument, setup.config.features, stats, arena));
@@ -672,9 +674,7 @@ void IngestAgent::every_100ms() noexcept {
     lane->levels_dropped.set(static_cast<std::int64_t>(lane->pipeline.book().dropped_levels()));
     if (replay_ || lane->snapshot == Lane::Snapshot::NotWanted || now < lane->due) continue;
     if (lane->snapshot == Lane::Snapshot::Requested) {
-      report(errors_, ErrorKind::SnapshotTimeout,
-             feed.table[lane->id - first_instrument_ - static_cast<InstrumentId>(feed.first_lane)].symbol,
-             now);
+      report(errors_, ErrorKind::SnapshotTimeout, feed.table[lane->id - feed.first_instrument].symbol, now);
       feed.snapshots_failed.add(1);
       snapshot_refused(feed, *lane);
     } else {
@@ -1297,7 +1297,7 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
   if (step.became_valid) [[unlikely]] {
     feed.became_valid.add(1);
     // What was missing before it is in no window any more.
-    if (feed.in_capture) feed.in_capture_of[lane.id - first_instrument_ - feed.first_lane].lacks_to = 0;
+    if (feed.in_capture) feed.in_capture_of[lane.id - feed.first_instrument].lacks_to = 0;
     lane.valid_since = utc_.now();
     // A snapshot that fitted is no reason to give up, so the pauses grow no longer than this.
     lane.attempts = std::min(lane.attempts, kAttemptsWhileItFits);
@@ -1454,7 +1454,7 @@ void IngestAgent::emit_notice(AnyFeed& feed, AnyLane& lane, md::InvalidReason re
 // Snapshots
 
 const std::string& IngestAgent::symbol_of(const Feed& feed, const Lane& lane) const noexcept {
-  return feed.config.instruments[lane.id - first_instrument_ - feed.first_lane].symbol;
+  return feed.config.instruments[lane.id - feed.first_instrument].symbol;
 }
 
 void IngestAgent::request_snapshot(Feed& feed, Lane& lane) noexcept {
@@ -1501,7 +1501,7 @@ int IngestAgent::take_commands() noexcept {
     std::memcpy(&command, message.data(), sizeof command);
     Lane& lane = *lanes_[command.instrument - first_instrument_];
     Feed& feed = *feeds_[lane.feed];
-    const auto local = static_cast<InstrumentId>(command.instrument - first_instrument_ - feed.first_lane);
+    const InstrumentId local = command.instrument - feed.first_instrument;
     // A reply that nobody waits for any more, as after a re-connect, would be older than the buffer.
     const bool expected = lane.snapshot == Lane::Snapshot::Requested;
     const std::size_t size = message.size() - sizeof command;

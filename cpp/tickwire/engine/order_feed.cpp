@@ -137,6 +137,7 @@ OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
       window_full_(stats.counter(config_.name, "window_full")),
       malformed_datagrams_(stats.counter(config_.name, "malformed_datagrams")),
       other_groups_(stats.counter(config_.name, "other_groups")),
+      packets_cut_(stats.counter(config_.name, "packets_cut")),
       lines_silent_(stats.counter(config_.name, "lines_silent")) {
   for (InstrumentId local = 0; local < config_.instruments.size(); ++local) {
     lanes_.push_back(std::make_unique<OrderLane>(setup.first_instrument + local, config_,
@@ -189,7 +190,8 @@ void OrderFeed::note(TsNs ts, const md::StreamNote& note) noexcept {
 }
 
 void OrderFeed::on_run(const feed::Run& run) noexcept {
-  if (closed_) [[unlikely]] {
+  // What a server answers, or was kept, is no sign of life.
+  if (closed_ && any_heard()) [[unlikely]] {
     const TsNs now = clock_.now();
     note(now, {Note::Open});
     open(now);
@@ -246,17 +248,24 @@ void OrderFeed::on_snapshot_failed(std::string_view reason) noexcept {
   fail_snapshot(now);
 }
 
+bool OrderFeed::is_silent(std::size_t line) const noexcept {
+  const std::uint64_t heard = std::max(started_tsc_, mold_->line(line).last_receive_tsc());
+  return tsc_to_ns(tsc_now() - heard) > config_.liveness_timeout_ns;
+}
+
+bool OrderFeed::any_heard() const noexcept {
+  for (std::size_t i = 0; i < mold_->lines(); ++i) {
+    if (!is_silent(i)) return true;
+  }
+  return false;
+}
+
 void OrderFeed::watch() noexcept {
-  const std::int64_t limit_ns = config_.liveness_timeout_ns;
-  if (limit_ns == 0) return;
-  const auto silent_for = [&](std::size_t line) {
-    return tsc_to_ns(tsc_now() - std::max(started_tsc_, mold_->line(line).last_receive_tsc()));
-  };
-  bool any_heard = false;
+  if (config_.liveness_timeout_ns == 0) return;
   for (std::size_t i = 0; i < mold_->lines(); ++i) {
     // We may have been the ones who slept: look at the sockets before the venue is blamed.
-    if (!lines_[i].silent && silent_for(i) > limit_ns) (void)poll();
-    const bool silent = silent_for(i) > limit_ns;
+    if (!lines_[i].silent && is_silent(i)) (void)poll();
+    const bool silent = is_silent(i);
     if (silent && !lines_[i].silent) {
       lines_silent_.add(1);
       report(errors_, ErrorKind::ConnectionSilent,
@@ -264,9 +273,8 @@ void OrderFeed::watch() noexcept {
              clock_.now());
     }
     lines_[i].silent = silent;
-    any_heard = any_heard || !silent;
   }
-  if (any_heard != closed_) return;
+  if (any_heard() != closed_) return;
   const TsNs now = clock_.now();
   note(now, {closed_ ? Note::Open : Note::Close});
   closed_ ? open(now) : close(now);
@@ -328,7 +336,7 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
   if (update.instrument == kNoInstrument && !update.all) return;
 
   arrival.tsc_decoded = tsc_now();
-  const TsNs ts_event = read ? day_.at(update.ts_ns, arrival.ts_recv) : arrival.ts_recv;
+  const TsNs ts_event = read ? day_.at(update.ts_ns, arrival.ts_recv) : kNoTime;
   if (update.all) [[unlikely]] {
     return on_every_lane(ts_event, arrival, [&](OrderPipeline& pipeline) {
       return pipeline.on_update(update, ts_event, arrival.ts_recv, sequence);
@@ -355,8 +363,10 @@ void OrderFeed::begin_session(TsNs ts) noexcept {
   TICKWIRE_HOT_EXEMPT_BEGIN("once a session: forgets all orders")
   market_.reset();
   TICKWIRE_HOT_EXEMPT_END
+  // A line has brought it.
+  closed_ = false;
   on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
-                [](OrderPipeline& pipeline) { return pipeline.on_state(); });
+                [](OrderPipeline& pipeline) { return pipeline.unblock(); });
 }
 
 void OrderFeed::lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept {
@@ -374,7 +384,7 @@ void OrderFeed::lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept
 
 void OrderFeed::begin_snapshot() noexcept {
   in_snapshot_ = true;
-  market_.reset();
+  market_.rebuild();
 }
 
 void OrderFeed::snapshot_message(std::span<const std::byte> bytes, TsNs ts) noexcept {
@@ -384,6 +394,7 @@ void OrderFeed::snapshot_message(std::span<const std::byte> bytes, TsNs ts) noex
 
 void OrderFeed::end_snapshot(TsNs ts) noexcept {
   in_snapshot_ = false;
+  market_.rebuilt();
   snapshots_.add(1);
   on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
                 [](OrderPipeline& pipeline) { return pipeline.on_state(); });
@@ -391,8 +402,7 @@ void OrderFeed::end_snapshot(TsNs ts) noexcept {
 
 void OrderFeed::fail_snapshot(TsNs ts) noexcept {
   in_snapshot_ = false;
-  market_.reset();
-  market_.lose();
+  market_.rebuild();
   on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
                 [](OrderPipeline& pipeline) { return pipeline.on_state(); });
 }
@@ -462,8 +472,10 @@ void OrderFeed::count() noexcept {
     }
   }
   if (!mold_) {
-    set(malformed_datagrams_, files_->stats().malformed);
-    set(other_groups_, files_->stats().other_groups);
+    const feed::itch::ReplayStats stats = files_->stats();
+    set(malformed_datagrams_, stats.malformed);
+    set(other_groups_, stats.other_groups);
+    set(packets_cut_, stats.cut);
     return;
   }
   set(malformed_datagrams_, mold_->stats().malformed);

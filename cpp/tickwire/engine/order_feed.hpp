@@ -141,6 +141,8 @@ class OrderFeed final : private feed::MoldFeedHandler {
   };
 
   void connect(const Setup& setup, metrics::StatFile& stats, Arena& arena);
+  [[nodiscard]] bool is_silent(std::size_t line) const noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool any_heard() const noexcept TICKWIRE_HOT;
 
   // MoldFeedHandler.
   void on_run(const feed::Run& run) noexcept override;
@@ -225,6 +227,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   metrics::Counter& window_full_;
   metrics::Counter& malformed_datagrams_;
   metrics::Counter& other_groups_;
+  metrics::Counter& packets_cut_;
   metrics::Counter& lines_silent_;
 };
 

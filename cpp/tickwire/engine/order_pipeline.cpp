@@ -20,7 +20,8 @@ Step OrderPipeline::take_state() noexcept {
   if (state_ == BookState::Valid && before != BookState::Valid) {
     step.became_valid = true;
     ++epoch_;
-    rows_.begin_epoch(read_top());
+    begin_ = read_top();
+    begins_ = true;
   } else if (state_ != BookState::Valid && before == BookState::Valid) {
     step.left_valid = true;
     step.reason = blocked ? blocked_ : market_.reason(instrument_);
@@ -37,6 +38,10 @@ Step OrderPipeline::on_update(const feed::itch::Update& update, TsNs ts_event, T
     step = take_state();
   step.tsc_book = tsc_now();
   if (state_ != BookState::Valid) return step;
+  if (begins_) [[unlikely]] {
+    begins_ = false;
+    rows_.begin_epoch(begin_);
+  }
 
   if (update.arrived || update.cancelled) rows_.on_orders(update.arrived ? 1 : 0, update.cancelled ? 1 : 0);
   if (update.traded) rows_.on_trade(update.trade);

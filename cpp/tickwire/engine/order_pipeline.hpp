@@ -5,7 +5,9 @@
 /// events.
 ///
 /// An event is one message of the venue with all it says: an execution is a trade and a change of the book,
-/// and gives one row at most. Owned by one ingest agent; its time is the messages' own.
+/// and gives one row at most. Owned by one ingest agent; its time is the messages' own, so an epoch that no
+/// message began, but a snapshot or a line that is heard again, counts its windows from its first message on:
+/// the one before it may be from long before the snapshot.
 
 #include <cstdint>
 
@@ -52,6 +54,8 @@ class OrderPipeline {
   const feed::itch::Market& market_;
   const InstrumentId instrument_;
   RowBuilder rows_;
+  features::TopOfBook begin_;  // Of an epoch that has not heard a message yet; in rows_.
+  bool begins_ = false;
   md::BookState state_ = md::BookState::Empty;
   md::InvalidReason blocked_ = md::InvalidReason::None;
   std::uint32_t epoch_ = 0;

@@ -66,15 +66,17 @@ void StreamTap::run(const feed::SessionId& session, const feed::Run& run) noexce
 
 void StreamTap::snapshot_message(TsNs ts, feed::MessageView message) noexcept {
   const std::size_t bytes = feed::kMoldHeaderBytes + feed::kMoldLengthBytes + message.size();
+  const std::uint64_t number = next_in_snapshot_++;  // Also of one that is not taken.
   char* const place = claim({ts, 0, Kind::Datagram}, bytes);
   if (place == nullptr) return;
-  feed::write_mold_packet({place, bytes}, feed::SessionId{}, 1, {&message, 1});
+  feed::write_mold_packet({place, bytes}, feed::kNoSession, number, {&message, 1});
   ring_.publish();
 }
 
 void StreamTap::note(TsNs ts, const md::StreamNote& note) noexcept {
   std::array<char, md::kMaxStreamNote> text;
   const std::string_view written = md::format_stream_note(text, note);
+  if (note.kind == md::StreamNote::Kind::Snapshot) next_in_snapshot_ = 1;
   char* const place = claim({ts, 0, Kind::Note}, written.size());
   if (place == nullptr) return;
   std::memcpy(place, written.data(), written.size());
@@ -100,6 +102,7 @@ Recorder::Segments::Segments(std::string folder, std::string_view suffix, std::s
     throw SetupError("record", "a folder that can be written",
                      folder_ + " (" + (error ? error.message() : std::string(std::strerror(errno))) + ")");
   }
+  if (!head_.empty()) (void)write_all(head_);
 }
 
 Recorder::Segments::~Segments() {

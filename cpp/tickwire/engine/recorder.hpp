@@ -101,6 +101,7 @@ class StreamTap {
 
   concurrent::SpscByteRing ring_;
   metrics::Counter& lost_;
+  std::uint64_t next_in_snapshot_ = 1;  // Numbers its messages, so that a hole shows.
 };
 
 /// Where a stream's datagrams came from, for its capture: each line's addresses.
@@ -146,7 +147,7 @@ class Recorder final : public concurrent::Agent {
   /// Numbered files of one stream; each is written whole or said to be cut.
   class Segments {
    public:
-    /// `head` begins each file.
+    /// `head` begins each file, at once: one without anything else is one of its kind, too.
     Segments(std::string folder, std::string_view suffix, std::string head, Recorder& owner);
     ~Segments();
     void append(std::string_view bytes) noexcept;

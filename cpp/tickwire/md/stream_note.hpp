@@ -10,7 +10,8 @@
 ///     {"tickwire":"stream"}                          begins each of our files
 ///     {"tickwire":"session"}                         the numbering begins anew
 ///     {"tickwire":"lost","first":12,"count":3}       messages that could not be had
-///     {"tickwire":"snapshot"}                        the next messages build the state from nothing …
+///     {"tickwire":"snapshot"}                        the next messages, from 1 on and of no session, build
+///                                                    the state from nothing …
 ///     {"tickwire":"snapshot_end","first":812}        … which is whole, and message 812 is next
 ///     {"tickwire":"snapshot_failed"}                 … or came to nothing
 ///     {"tickwire":"close"}, {"tickwire":"open"}      all lines fell silent; one was heard again

@@ -311,11 +311,10 @@ std::byte* StatFile::add_record(std::size_t index, std::string_view scope, std::
   copy_label(label.data() + kLabelBytes, name);
   Section& section = header_of(data_).sections[index];
   std::byte* const first = data_ + section.offset;
-  for (std::uint32_t i = 0; i < section.count; ++i) {
-    if (std::memcmp(first + std::size_t{i} * section.stride, label.data(), label.size()) == 0) {
-      throw std::logic_error("StatFile: two " + std::string(kSectionNames[index]) + " named " +
-                             std::string(scope) + '/' + std::string(name));
-    }
+  const auto kind = static_cast<char>('0' + index);
+  if (!labels_.insert(kind + std::string(label.data(), label.size())).second) {
+    throw std::logic_error("StatFile: two " + std::string(kSectionNames[index]) + " named " +
+                           std::string(scope) + '/' + std::string(name));
   }
   if (section.count == capacities[index]) {
     throw std::logic_error("StatFile: no room for more than " + std::to_string(section.count) + ' ' +
@@ -360,6 +359,7 @@ ErrorLog& StatFile::error_log(std::string_view scope) { return record<ErrorLog>(
 void StatFile::publish() {
   if (published_) throw std::logic_error("StatFile: publish() a second time");
   published_ = true;
+  labels_ = {};
   header_of(data_).version.publish(kStatVersion);
   if (temporary_.empty()) return;
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) {

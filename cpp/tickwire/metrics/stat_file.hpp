@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "tickwire/concurrent/cell.hpp"
@@ -124,6 +125,7 @@ class StatFile {
   bool locked_in_memory_ = false;
   bool published_ = false;
   bool attached_ = false;
+  std::unordered_set<std::string> labels_;  // Until publish(): a whole exchange's are tens of thousands.
 };
 
 /// Where the file goes when the configuration names no place: $XDG_RUNTIME_DIR/tickwire, else

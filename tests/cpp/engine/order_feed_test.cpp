@@ -70,7 +70,7 @@ class OrderFeedTest : public ::testing::Test {
     feed.instruments = {{"AAPL", 4, 0}, {"MSFT", 4, 0}};
     feed.core = -1;
     features::FeaturePlan plan;
-    plan.nodes = {{features::KernelKind::QueueImbalance, -1, 1, 0, 0, 0, 0}};
+    plan.nodes = {node_};
     plan.outputs = {0};
     return {.layout = Layout::Inline,
             .idle = concurrent::IdleKind::Backoff,
@@ -83,7 +83,7 @@ class OrderFeedTest : public ::testing::Test {
             .feeds = {feed},
             .features = {.trigger = Trigger::Book,
                          .every_ns = 0,
-                         .clock = WindowClock::Recv,
+                         .clock = clock_,
                          .window_rows = 1,
                          .max_event_rate = 1000,
                          .plan = plan},
@@ -142,6 +142,8 @@ class OrderFeedTest : public ::testing::Test {
 
   std::filesystem::path folder_;
   std::string capture_;
+  features::NodeSpec node_{features::KernelKind::QueueImbalance, -1, 1, 0, 0, 0, 0};
+  WindowClock clock_ = WindowClock::Recv;
 };
 
 TEST_F(OrderFeedTest, GivesARowForEachMessageThatChangedTheBook) {
@@ -161,7 +163,7 @@ TEST_F(OrderFeedTest, LostMessagesMakeEveryBookSuspectUntilASnapshotIsWhole) {
   note(52, {Note::SnapshotFailed});  // What had come of it is no book.
   note(60, {Note::Snapshot});
   messages(61, 1, opening());
-  messages(62, 1, {bytes::add(1, 3, 7, 'S', 50, "AAPL", 120)});
+  messages(62, 3, {bytes::add(1, 3, 7, 'S', 50, "AAPL", 120)});
   note(63, {Note::SnapshotEnd, 9});
   messages(64, 9, {bytes::add(1, 4, 8, 'B', 50, "AAPL", 90)});
   messages(65, 10, {bytes::add(2, 5, 9, 'B', 50, "MSFT", 90)});  // Not in the snapshot: not heard of.
@@ -189,12 +191,134 @@ TEST_F(OrderFeedTest, NoBookIsValidWhileNoLineIsHeard) {
   EXPECT_EQ(replay_capture(), (Log{"AAPL 1/1 #3 nan", "AAPL 1 disconnected at 30", "AAPL 2/1 #4 +0.50"}));
 }
 
+TEST_F(OrderFeedTest, NoBookIsValidInTheMiddleOfASnapshot) {
+  messages(10, 1, opening());
+  messages(20, 3, {bytes::add(1, 3, 1, 'B', 300, "AAPL", 100)});
+  note(30, {Note::Lost, 4, 1});
+  note(31, {Note::Close});
+  note(40, {Note::Snapshot});
+  messages(41, 1, opening());
+  note(42, {Note::Open});  // Half of it has come.
+  messages(43, 3, {bytes::add(1, 3, 7, 'S', 50, "AAPL", 120)});
+  note(44, {Note::SnapshotFailed});
+  note(50, {Note::Snapshot});
+  messages(51, 1, opening());
+  note(52, {Note::SnapshotEnd, 9});
+  messages(53, 9, {bytes::add(1, 4, 8, 'B', 50, "AAPL", 90)});
+  EXPECT_EQ(replay_capture(), (Log{"AAPL 1/1 #3 nan", "AAPL 1 gap at 30", "AAPL 2/1 #9 nan"}));
+}
+
+/// Windows of an epoch hold what was heard in it: they are full when their length has passed since the
+/// stream goes on, however long nothing was heard.
+TEST_F(OrderFeedTest, AWindowBeginsBehindASnapshotAndNotBeforeIt) {
+  node_ = {features::KernelKind::OrderArrivalRate, -1, 0, 100, 0, 0, 0};
+  for (const WindowClock clock : {WindowClock::Recv, WindowClock::Event}) {
+    SCOPED_TRACE(static_cast<int>(clock));
+    clock_ = clock;
+    const auto at = [](TsNs ts) { return static_cast<std::uint64_t>(ts); };
+    for (const bool joins : {true, false}) {
+      SCOPED_TRACE(joins);
+      capture_.clear();
+      md::format_pcap_header(capture_);
+      note(0, {Note::Stream});
+      note(1, {Note::Session});
+      if (!joins) {
+        messages(kMidnight + 10, 1,
+                 {bytes::directory(1, 10, "AAPL"), bytes::trading_action(1, 10, "AAPL", 'T')});
+        messages(kMidnight + 20, 3, {bytes::add(1, 20, 1, 'B', 300, "AAPL", 100)});
+        note(kMidnight + 30, {Note::Lost, 4, 5});
+      }
+      note(kMidnight + 1000, {Note::Snapshot});
+      messages(kMidnight + 1001, 1, opening());
+      note(kMidnight + 1002, {Note::SnapshotEnd, 9});
+      std::uint64_t number = 9;
+      for (const TsNs ts : {1010, 1060, 1109, 1110, 1111}) {
+        messages(kMidnight + ts, number, {bytes::add(1, at(ts), number, 'B', 50, "AAPL", 90)});
+        ++number;
+      }
+      Log log = replay_capture();
+      std::erase_if(log, [](const std::string& text) { return text.find('/') == std::string::npos; });
+      ASSERT_EQ(log.size(), 2U) << (log.empty() ? "" : log.front());
+      EXPECT_TRUE(log.front().find(" #12 ") != std::string::npos) << log.front();
+    }
+  }
+}
+
+TEST_F(OrderFeedTest, AMessageWithoutATimeLeavesTheWindowsWhereTheyAre) {
+  node_ = {features::KernelKind::OrderArrivalRate, -1, 0, 100, 0, 0, 0};
+  clock_ = WindowClock::Event;
+  const TsNs later = kMidnight + 3600 * kSecond;  // Than the venue's clock says.
+  messages(later, 1, opening());
+  messages(later, 3, {bytes::add(1, 10, 1, 'B', 300, "AAPL", 100)});
+  messages(later, 4, {bytes::remove(1, 11, 1).substr(0, 18)});  // Its time is not to be read.
+  note(later, {Note::Snapshot});
+  messages(later, 1, opening());
+  note(later, {Note::SnapshotEnd, 5});
+  messages(later, 5, {bytes::add(1, 1000, 2, 'B', 300, "AAPL", 100)});
+  messages(later, 6, {bytes::add(1, 1100, 3, 'B', 300, "AAPL", 100)});
+  const Log log = replay_capture();
+  ASSERT_EQ(log.size(), 2U);
+  EXPECT_TRUE(log.back().starts_with("AAPL 2/1 #6 ")) << log.back();
+}
+
+TEST_F(OrderFeedTest, ARunThatEndedInSilenceLeavesNoneToTheNext) {
+  messages(10, 1, opening());
+  messages(20, 3, {bytes::add(1, 3, 1, 'B', 300, "AAPL", 100)});
+  note(30, {Note::Close});
+  note(0, {Note::Stream});  // Another run's.
+  note(40, {Note::Session});
+  messages(50, 1, opening());
+  messages(60, 3, {bytes::add(1, 3, 1, 'B', 300, "AAPL", 100)});
+  EXPECT_EQ(replay_capture(), (Log{"AAPL 1/1 #3 nan", "AAPL 1 disconnected at 30", "AAPL 2/1 #3 nan"}));
+}
+
 TEST_F(OrderFeedTest, ACaptureThatBeginsInTheMiddleIsNotBelieved) {
   messages(10, 3, {bytes::add(1, 3, 1, 'B', 300, "AAPL", 100)});
   std::vector<std::string> late = opening();
   late.push_back(bytes::add(1, 3, 2, 'B', 300, "AAPL", 100));
   messages(20, 4, late);
   EXPECT_EQ(replay_capture(), Log{});
+}
+
+/// What a server answers, and what was kept meanwhile, is no sign of life of a line.
+TEST_F(OrderFeedTest, AnAnswerToARequestOpensNoBookWhileNoLineIsHeard) {
+  const feed::test::MoldVenue venue;
+  EngineConfig settings = config(false, "");
+  settings.feeds[0].liveness_timeout_ns = kSecond / 5;
+  settings.feeds[0].itch->multicast = feed::test::mold_config(venue);
+  const int port = settings.feeds[0].itch->multicast->lines[0].port;
+  std::vector<std::string> stream = opening();
+  stream.push_back(bytes::add(1, 3, 1, 'B', 300, "AAPL", 100));
+  stream.push_back(bytes::add(1, 4, 2, 'S', 100, "AAPL", 110));  // On no line.
+  stream.push_back(bytes::add(1, 5, 3, 'S', 100, "AAPL", 109));
+  std::vector<std::string> numbered{""};  // From 1, as the server is asked.
+  numbered.insert(numbered.end(), stream.begin(), stream.end());
+
+  Engine engine(settings);
+  engine.start();
+  Log log;
+  const auto until = [&](std::size_t records) {
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (log.size() < records && std::chrono::steady_clock::now() < limit) {
+      if (!drain(engine, log)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return log.size() >= records;
+  };
+  venue.send(0, port, mold_datagram(kSession, 1, {stream.begin(), stream.begin() + 3}));
+  venue.send(0, port, mold_datagram(kSession, 5, {stream[4]}));
+  ASSERT_TRUE(until(2)) << "a row, and the silence";
+  EXPECT_TRUE(log[1].starts_with("AAPL 1 disconnected at ")) << log[1];
+  for (int i = 0; i < 50; ++i) {
+    venue.answer(numbered, 7);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    drain(engine, log);
+  }
+  EXPECT_EQ(log.size(), 2U) << log.back();
+  stream.push_back(bytes::add(1, 6, 4, 'B', 50, "AAPL", 100));
+  venue.send(1, port, mold_datagram(kSession, 6, {stream[5]}));
+  ASSERT_TRUE(until(3)) << "a row of what is heard again";
+  EXPECT_EQ(log[2], "AAPL 2/1 #6 +0.56");
+  engine.stop();
 }
 
 /// Live: two lines that lose, a re-request server, and a sender in the test's thread; the recording must give

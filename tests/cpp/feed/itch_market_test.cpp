@@ -179,6 +179,49 @@ TEST_F(ItchMarket, SuspectsWhatCannotBeRightForGood) {
   }
 }
 
+TEST_F(ItchMarket, SuspectsAllWhereAMessageDoesNotSayWhoseItIs) {
+  open();
+  say(bytes::directory(15, 1, "MSFT"));
+  say(bytes::trading_action(15, 2, "MSFT", 'T'));
+  const Update update = say(bytes::remove(13, 3, 1).substr(0, 2));
+  EXPECT_TRUE(update.all && update.state);
+  for (const InstrumentId instrument : {0U, 1U}) EXPECT_EQ(market_->state(instrument), BookState::Suspect);
+}
+
+TEST_F(ItchMarket, NoBookIsValidBeforeItsSnapshotIsWhole) {
+  open();
+  market_->rebuild();
+  say(bytes::directory(13, 1, "AAPL"));
+  say(bytes::trading_action(13, 2, "AAPL", 'T'));
+  EXPECT_EQ(market_->state(0), BookState::Suspect);
+  market_->rebuilt();
+  EXPECT_EQ(market_->state(0), BookState::Valid);
+}
+
+TEST_F(ItchMarket, ASnapshotWithAMessageOfNobodyIsNone) {
+  open();
+  market_->rebuild();
+  say(bytes::directory(13, 1, "AAPL"));
+  say(bytes::trading_action(13, 2, "AAPL", 'T'));
+  say(bytes::remove(13, 3, 1).substr(0, 2));
+  market_->rebuilt();
+  EXPECT_EQ(market_->state(0), BookState::Suspect);
+}
+
+TEST_F(ItchMarket, StaysClosedBehindASnapshot) {
+  open();
+  say(bytes::system_event(7, 'E'));
+  market_->rebuild();
+  say(bytes::directory(13, 1, "AAPL"));
+  say(bytes::trading_action(13, 2, "AAPL", 'T'));
+  market_->rebuilt();
+  EXPECT_EQ(market_->state(0), BookState::Halted);
+  market_->reset();
+  say(bytes::directory(13, 1, "AAPL"));
+  say(bytes::trading_action(13, 2, "AAPL", 'T'));
+  EXPECT_EQ(market_->state(0), BookState::Valid);
+}
+
 /// The same messages, right and wrong, to two markets, one of which is told what comes, and of things that
 /// never do.
 TEST_F(ItchMarket, IsTheSameForOneThatWasToldWhatComes) {

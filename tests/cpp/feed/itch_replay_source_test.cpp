@@ -157,6 +157,20 @@ TEST_F(ItchReplaySource, CountsWhatIsOfNoLineOrDamaged) {
   EXPECT_EQ(stats_.malformed, 1u);
 }
 
+TEST_F(ItchReplaySource, CountsPacketsThatWereNotRecordedWhole) {
+  Pcap pcap;
+  pcap.line(0, 1, mold_datagram(kSession, 1, {"a"}));
+  const std::size_t at = pcap.bytes.size();
+  pcap.line(0, 2, mold_datagram(kSession, 2, {"b"}));
+  // As a tool does that records the first bytes of each packet alone.
+  const std::size_t recorded = pcap.bytes.size() - at - 16 - 1;
+  pcap.bytes[at + 8] = static_cast<char>(recorded);
+  pcap.bytes.pop_back();
+  pcap.line(0, 3, mold_datagram(kSession, 2, {"b"}));
+  EXPECT_EQ(read(captures({write("short.pcap", pcap.bytes)})), (Log{"session at 1", "1 a at 1", "2 b at 3"}));
+  EXPECT_EQ(stats_.cut, 1u);
+}
+
 TEST_F(ItchReplaySource, FollowsOurOwnCaptureToTheLetter) {
   using Note = md::StreamNote::Kind;
   Pcap first;
@@ -168,7 +182,7 @@ TEST_F(ItchReplaySource, FollowsOurOwnCaptureToTheLetter) {
       .note(30, {Note::Snapshot})
       .line(0, 31, mold_datagram("", 1, {"x"}));
   second.note(0, {Note::Stream})
-      .line(0, 32, mold_datagram("", 1, {"y"}))
+      .line(0, 32, mold_datagram("", 2, {"y"}))
       .note(33, {Note::SnapshotFailed})
       .note(40, {Note::Snapshot})
       .line(0, 41, mold_datagram("", 1, {"z"}))
@@ -190,6 +204,50 @@ TEST_F(ItchReplaySource, SaysWhereOurOwnCaptureHasAHole) {
       .line(0, 20, mold_datagram(kSession, 7, {"g"}));
   EXPECT_EQ(read(captures({write("000002.pcap", pcap.bytes)})),
             (Log{"lost 1 + 3 at 10", "4 d at 10", "lost 5 + 2 at 20", "7 g at 20"}));
+}
+
+TEST_F(ItchReplaySource, ASnapshotWithAHoleIsNone) {
+  using Note = md::StreamNote::Kind;
+  Pcap pcap;
+  pcap.note(0, {Note::Stream})
+      .note(5, {Note::Session})
+      .note(30, {Note::Snapshot})
+      .line(0, 31, mold_datagram("", 1, {"x"}))
+      .line(0, 33, mold_datagram("", 3, {"z"}))  // What was between them the recorder could not write.
+      .line(0, 34, mold_datagram("", 4, {"zz"}))
+      .note(35, {Note::SnapshotEnd, 9})
+      .line(0, 39, mold_datagram(kSession, 9, {"i"}))
+      .note(40, {Note::Snapshot})
+      .line(0, 41, mold_datagram("", 1, {"y"}))
+      .note(42, {Note::SnapshotEnd, 10});
+  EXPECT_EQ(read(captures({write("000001.pcap", pcap.bytes)})),
+            (Log{"session at 5", "snapshot at 30", "in it x at 31", "failed at 33", "9 i at 39",
+                 "snapshot at 40", "in it y at 41", "next 10 at 42"}));
+}
+
+TEST_F(ItchReplaySource, ASnapshotWithoutABeginIsNone) {
+  using Note = md::StreamNote::Kind;
+  const std::string nobodys(10, '\xFF');
+  Pcap pcap;
+  pcap.note(0, {Note::Stream})
+      .note(5, {Note::Session})
+      .line(0, 31, mold_datagram(nobodys, 1, {"x"}))
+      .note(35, {Note::SnapshotEnd, 9})
+      .line(0, 39, mold_datagram(kSession, 9, {"i"}));
+  EXPECT_EQ(read(captures({write("000001.pcap", pcap.bytes)})),
+            (Log{"session at 5", "failed at 35", "9 i at 39"}));
+}
+
+TEST_F(ItchReplaySource, ASessionOfWhichTheNoteIsMissingIsSeen) {
+  using Note = md::StreamNote::Kind;
+  Pcap pcap;
+  pcap.note(0, {Note::Stream})
+      .note(5, {Note::Session})
+      .line(0, 10, mold_datagram(kSession, 1, {"a", "b"}))
+      .line(0, 20, mold_datagram("TUESDAY   ", 2, {"d"}));
+  EXPECT_EQ(
+      read(captures({write("000001.pcap", pcap.bytes)})),
+      (Log{"session at 5", "1 a at 10", "2 b at 10", "session at 20", "lost 1 + 1 at 20", "2 d at 20"}));
 }
 
 TEST_F(ItchReplaySource, GivesWhatIsWholeOfAFileThatIsCut) {

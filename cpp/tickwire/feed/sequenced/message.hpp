@@ -12,6 +12,13 @@ namespace tickwire::feed {
 /// without sessions leaves it as it is.
 using SessionId = std::array<char, 10>;
 
+/// What no stream is called, since a session is text: of messages that a capture holds beside its stream's.
+inline constexpr SessionId kNoSession = [] {
+  SessionId session;
+  session.fill('\xFF');
+  return session;
+}();
+
 /// One message of a sequenced stream, without the framing's own length.
 using MessageView = std::span<const char>;
 

@@ -165,7 +165,7 @@ Sequencer::Entry Sequencer::enter(std::uint32_t line, const SessionId& session, 
     previous_session_ = session_;
   } else {
     // No session can be mistaken for one that is over; the framings' sessions are text.
-    previous_session_.fill('\xFF');
+    previous_session_ = kNoSession;
   }
   begin_session(session);
   end_at_ = now;

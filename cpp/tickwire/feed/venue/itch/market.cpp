@@ -17,6 +17,7 @@ using md::OrderResult;
 namespace {
 
 constexpr std::size_t kLocates = 65'536;
+constexpr std::size_t kLocateEnd = 3;  // Of a message's bytes.
 
 constexpr md::Aggressor against(md::Side resting) noexcept TICKWIRE_HOT {
   return resting == md::Side::Bid ? md::Aggressor::Seller : md::Aggressor::Buyer;
@@ -34,13 +35,20 @@ void Market::reset() noexcept {
   books_.clear();
   std::fill(by_locate_.begin(), by_locate_.end(), 0);
   std::fill(status_.begin(), status_.end(), Status{});
-  closed_ = lost_ = false;
+  closed_ = lost_ = building_ = false;
+}
+
+void Market::rebuild() noexcept {
+  const bool closed = closed_;
+  reset();
+  closed_ = closed;
+  building_ = true;
 }
 
 BookState Market::state(InstrumentId instrument) const noexcept {
   const Status& status = status_[instrument];
   if (!status.named) return BookState::Empty;
-  if (status.damage != InvalidReason::None || lost_) return BookState::Suspect;
+  if (status.damage != InvalidReason::None || lost_ || building_) return BookState::Suspect;
   if (!status.trading || status.operational_halt || closed_) return BookState::Halted;
   return status.crossed ? BookState::Suspect : BookState::Valid;
 }
@@ -50,7 +58,7 @@ InvalidReason Market::reason(InstrumentId instrument) const noexcept {
     case BookState::Halted: return InvalidReason::Halted;
     case BookState::Suspect:
       if (status_[instrument].damage != InvalidReason::None) return status_[instrument].damage;
-      return lost_ ? InvalidReason::Gap : InvalidReason::Crossed;
+      return lost_ || building_ ? InvalidReason::Gap : InvalidReason::Crossed;
     case BookState::Empty: return InvalidReason::Disconnected;
     default: return InvalidReason::None;
   }
@@ -116,6 +124,10 @@ Update Market::on_message(std::span<const std::byte> bytes) noexcept {
     // What it said of this instrument is unknown, so its book is.
     const bool refused = update.outcome == Outcome::BadLength || update.outcome == Outcome::BadField;
     if (refused && ours != 0) damage(ours - 1, InvalidReason::Malformed, update);
+    if (refused && bytes.size() < kLocateEnd) {
+      lose();
+      update.state = update.all = true;
+    }
     return update;
   }
   update.ts_ns = message.ts_ns;

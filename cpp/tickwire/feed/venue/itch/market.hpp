@@ -13,7 +13,7 @@
 ///   stock that trades before its day begins. So a book under auction (`Q`, `P`), which may be crossed, is
 ///   not used. Halted too by an operational halt (h) of market Q, and by the end of system hours (S, `E`).
 /// - Suspect from the first message on that cannot be right, or that found no memory, and all are where
-///   messages are missing: until reset(), which begins a session or a snapshot.
+///   messages are missing, or one is too short to say whose it is: until a session or a snapshot begins anew.
 /// - Suspect with reason Crossed for as long as best bid and ask touch: the sequence is whole, so the book is
 ///   as the venue says and is right again when they part.
 /// - Valid otherwise; an empty side is no fault.
@@ -48,7 +48,7 @@ struct Update {
   bool cancelled = false;                   // One went, or shrank, that was not executed.
   bool traded = false;                      // `trade` is set.
   bool state = false;                       // The state may be another one.
-  bool all = false;                         // Of every instrument: a system event.
+  bool all = false;                         // Of every instrument: a system event, or nobody knows whose.
   Outcome outcome = Outcome::Message;
   std::int64_t ts_ns = 0;  // Since midnight; 0 where the message could not be read.
   md::Trade trade{};
@@ -79,9 +79,13 @@ class Market {
   void prepare(std::span<const std::byte> message) noexcept TICKWIRE_HOT;
   static constexpr std::size_t kAhead = 12;
 
-  /// A new session, or a snapshot that begins: nothing is known.
+  /// A new session: nothing is known.
   void reset() noexcept;
-  /// Messages are missing: every book is suspect until reset().
+  /// A snapshot begins: nothing is known but whether the venue's day is over, and every book is suspect until
+  /// rebuilt() says that the snapshot is whole.
+  void rebuild() noexcept;
+  void rebuilt() noexcept { building_ = false; }
+  /// Messages are missing: every book is suspect until one of the above.
   void lose() noexcept TICKWIRE_HOT { lost_ = true; }
 
   [[nodiscard]] md::BookState state(InstrumentId instrument) const noexcept TICKWIRE_HOT;
@@ -113,6 +117,7 @@ class Market {
   std::span<Status> status_;
   bool closed_ = false;
   bool lost_ = false;
+  bool building_ = false;
   /// Books whose heads prepare() asked for and whose levels are next, plus one, in a ring.
   std::array<InstrumentId, kAhead / 2> prepared_{};
   std::size_t prepared_at_ = 0;

@@ -108,7 +108,15 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
   }
   bool truncated() const noexcept override { return !error_.empty(); }
   const std::string& error() const noexcept override { return error_; }
-  ReplayStats stats() const noexcept override { return stats_; }
+  ReplayStats stats() const noexcept override {
+    ReplayStats all = stats_;
+    for (const auto& reader : readers_) {
+      const md::PcapStats& read = reader->stats();
+      all.malformed += read.malformed;
+      all.cut += read.cut + read.fragments;
+    }
+    return all;
+  }
   const Sequencer* sequencer() const noexcept override { return ours_ ? nullptr : &sequencer_; }
   std::size_t lines() const noexcept override { return lines_.size(); }
 
@@ -225,11 +233,21 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
 
   void on_our_packet(const md::PcapDatagram& datagram, const MoldPacket& packet) {
     if (in_snapshot_) {
+      if (snapshot_broken_) return;
+      if (packet.sequence != next_in_snapshot_) return break_snapshot(datagram.ts);
+      next_in_snapshot_ += packet.messages.size();
       for (const MessageView& message : packet.messages) {
         push({Kind::SnapshotMessage, datagram.ts, 0, 1}, message);
       }
       return;
     }
+    if (packet.session == kNoSession) return;  // Of a snapshot whose begin is missing.
+    // The session that a note began, or another one, whose note is missing.
+    if (session_ && *session_ != packet.session) {
+      expected_ = 1;
+      push({Kind::Session, datagram.ts});
+    }
+    session_ = packet.session;
     if (packet.sequence > expected_) {
       // The capture itself has a hole, or begins in the middle: its first file is not there.
       push({Kind::Lost, datagram.ts, expected_, packet.sequence - expected_});
@@ -239,6 +257,12 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
       push({Kind::Message, datagram.ts, sequence++, 1}, message);
     }
     expected_ = sequence;
+  }
+
+  /// The recorder could not write all of it: what it built is no book.
+  void break_snapshot(TsNs ts) {
+    snapshot_broken_ = true;
+    push({Kind::SnapshotFailed, ts});
   }
 
   void on_note(const md::PcapDatagram& datagram) {
@@ -253,17 +277,25 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
       case Note::Stream: ours_ = true; return;
       case Note::Session:
         expected_ = 1;
+        session_.reset();
         in_snapshot_ = false;
         return push({Kind::Session, ts});
       case Note::Lost:
         expected_ = note.first + note.count;
         return push({Kind::Lost, ts, note.first, note.count});
-      case Note::Snapshot: in_snapshot_ = true; return push({Kind::Snapshot, ts});
+      case Note::Snapshot:
+        in_snapshot_ = true;
+        snapshot_broken_ = false;
+        next_in_snapshot_ = 1;
+        return push({Kind::Snapshot, ts});
       case Note::SnapshotEnd:
         expected_ = note.first;
-        in_snapshot_ = false;
-        return push({Kind::SnapshotEnd, ts, note.first});
-      case Note::SnapshotFailed: in_snapshot_ = false; return push({Kind::SnapshotFailed, ts});
+        // One whose begin is missing is none.
+        if (!std::exchange(in_snapshot_, false)) return push({Kind::SnapshotFailed, ts});
+        return snapshot_broken_ ? void() : push({Kind::SnapshotEnd, ts, note.first});
+      case Note::SnapshotFailed:
+        if (!std::exchange(in_snapshot_, false) || !snapshot_broken_) push({Kind::SnapshotFailed, ts});
+        return;
       case Note::Close: return push({Kind::Close, ts});
       case Note::Open: return push({Kind::Open, ts});
     }
@@ -278,8 +310,11 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
   Sequencer sequencer_;
   TsNs now_ = 0;  // The newest stamp.
   bool ours_ = false;
-  bool in_snapshot_ = false;
+  std::optional<SessionId> session_;  // Of what has come since the note that began it.
   std::uint64_t expected_ = 1;
+  bool in_snapshot_ = false;
+  bool snapshot_broken_ = false;
+  std::uint64_t next_in_snapshot_ = 1;
   // What the last datagram came to.
   std::vector<Waiting> waiting_;
   std::vector<char> bytes_;

@@ -44,6 +44,7 @@ struct ReplayItem {
 struct ReplayStats {
   std::uint64_t malformed = 0;     // Datagrams whose lengths do not hold.
   std::uint64_t other_groups = 0;  // Datagrams of none of the feed's lines.
+  std::uint64_t cut = 0;           // Packets that hold less than a whole datagram.
 };
 
 struct ReplayConfig {
