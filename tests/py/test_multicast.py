@@ -38,7 +38,7 @@ from tickwire.config import Config
 from tickwire.engine import Pipeline
 from tickwire.errors import SetupError, VerifyError
 from tickwire.findings import findings
-from tickwire.sim import ItchState, LineFaults, MulticastVenue
+from tickwire.sim import ItchState, LineFaults, MulticastVenue, SyntheticMarket, Venue
 from tickwire.verify import verify
 
 pytestmark = pytest.mark.skipif(
@@ -363,6 +363,41 @@ async def test_a_run_that_heard_nothing_has_nothing_to_verify(tmp_path: Path) ->
     with pytest.raises(VerifyError, match="nothing to compare"):
         await verify(tmp_path / "run")
     assert not len(await replayed(rig.pipeline.config, *captures(tmp_path / "run")))
+
+
+async def test_beside_a_websocket_feed_each_keeps_its_own(tmp_path: Path) -> None:
+    venue = MulticastVenue(faults=LineFaults(seed=17, loss=(0.02, 0.02)))
+    spot = SyntheticMarket("spot", rate=500.0, seed=17)
+    async with venue, Venue([spot], at_end="idle") as other:
+        itch = config_of([f"{group}:{port}" for group, port in venue.lines], rows=["spread()"])
+        feed = {
+            "name": "spot",
+            "venue": "binance_spot",
+            "url": other.ws_url["spot"],
+            "rest_url": other.rest_url["spot"],
+            "instruments": ["BTCUSDT"],
+            "stale_after": "20ms",
+        }
+        data = itch.model_dump()
+        config = Config.from_dict({**data, "feeds": [*data["feeds"], feed]})
+        rows = []
+        async with Pipeline(config, record_dir=tmp_path / "run") as pipeline:
+            pipeline.on_rows(lambda some: rows.append(some.copy()))
+            await venue.play(market(600, 17))
+            end = asyncio.get_running_loop().time() + 20.0
+
+            def enough() -> bool:
+                counters = pipeline.stats().counters
+                return counters["spot/data_stale"] > 0 and counters["spot/BTCUSDT/rows"] > 100
+
+            while not enough():
+                assert asyncio.get_running_loop().time() < end, pipeline.stats()
+                await asyncio.sleep(0.05)
+            errors = [entry.text for entry in pipeline.stats().errors]
+    assert "data_stale: BTCUSDT" in errors
+    assert set(np.concatenate(rows)["instrument"]) == {0, 1, 2}
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
 
 
 async def test_memory_that_cannot_be_had_is_a_mistake_of_the_configuration() -> None:

@@ -792,7 +792,8 @@ int IngestAgent::replay_turn() noexcept {
     for (auto& feed : order_feeds_) {
       if (!feed->at_end() && (orders == nullptr || feed->ts() < orders->ts())) orders = feed.get();
     }
-    if (orders != nullptr && (next == nullptr || orders->ts() < next->line->ts_recv)) {
+    if (orders != nullptr && (next == nullptr || std::pair(orders->ts(), orders->number()) <
+                                                     std::pair(next->line->ts_recv, next->number))) {
       orders->process();
       TICKWIRE_HOT_EXEMPT_BEGIN("replay: reads and decompresses the file where live receives")
       orders->read();

@@ -100,6 +100,7 @@ OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
     : left_valid(stats.counter(setup.config.name, "left_valid")),
       owner_(setup.owner),
       config_(setup.config),
+      number_(setup.number),
       table_(table_of(config_)),
       clock_(setup.clock),
       stages_(setup.stages),

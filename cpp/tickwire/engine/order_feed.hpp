@@ -118,6 +118,9 @@ class OrderFeed final : private feed::MoldFeedHandler {
 
   [[nodiscard]] std::size_t instruments() const noexcept TICKWIRE_HOT { return lanes_.size(); }
 
+  /// The engine's, of this feed.
+  [[nodiscard]] std::uint32_t number() const noexcept TICKWIRE_HOT { return number_; }
+
   static constexpr bool muted = false;
   metrics::Counter& left_valid;
 
@@ -176,6 +179,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
 
   Owner& owner_;
   const FeedConfig config_;
+  const std::uint32_t number_;
   const md::InstrumentTable table_;
   const UtcClock& clock_;
   StageHistograms& stages_;

@@ -372,7 +372,8 @@ TEST(Sequencer, BelievesAnotherSessionOnlyWhenASecondDatagramAgrees) {
   r.packet(0, 5, 1, later);
   r.packet(0, 1, 2, later + 1, kNextSession);
   r.sequencer.on_heartbeat(0, kNextSession, 3, later + 2);
-  EXPECT_EQ(r.take(), (Transcript{"lost 4 + 2", "session", message(1, 0, later + 1), message(2, 0, later + 1)}));
+  EXPECT_EQ(r.take(),
+            (Transcript{"lost 4 + 2", "session", message(1, 0, later + 1), message(2, 0, later + 1)}));
 }
 
 TEST(Sequencer, NeedsNoSecondDatagramWhereTheSessionWasToEnd) {
@@ -380,8 +381,7 @@ TEST(Sequencer, NeedsNoSecondDatagramWhereTheSessionWasToEnd) {
   r.packet(0, 1, 1, 0);
   r.sequencer.on_end(0, kSession, 2, 10);
   r.packet(0, 1, 1, 20, kNextSession);
-  EXPECT_EQ(r.take(),
-            (Transcript{"session", message(1, 0, 0), "end", "session", message(1, 0, 20)}));
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), "end", "session", message(1, 0, 20)}));
 }
 
 TEST(Sequencer, FillsTheGapBeforeItEndsASession) {

@@ -145,8 +145,7 @@ Sequencer::Entry Sequencer::enter(std::uint32_t line, const SessionId& session, 
     ++stats_.other_session;
     return Entry::Refused;
   }
-  const bool agreed =
-      unproven_ && session == unproven_session_ && now - unproven_at_ <= kSessionProofNs;
+  const bool agreed = unproven_ && session == unproven_session_ && now - unproven_at_ <= kSessionProofNs;
   if (state_ != State::Empty && !ended_ && !agreed) {
     ++stats_.other_session;
     unproven_ = true;

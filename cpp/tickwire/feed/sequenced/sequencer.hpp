@@ -269,7 +269,7 @@ class Sequencer {
   std::size_t end_of_kept_ = 0;
   std::span<std::uint32_t> free_places_;
   std::size_t free_count_ = 0;
-  std::span<char> places_;  // The window's, and held_'s behind them.
+  std::span<char> places_;        // The window's, and held_'s behind them.
   std::span<MessageView> views_;  // Of a kept datagram while it is delivered.
 
   SequencerStats stats_;

@@ -136,7 +136,7 @@ Outcome Decoder::decode(std::span<const std::byte> message, Message& out) noexce
     case Type::RetailInterest:
     case Type::DirectListing: break;
   }
-  if (!good || out.price > kMaxPrice) [[unlikely]]
+  if (!good || out.price > kMaxPrice || out.ts_ns >= kDayNs) [[unlikely]]
     return refuse(Outcome::BadField);
   const bool by_locate = info.type == Type::AddOrder || info.type == Type::AddOrderMpid ||
                          info.type == Type::Trade || info.type == Type::CrossTrade;

@@ -80,13 +80,14 @@ inline constexpr std::size_t kRefOffset = 11;
 
 /// What prices of no trade are sent as: more than any stock costs.
 inline constexpr std::uint32_t kMaxPrice = 2'000'000'000;
+inline constexpr std::int64_t kDayNs = 86'400'000'000'000;
 
 enum class Outcome : std::uint8_t {
   Message,
   Empty,        // No byte at all, which framings allow.
   UnknownType,  // Of a later version of the format: skipped.
   BadLength,    // Not the one that its type has: refused.
-  BadField,     // A side or a price that cannot be: refused.
+  BadField,     // A side, a price or a time of day that cannot be: refused.
 };
 
 /// A field that the type does not have is 0.
