@@ -81,7 +81,7 @@ bench: setup
 	@$(python) tools/bench/replay.py --json build/bench/replay.json
 	@$(python) tools/bench/exchange.py
 	cmake --build $(build) --target alloc_test
-	@$(python) tools/bench/allocations.py $(build)/alloc_test
+	@$(python) tools/bench/allocations.py $(build)/tests/alloc/alloc_test
 	@for program in build/bench/*_bench; do "$$program"; done
 
 # Further than make test goes: the suite wants a Python 2.7, which it finds on the path or in pyenv.

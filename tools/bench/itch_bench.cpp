@@ -62,9 +62,9 @@ void decode_and_book(const DayFile& day, const md::InstrumentTable& instruments,
   feed::itch::Market market(instruments, max_orders, arena);
   std::uint64_t changes = 0;
   const double begin = seconds_now();
-  const std::size_t count = walk_prepared(day.bytes(), market, [&](std::span<const std::byte> bytes) {
-    changes += market.on_message(bytes).book ? 1 : 0;
-  });
+  const std::size_t count = walk_prepared(
+      day.bytes(), market, [](InstrumentId) {},
+      [&](std::span<const std::byte> bytes) { changes += market.on_message(bytes).book ? 1 : 0; });
   const double seconds = seconds_since(begin);
   const md::OrderBooks& books = market.books();
   print("decode + book", count, seconds,
@@ -95,7 +95,11 @@ void decode_book_and_features(const DayFile& day, std::size_t all, std::size_t o
   std::uint64_t rows = 0;
   std::uint64_t mine = 0;
   const double begin = seconds_now();
-  walk_prepared(day.bytes(), market, [&](std::span<const std::byte> bytes) {
+  engine::OrderLookahead lookahead;
+  const auto expect = [&](InstrumentId instrument) {
+    lookahead.expect(instrument, [&](InstrumentId i) -> engine::OrderPipeline& { return *pipelines[i]; });
+  };
+  walk_prepared(day.bytes(), market, expect, [&](std::span<const std::byte> bytes) {
     const feed::itch::Update update = market.on_message(bytes);
     ++sequence;
     if (update.instrument == kNoInstrument) return;

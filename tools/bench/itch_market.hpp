@@ -62,15 +62,16 @@ std::size_t walk(std::span<const std::byte> bytes, OnMessage on_message) {
   return count;
 }
 
-/// The same, with the market told of each message some messages before.
-template <typename OnMessage>
-std::size_t walk_prepared(std::span<const std::byte> bytes, feed::itch::Market& market,
+/// The same, with the market told of each message some messages before, and `expect` of the instrument that
+/// it looks like.
+template <typename Expect, typename OnMessage>
+std::size_t walk_prepared(std::span<const std::byte> bytes, feed::itch::Market& market, Expect expect,
                           OnMessage on_message) {
   const std::byte* ahead = bytes.data();
   const auto prepare = [&] {
     if (ahead == bytes.data() + bytes.size()) return;
     const std::span<const std::byte> message = message_at(ahead);
-    market.prepare(message);
+    expect(market.prepare(message));
     ahead = message.data() + message.size();
   };
   for (std::size_t i = 0; i < feed::itch::Market::kAhead; ++i) prepare();

@@ -199,11 +199,17 @@ void OrderFeed::on_run(const feed::Run& run) noexcept {
   }
   constexpr std::size_t kAhead = feed::itch::Market::kAhead;
   const std::span<const feed::MessageView> all = run.messages;
-  for (const feed::MessageView& one : all.first(std::min(kAhead, all.size()))) {
-    market_.prepare(std::as_bytes(one));
-  }
+  const bool is_long = all.size() > kAhead;  // Else nothing is known early enough for the pipelines.
+  OrderLookahead lookahead;
+  const auto pipeline_of = [this](InstrumentId local) noexcept
+      TICKWIRE_HOT -> OrderPipeline& { return lanes_[local]->pipeline; };
+  const auto expect = [&](const feed::MessageView& one) noexcept TICKWIRE_HOT {
+    const InstrumentId local = market_.prepare(std::as_bytes(one));
+    if (is_long) lookahead.expect(local, pipeline_of);
+  };
+  for (const feed::MessageView& one : all.first(std::min(kAhead, all.size()))) expect(one);
   for (std::size_t i = 0; i < all.size(); ++i) {
-    if (i + kAhead < all.size()) market_.prepare(std::as_bytes(all[i + kAhead]));
+    if (i + kAhead < all.size()) expect(all[i + kAhead]);
     message(run.sequence + i, std::as_bytes(all[i]),
             {tsc_now(), 0, run.arrival.ts_recv, run.arrival.recv_clock});
   }

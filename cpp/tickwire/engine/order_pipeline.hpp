@@ -9,10 +9,13 @@
 /// message began, but a snapshot or a line that is heard again, counts its windows from its first message on:
 /// the one before it may be from long before the snapshot.
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
+#include "tickwire/core/prefetch.hpp"
 #include "tickwire/core/types.hpp"
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/row_builder.hpp"
@@ -27,6 +30,15 @@ class OrderPipeline {
   OrderPipeline(const feed::itch::Market& market, InstrumentId instrument, int qty_decimals,
                 const FeaturesConfig& features, Arena& arena)
       : market_(market), instrument_(instrument), rows_(features, qty_decimals, arena) {}
+
+  /// Brings close what an event will touch, in steps; see OrderLookahead.
+  void prepare(unsigned step) noexcept TICKWIRE_HOT {
+    if (step == 0) {
+      prefetch_lines(this, sizeof *this);
+    } else {
+      rows_.prepare(step);
+    }
+  }
 
   /// `sequence` is the message's number in its session.
   Step on_update(const feed::itch::Update& update, TsNs ts_event, TsNs ts_recv,
@@ -60,6 +72,33 @@ class OrderPipeline {
   md::InvalidReason blocked_ = md::InvalidReason::None;
   std::uint32_t epoch_ = 0;
   std::uint64_t sequence_ = 0;
+};
+
+/// Which instruments the next messages are of, for who has several at hand. A pipeline is prepared while the
+/// messages before its own are applied, a step every few of them.
+class OrderLookahead {
+ public:
+  OrderLookahead() { expected_.fill(kNoInstrument); }
+
+  /// The message that Market::prepare() was told of is of this instrument, or of none of ours.
+  template <typename PipelineOf>
+  void expect(InstrumentId instrument, PipelineOf&& pipeline_of) noexcept TICKWIRE_HOT {
+    expected_[at_] = instrument;
+    for (unsigned step = 0; step < features::FeatureEngine::kPrepareSteps; ++step) {
+      const InstrumentId due = expected_[(at_ + kAhead - step * kApart) % kAhead];
+      if (due != kNoInstrument) pipeline_of(due).prepare(step);
+    }
+    at_ = (at_ + 1) % kAhead;
+  }
+
+ private:
+  static constexpr std::size_t kAhead = feed::itch::Market::kAhead;
+  /// Messages from step to step: the last one comes late, because it asks for most, and what is asked for
+  /// early has left the nearest cache again.
+  static constexpr std::size_t kApart = 5;
+
+  std::array<InstrumentId, kAhead> expected_;
+  std::size_t at_ = 0;
 };
 
 }  // namespace tickwire::engine

@@ -46,6 +46,9 @@ class RowBuilder {
   void forget_clock() noexcept TICKWIRE_HOT { clock_ = kNoTime; }
   void begin_epoch(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
 
+  /// Brings close what the next event will touch; see FeatureEngine::prepare().
+  void prepare(unsigned step) noexcept TICKWIRE_HOT { features_.prepare(step); }
+
   /// The parts of an event, as far as it has them, in this order.
   void on_orders(std::uint32_t arrived, std::uint32_t cancelled) noexcept TICKWIRE_HOT {
     features_.on_orders(arrived, cancelled, clock_);

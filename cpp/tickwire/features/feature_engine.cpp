@@ -22,7 +22,6 @@ constexpr std::size_t kMinSlots = 4096;
 constexpr std::size_t kMaxSlots = std::size_t{1} << 26;
 /// Bytes of a plan's kernels that are asked for at once: some thirty kernels, and an eighth of a first cache.
 constexpr std::size_t kMostKept = 4096;
-constexpr std::size_t kCacheLine = 64;
 
 bool of_trades(KernelKind kernel) noexcept {
   return kernel == KernelKind::TradeFlow || kernel == KernelKind::TradeCount ||
@@ -286,17 +285,23 @@ void FeatureEngine::start_epoch(const TopOfBook& top, TsNs t) noexcept {
   }
 }
 
-void FeatureEngine::bring_close() const noexcept {
-  const auto lines = [](const void* begin, std::size_t bytes) noexcept {
-    for (std::size_t at = 0; at < bytes; at += kCacheLine) {
-      prefetch(static_cast<const std::byte*>(begin) + at);
-    }
-  };
+void FeatureEngine::prepare(unsigned step) noexcept {
+  switch (step) {
+    case 0: return prefetch_lines(this, sizeof *this);
+    case 1: return bring_kernels();
+    default: bring_entries(); prepared_ = true;
+  }
+}
+
+void FeatureEngine::bring_kernels() const noexcept {
+  prefetch_lines(state_, sizeof *state_);
+  prefetch_lines(kept_.data(), kept_.size());
+}
+
+void FeatureEngine::bring_entries() const noexcept {
   const auto entry = [](const auto& ring, std::uint64_t number) noexcept {
     if (!ring.slots.empty()) prefetch(&ring[number]);
   };
-  lines(state_, sizeof *state_);
-  lines(kept_.data(), kept_.size());
   const BookTape& book = state_->book;
   const std::uint64_t next = book.timeline.newest + 1;
   entry(book.timeline.ts, next);
@@ -346,7 +351,10 @@ void FeatureEngine::enter(Timeline& timeline, std::span<Kernel*> kernels, std::u
 
 void FeatureEngine::on_orders(std::uint32_t arrived, std::uint32_t cancelled, TsNs t) noexcept {
   if (arrival_kernels_.empty() && cancel_kernels_.empty()) return;
-  bring_close();
+  if (!std::exchange(prepared_, false)) {
+    bring_kernels();
+    bring_entries();
+  }
   ++version_;
   enter(state_->arrivals, arrival_kernels_, arrived, t);
   enter(state_->cancels, cancel_kernels_, cancelled, t);

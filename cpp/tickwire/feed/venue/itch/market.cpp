@@ -98,14 +98,14 @@ bool Market::check(OrderResult result, Update& update) noexcept {
   return false;
 }
 
-void Market::prepare(std::span<const std::byte> message) noexcept {
+InstrumentId Market::prepare(std::span<const std::byte> message) noexcept {
   // A type that names no order has something else there: a cache line that nobody asked for.
   std::uint64_t ref = 0;
-  if (message.size() < kRefOffset + sizeof ref) return;
+  if (message.size() < kRefOffset + sizeof ref) return kNoInstrument;
   std::memcpy(&ref, message.data() + kRefOffset, sizeof ref);
   const auto locate = static_cast<std::size_t>(message[1]) << 8U | static_cast<std::size_t>(message[2]);
   const InstrumentId ours = by_locate_[locate];
-  if (ours == 0) return;
+  if (ours == 0) return kNoInstrument;
   books_.prefetch_order(__builtin_bswap64(ref));
   books_.prefetch_book(ours - 1);
   prefetch(&status_[ours - 1]);
@@ -113,6 +113,7 @@ void Market::prepare(std::span<const std::byte> message) noexcept {
   const InstrumentId before = std::exchange(prepared_[prepared_at_], ours);
   prepared_at_ = prepared_at_ + 1 == prepared_.size() ? 0 : prepared_at_ + 1;
   if (before != 0) books_.prefetch_levels(before - 1);
+  return ours - 1;
 }
 
 Update Market::on_message(std::span<const std::byte> bytes) noexcept {

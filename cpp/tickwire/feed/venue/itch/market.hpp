@@ -76,7 +76,8 @@ class Market {
   /// For whoever has the next messages at hand, from a file or in a datagram: says that this one will come,
   /// and brings what it will touch out of memory meanwhile. Call it for each, in their order, kAhead messages
   /// before on_message() has it, or as far ahead as they are known. Any bytes will do; nothing changes.
-  void prepare(std::span<const std::byte> message) noexcept TICKWIRE_HOT;
+  /// Returns whose it looks like, kNoInstrument where none of ours.
+  InstrumentId prepare(std::span<const std::byte> message) noexcept TICKWIRE_HOT;
   static constexpr std::size_t kAhead = 12;
 
   /// A new session: nothing is known.
