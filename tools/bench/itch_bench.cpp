@@ -122,7 +122,7 @@ void run(int argc, char** argv) {
                                {{"day", ""},
                                 {"instruments", "8000"},
                                 {"feature-instruments", "8000"},
-                                {"max-orders", "2000000"},
+                                {"max-orders", "4000000"},
                                 {"rounds", "1"},
                                 {"parts", "decode,book,features"}});
   const DayFile day(options.text("day"));

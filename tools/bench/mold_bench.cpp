@@ -296,7 +296,7 @@ void run(int argc, char** argv) {
                                 {"seconds", "10"},
                                 {"instruments", "8000"},
                                 {"feature-instruments", "8000"},
-                                {"max-orders", "2000000"},
+                                {"max-orders", "4000000"},
                                 {"cores", "any"}});
   Settings settings{.instruments = options.number<std::size_t>("instruments"),
                     .ours = options.number<std::size_t>("feature-instruments"),
