@@ -24,6 +24,8 @@ _NAMES = {
     "LiveInline": "live, inline",
     "LiveInThreads": "live, threads",
     "LiveOverTls": "live over TLS, inline",
+    "LiveMulticastInline": "live multicast, inline",
+    "LiveMulticastInThreads": "live multicast, threads",
 }
 
 
