@@ -211,7 +211,7 @@ async def test_answer_from_before_a_restart_is_not_taken_for_a_new_one() -> None
 async def test_shutdown_notice_is_counted() -> None:
     async with weather(Faults(1)) as rig:
         for market in MARKETS:
-            rig.venue.shut_down(market, grace_s=0.3)
+            rig.venue.shut_down(market, grace_s=2.0)
         await rig.until(lambda: rig.count("connects") == 6, "a second connection a market")
         await rig.all_valid()
     for market in MARKETS:
