@@ -288,8 +288,7 @@ void OrderFeed::watch() noexcept {
 }
 
 void OrderFeed::stop() noexcept {
-  const Arrival arrival{tsc_now(), tsc_now(), clock_.now(), RecvClock::Read};
-  on_every_lane(kNoTime, arrival,
+  on_every_lane(clock_.now(),
                 [](OrderPipeline& pipeline) { return pipeline.block(md::InvalidReason::Stopped); });
 }
 
@@ -372,15 +371,13 @@ void OrderFeed::begin_session(TsNs ts) noexcept {
   TICKWIRE_HOT_EXEMPT_END
   // A line has brought it.
   closed_ = false;
-  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
-                [](OrderPipeline& pipeline) { return pipeline.unblock(); });
+  on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.unblock(); });
 }
 
 void OrderFeed::lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept {
   market_.lose();
   lost_messages_.add(static_cast<std::int64_t>(count));
-  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
-                [](OrderPipeline& pipeline) { return pipeline.on_state(); });
+  on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.on_state(); });
   TICKWIRE_HOT_EXEMPT_BEGIN("rare: numbers are written as text")
   report(errors_, ErrorKind::MessagesLost,
          {config_.name, ": ", Number(first).view(), " to ", Number(first + count - 1).view(),
@@ -403,32 +400,34 @@ void OrderFeed::end_snapshot(TsNs ts) noexcept {
   in_snapshot_ = false;
   market_.rebuilt();
   snapshots_.add(1);
-  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
-                [](OrderPipeline& pipeline) { return pipeline.on_state(); });
+  on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.on_state(); });
 }
 
 void OrderFeed::fail_snapshot(TsNs ts) noexcept {
   in_snapshot_ = false;
   market_.rebuild();
-  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
-                [](OrderPipeline& pipeline) { return pipeline.on_state(); });
+  on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.on_state(); });
 }
 
 void OrderFeed::close(TsNs ts) noexcept {
   closed_ = true;
-  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
-                [](OrderPipeline& pipeline) { return pipeline.block(md::InvalidReason::Disconnected); });
+  on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.block(md::InvalidReason::Disconnected); });
 }
 
 void OrderFeed::open(TsNs ts) noexcept {
   closed_ = false;
-  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read},
-                [](OrderPipeline& pipeline) { return pipeline.unblock(); });
+  on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.unblock(); });
 }
 
 template <typename Change>
 void OrderFeed::on_every_lane(TsNs ts_event, const Arrival& arrival, Change change) noexcept {
   for (auto& lane : lanes_) finish(*lane, change(lane->pipeline), ts_event, arrival);
+}
+
+/// By no message: at `ts`, of our own clock or as it was recorded.
+template <typename Change>
+void OrderFeed::on_every_lane(TsNs ts, Change change) noexcept {
+  on_every_lane(kNoTime, {tsc_now(), tsc_now(), ts, RecvClock::Read}, change);
 }
 
 void OrderFeed::finish(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept {

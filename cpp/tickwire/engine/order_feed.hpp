@@ -172,6 +172,8 @@ class OrderFeed final : private feed::MoldFeedHandler {
 
   template <typename Change>
   void on_every_lane(TsNs ts_event, const Arrival& arrival, Change change) noexcept TICKWIRE_HOT;
+  template <typename Change>
+  void on_every_lane(TsNs ts, Change change) noexcept TICKWIRE_HOT;
   void finish(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept TICKWIRE_HOT;
   void refused(feed::itch::Outcome outcome, TsNs ts) noexcept TICKWIRE_HOT;
   void note(TsNs ts, const md::StreamNote& note) noexcept TICKWIRE_HOT;
