@@ -61,6 +61,10 @@ _COUNTED_OF_LINES = (
         ("malformed_datagrams",),
         "datagrams could not be read as MoldUDP64 and were not used: their lengths do not hold",
     ),
+    _Counted(
+        ("implausible_datagrams",),
+        "datagrams had a number far beyond all others and were not believed, since no second one agreed",
+    ),
     _Counted(("receive_errors",), "receives failed"),
     _Counted(("lines_silent",), "times a line brought nothing for liveness_timeout"),
     _Counted(

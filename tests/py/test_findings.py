@@ -136,6 +136,12 @@ SERVERS = {"rerequest": "10.1.1.1:7", "glimpse": "venue.example:8"}
             SERVERS,
             "5 datagrams could not be read as MoldUDP64 and were not used: their lengths do not hold",
         ),
+        (
+            {"implausible_datagrams": 4},
+            SERVERS,
+            "4 datagrams had a number far beyond all others and were not believed, "
+            "since no second one agreed",
+        ),
         ({"line1/receive_errors": 1}, SERVERS, "1 receives failed"),
         ({"lines_silent": 2}, SERVERS, "2 times a line brought nothing for liveness_timeout"),
         (

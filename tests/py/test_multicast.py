@@ -298,8 +298,11 @@ async def test_what_is_none_of_the_stream_is_counted_and_changes_nothing(tmp_pat
                     venue.session.encode() + (1).to_bytes(8, "big") + b"\x7f\x00" + noise, venue.lines[i % 2]
                 )
             out.sendto(bytes(5000), venue.lines[1])
+            # Of the stream, but for a number that nobody else comes near.
+            out.sendto(venue.session.encode() + (10**12).to_bytes(8, "big") + b"\0\0", venue.lines[0])
         await rig.until(lambda: rig.count("malformed_datagrams") == 200, "noise")
         await rig.until(lambda: rig.count("line1/datagrams_cut") == 1, "a long datagram")
+        await rig.until(lambda: rig.count("implausible_datagrams") == 1, "an impossible number")
         await rig.played(messages[400:])
         assert not any(rig.told(s).lost() for s in rig.symbols)
     assert rig.monitor.check() > 100

@@ -136,6 +136,7 @@ OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
       sessions_(stats.counter(config_.name, "sessions")),
       other_session_(stats.counter(config_.name, "other_session")),
       window_full_(stats.counter(config_.name, "window_full")),
+      implausible_datagrams_(stats.counter(config_.name, "implausible_datagrams")),
       malformed_datagrams_(stats.counter(config_.name, "malformed_datagrams")),
       other_groups_(stats.counter(config_.name, "other_groups")),
       packets_cut_(stats.counter(config_.name, "packets_cut")),
@@ -473,6 +474,7 @@ void OrderFeed::count() noexcept {
     set(sessions_, stats.sessions);
     set(other_session_, stats.other_session);
     set(window_full_, stats.window_full);
+    set(implausible_datagrams_, stats.implausible);
     for (std::size_t i = 0; i < lines_.size(); ++i) {
       count_line(i, sequencer->line_stats(static_cast<std::uint32_t>(i)));
     }

@@ -231,6 +231,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   metrics::Counter& sessions_;
   metrics::Counter& other_session_;
   metrics::Counter& window_full_;
+  metrics::Counter& implausible_datagrams_;
   metrics::Counter& malformed_datagrams_;
   metrics::Counter& other_groups_;
   metrics::Counter& packets_cut_;
