@@ -31,12 +31,14 @@ class OrderPipeline {
                 const FeaturesConfig& features, Arena& arena)
       : market_(market), instrument_(instrument), rows_(features, qty_decimals, arena) {}
 
-  /// Brings close what an event will touch, in steps; see OrderLookahead.
+  /// Brings close what an event will touch, in steps that each look at what the one before has asked for:
+  /// this object, its kernels, their places in the windows. See OrderLookahead.
+  static constexpr unsigned kPrepareSteps = 3;
   void prepare(unsigned step) noexcept TICKWIRE_HOT {
-    if (step == 0) {
-      prefetch_lines(this, sizeof *this);
-    } else {
-      rows_.prepare(step);
+    switch (step) {
+      case 0: return prefetch_lines(this, sizeof *this);
+      case 1: return rows_.prepare_kernels();
+      default: return rows_.prepare_entries();
     }
   }
 
@@ -84,7 +86,7 @@ class OrderLookahead {
   template <typename PipelineOf>
   void expect(InstrumentId instrument, PipelineOf&& pipeline_of) noexcept TICKWIRE_HOT {
     expected_[at_] = instrument;
-    for (unsigned step = 0; step < features::FeatureEngine::kPrepareSteps; ++step) {
+    for (unsigned step = 0; step < OrderPipeline::kPrepareSteps; ++step) {
       const InstrumentId due = expected_[(at_ + kAhead - step * kApart) % kAhead];
       if (due != kNoInstrument) pipeline_of(due).prepare(step);
     }

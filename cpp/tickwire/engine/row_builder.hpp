@@ -46,8 +46,9 @@ class RowBuilder {
   void forget_clock() noexcept TICKWIRE_HOT { clock_ = kNoTime; }
   void begin_epoch(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
 
-  /// Brings close what the next event will touch; see FeatureEngine::prepare().
-  void prepare(unsigned step) noexcept TICKWIRE_HOT { features_.prepare(step); }
+  /// As FeatureEngine has them.
+  void prepare_kernels() const noexcept TICKWIRE_HOT { features_.prepare_kernels(); }
+  void prepare_entries() noexcept TICKWIRE_HOT { features_.prepare_entries(); }
 
   /// The parts of an event, as far as it has them, in this order.
   void on_orders(std::uint32_t arrived, std::uint32_t cancelled) noexcept TICKWIRE_HOT {

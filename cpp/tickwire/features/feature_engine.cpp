@@ -285,20 +285,13 @@ void FeatureEngine::start_epoch(const TopOfBook& top, TsNs t) noexcept {
   }
 }
 
-void FeatureEngine::prepare(unsigned step) noexcept {
-  switch (step) {
-    case 0: return prefetch_lines(this, sizeof *this);
-    case 1: return bring_kernels();
-    default: bring_entries(); prepared_ = true;
-  }
-}
-
-void FeatureEngine::bring_kernels() const noexcept {
+void FeatureEngine::prepare_kernels() const noexcept {
   prefetch_lines(state_, sizeof *state_);
   prefetch_lines(kept_.data(), kept_.size());
 }
 
-void FeatureEngine::bring_entries() const noexcept {
+void FeatureEngine::prepare_entries() noexcept {
+  prepared_ = true;
   const auto entry = [](const auto& ring, std::uint64_t number) noexcept {
     if (!ring.slots.empty()) prefetch(&ring[number]);
   };
@@ -351,10 +344,11 @@ void FeatureEngine::enter(Timeline& timeline, std::span<Kernel*> kernels, std::u
 
 void FeatureEngine::on_orders(std::uint32_t arrived, std::uint32_t cancelled, TsNs t) noexcept {
   if (arrival_kernels_.empty() && cancel_kernels_.empty()) return;
-  if (!std::exchange(prepared_, false)) {
-    bring_kernels();
-    bring_entries();
+  if (!prepared_) {
+    prepare_kernels();
+    prepare_entries();
   }
+  prepared_ = false;
   ++version_;
   enter(state_->arrivals, arrival_kernels_, arrived, t);
   enter(state_->cancels, cancel_kernels_, cancelled, t);

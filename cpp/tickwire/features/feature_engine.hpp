@@ -62,13 +62,13 @@ class FeatureEngine {
   /// part or whole. Before on_book() of the same event.
   void on_orders(std::uint32_t arrived, std::uint32_t cancelled, TsNs t) noexcept TICKWIRE_HOT;
 
-  /// Asks memory for all that an event will touch, in steps that each look at what the one before has asked
-  /// for: this object, its kernels, their places in the windows. A feed by order is a whole exchange's, and
-  /// between two events of an instrument its kernels have left the caches: each would be waited for alone.
-  /// Who knows what comes takes the steps some messages apart; else on_orders() takes them at once. A feed by
-  /// price has a few instruments, whose kernels stay, and does without: with sixteen it costs 25 ns.
-  static constexpr unsigned kPrepareSteps = 3;
-  void prepare(unsigned step) noexcept TICKWIRE_HOT;
+  /// Asks memory for what an event will touch, in two steps: the kernels, then, once they are there, their
+  /// places in the windows. A feed by order is a whole exchange's, and between two events of an instrument
+  /// its kernels have left the caches: each would be waited for alone. Who knows what comes takes the steps
+  /// some messages apart; else on_orders() takes them at once. A feed by price has a few instruments, whose
+  /// kernels stay, and does without: with sixteen it costs 25 ns.
+  void prepare_kernels() const noexcept TICKWIRE_HOT;
+  void prepare_entries() noexcept TICKWIRE_HOT;
 
   /// May a row leave at t? False before the first epoch.
   [[nodiscard]] bool warm(TsNs t) const noexcept TICKWIRE_HOT;
@@ -101,8 +101,6 @@ class FeatureEngine {
   class Builder;
 
   double evaluate(Node& node, TsNs t) noexcept TICKWIRE_HOT;
-  void bring_kernels() const noexcept TICKWIRE_HOT;
-  void bring_entries() const noexcept TICKWIRE_HOT;
   static void enter(Timeline& timeline, std::span<Kernel*> kernels, std::uint32_t count, TsNs t) noexcept
       TICKWIRE_HOT;
 
