@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -206,6 +206,25 @@ def _features(bids: Mapping[int, int], asks: Mapping[int, int]) -> np.ndarray[An
     return np.array([float(value) for value in values], dtype=np.float32)
 
 
+class Watched(Protocol):
+    """A running pipeline under a monitor."""
+
+    pipeline: Pipeline
+    monitor: Monitor
+
+    def state(self) -> str: ...
+
+
+async def until(rig: Watched, condition: Callable[[], bool], what: str, seconds: float) -> None:
+    """Waits, while nothing is wrong with the pipeline or what it said."""
+    end = time.monotonic() + seconds
+    while not condition():
+        rig.pipeline.raise_if_failed()
+        assert not rig.monitor.violations, "\n".join(rig.monitor.violations[:10])
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}; {rig.state()}"
+        await asyncio.sleep(0.01)
+
+
 @dataclass
 class Rig:
     """A run under way, and afterwards what it came to."""
@@ -234,12 +253,7 @@ class Rig:
         return sum(counters[f"{feed}/{name}"] for feed in ([market] if market else self.venue.instruments))
 
     async def until(self, condition: Callable[[], bool], what: str, seconds: float = 8.0) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            self.pipeline.raise_if_failed()
-            assert not self.monitor.violations, "\n".join(self.monitor.violations[:10])
-            assert time.monotonic() < end, f"not within {seconds:g} s: {what}; {self.state()}"
-            await asyncio.sleep(0.01)
+        await until(self, condition, what, seconds)
 
     async def all_valid(self, seconds: float = 8.0) -> None:
         """Every instrument gives rows; within the bound."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monitor import Monitor, Told, _features
+from monitor import Monitor, Told, _features, until
 
 from tickwire import models
 from tickwire.config import Config
@@ -135,12 +135,7 @@ class Live:
         return self.pipeline.stats().counters[f"itch/{name}"]
 
     async def until(self, condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            self.pipeline.raise_if_failed()
-            assert not self.monitor.violations, "\n".join(self.monitor.violations[:10])
-            assert time.monotonic() < end, f"not within {seconds:g} s: {what}; {self.state()}"
-            await asyncio.sleep(0.01)
+        await until(self, condition, what, seconds)
 
     async def played(self, messages: Iterable[Any], *, pace: float = 0.0) -> None:
         """Plays them, until every book is valid and gave the row of its last change."""
