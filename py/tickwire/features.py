@@ -151,6 +151,7 @@ _TABLE = (
         "log return",
         "mid now over the mid of the last book state at or before t − w; with a count, over the mid that "
         "many book events ago. The book that the epoch began with counts as a state.",
+        version=2,
     ),
     Kernel(
         "ofi",
@@ -161,6 +162,7 @@ _TABLE = (
         "Compares the book before (′) and after each whole venue message, level by level, without weights; a "
         "missing level is a quantity of 0 at the worst of prices. A count is of book events.",
         "Cont, Kukanov & Stoikov (2014), The price impact of order book events",
+        version=2,
     ),
     Kernel(
         "trade_flow",
@@ -170,6 +172,7 @@ _TABLE = (
         "1 when every trade was started by a buyer, −1 by a seller, 0 when nothing traded. A trade of which "
         "the venue does not say who started it counts in the total alone. Prints that the venue marks as no "
         "trade do not count. A count is of trades.",
+        version=2,
     ),
     Kernel(
         "trade_count",
@@ -177,6 +180,7 @@ _TABLE = (
         "number of trades in (t − w, t]",
         "trades",
         "Prints that the venue marks as no trade do not count.",
+        version=2,
     ),
     Kernel(
         "vwap_offset",
@@ -184,6 +188,7 @@ _TABLE = (
         "(vwap − mid) / mid · 10⁴, vwap = Σ price·qty / Σ qty",
         "basis points of mid",
         "Where trades happened against where the market is now; 0 when nothing traded. A count is of trades.",
+        version=2,
     ),
     Kernel(
         "realized_vol",
@@ -192,6 +197,7 @@ _TABLE = (
         "log return",
         "Realized volatility of mid over the book events of the window, not annualised. A count is of these.",
         "Andersen, Bollerslev, Diebold & Labys (2003), Modeling and forecasting realized volatility",
+        version=2,
     ),
     Kernel(
         "queue_imbalance",
@@ -209,6 +215,7 @@ _TABLE = (
         "Orders that entered the book; one that replaces another counts as one that came. Needs a feed by "
         "order.",
         by_order=True,
+        version=2,
     ),
     Kernel(
         "cancel_rate",
@@ -217,23 +224,26 @@ _TABLE = (
         "orders a second",
         "Orders that were deleted, replaced, or reduced without being executed. Needs a feed by order.",
         by_order=True,
+        version=2,
     ),
-    Kernel("mean", (_X, _WINDOW), "Σx / n", "as x", "Mean of the samples of x in the window."),
+    Kernel("mean", (_X, _WINDOW), "Σx / n", "as x", "Mean of the samples of x in the window.", version=2),
     Kernel(
         "std",
         (_X, _WINDOW),
         "√(Σ(x − mean)² / n)",
         "as x",
         "Population standard deviation of the samples of x in the window; 0 where they are all equal.",
+        version=2,
     ),
-    Kernel("min", (_X, _WINDOW), "min x", "as x", "The smallest sample of x in the window."),
-    Kernel("max", (_X, _WINDOW), "max x", "as x", "The largest sample of x in the window."),
+    Kernel("min", (_X, _WINDOW), "min x", "as x", "The smallest sample of x in the window.", version=2),
+    Kernel("max", (_X, _WINDOW), "max x", "as x", "The largest sample of x in the window.", version=2),
     Kernel(
         "zscore",
         (_X, _WINDOW),
         "(x − mean) / std",
         "standard deviations",
         "The newest sample of x against the window, itself included; 0 where all samples in it are equal.",
+        version=2,
     ),
     Kernel(
         "ema",
@@ -242,6 +252,7 @@ _TABLE = (
         "as x",
         "Exponential moving average in time: a sample's weight halves every `halflife`. y starts as the "
         "first sample and is warm after five half-lives.",
+        version=2,
     ),
     Kernel(
         "diff",
@@ -249,6 +260,7 @@ _TABLE = (
         "x_k − x_{k−lag}",
         "as x",
         "The newest sample of x less the one `lag` samples before.",
+        version=2,
     ),
 )
 

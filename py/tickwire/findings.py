@@ -212,4 +212,12 @@ def _why_never_valid(count: Callable[[str], int], *, alone: bool) -> str:
         return f"none of the {refused:,} snapshots could be read, or told which instrument it is of"
     if snapshots == 0:
         return "no snapshot came"
-    return f"none of the {snapshots:,} snapshots bridged to the {count('book_events'):,} book events"
+    events = f"the {count('book_events'):,} book events"
+    if count("snapshots_waiting"):
+        return f"its snapshot is newer than all of {events}: the one that continues it never came"
+    if expired := count("snapshots_expired"):
+        return (
+            f"{expired:,} of the {snapshots:,} snapshots were newer than the events before them, and the "
+            "next event did not follow: events are missing between"
+        )
+    return f"none of the {snapshots:,} snapshots bridged to {events}"

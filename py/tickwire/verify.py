@@ -49,7 +49,7 @@ __all__ = ["Comparer", "Recording", "Result", "ScoreChecker", "environment", "ve
 RELATIVE_TOLERANCE = 1e-4
 ABSOLUTE_TOLERANCE = 1e-6
 
-_VERSION = 2
+_VERSION = 3  # 2: the event that bridged a snapshot was a row, too.
 # What a row is, besides its features. Not the stamps of stages, which no two runs share.
 _ROW_FIELDS = ("epoch", "row", "sequence", "ts_event", "ts_recv")
 # A notice is also why it was sent.

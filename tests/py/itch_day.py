@@ -99,7 +99,7 @@ class Day:
         if state == "T" and not one.trading:
             clock = self.midnight + self.now
             one.epochs.append(
-                Epoch(len(one.epochs) + 1, clock, one.levels, [one.top()], [clock], False, qty_scale=1)
+                Epoch(len(one.epochs) + 1, clock, one.levels, [one.top()], [clock], qty_scale=1)
             )
         one.trading = state == "T"
 

@@ -206,12 +206,22 @@ def test_live_event_bridges_where_no_buffered_one_does(tmp_path: Path) -> None:
         diff(2.3, (10, 11, 9), [["100", "7"]], []),
     ]
     rows = replay(tmp_path, lines, "ofi(window='1ms')", "imbalance(levels=1)", trigger="top")
-    # The bridging event is a row of its own only once warm (it starts the clock); it is the base.
+    # The bridging event is what the epoch begins with: no row, and what the next is compared with.
     assert list(rows.sequence) == [11]
     assert rows.values[0].tolist() == [4, 6 / 8]
-    first = replay(tmp_path, lines, "imbalance(levels=1)", trigger="top")
-    assert list(first.sequence) == [9, 11]
-    assert first.values[0].tolist() == [2 / 4]
+    assert list(replay(tmp_path, lines, "imbalance(levels=1)", trigger="top").sequence) == [11]
+
+
+def test_held_snapshot_waits_for_what_the_capture_holds(tmp_path: Path) -> None:
+    lines = [
+        snapshot(1.0, 8, [["100", "2"]], [["101", "1"]]),
+        *(diff(100.0 * n, (n, n, n - 1), [["90", str(n)]], []) for n in range(2, 8)),
+        diff(901.0, (8, 9, 7), [["100", "3"]], []),
+        diff(902.0, (10, 11, 9), [["100", "7"]], []),
+    ]
+    rows = replay(tmp_path, lines, "imbalance(levels=2)")
+    assert list(rows.sequence) == [11]
+    assert rows.values[0].tolist() == [6 / 8]
 
 
 def test_spot_needs_no_previous_id(tmp_path: Path) -> None:
@@ -220,10 +230,11 @@ def test_spot_needs_no_previous_id(tmp_path: Path) -> None:
         snapshot(2.0, 3, [["100", "2"]], [["101", "1"]]),
         diff(2.1, (4, 5, 0), [["100", "3"]], []),
         diff(2.2, (5, 6, 0), [["100", "4"]], []),  # Overlaps: no gap.
-        diff(2.3, (8, 9, 0), [["100", "5"]], []),  # 7 is missing.
+        diff(2.3, (7, 7, 0), [["100", "5"]], []),
+        diff(2.4, (9, 9, 0), [["100", "6"]], []),  # 8 is missing.
     ]
     rows = replay(tmp_path, lines, "imbalance(levels=1)", venue="binance_spot")
-    assert list(rows.sequence) == [5, 6]
+    assert list(rows.sequence) == [6, 7]
 
 
 def test_snapshot_that_fits_nothing_waits_for_another(tmp_path: Path) -> None:

@@ -411,7 +411,7 @@ async def test_recorded_run_that_differs(run_dir: Path) -> None:
         ({"complete": None}, "never ended its recording"),
         ({"complete": False}, "what the recorder lost is not known"),
         ({"failed": "ingest0: bang"}, r"the run failed \(ingest0: bang\)"),
-        ({"version": 99}, "expected version 2, found 99"),
+        ({"version": 99}, "expected version 3, found 99"),
     ],
 )
 async def test_recording_that_proves_nothing_is_refused(

@@ -4,9 +4,9 @@ It shares no code with the engine, neither C++ nor Python, and is written from t
 row should be, computed for each row from the whole history. Where the definitions leave a choice, this
 is the one taken, here and in the engine:
 
-- An epoch's base state is the book right after the snapshot when a buffered event bridges it (the
-  buffered events are in it), else right after the first bridging event. Order flow, returns and the
-  trigger `top` compare with it, `mid_return` can go back to it, and it is no sample.
+- An epoch's base state is the book right after the event that bridges its snapshot, or after the last of
+  those that were buffered. Order flow, returns and the trigger `top` compare with it, `mid_return` can go
+  back to it, and it is no sample: none of these events gives a row.
 - The window clock is the running maximum of the stamps of the instrument's depth and trade messages and
   of its snapshots, over the whole capture, not only while the book is valid.
 - `every`: the event is the first at or past a boundary of the period (UTC, on the window clock) since
@@ -129,7 +129,6 @@ class Epoch:
     levels: int
     states: list[tuple[tuple[int, int], ...]]  # Entry 0 is the base state.
     state_clocks: list[int]
-    live_start: bool  # Made valid by a live event, which is then the first point.
     trades: list[tuple[int, int, int, int]] = field(default_factory=list)  # clock, price, qty, sign
     points: list[Point] = field(default_factory=list)
     arrivals: list[int] = field(
@@ -137,10 +136,6 @@ class Epoch:
     )  # Of a feed by order: the clock of each order that came …
     qty_scale: int = SCALE  # Integers that a quantity of one is.
     cancels: list[int] = field(default_factory=list)  # … and of each that went without being executed.
-
-
-# A snapshot that is ahead of the stream for longer than this is of another count of ids.
-HOLD_NS = 30 * 10**9
 
 
 class Synchronizer:
@@ -159,7 +154,7 @@ class Synchronizer:
         self.changed = False  # Did the last event that was applied change the book?
         self.book = Book()
         self.last_id = 0
-        self.held_since: int | None = None  # The book is a snapshot that waits for its bridge.
+        self.held = False  # The book is a snapshot that waits for its bridge.
         self.buffer: list[dict[str, Any]] = [first] if first else []
 
     def disconnect(self) -> None:
@@ -188,10 +183,12 @@ class Synchronizer:
             return False
         return True
 
-    def on_snapshot(self, body: dict[str, Any], ts_recv: int) -> bool:
+    def on_snapshot(self, body: dict[str, Any]) -> bool:
         """True where the book is valid from here on."""
         last_id = body["lastUpdateId"]
-        if self.valid or (self.held_since is not None and last_id <= self.last_id):
+        if self.valid or (
+            self.held and (last_id == self.last_id or not self.buffer) and last_id <= self.last_id
+        ):
             return False
         rest = [diff for diff in self.buffer if not self._in_snapshot(diff, last_id)]
         if rest and not self._bridges(rest[0], last_id):
@@ -203,13 +200,14 @@ class Synchronizer:
         if book.crossed():
             return False
         self.book = book
-        self.buffer = []
+        if rest:
+            self.buffer = []
         self.last_id = rest[-1]["u"] if rest else last_id
         self.valid = bool(rest)
-        self.held_since = None if rest else ts_recv
+        self.held = not rest
         return self.valid
 
-    def on_diff(self, diff: dict[str, Any], ts_recv: int) -> tuple[bool, bool]:
+    def on_diff(self, diff: dict[str, Any]) -> tuple[bool, bool]:
         """Was the event applied to a valid book, and did it make the book valid?"""
         # Sent later than all before it, and yet an old id: the venue counts anew.
         newest = diff.get("E", -1) > self.newest_event
@@ -221,13 +219,12 @@ class Synchronizer:
                 self.lose(diff)
                 return False, False
             return self._apply(diff), False
-        if self.held_since is not None:
-            if self._in_snapshot(diff, self.last_id) and ts_recv - self.held_since <= HOLD_NS:
-                return False, False
+        if self.held and not self._in_snapshot(diff, self.last_id):
             if self._bridges(diff, self.last_id):
-                self.held_since = None
+                self.held = False
+                self.buffer = []
                 self.valid = self._apply(diff)
-                return self.valid, self.valid
+                return False, self.valid
             self.lose(diff)
             return False, False
         if self.buffer:
@@ -257,11 +254,11 @@ def epochs_of(
             now = stamp
         return ts_event
 
-    def begin(live: bool) -> Epoch:
+    def begin() -> Epoch:
         nonlocal number
         number += 1
         assert now is not None
-        return Epoch(number, now, levels, [sync.book.top(levels)], [now], live)
+        return Epoch(number, now, levels, [sync.book.top(levels)], [now])
 
     for ts_recv, message in read_lines(paths):
         if "tickwire" in message:
@@ -277,8 +274,8 @@ def epochs_of(
                 continue
         if "lastUpdateId" in message:
             advance(ts_recv, message)
-            if sync.on_snapshot(message, ts_recv):
-                epoch = begin(live=False)
+            if sync.on_snapshot(message):
+                epoch = begin()
             continue
         data = message.get("data", message)
         if data.get("s") != symbol:
@@ -287,20 +284,19 @@ def epochs_of(
         if kind == "depthUpdate":
             ts_event = advance(ts_recv, data)
             assert now is not None
-            applied, became_valid = sync.on_diff(data, ts_recv)
+            applied, became_valid = sync.on_diff(data)
             if not sync.valid and epoch is not None:
                 yield epoch
                 epoch = None
+            if became_valid:
+                epoch = begin()
             if not applied:
                 continue
-            if became_valid:
-                epoch = begin(live=True)
             assert epoch is not None
             epoch.states.append(sync.book.top(levels))
             epoch.state_clocks.append(now)
             count = (len(epoch.states) - 1, len(epoch.trades))
-            changed = sync.changed or became_valid
-            epoch.points.append(Point(True, changed, now, ts_event, ts_recv, sync.last_id, *count))
+            epoch.points.append(Point(True, sync.changed, now, ts_event, ts_recv, sync.last_id, *count))
         elif kind == trades:
             ts_event = advance(ts_recv, data)
             assert now is not None
@@ -678,7 +674,7 @@ def triggered(epoch: Epoch, trigger: str, every: int | None) -> list[bool]:
     """Which points of the epoch would emit a row, were they warm."""
     fires = []
     boundary = epoch.start // every if every else 0
-    for index, point in enumerate(epoch.points):
+    for point in epoch.points:
         if every is not None:
             fires.append(point.clock // every > boundary)
             boundary = point.clock // every
@@ -690,7 +686,7 @@ def triggered(epoch: Epoch, trigger: str, every: int | None) -> list[bool]:
             levels = (0, epoch.levels)
             now, before = epoch.states[point.books], epoch.states[point.books - 1]
             changed = any(now[level] != before[level] for level in levels)
-            fires.append(point.is_book and (changed or (epoch.live_start and index == 0)))
+            fires.append(point.is_book and changed)
         else:
             raise ValueError(f"trigger: expected book, top or trade, found {trigger!r}")
     return fires

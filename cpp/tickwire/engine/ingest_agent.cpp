@@ -241,6 +241,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         snapshots(stats.counter(config.name, "snapshots")),
         snapshots_refused(stats.counter(config.name, "snapshots_refused")),
         snapshots_expired(stats.counter(config.name, "snapshots_expired")),
+        snapshots_waiting(stats.counter(config.name, "snapshots_waiting")),
         snapshots_failed(stats.counter(config.name, "snapshots_failed")),
         snapshot_requests(stats.counter(config.name, "snapshot_requests")),
         snapshots_given_up(stats.counter(config.name, "snapshots_given_up")),
@@ -363,6 +364,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& snapshots;
   metrics::Counter& snapshots_refused;
   metrics::Counter& snapshots_expired;
+  metrics::Counter& snapshots_waiting;  // At this moment: ahead of all events.
   metrics::Counter& snapshots_failed;
   metrics::Counter& snapshot_requests;
   metrics::Counter& snapshots_given_up;
@@ -688,13 +690,17 @@ void IngestAgent::every_100ms() noexcept {
   for (auto& feed : feeds_) {
     std::uint64_t old_events = 0;
     std::uint64_t snapshots_expired = 0;
+    std::int64_t snapshots_waiting = 0;
     for (std::size_t i = 0; i < feed->config.instruments.size(); ++i) {
-      const feed::SyncCounts& counts = lanes_[feed->first_lane + i]->pipeline.sync().counts();
+      const feed::BookSync& sync = lanes_[feed->first_lane + i]->pipeline.sync();
+      const feed::SyncCounts& counts = sync.counts();
+      snapshots_waiting += sync.holds_snapshot() ? 1 : 0;
       old_events += counts.ignored;
       snapshots_expired += counts.snapshots_expired;
     }
     feed->old_events.set(static_cast<std::int64_t>(old_events - feed->old_events_muted));
     feed->snapshots_expired.set(static_cast<std::int64_t>(snapshots_expired - feed->snapshots_expired_muted));
+    feed->snapshots_waiting.set(snapshots_waiting);
     watch(*feed, now);
   }
 }

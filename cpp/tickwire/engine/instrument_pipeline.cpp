@@ -42,7 +42,7 @@ Step InstrumentPipeline::on_diff(const md::Event& event) noexcept {
             .left_valid = synced.left_valid,
             .reason = synced.reason,
             .tsc_book = tsc_now()};
-  if (!synced.event_applied) [[unlikely]]
+  if (!synced.event_applied && !synced.became_valid) [[unlikely]]
     return step;
 
   const features::TopOfBook top = read_top();
@@ -54,8 +54,13 @@ Step InstrumentPipeline::on_diff(const md::Event& event) noexcept {
   }
   if (synced.became_valid) [[unlikely]]
     rows_.begin_epoch(top);
+  if (!synced.event_applied) [[unlikely]] {
+    // It bridged a snapshot, so it is part of what the epoch begins with.
+    book_changes_ = book_.changes();
+    return step;
+  }
   const bool top_changed = rows_.on_book(top);
-  // To become valid is a change, whatever the bridging event said.
+  // To become valid is a change, whatever the event said that ended a pause.
   step.row = rows_.emit({.book = book_.changes() != book_changes_ || synced.became_valid,
                          .top = top_changed || synced.became_valid});
   book_changes_ = book_.changes();

@@ -41,6 +41,8 @@ Step OrderPipeline::on_update(const feed::itch::Update& update, TsNs ts_event, T
   if (begins_) [[unlikely]] {
     begins_ = false;
     rows_.begin_epoch(begin_);
+    // A message that ends a halt or a cross is part of what the epoch begins with.
+    if (step.became_valid) return step;
   }
 
   if (update.arrived || update.cancelled) rows_.on_orders(update.arrived ? 1 : 0, update.cancelled ? 1 : 0);
@@ -49,7 +51,7 @@ Step OrderPipeline::on_update(const feed::itch::Update& update, TsNs ts_event, T
   if (update.book) top_changed = rows_.on_book(read_top());
   if (update.book || update.traded) {
     step.row = rows_.emit({.book = update.book,
-                           .top = update.book && (top_changed || step.became_valid),
+                           .top = top_changed,
                            .trade = update.traded});
   }
   return step;

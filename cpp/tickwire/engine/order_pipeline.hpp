@@ -5,7 +5,8 @@
 /// events.
 ///
 /// An event is one message of the venue with all it says: an execution is a trade and a change of the book,
-/// and gives one row at most. Owned by one ingest agent; its time is the messages' own, so an epoch that no
+/// and gives one row at most; the one that makes the book valid belongs to what the epoch begins with and gives
+/// none. Owned by one ingest agent; its time is the messages' own, so an epoch that no
 /// message began, but a snapshot or a line that is heard again, counts its windows from its first message on:
 /// the one before it may be from long before the snapshot.
 

@@ -33,8 +33,8 @@ class RowBuilder {
  public:
   /// What one event was, to the trigger.
   struct Happened {
-    bool book = false;  // It changed the book, or made it valid.
-    bool top = false;   // It changed the best price or quantity, or made the book valid.
+    bool book = false;  // It changed the book, or ended a pause.
+    bool top = false;   // It changed the best price or quantity, or ended a pause.
     bool trade = false;
   };
 

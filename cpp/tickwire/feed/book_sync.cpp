@@ -13,9 +13,9 @@ using md::Side;
 
 namespace {
 
-/// A held snapshot is ahead of the stream by what the stream lags, a second at the worst. Events that
-/// are still older than it after this long are of another count of ids, or the stream lags more than
-/// that: the next snapshot in a row is held twice as long, up to the maximum.
+/// A held snapshot is ahead of the stream by what the stream lags, a second at the worst. Where events are
+/// still older than it after this long, they may be of another count of ids, so another snapshot is asked for;
+/// the held one stays, and the next in a row has twice as long, up to the maximum.
 constexpr TsNs kHoldNs = 2'000'000'000;
 constexpr TsNs kMaxHoldNs = 64'000'000'000;
 
@@ -166,23 +166,26 @@ SyncStep BookSync::on_diff_slow(const md::Event& event, bool went_back) noexcept
   return held_ ? bridge_held(event, went_back) : buffer(event, went_back);
 }
 
+/// While a snapshot is held. What it already has is buffered all the same: an older snapshot may come that
+/// the stream reaches sooner, or one of another count of ids.
 SyncStep BookSync::bridge_held(const md::Event& event, bool went_back) noexcept {
-  if (in_snapshot(event.last_id, last_id_) && !went_back && event.ts_recv - held_since_ <= hold_ns_) {
-    ++counts_.ignored;
-    return {.result = SyncResult::Ignored};
-  }
-  held_ = false;
-  if (went_back || !bridges(event.first_id, event.last_id, event.prev_id, last_id_)) {
-    ++counts_.snapshots_expired;
-    hold_ns_ = std::min(2 * hold_ns_, kMaxHoldNs);
+  if (in_snapshot(event.last_id, last_id_) && !went_back) {
+    overdue_ = overdue_ || event.ts_recv - held_since_ > hold_ns_;
     return buffer(event, went_back);
   }
+  if (went_back || !bridges(event.first_id, event.last_id, event.prev_id, last_id_)) {
+    held_ = overdue_ = false;
+    ++counts_.snapshots_expired;
+    return buffer(event, went_back);
+  }
+  held_ = overdue_ = false;
+  buffer_.clear();
   apply(event.bids, event.asks);
   last_id_ = event.last_id;
   if (book_.crossed()) return invalidate(&event, InvalidReason::Crossed);
   ++counts_.snapshots_applied;
   if (!complete()) return {.result = SyncResult::Blocked};
-  return {.result = SyncResult::Applied, .became_valid = true, .event_applied = true};
+  return {.result = SyncResult::Applied, .became_valid = true};
 }
 
 SyncStep BookSync::buffer(const md::Event& event, bool went_back) noexcept {
@@ -206,7 +209,9 @@ SyncStep BookSync::buffer(const md::Event& event, bool went_back) noexcept {
 // Everything else
 
 SyncStep BookSync::on_snapshot(const md::Event& event) noexcept {
-  if (state_ == BookState::Valid || whole_ || (held_ && event.last_id <= last_id_)) {
+  // A snapshot older than the one that is held helps where the stream is known not to have come so far.
+  const bool older = held_ && event.last_id <= last_id_;
+  if (state_ == BookState::Valid || whole_ || (older && (event.last_id == last_id_ || buffer_.size() == 0))) {
     ++counts_.snapshots_ignored;
     return {.result = SyncResult::Ignored};
   }
@@ -223,8 +228,9 @@ SyncStep BookSync::on_snapshot(const md::Event& event) noexcept {
     }
   }
 
+  if (held_ && overdue_) hold_ns_ = std::min(2 * hold_ns_, kMaxHoldNs);
   load(event);
-  held_ = false;
+  held_ = overdue_ = false;
   for (; first < buffer_.size(); ++first) {
     apply(buffer_[first].bids, buffer_[first].asks);
     last_id_ = buffer_[first].last_id;
@@ -234,13 +240,13 @@ SyncStep BookSync::on_snapshot(const md::Event& event) noexcept {
     ++counts_.crossed;
     return {.result = SyncResult::SnapshotRefused, .reason = InvalidReason::Crossed};
   }
-  buffer_.clear();
   if (ahead) {
     held_ = true;
     held_since_ = event.ts_recv;
     ++counts_.snapshots_held;
     return {.result = SyncResult::SnapshotHeld};
   }
+  buffer_.clear();
   ++counts_.snapshots_applied;
   return {.result = SyncResult::SnapshotApplied, .became_valid = complete()};
 }
@@ -257,7 +263,7 @@ bool BookSync::complete() noexcept {
 SyncStep BookSync::invalidate(const md::Event* first_of_buffer, InvalidReason reason) noexcept {
   const bool was_valid = state_ == BookState::Valid;
   state_ = BookState::Suspect;
-  held_ = whole_ = false;
+  held_ = overdue_ = whole_ = false;
   counts_.gaps += was_valid && reason == InvalidReason::Gap ? 1 : 0;
   counts_.crossed += reason == InvalidReason::Crossed ? 1 : 0;
   buffer_.clear();
@@ -293,7 +299,7 @@ SyncStep BookSync::block() noexcept {
 SyncStep BookSync::disconnect(BookState state) noexcept {
   const bool was_valid = state_ == BookState::Valid;
   state_ = state;
-  held_ = whole_ = false;
+  held_ = overdue_ = whole_ = false;
   hold_ns_ = kHoldNs;
   newest_ts_event_ = kNoTime;
   stream_id_ = 0;

@@ -20,7 +20,9 @@
 /// come at all. Its diffs go on to be applied, so it needs no snapshot: it is valid again, in a new
 /// epoch, with the first diff that continues it once it is not blocked.
 ///
-/// A snapshot that is ahead of everything buffered is loaded and held, until an event bridges it. One
+/// A snapshot that is ahead of everything buffered is loaded and held until an event bridges it, however
+/// long that takes; after two seconds wants_snapshot() asks for another beside it. The event that bridges it
+/// belongs to what the epoch begins with, as those do that were buffered: it is no event of the epoch. One
 /// that is behind, or that lies between two events (seen on USD-M, where ids have holes), is refused,
 /// the buffer stays, and wants_snapshot() asks for another; how often is for the caller to bound.
 /// A snapshot while the book is valid is ignored: it cannot say anything that the events did not, and
@@ -65,7 +67,8 @@ enum class SyncResult : std::uint8_t {
 struct SyncStep {
   SyncResult result;
   bool became_valid = false;
-  bool event_applied = false;  // This event is in the valid book and may give a row.
+  /// The event is in the book, which was known before it: it may give a row. Not one that bridges a snapshot.
+  bool event_applied = false;
   bool left_valid = false;
   md::InvalidReason reason = md::InvalidReason::None;
 };
@@ -83,8 +86,8 @@ struct SyncCounts {
   std::uint64_t snapshots_applied = 0;
   std::uint64_t snapshots_held = 0;
   std::uint64_t snapshots_refused = 0;  // Behind the buffer, or between two events.
-  std::uint64_t snapshots_expired = 0;  // Held, but never bridged.
-  std::uint64_t snapshots_ignored = 0;  // While valid, or older than the one that is held.
+  std::uint64_t snapshots_expired = 0;  // Held, but what came next does not follow it.
+  std::uint64_t snapshots_ignored = 0;  // While valid, or no help beside the one that is held.
 };
 
 class BookSync {
@@ -115,8 +118,10 @@ class BookSync {
   [[nodiscard]] std::uint64_t last_id() const noexcept TICKWIRE_HOT { return last_id_; }
   /// True once an event is buffered, so that a snapshot taken from now on is not older than the buffer.
   [[nodiscard]] bool wants_snapshot() const noexcept TICKWIRE_HOT {
-    return state_ != md::BookState::Valid && !held_ && !whole_ && buffer_.size() != 0;
+    return state_ != md::BookState::Valid && (!held_ || overdue_) && !whole_ && buffer_.size() != 0;
   }
+  /// A snapshot is ahead of all events that came, and waits for the one that bridges it.
+  [[nodiscard]] bool holds_snapshot() const noexcept TICKWIRE_HOT { return held_; }
   [[nodiscard]] std::size_t buffered_events() const noexcept TICKWIRE_HOT { return buffer_.size(); }
   [[nodiscard]] const SyncCounts& counts() const noexcept TICKWIRE_HOT { return counts_; }
 
@@ -174,7 +179,8 @@ class BookSync {
   md::PriceBook& book_;
   Buffer buffer_;
   md::BookState state_ = md::BookState::Empty;
-  bool held_ = false;   // The book is a snapshot that no event has bridged yet.
+  bool held_ = false;     // The book is a snapshot that no event has bridged yet …
+  bool overdue_ = false;  // … and it has been held for so long that another is asked for.
   bool whole_ = false;  // Not valid, but only because it was paused or is blocked.
   bool blocked_ = false;
   TsNs held_since_ = 0;

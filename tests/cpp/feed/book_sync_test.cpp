@@ -160,10 +160,10 @@ TEST(BookSyncSpot, HoldsASnapshotNewerThanTheBufferUntilAnEventBridgesIt) {
   EXPECT_EQ(rig.snapshot(rest(25)).result, SyncResult::SnapshotHeld);
   EXPECT_EQ(rig.sync.state(), BookState::Buffering);
   EXPECT_FALSE(rig.sync.wants_snapshot());
-  EXPECT_EQ(rig.diff(spot(11, 25, 2)).result, SyncResult::Ignored) << "the snapshot has it";
+  EXPECT_EQ(rig.diff(spot(11, 25, 2)).result, SyncResult::Buffered) << "the snapshot has it";
   const SyncStep step = rig.diff(spot(26, 30, 3));
   EXPECT_TRUE(step.became_valid);
-  EXPECT_TRUE(step.event_applied) << "this event may give a row";
+  EXPECT_FALSE(step.event_applied) << "it is part of what the epoch begins with";
   EXPECT_EQ(rig.sync.epoch(), 1U);
   EXPECT_TRUE(same(rig.bids(), {{100, 3}, {99, 5}, {98, 5}}));
 }
@@ -178,23 +178,24 @@ TEST(BookSyncSpot, GivesUpAHeldSnapshotThatTheStreamPassesBy) {
   EXPECT_TRUE(rig.snapshot(rest(26)).became_valid);
 }
 
-TEST(BookSyncSpot, GivesUpAHeldSnapshotThatTheStreamNeverReaches) {
+TEST(BookSyncSpot, HoldsASnapshotForAsLongAsTheStreamNeedsToReachIt) {
   Rig rig(SyncRule::Spot);
   rig.sync.on_open();
-  Message far = rest(1'000'000);
+  Message far = rest(100);
   far.ts_recv = 100;
   rig.snapshot(far);
-  Message old = spot(1, 2, 1);
-  old.ts_recv = far.ts_recv + 2'000'000'000;
-  EXPECT_EQ(rig.diff(old).result, SyncResult::Ignored);
-  old = spot(3, 4, 1);
-  old.ts_recv = far.ts_recv + 2'000'000'001;
-  EXPECT_EQ(rig.diff(old).result, SyncResult::Buffered);
-  EXPECT_TRUE(rig.sync.wants_snapshot());
-  EXPECT_TRUE(rig.snapshot(rest(3)).became_valid);
+  for (std::uint64_t id = 1; id <= 100; ++id) {
+    Message old = spot(id, id, 1);
+    old.ts_recv = far.ts_recv + static_cast<TsNs>(id) * 3'600'000'000'000;
+    ASSERT_EQ(rig.diff(old).result, SyncResult::Buffered);
+    ASSERT_TRUE(rig.sync.holds_snapshot());
+  }
+  EXPECT_TRUE(rig.diff(spot(101, 101, 7)).became_valid);
+  EXPECT_TRUE(same(rig.bids(), {{100, 7}, {99, 5}, {98, 5}}));
+  EXPECT_EQ(rig.sync.counts().snapshots_expired, 0U);
 }
 
-TEST(BookSyncSpot, HoldsTheNextSnapshotLongerSoThatAStreamThatLagsGetsThere) {
+TEST(BookSyncSpot, AsksForAnotherSnapshotBesideOneThatIsHeldForLong) {
   Rig rig(SyncRule::Spot);
   rig.sync.on_open();
   TsNs now = 100;
@@ -203,25 +204,44 @@ TEST(BookSyncSpot, HoldsTheNextSnapshotLongerSoThatAStreamThatLagsGetsThere) {
     Message message = spot(id, id, 1);
     ++id;
     message.ts_recv = ts_recv;
-    return rig.diff(message).result;
+    return rig.diff(message);
   };
+  std::uint64_t ahead = 1'000'000;
   for (const TsNs hold : {2, 4, 8, 16, 32, 64, 64}) {
-    Message far = rest(1'000'000);
+    Message far = rest(ahead++);
     far.ts_recv = now;
     ASSERT_EQ(rig.snapshot(far).result, SyncResult::SnapshotHeld);
     now += hold * 1'000'000'000;
-    EXPECT_EQ(diff_at(now), SyncResult::Ignored) << hold;
-    EXPECT_EQ(diff_at(++now), SyncResult::Buffered) << hold;
+    (void)diff_at(now);
+    EXPECT_FALSE(rig.sync.wants_snapshot()) << hold;
+    (void)diff_at(++now);
+    EXPECT_TRUE(rig.sync.wants_snapshot()) << hold;
+    EXPECT_TRUE(rig.sync.holds_snapshot()) << hold;
   }
-  EXPECT_EQ(rig.sync.counts().snapshots_expired, 7U);
+  // Of another count of ids, or an older one that came late: it is nearer to the stream than the held one.
+  ASSERT_EQ(rig.snapshot(rest(id)).result, SyncResult::SnapshotHeld);
+  ++id;
+  ASSERT_TRUE(diff_at(now).became_valid);
   // Once valid, the next one begins anew.
-  ASSERT_TRUE(rig.snapshot(rest(id - 1)).event_applied || diff_at(now) == SyncResult::Applied);
   id += 10;
-  EXPECT_EQ(diff_at(now), SyncResult::Invalid);
-  Message far = rest(1'000'000);
+  EXPECT_EQ(diff_at(now).result, SyncResult::Invalid);
+  Message far = rest(ahead);
   far.ts_recv = now;
   rig.snapshot(far);
-  EXPECT_EQ(diff_at(now + 2'000'000'001), SyncResult::Buffered);
+  (void)diff_at(now + 2'000'000'001);
+  EXPECT_TRUE(rig.sync.wants_snapshot());
+}
+
+TEST(BookSyncSpot, AnOlderSnapshotThanTheHeldOneIsBridgedByWhatCameMeanwhile) {
+  Rig rig(SyncRule::Spot);
+  rig.sync.on_open();
+  rig.snapshot(rest(1000));
+  rig.diff(spot(11, 20, 1));
+  rig.diff(spot(21, 30, 2));
+  EXPECT_EQ(rig.snapshot(rest(5)).result, SyncResult::SnapshotRefused) << "behind what came";
+  EXPECT_TRUE(rig.sync.holds_snapshot());
+  EXPECT_TRUE(rig.snapshot(rest(15)).became_valid);
+  EXPECT_EQ(rig.sync.last_id(), 30U);
 }
 
 TEST(BookSyncFutures, BridgesByIdOrByPreviousId) {
@@ -276,7 +296,7 @@ TEST(BookSyncFutures, HoldsASnapshotNewerThanTheBuffer) {
     rig.diff(futures(90, 100, 110, 1));
     EXPECT_EQ(rig.snapshot(rest(120)).result, SyncResult::SnapshotHeld);
     const SyncStep step = rig.diff(by_prev ? futures(120, 130, 140, 2) : futures(110, 115, 140, 2));
-    EXPECT_TRUE(step.became_valid && step.event_applied);
+    EXPECT_TRUE(step.became_valid && !step.event_applied);
   }
   Rig rig(SyncRule::Futures);
   rig.sync.on_open();
@@ -294,7 +314,7 @@ TEST(BookSync, KeepsTheNewerOfTwoHeldSnapshots) {
   Message newer = rest(35);
   newer.bids = {{90, 1}};
   EXPECT_EQ(rig.snapshot(newer).result, SyncResult::SnapshotHeld);
-  EXPECT_EQ(rig.diff(spot(26, 30, 1)).result, SyncResult::Ignored);
+  EXPECT_EQ(rig.diff(spot(26, 30, 1)).result, SyncResult::Buffered);
   EXPECT_TRUE(rig.diff(spot(31, 40, 2)).became_valid);
   EXPECT_TRUE(same(rig.bids(), {{100, 2}, {90, 1}}));
 }
