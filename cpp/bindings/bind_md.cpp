@@ -1,5 +1,6 @@
 #include "bind_md.hpp"
 
+#include "tickwire/feed/venue/itch/replay_source.hpp"
 #include "tickwire/feed/venue/itch/session_day.hpp"
 #include "tickwire/md/pcap.hpp"
 
@@ -8,6 +9,7 @@ namespace tickwire::bindings {
 namespace py = pybind11;
 
 void bind_md(py::module_& m) {
+  m.def("check_day_file", &feed::itch::check_day_file, py::arg("path"));
   m.def("is_pcap", &md::is_pcap, py::arg("path"));
   m.def("new_york_midnight", &feed::itch::new_york_midnight, py::arg("utc_ns"));
 }

@@ -1397,7 +1397,11 @@ class Config(_Model):
         midnights = []
         for file in files if replay else [feed.date] if feed.date else []:
             day = _date_of(feed.date or Path(file).name)
-            if day is None and _is_pcap(file):
+            is_file = replay and os.path.isfile(file)
+            if is_file and os.path.getsize(file) and not _is_pcap(file):
+                # Before its name is asked for the day: it may be no day file at all.
+                _core().check_day_file(file)
+            elif day is None and is_file:
                 midnights.append(0)
                 continue
             if day is None:

@@ -71,7 +71,11 @@ _COUNTED_OF_LINES = (
         ("window_full",),
         "times the window was full and what it waited for given up: raise multicast.window_datagrams",
     ),
-    _Counted(("other_groups",), "datagrams of groups that multicast.lines does not name were skipped"),
+    _Counted(
+        ("other_groups",),
+        "datagrams of groups that do not carry the stream, or that no line names, were skipped",
+    ),
+    _Counted(("other_session",), "datagrams of another session than the one that goes on were not believed"),
 )
 
 
@@ -91,13 +95,12 @@ def findings(stats: Stats, config: Config) -> list[str]:
             f"note: {stats.late:,} rows of a slower worker came after the end of their epoch: withheld"
         )
     if stats.count("capture_truncated"):
-        out.append("note: an input ends in the middle of a line or of its compressed stream")
+        out.append("note: an input ends in the middle of a line or of its compressed stream, or is damaged")
     out += [f"note: {entry.scope}: {entry.text} ({entry.count:,} times)" for entry in stats.errors]
     for feed, name in zip(config.feeds, config.feed_names, strict=True):
         out += _never_valid(stats, feed, name)
-        if feed.multicast is not None:
-            out += _of_multicast(stats, feed, name)
         if feed.by_order:
+            out += _of_multicast(stats, feed, name)
             continue
         others = stats.counters.get(f"{name}/other_trade_stream", 0)
         if others and not stats.counters.get(f"{name}/trades", 0):
@@ -125,7 +128,6 @@ def feed_count(stats: Stats, name: str, counter: str) -> int:
 
 def _of_multicast(stats: Stats, feed: Feed, name: str) -> list[str]:
     """What its lines and servers did not bring."""
-    assert feed.multicast is not None
 
     def count(*counters: str) -> int:
         return sum(feed_count(stats, name, counter) for counter in counters)
@@ -142,11 +144,13 @@ def _of_multicast(stats: Stats, feed: Feed, name: str) -> list[str]:
         )
         out.append(f"note: {name}: {failed:,} snapshots could not be had{old}")
     if lost := count("lost_messages"):
-        who = "neither a line nor the re-request server" if feed.multicast.rerequest else "no line"
-        if feed.multicast.glimpse:
+        servers = feed.multicast
+        who = "neither a line nor the re-request server" if servers and servers.rerequest else "no line"
+        if servers and servers.glimpse:
             after = f"its books were suspect until a snapshot, of which there were {count('snapshots'):,}"
         else:
-            after = "its books are suspect until the next session, for multicast.glimpse is not set"
+            after = "its books are suspect until the next session"
+            after += ", for multicast.glimpse is not set" if servers else ""
         out.append(f"note: {name}: {lost:,} messages came from {who}: {after}")
     return out
 
@@ -164,7 +168,7 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
     def count(counter: str) -> int:
         return stats.counters.get(f"{name}/{counter}", 0)
 
-    if feed.multicast is not None and not count("messages"):
+    if feed.by_order and not count("messages") and not count("capture_truncated"):
         why = _why_no_message(stats, feed, name)
     elif feed.by_order:
         why = (
@@ -182,7 +186,6 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
 
 def _why_no_message(stats: Stats, feed: Feed, name: str) -> str:
     """Of a multicast feed."""
-    assert feed.multicast is not None
     if not any(feed_count(stats, name, f"line_{kind}") for kind in ("datagrams", "heartbeats")):
         return "no datagram came: wrong groups or ports, or another network interface than theirs"
     missed = any(feed_count(stats, name, counter) for counter in ("lost_messages", "snapshots_failed"))

@@ -213,7 +213,6 @@ class Day:
                 message(b"B", one.locate, self.now, bytes(8)),
                 message(b"Z", one.locate, self.now, b"of a later version"),
                 message(b"A", 999, self.now, struct.pack(">Q", ref) + b"B" + bytes(16)),
-                b"",
             ]
             self.say(self.random.choice(noise))
 

@@ -143,6 +143,11 @@ SERVERS = {"rerequest": "10.1.1.1:7", "glimpse": "venue.example:8"}
             "since no second one agreed",
         ),
         ({"line1/receive_errors": 1}, SERVERS, "1 receives failed"),
+        (
+            {"other_session": 7},
+            SERVERS,
+            "7 datagrams of another session than the one that goes on were not believed",
+        ),
         ({"lines_silent": 2}, SERVERS, "2 times a line brought nothing for liveness_timeout"),
         (
             {"window_full": 1},
@@ -152,7 +157,7 @@ SERVERS = {"rerequest": "10.1.1.1:7", "glimpse": "venue.example:8"}
         (
             {"other_groups": 9},
             SERVERS,
-            "9 datagrams of groups that multicast.lines does not name were skipped",
+            "9 datagrams of groups that do not carry the stream, or that no line names, were skipped",
         ),
         (
             {"requests": 1200, "request_timeouts": 9},

@@ -483,6 +483,7 @@ void OrderFeed::count() noexcept {
     const feed::itch::ReplayStats stats = files_->stats();
     set(malformed_datagrams_, stats.malformed);
     set(other_groups_, stats.other_groups);
+    set(other_session_, (sequencer != nullptr ? sequencer->stats().other_session : 0) + stats.strays);
     set(packets_cut_, stats.cut);
     return;
   }

@@ -5,7 +5,8 @@
 /// another, in memory taken once. What is inside a message is not looked at.
 ///
 /// One thread. A file that is cut, in the middle of a message or of its compressed stream, has given all its
-/// whole messages; truncated() and error() say so.
+/// whole messages; truncated() and error() say so. A length of zero is no message: behind it nobody knows
+/// where one begins, so the file ends there, and error() says where.
 
 #include <cstddef>
 #include <cstdint>
@@ -38,8 +39,13 @@ class MessageFile {
   /// What has been read beyond it: messages with their lengths, the last one maybe in part.
   [[nodiscard]] std::span<const std::byte> ahead() const noexcept;
 
+  /// The file of the newest message is not to be read any further: next() goes on with the next one. `why`
+  /// becomes the error, behind the file's name.
+  void give_up(const std::string& why);
+
+  /// Not all of what the files hold was given.
   [[nodiscard]] bool truncated() const noexcept;
-  /// `FILE: message N: what`; empty where nothing was wrong.
+  /// `FILE: message N, at byte B: what`; empty where nothing was wrong.
   [[nodiscard]] const std::string& error() const noexcept;
 
  private:

@@ -20,6 +20,7 @@ namespace {
 constexpr std::uint16_t kEtherIpv4 = 0x0800;
 constexpr std::uint16_t kEtherIpv6 = 0x86DD;
 constexpr std::uint8_t kProtocolUdp = 17;
+constexpr std::uint8_t kProtocolTcp = 6;
 constexpr std::size_t kUdpHeader = 8;
 constexpr std::size_t kIpv4Header = 20;
 constexpr std::size_t kIpv6Header = 40;
@@ -55,7 +56,7 @@ struct View {
   }
 };
 
-enum class Outcome : std::uint8_t { Datagram, Other, Fragment, Cut, Malformed };
+enum class Outcome : std::uint8_t { Datagram, Other, Tcp, Fragment, Cut, Malformed };
 
 /// From the link's header to the IP header. Other where no IP is inside.
 Outcome strip_link(int link, View& view) {
@@ -112,7 +113,9 @@ Outcome read_ipv4(View view, PcapDatagram& out) {
   if (header < kIpv4Header || (total != 0 && (total < header || !limit(view, total)))) {
     return Outcome::Malformed;
   }
-  if (static_cast<std::uint8_t>(ip[9]) != kProtocolUdp) return Outcome::Other;
+  if (const auto protocol = static_cast<std::uint8_t>(ip[9]); protocol != kProtocolUdp) {
+    return protocol == kProtocolTcp ? Outcome::Tcp : Outcome::Other;
+  }
   if ((load_be<std::uint16_t>(ip + 6) & 0x3FFF) != 0) return Outcome::Fragment;
   if (header > view.wire) return Outcome::Malformed;
   if (!view.skip(header)) return Outcome::Cut;
@@ -135,7 +138,7 @@ Outcome read_ipv6(View view, PcapDatagram& out) {
     if (!view.skip(bytes)) return Outcome::Cut;
   }
   if (next == 44) return Outcome::Fragment;
-  if (next != kProtocolUdp) return Outcome::Other;
+  if (next != kProtocolUdp) return next == kProtocolTcp ? Outcome::Tcp : Outcome::Other;
   return read_udp(view, ip + 8, ip + 24, 16, out);
 }
 
@@ -259,6 +262,7 @@ bool PcapReader::next(PcapDatagram& datagram) noexcept {
     }
     switch (outcome) {
       case Outcome::Datagram: ++impl.stats.datagrams; return true;
+      case Outcome::Tcp: ++impl.stats.tcp; [[fallthrough]];
       case Outcome::Other: ++impl.stats.other; break;
       case Outcome::Fragment: ++impl.stats.fragments; break;
       case Outcome::Cut: ++impl.stats.cut; break;

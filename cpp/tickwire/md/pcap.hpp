@@ -47,7 +47,8 @@ struct PcapDatagram {
 struct PcapStats {
   std::uint64_t packets = 0;
   std::uint64_t datagrams = 0;  // Handed out.
-  std::uint64_t other = 0;      // No UDP over IP.
+  std::uint64_t other = 0;      // No UDP over IP …
+  std::uint64_t tcp = 0;        // … of which TCP.
   std::uint64_t fragments = 0;  // Parts of a datagram that IP had cut in pieces.
   std::uint64_t cut = 0;        // Recorded with fewer bytes than they had.
   std::uint64_t malformed = 0;  // Lengths that contradict each other.

@@ -64,9 +64,8 @@ std::vector<std::string> all_of(MessageFile& file) {
 TEST_F(MessageFileTest, GivesTheSameMessagesWhateverTheBlock) {
   std::mt19937_64 random(3);
   std::vector<std::string> messages;
-  for (int i = 0; i < 300; ++i) messages.emplace_back(random() % 60, static_cast<char>(i));
+  for (int i = 0; i < 300; ++i) messages.emplace_back(1 + random() % 60, static_cast<char>(i));
   messages.emplace_back(65'535, 'x');
-  messages.emplace_back();
   const std::string bytes = framed(messages);
   const std::string plain = write("plain", bytes);
   const std::string gzip = write_gzip("day.gz", bytes);
@@ -100,9 +99,33 @@ TEST_F(MessageFileTest, ReportsACutTailAndGoesOn) {
     EXPECT_EQ(all_of(file), (std::vector<std::string>{"first", "third"}));
     EXPECT_EQ(file.truncated(), cut < 8) << cut;
     if (cut < 8) {
-      EXPECT_EQ(file.error(), path + ": message 2: the file ends in the middle of a message");
+      EXPECT_EQ(file.error(), path + ": message 2, at byte 7: the file ends in the middle of a message");
     }
   }
+}
+
+TEST_F(MessageFileTest, ALengthOfZeroEndsAFileAndIsReportedWithItsPlace) {
+  const std::string next = write("next", framed({"third"}));
+  const std::string path = write("zero", framed({"first", "", "second"}));
+  for (const std::size_t block : {std::size_t{1}, MessageFile::kBlockBytes}) {
+    MessageFile file({path, next}, block);
+    EXPECT_EQ(all_of(file), (std::vector<std::string>{"first", "third"}));
+    EXPECT_TRUE(file.truncated());
+    EXPECT_EQ(file.error(),
+              path +
+                  ": message 2, at byte 7: a length of zero, expected 1 to 65535; what follows is "
+                  "not read");
+  }
+}
+
+TEST_F(MessageFileTest, LeavesAFileThatIsGivenUp) {
+  const std::string path = write("damaged", framed({"first", "second"}));
+  MessageFile file({path, write("next", framed({"third"}))});
+  std::span<const std::byte> message;
+  ASSERT_TRUE(file.next(message));
+  file.give_up("nobody can read this");
+  EXPECT_EQ(all_of(file), (std::vector<std::string>{"third"}));
+  EXPECT_EQ(file.error(), path + ": nobody can read this");
 }
 
 TEST_F(MessageFileTest, ReportsACutGzipStream) {

@@ -1,11 +1,17 @@
 #include "tickwire/feed/venue/itch/replay_source.hpp"
 
 #include <algorithm>
+#include <array>
+#include <filesystem>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/feed/moldudp64/mold_packet.hpp"
+#include "tickwire/feed/moldudp64/mold_survey.hpp"
+#include "tickwire/feed/venue/itch/messages.hpp"
+#include "tickwire/md/byte_stream.hpp"
 #include "tickwire/md/message_file.hpp"
 #include "tickwire/md/pcap.hpp"
 #include "tickwire/md/stream_note.hpp"
@@ -14,8 +20,8 @@ namespace tickwire::feed::itch {
 
 namespace {
 
-/// Lines of a stream that nobody has told us of; a venue has two.
-constexpr std::uint32_t kMostLines = 8;
+/// Lines of a stream that nobody has told us of: a venue has two, and a tap may bring copies.
+constexpr std::uint32_t kMostLines = 32;
 constexpr std::size_t kMostDatagramBytes = 65'507;
 /// Of a stream whose lines nobody has configured: jumbo frames, and what two lines are apart.
 constexpr std::size_t kKeptDatagramBytes = 9'216;
@@ -37,12 +43,78 @@ class ReplaySource::Source {
 
 // ---- Day files ----
 
+namespace {
+
+/// By a message's first byte, how long it is; 0 where the type is not known.
+constexpr std::array<std::uint8_t, 256> kLengths = [] {
+  std::array<std::uint8_t, 256> lengths{};
+  for (const TypeInfo& info : kTypes) lengths[static_cast<std::size_t>(info.type)] = info.bytes;
+  return lengths;
+}();
+
+bool fits(std::span<const std::byte> message) {
+  return !message.empty() && kLengths[static_cast<std::size_t>(message.front())] == message.size();
+}
+
+bool is_text(std::span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) {
+    const auto c = static_cast<unsigned char>(byte);
+    return (c >= ' ' && c != 0x7F) || c == '\n' || c == '\r' || c == '\t';
+  });
+}
+
+}  // namespace
+
+void check_day_file(const std::string& path) {
+  constexpr std::size_t kMessages = 64;
+  constexpr std::size_t kHead = 32;
+  constexpr std::size_t kShown = 24;
+  md::ByteStream stream;
+  if (!stream.open(path, false)) return;  // Whoever reads it says so.
+  std::vector<std::byte> head(kHead);
+  std::size_t got = 0;
+  for (std::size_t more = 1; more != 0 && got < head.size(); got += more) {
+    more = stream.read(reinterpret_cast<char*>(head.data()) + got, head.size() - got);
+  }
+  head.resize(got);
+
+  md::MessageFile file({path});
+  std::span<const std::byte> message;
+  std::size_t count = 0;
+  std::size_t soup = 0;
+  while (count < kMessages && file.next(message)) {
+    if (fits(message)) return;
+    ++count;
+    // A packet of SoupBinTCP: its type, then the message.
+    if (message.size() > 1 && fits(message.subspan(1))) ++soup;
+  }
+  if (file.truncated() && stream.failure() != nullptr) return;  // The reader's to tell.
+  std::string found;
+  if (soup != 0) {
+    found = "packets of SoupBinTCP";
+  } else if (!head.empty() && is_text(head)) {
+    found = "text, which begins \"";
+    for (const std::byte byte : std::span(head).first(std::min(head.size(), kShown))) {
+      const auto c = static_cast<char>(byte);
+      found += c == '\n' || c == '\r' || c == '\t' ? ' ' : c;
+    }
+    found += '"';
+  } else if (count == 0) {
+    found = file.error().empty() ? "not one message" : file.error();
+  } else {
+    found = (count == kMessages ? "that none of the first " : "that none of its ") + std::to_string(count) +
+            " has the length of its type";
+  }
+  throw SetupError("input " + path, "a day file: messages of ITCH 5.0, each behind its length in two bytes",
+                   found);
+}
+
 class ReplaySource::DayFiles final : public Source {
  public:
   DayFiles(const ReplayConfig& config) : midnights_(config.midnights), file_(config.files) {}
 
   bool next(ReplayItem& item) override {
-    if (!held_ && !file_.next(message_)) return false;
+    if (!held_ && !read()) return false;
     // Locates and orders are a file's own.
     held_ = !held_ && std::exchange(number_, file_.file()) != file_.file();
     if (message_.size() >= kTimeAt + kTimeBytes) {  // Else at the time of the one before it.
@@ -62,6 +134,34 @@ class ReplaySource::DayFiles final : public Source {
  private:
   static constexpr std::size_t kTimeAt = 5;
   static constexpr std::size_t kTimeBytes = 6;
+  /// Messages in a row that fit no type, and are not all of one: nobody knows any more where one begins. A
+  /// type that is new to us may well come for each stock, one after the other.
+  static constexpr std::size_t kLostAfter = 16;
+
+  bool read() {
+    while (file_.next(message_)) {
+      if (file_.file() != unfit_file_) unfit_ = 0;
+      unfit_file_ = file_.file();
+      if (fits(message_)) {
+        unfit_ = 0;
+        return true;
+      }
+      if (unfit_++ == 0) {
+        first_unfit_ = file_.number();
+        first_kind_ = kind_of(message_);
+        one_kind_ = true;
+      }
+      one_kind_ = one_kind_ && kind_of(message_) == first_kind_;
+      if (unfit_ < kLostAfter || one_kind_) return true;
+      file_.give_up("from message " + std::to_string(first_unfit_) +
+                    " on none has the length of its type: the file is damaged there");
+    }
+    return false;
+  }
+
+  static std::pair<std::byte, std::size_t> kind_of(std::span<const std::byte> message) {
+    return {message.empty() ? std::byte{} : message.front(), message.size()};
+  }
 
   const std::vector<TsNs> midnights_;
   md::MessageFile file_;
@@ -69,6 +169,12 @@ class ReplaySource::DayFiles final : public Source {
   std::size_t number_ = 0;
   TsNs ts_ = 0;
   bool held_ = false;  // message_ has been read, and waits for the session that it begins.
+  // Messages of this file that fit no type, up to the newest.
+  std::size_t unfit_ = 0;
+  std::size_t unfit_file_ = 0;
+  std::uint64_t first_unfit_ = 0;
+  std::pair<std::byte, std::size_t> first_kind_{};
+  bool one_kind_ = true;
 };
 
 // ---- Captures of datagrams ----
@@ -76,20 +182,22 @@ class ReplaySource::DayFiles final : public Source {
 class ReplaySource::Captures final : public Source, private SequencerHandler {
  public:
   Captures(const ReplayConfig& config, const std::string& where, Arena& arena)
-      : parser_(kMostDatagramBytes, arena), sequencer_(*this, completed(config), where, arena) {
-    for (const UdpConfig& line : config.mold.lines) {
-      md::PcapEndpoint endpoint;
-      if (!md::parse_pcap_endpoint(line.address, line.port, endpoint)) {
-        throw SetupError(where + ".lines", "the address of a group", line.address);
-      }
-      lines_.push_back(endpoint);
-    }
-    knows_lines_ = !lines_.empty();
+      : configured_(lines_of(config, where)),
+        survey_(config.files, configured_),
+        parser_(kMostDatagramBytes, arena),
+        sequencer_(*this, completed(config), where, arena) {
     for (const std::string& file : config.files) {
       if (!md::is_pcap(file)) {
         throw SetupError("capture " + file, "a pcap or pcapng file, as the first input is", "another file");
       }
       readers_.push_back(std::make_unique<md::PcapReader>(file));
+    }
+    if (survey_.ours()) return;
+    const std::optional<std::uint32_t> stream = survey_.stream(where);
+    for (const MoldChannel& channel : survey_.channels()) {
+      const bool taken = stream && channel.stream == *stream && !channel.stray;
+      (taken ? taken_ : left_).push_back({channel.group, channel.session});
+      if (taken && configured_.empty() && lines_.size() < kMostLines) (void)line_of(channel.group);
     }
   }
 
@@ -117,8 +225,10 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
     }
     return all;
   }
-  const Sequencer* sequencer() const noexcept override { return ours_ ? nullptr : &sequencer_; }
-  std::size_t lines() const noexcept override { return lines_.size(); }
+  const Sequencer* sequencer() const noexcept override { return survey_.ours() ? nullptr : &sequencer_; }
+  std::size_t lines() const noexcept override {
+    return configured_.empty() ? lines_.size() : configured_.size();
+  }
 
  private:
   using Kind = ReplayItem::Kind;
@@ -127,6 +237,30 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
     std::size_t offset;
     std::size_t bytes;
   };
+
+  struct Channel {
+    md::PcapEndpoint group;
+    SessionId session;
+    bool operator==(const Channel&) const = default;
+  };
+
+  static std::vector<MoldLine> lines_of(const ReplayConfig& config, const std::string& where) {
+    std::vector<MoldLine> lines;
+    for (const UdpConfig& line : config.mold.lines) {
+      MoldLine one;
+      if (!md::parse_pcap_endpoint(line.address, line.port, one.group)) {
+        throw SetupError(where + ".lines", "the address of a group", line.address);
+      }
+      if (!line.source_address.empty()) {
+        one.sender.emplace();
+        if (!md::parse_pcap_endpoint(line.source_address, 0, *one.sender)) {
+          throw SetupError(where + ".lines", "the address of a sender", line.source_address);
+        }
+      }
+      lines.push_back(one);
+    }
+    return lines;
+  }
 
   static SequencerConfig completed(const ReplayConfig& config) {
     SequencerConfig sequencer = config.mold.sequencer;
@@ -156,40 +290,71 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
       ++file_;
       return true;
     }
-    if (datagram.source.port == 0 && datagram.destination.port == 0) {
+    if (survey_.ours() && datagram.source.port == 0 && datagram.destination.port == 0) {
       on_note(datagram);
       return true;
     }
     now_ = std::max(now_, datagram.ts);
-    std::uint32_t line = 0;
-    if (!ours_ && !find_line(datagram.destination, line)) {
-      ++stats_.other_groups;
-      return true;
-    }
     MoldPacket packet;
-    if (parser_.parse(datagram.payload, packet) != MoldError::None) {
-      ++stats_.malformed;
+    const bool is_read = parser_.parse(datagram.payload, packet) == MoldError::None;
+    if (survey_.ours()) {
+      is_read ? on_our_packet(datagram, packet) : void(++stats_.malformed);
       return true;
     }
-    ours_ ? on_our_packet(datagram, packet) : on_line_packet(line, datagram, packet);
+    std::uint32_t line = 0;
+    switch (judge(datagram, is_read ? &packet.session : nullptr, line)) {
+      case Whose::Others: ++stats_.other_groups; break;
+      case Whose::Stray: ++stats_.strays; break;
+      case Whose::Ours: is_read ? on_line_packet(line, datagram, packet) : void(++stats_.malformed); break;
+    }
     return true;
+  }
+
+  enum class Whose : std::uint8_t { Ours, Others, Stray };
+
+  /// `session` is null where the datagram is no MoldUDP64.
+  Whose judge(const md::PcapDatagram& datagram, const SessionId* session, std::uint32_t& line) {
+    if (!configured_.empty()) {
+      const auto found = std::find_if(configured_.begin(), configured_.end(),
+                                      [&](const MoldLine& one) { return one.takes(datagram); });
+      if (found == configured_.end()) return Whose::Others;
+      line = static_cast<std::uint32_t>(found - configured_.begin());
+    } else {
+      auto found = std::find(lines_.begin(), lines_.end(), datagram.destination);
+      if (found == lines_.end()) {
+        // A line that was first heard behind what was surveyed. Of our session, or all is still to come.
+        const bool adopted =
+            session != nullptr && lines_.size() < kMostLines &&
+            (taken_.empty() || std::any_of(
+                                   taken_.begin(), taken_.end(),
+                                   [&](const Channel& channel) { return channel.session == *session; }));
+        if (!adopted || is_left(datagram.destination, *session)) return Whose::Others;
+        taken_.push_back({datagram.destination, *session});
+        const std::uint32_t added = line_of(datagram.destination);
+        found = lines_.begin() + added;
+      }
+      line = static_cast<std::uint32_t>(found - lines_.begin());
+    }
+    return session != nullptr && is_left(datagram.destination, *session) ? Whose::Stray : Whose::Ours;
+  }
+
+  bool is_left(const md::PcapEndpoint& group, const SessionId& session) const {
+    return std::find(left_.begin(), left_.end(), Channel{group, session}) != left_.end();
   }
 
   void end() {
     // What waits behind a gap has waited long enough.
-    while (!ours_ && sequencer_.deadline() != Sequencer::kNever) {
+    while (!survey_.ours() && sequencer_.deadline() != Sequencer::kNever) {
       now_ = std::max(now_, sequencer_.deadline());
       (void)sequencer_.poll(now_);
     }
   }
 
-  bool find_line(const md::PcapEndpoint& group, std::uint32_t& line) {
+  std::uint32_t line_of(const md::PcapEndpoint& group) {
     const auto found = std::find(lines_.begin(), lines_.end(), group);
-    line = static_cast<std::uint32_t>(found - lines_.begin());
-    if (found != lines_.end()) return true;
-    if (knows_lines_ || lines_.size() == kMostLines) return false;
-    lines_.push_back(group);
-    return true;
+    const auto line = static_cast<std::uint32_t>(found - lines_.begin());
+    if (found == lines_.end()) lines_.push_back(group);
+    return line;
   }
 
   void push(const ReplayItem& item, MessageView message = {}) {
@@ -274,7 +439,7 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
     const TsNs ts = datagram.ts;
     using Note = md::StreamNote::Kind;
     switch (note.kind) {
-      case Note::Stream: ours_ = true; return;
+      case Note::Stream: return;
       case Note::Session:
         expected_ = 1;
         session_.reset();
@@ -304,12 +469,14 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
   std::vector<std::unique_ptr<md::PcapReader>> readers_;
   std::size_t file_ = 0;
   bool ended_ = false;
-  std::vector<md::PcapEndpoint> lines_;
-  bool knows_lines_ = false;
+  const std::vector<MoldLine> configured_;
+  const MoldSurvey survey_;
+  std::vector<md::PcapEndpoint> lines_;  // That were found, where none is configured.
+  std::vector<Channel> taken_;           // Of the stream …
+  std::vector<Channel> left_;            // … and of others.
   MoldParser parser_;
   Sequencer sequencer_;
-  TsNs now_ = 0;  // The newest stamp.
-  bool ours_ = false;
+  TsNs now_ = 0;                      // The newest stamp.
   std::optional<SessionId> session_;  // Of what has come since the note that began it.
   std::uint64_t expected_ = 1;
   bool in_snapshot_ = false;
@@ -323,7 +490,24 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
   ReplayStats stats_;
 };
 
-ReplaySource::ReplaySource(const ReplayConfig& config, const std::string& where, Arena& arena) {
+ReplaySource::ReplaySource(const ReplayConfig& all, const std::string& where, Arena& arena) {
+  ReplayConfig config = all;
+  config.files.clear();
+  config.midnights.clear();
+  for (std::size_t i = 0; i < all.files.size(); ++i) {
+    std::error_code none;
+    if (std::filesystem::is_regular_file(all.files[i], none) &&
+        std::filesystem::is_empty(all.files[i], none)) {
+      if (empty_.empty()) empty_ = all.files[i] + ": the file is empty";
+      continue;
+    }
+    config.files.push_back(all.files[i]);
+    if (i < all.midnights.size()) config.midnights.push_back(all.midnights[i]);
+  }
+  if (config.files.empty() && !all.files.empty()) {
+    throw SetupError("input " + all.files.front(), "messages of ITCH 5.0, or a capture of MoldUDP64",
+                     "an empty file");
+  }
   if (!config.files.empty() && md::is_pcap(config.files.front())) {
     source_ = std::make_unique<Captures>(config, where, arena);
     return;
@@ -332,6 +516,8 @@ ReplaySource::ReplaySource(const ReplayConfig& config, const std::string& where,
     if (md::is_pcap(file)) {
       throw SetupError("input " + file, "a day file of messages, as the first input is", "a packet capture");
     }
+    std::error_code none;
+    if (std::filesystem::is_regular_file(file, none)) check_day_file(file);
   }
   source_ = std::make_unique<DayFiles>(config);
 }
@@ -339,8 +525,10 @@ ReplaySource::ReplaySource(const ReplayConfig& config, const std::string& where,
 ReplaySource::~ReplaySource() = default;
 
 bool ReplaySource::next(ReplayItem& item) { return source_->next(item); }
-bool ReplaySource::truncated() const noexcept { return source_->truncated(); }
-const std::string& ReplaySource::error() const noexcept { return source_->error(); }
+bool ReplaySource::truncated() const noexcept { return !empty_.empty() || source_->truncated(); }
+const std::string& ReplaySource::error() const noexcept {
+  return source_->error().empty() ? empty_ : source_->error();
+}
 ReplayStats ReplaySource::stats() const noexcept { return source_->stats(); }
 const Sequencer* ReplaySource::sequencer() const noexcept { return source_->sequencer(); }
 std::size_t ReplaySource::lines() const noexcept { return source_->lines(); }

@@ -3,10 +3,11 @@
 /// What a live ITCH feed would have said, from files, one thing at a time: day files of length-prefixed
 /// messages, each a session of its own, or captures of datagrams (pcap, pcapng) of one MoldUDP64 stream.
 ///
-/// A capture of anybody's holds the lines as they arrived: they are arbitrated as a live feed does it, on the
-/// clock of the packets' stamps. There is no re-request server and no snapshot to be had of the past, so what
-/// is on no line is lost. A capture of our own recorder holds what was processed, in that order, and what was
-/// decided (see md/stream_note.hpp): it is followed to the letter.
+/// A capture of anybody's holds the lines as they arrived, and whatever else came by: one stream is followed,
+/// told from others by group, port and session (see moldudp64/mold_survey.hpp). Its lines are arbitrated as a
+/// live feed does it, on the clock of the packets' stamps. There is no re-request server and no snapshot to
+/// be had of the past, so what is on no line is lost. A capture of our own recorder holds what was processed,
+/// in that order, and what was decided (see md/stream_note.hpp): it is followed to the letter.
 ///
 /// Replay only: reads files, and allocates as they ask for it. One thread.
 
@@ -44,6 +45,7 @@ struct ReplayItem {
 struct ReplayStats {
   std::uint64_t malformed = 0;     // Datagrams whose lengths do not hold.
   std::uint64_t other_groups = 0;  // Datagrams of none of the feed's lines.
+  std::uint64_t strays = 0;        // Of its lines, but of a session that is a stray among them.
   std::uint64_t cut = 0;           // Packets that hold less than a whole datagram.
 };
 
@@ -51,15 +53,19 @@ struct ReplayConfig {
   std::vector<std::string> files;  // All of one kind.
   /// Of day files: when the day of each began.
   std::vector<TsNs> midnights;
-  /// Of captures: the addresses of the lines, and the window of the sequencer. With no lines, each group that
-  /// has MoldUDP64 counts as one, up to eight.
+  /// Of captures: the addresses and senders of the lines, and the window of the sequencer. With no lines,
+  /// each group that has the one stream of the capture is one.
   MoldFeedConfig mold;
 };
 
+/// Set-up: is the regular file a day of ITCH 5.0, as far as its first messages tell? Throws SetupError, which
+/// says what it is instead, where none of them has the length of its type.
+void check_day_file(const std::string& path);
+
 class ReplaySource {
  public:
-  /// Throws SetupError where a file cannot be read or is of another kind than the first; `where` is the
-  /// feed's key.
+  /// Throws SetupError where a file cannot be read, is of another kind than the first or holds nothing that
+  /// can be followed, and where a capture holds several streams; `where` is the feed's key.
   ReplaySource(const ReplayConfig& config, const std::string& where, Arena& arena);
   ~ReplaySource();
   ReplaySource(const ReplaySource&) = delete;
@@ -81,6 +87,7 @@ class ReplaySource {
   class DayFiles;
   class Captures;
   std::unique_ptr<Source> source_;
+  std::string empty_;  // Says which files have not a byte.
 };
 
 }  // namespace tickwire::feed::itch

@@ -1,0 +1,369 @@
+"""What a replay makes of inputs that hold more than one stream, another protocol, or less than they should:
+the one stream that is meant, or a refusal that says what was found and what was expected."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from multicast_rig import (
+    OF_THE_BOOK,
+    assert_same,
+    config_of,
+    datagrams,
+    day_file,
+    market,
+    replayed,
+)
+
+from tickwire.config import Config
+from tickwire.engine import Pipeline
+from tickwire.errors import Error
+from tickwire.findings import findings
+from tickwire.records import Rows
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+
+OPEN = 1_580_360_400_000_000_000 + 34_200 * 10**9
+A, B, COPY = ("239.255.84.1", 26477), ("239.255.84.2", 26478), ("10.9.8.7", 40001)
+OTHER = ("239.255.85.1", 25475)
+Endpoint = tuple[str, int]
+Packet = tuple[int, Endpoint, bytes]
+
+
+def frames(packets: Iterable[tuple[int, Endpoint, bytes]], *, sender: str = "10.0.0.1") -> list[bytes]:
+    """Each datagram in its IPv4 packet, behind the header of a pcap record."""
+    out = []
+    for ts, (group, port), payload in packets:
+        udp = struct.pack(">HHHH", 30000, port, 8 + len(payload), 0) + payload
+        out.append(packet(ts, sender, group, 17, udp))
+    return out
+
+
+def packet(ts: int, source: str, destination: str, protocol: int, body: bytes) -> bytes:
+    addresses = bytes(map(int, f"{source}.{destination}".split(".")))
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 1, protocol, 0) + addresses + body
+    return struct.pack("<IIII", ts // 10**9, ts % 10**9, len(ip), len(ip)) + ip
+
+
+def capture(path: Path, records: Iterable[bytes]) -> Path:
+    """Sorted by time, as a tool writes them."""
+    head = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 101)
+    path.write_bytes(head + b"".join(sorted(records, key=lambda record: struct.unpack("<II", record[:8]))))
+    return path
+
+
+def stream(
+    messages: Sequence[bytes],
+    *groups: Endpoint,
+    session: str = "TICK000001",
+    begin: int = 0,
+    step: int = 100_000,
+) -> list[Packet]:
+    """All the lines, one behind the other by some microseconds."""
+    return [
+        (OPEN + begin + i * step + 7_000 * line, group, datagram)
+        for i, (_, datagram) in enumerate(datagrams(messages, session=session))
+        for line, group in enumerate(groups)
+    ]
+
+
+def without_lines(**options: Any) -> Config:
+    feed = {
+        "name": "itch",
+        "venue": "nasdaq_itch",
+        "instruments": ["TW00001", "TW00002"],
+        "max_orders": 65536,
+    }
+    rows = {"rows": OF_THE_BOOK, "clock": "event"}
+    return Config.from_dict({"feeds": [{**feed, **options}], "features": rows})
+
+
+def with_lines(*lines: Any) -> Config:
+    return config_of(lines, rows=OF_THE_BOOK, features={"clock": "event"}, multicast={"interface": ""})
+
+
+async def told(config: Config, *files: Path) -> tuple[Rows, dict[str, int], str]:
+    """Rows, counters and what a user reads."""
+    async with Pipeline.replay(config, list(files)) as pipeline:
+        batches: list[Rows] = []
+        pipeline.on_rows(lambda rows: batches.append(rows.copy()))
+        await pipeline.run_until()
+        stats = pipeline.stats()
+    rows = np.concatenate(batches) if batches else np.empty(0, pipeline.layout.dtype)
+    return rows, dict(stats.counters), "\n".join(findings(stats, config))
+
+
+async def refused(config: Config, *files: Path) -> str:
+    with pytest.raises(Error) as error:
+        await replayed(config, *files)
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def made() -> list[bytes]:
+    return market(900, 31)
+
+
+@pytest.fixture(scope="module")
+def other() -> list[bytes]:
+    return market(700, 32)
+
+
+async def truth(made: list[bytes], folder: Path) -> Rows:
+    rows = await replayed(without_lines(), day_file(folder / "20200130.itch", made))
+    assert len(rows) > 300
+    return rows
+
+
+async def test_lines_and_copies_of_one_session_are_one_stream(tmp_path: Path, made: list[bytes]) -> None:
+    """On other groups and ports, to a host of its own, and each line with losses of its own."""
+    rand = random.Random(5)
+    packets = [p for p in stream(made, A, B, COPY) if p[1] == COPY or rand.random() < 0.8]
+    file = capture(tmp_path / "three.pcap", frames(packets))
+    rows, counters, _ = await told(without_lines(), file)
+    assert_same(rows, await truth(made, tmp_path))
+    assert counters["itch/line1/line_datagrams"] > 0
+    assert counters["itch/lost_messages"] == 0
+
+
+async def test_several_products_are_refused_by_name_and_one_is_taken_where_it_is_named(
+    tmp_path: Path, made: list[bytes], other: list[bytes]
+) -> None:
+    third = market(300, 33)
+    packets = [
+        *stream(made, A, B),
+        *stream(other, OTHER, session="BX00000001", begin=3_000),
+        *stream(third, ("239.255.86.1", 25476), session="PSX0000001", begin=5_000),
+    ]
+    file = capture(tmp_path / "three.pcap", frames(packets))
+    count = len(datagrams(made))
+    text = await refused(without_lines(), file)
+    assert "holds 3 of MoldUDP64" in text
+    assert f'session "TICK000001" on 239.255.84.1:26477, 239.255.84.2:26478 ({2 * count} datagrams)' in text
+    assert f'session "BX00000001" on 239.255.85.1:25475 ({len(datagrams(other))} datagrams)' in text
+    assert 'session "PSX0000001" on 239.255.86.1:25476' in text
+    assert 'lines = ["239.255.84.1:26477"]' in text
+
+    rows, counters, report = await told(with_lines("239.255.84.1:26477", "239.255.84.2:26478"), file)
+    assert_same(rows, await truth(made, tmp_path))
+    left = len(datagrams(other)) + len(datagrams(third))
+    assert counters["itch/other_groups"] == left
+    assert f"{left} datagrams of groups that do not carry the stream" in report
+    # Lines that are not of one stream are a mistake of the configuration.
+    text = await refused(with_lines("239.255.84.1:26477", "239.255.85.1:25475"), file)
+    assert "holds 2 of MoldUDP64 on them" in text
+
+
+async def test_one_name_of_two_numberings_is_two_streams(
+    tmp_path: Path, made: list[bytes], other: list[bytes]
+) -> None:
+    packets = [*stream(made, A), *stream(other, OTHER, begin=3_000)]
+    text = await refused(without_lines(), capture(tmp_path / "same.pcap", frames(packets)))
+    assert "holds 2 of MoldUDP64" in text
+    assert "239.255.84.1:26477" in text
+    assert "239.255.85.1:25475" in text
+
+
+async def test_two_senders_on_one_group_are_told_apart_by_their_address(
+    tmp_path: Path, made: list[bytes], other: list[bytes]
+) -> None:
+    records = frames(stream(made, A)) + frames(
+        stream(other, A, session="BX00000001", begin=3_000), sender="10.0.0.2"
+    )
+    file = capture(tmp_path / "one_group.pcap", records)
+    for config in (without_lines(), with_lines("239.255.84.1:26477")):
+        text = await refused(config, file)
+        assert "They share a group: name a line's sender too" in text
+        assert 'source_address = "10.0.0.1"' in text
+    line = {"address": "239.255.84.1:26477", "source_address": "10.0.0.1"}
+    rows, counters, _ = await told(with_lines(line), file)
+    assert_same(rows, await truth(made, tmp_path))
+    assert counters["itch/other_groups"] == len(datagrams(other))
+
+
+async def test_sessions_that_follow_each_other_are_one_stream(
+    tmp_path: Path, made: list[bytes], other: list[bytes]
+) -> None:
+    day = 86_400 * 10**9
+    packets = [*stream(made, A, B), *stream(other, A, B, session="TICK000002", begin=day)]
+    file = capture(tmp_path / "days.pcap", frames(packets))
+    rows, counters, _ = await told(without_lines(), file)
+    assert counters["itch/sessions"] == 2
+    assert counters["itch/messages"] == len(made) + len(other)
+    files = [day_file(tmp_path / name, day) for name, day in (("20200130", made), ("20200131", other))]
+    assert_same(rows, await replayed(without_lines(), *files))
+
+
+async def test_strays_of_another_session_are_counted_and_not_taken(tmp_path: Path, made: list[bytes]) -> None:
+    strays = [
+        (OPEN + at, A, struct.pack(">10sQHH4s", b"EVIL000001", 77, 1, 4, b"evil"))
+        for at in (-50, 1_050_000, 2_050_000, 3_050_000)
+    ]
+    file = capture(tmp_path / "strays.pcap", frames([*stream(made, A, B), *strays]))
+    rows, counters, report = await told(without_lines(), file)
+    assert_same(rows, await truth(made, tmp_path))
+    assert counters["itch/other_session"] == len(strays)
+    assert f"{len(strays)} datagrams of another session than the one that goes on were not believed" in report
+
+
+async def test_what_else_came_by_is_no_line(tmp_path: Path, made: list[bytes]) -> None:
+    """More other addresses than lines could be, one that is idle, and packets of TCP."""
+    rand = random.Random(6)
+    noise = []
+    for i in range(400):
+        to = (f"10.1.{i % 7}.{i % 200}", 53)
+        noise.append((OPEN + 1_000 * i, to, rand.randbytes(rand.randrange(1, 90))))
+    idle = [(OPEN + i, OTHER, struct.pack(">10sQH", b"IDLE000001", 1, 0)) for i in range(5)]
+    records = frames([*stream(made, A, B), *noise, *idle])
+    records += [packet(OPEN + i, "10.0.0.3", "10.0.0.4", 6, bytes(20)) for i in range(9)]
+    rows, counters, _ = await told(without_lines(), capture(tmp_path / "noise.pcap", records))
+    assert_same(rows, await truth(made, tmp_path))
+    assert counters["itch/other_groups"] == len(noise) + len(idle)
+    assert counters["itch/malformed_datagrams"] == 0
+
+
+def _iex(i: int) -> bytes:
+    body = bytes(i % 40)
+    return struct.pack("<BBHIIHHqqq", 1, 0, 0x8004, 1, 1, len(body), 1, 0, i, OPEN) + body
+
+
+def _cme(i: int) -> bytes:
+    return struct.pack("<IQHHHHH", i, OPEN, 30, 20, 32, 1, 9) + bytes(20)
+
+
+@pytest.mark.parametrize(
+    ("payload", "looks"),
+    [
+        (_iex, " (they look like IEX-TP)"),
+        (_cme, " (they look like CME MDP 3.0)"),
+        (lambda i: b"price=%d\n" % i, " (they look like text)"),
+        (lambda i: bytes([200]) * (1 + i % 60), ""),
+        # The framing, and what no venue calls a session; and a message that is numbered 0.
+        (lambda i: struct.pack(">10sQH", b"\x81" * 10, i, 0), ""),
+        (lambda i: struct.pack(">10sQHHc", b"TICK000001", 0, 1, 1, b"x"), ""),
+    ],
+)
+async def test_another_protocol_is_refused_with_how_much_of_it_there_was(
+    tmp_path: Path, payload: Any, looks: str
+) -> None:
+    packets = [(OPEN + i, (A, B)[i % 3 == 0], payload(i)) for i in range(1200)]
+    file = capture(tmp_path / "other.pcap", frames(packets))
+    text = await refused(without_lines(), file)
+    assert text.startswith(f"input {file}: expected datagrams of MoldUDP64")
+    assert f"found none in 1,200: 800 to 239.255.84.1:26477{looks}, 400 to 239.255.84.2:26478{looks}" in text
+    assert "as multicast.lines says" in await refused(with_lines("239.255.84.1:26477"), file)
+
+
+async def test_a_capture_without_the_configured_lines_says_what_it_has(
+    tmp_path: Path, made: list[bytes]
+) -> None:
+    file = capture(tmp_path / "a.pcap", frames(stream(made, A)))
+    text = await refused(with_lines("239.1.1.1:9"), file)
+    count = len(datagrams(made))
+    assert "to 239.1.1.1:9, as multicast.lines says" in text
+    assert f"found none in {count}: {count} to 239.255.84.1:26477 ({count} of them MoldUDP64)" in text
+
+
+async def test_packets_without_datagrams_are_refused_as_what_they_are(tmp_path: Path) -> None:
+    tcp = [packet(OPEN + i, "10.0.0.3", "10.0.0.4", 6, bytes(20)) for i in range(7)]
+    text = await refused(without_lines(), capture(tmp_path / "tcp.pcap", tcp))
+    assert "found no datagram; 7 packets are of TCP, as of SoupBinTCP" in text
+    icmp = [packet(OPEN + i, "10.0.0.3", "10.0.0.4", 1, bytes(20)) for i in range(3)]
+    text = await refused(without_lines(), capture(tmp_path / "icmp.pcap", icmp))
+    assert "found no datagram; 3 packets are no UDP over IP" in text
+    assert "found no packet" in await refused(without_lines(), capture(tmp_path / "none.pcap", []))
+
+
+async def test_empty_files_are_said_to_be_empty(tmp_path: Path, made: list[bytes]) -> None:
+    empty = tmp_path / "empty"
+    empty.write_bytes(b"")
+    assert f"input {empty}" in (text := await refused(without_lines(), empty))
+    assert "found an empty file" in text
+    file = day_file(tmp_path / "20200130.itch", made)
+    rows, counters, report = await told(without_lines(date="2020-01-30"), empty, file)
+    assert_same(rows, await truth(made, tmp_path))
+    assert counters["itch/capture_truncated"] == 1
+    assert f"{empty}: the file is empty" in report
+
+
+async def test_a_capture_that_is_cut_gives_what_is_whole(tmp_path: Path, made: list[bytes]) -> None:
+    file = capture(tmp_path / "cut.pcap", frames(stream(made, A)))
+    file.write_bytes(file.read_bytes()[:-30])
+    rows, counters, report = await told(without_lines(), file)
+    whole = datagrams(made)[-1][0] - 1
+    assert counters["itch/messages"] == whole
+    assert f"{file}: after packet {len(datagrams(made)) - 1}" in report
+    assert_same(rows, await replayed(without_lines(), day_file(tmp_path / "20200130.itch", made[:whole])))
+
+
+# Day files.
+
+
+def _soup(messages: Iterable[bytes]) -> bytes:
+    return b"".join(struct.pack(">H", len(message) + 1) + b"S" + message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (_soup, "packets of SoupBinTCP"),
+        (lambda made: b"".join(made), "none of "),
+        (lambda _: b'1580360400000000000 {"e":"trade"}\n' * 40, 'text, which begins "1580360400000000000 {"'),
+        (lambda _: bytes(100), "message 1, at byte 0: a length of zero, expected 1 to 65535"),
+        (
+            lambda made: struct.pack(">H", len(made[0])) + made[0][:-1],
+            "the file ends in the middle of a message",
+        ),
+        (lambda _: random.Random(7).randbytes(5000), ""),
+    ],
+)
+async def test_a_day_file_of_another_framing_is_refused(
+    tmp_path: Path, made: list[bytes], content: Any, found: str
+) -> None:
+    for name in ("20200130.itch", "nameless"):
+        file = tmp_path / name
+        file.write_bytes(content(made))
+        text = await refused(without_lines(), file)
+        assert f"input {file}: expected a day file: messages of ITCH 5.0, each behind its length" in text
+        assert found in text
+
+
+async def test_a_length_of_zero_is_an_error_with_its_place(tmp_path: Path, made: list[bytes]) -> None:
+    file = day_file(tmp_path / "20200130.itch", [*made[:500], b"", *made[500:]])
+    at = sum(2 + len(message) for message in made[:500])
+    rows, counters, report = await told(without_lines(), file)
+    assert f"{file}: message 501, at byte {at}: a length of zero" in report
+    assert counters["itch/messages"] == 500
+    assert_same(rows, await replayed(without_lines(), day_file(tmp_path / "20200130.half", made[:500])))
+
+
+async def test_a_file_that_is_damaged_in_its_middle_ends_there(tmp_path: Path, made: list[bytes]) -> None:
+    raw = day_file(tmp_path / "20200130.itch", made).read_bytes()
+    at = sum(2 + len(message) for message in made[:500])
+    file = tmp_path / "20200130.damaged"
+    # Seven bytes have gone: what follows is read from the middle of messages.
+    file.write_bytes(raw[:at] + raw[at + 7 :])
+    rows, counters, report = await told(without_lines(), file)
+    assert counters["itch/capture_truncated"] == 1
+    assert f"{file}: " in report
+    assert counters["itch/messages"] < 540
+    whole = await replayed(without_lines(), day_file(tmp_path / "20200130.half", made[:500]))
+    assert_same(rows[rows["sequence"] <= 500], whole)
+
+
+async def test_a_new_type_that_comes_often_is_no_damage(tmp_path: Path, made: list[bytes]) -> None:
+    new = [b"z" + bytes(30)] * 40
+    file = day_file(tmp_path / "20200130.itch", [*made[:300], *new, *made[300:]])
+    rows, counters, _ = await told(without_lines(), file)
+    assert counters["itch/unknown_type"] == 40
+    assert counters["itch/capture_truncated"] == 0
+    assert len(rows[rows["row"] != 0]) == len(await truth(made, tmp_path))
