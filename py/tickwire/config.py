@@ -334,7 +334,8 @@ class _MulticastLine(_Model):
     """Network interface that the line comes in on. Empty: the table's own."""
 
     source_address: _SourceAddress = ""
-    """Join for this sender alone (source-specific multicast). Empty: the table's own."""
+    """Join for this sender alone (source-specific multicast), the first defence against anybody else on the
+    network. Empty: the table's own."""
 
     @model_validator(mode="after")
     def _fits(self) -> _MulticastLine:
@@ -381,7 +382,9 @@ class Multicast(_Model):
     several cards are rarely the ones meant."""
 
     source_address: _SourceAddress = ""
-    """Sender of the lines that name none, to join for it alone (source-specific multicast). Empty: any."""
+    """Sender of the lines that name none, to join for it alone (source-specific multicast): what anybody else
+    on the network sends to the group never arrives, which is the first defence against stray datagrams. A
+    replay of a capture takes that sender's datagrams alone, too. Empty: any."""
 
     rerequest: Annotated[str, BeforeValidator(_check_rerequest)] = ""
     """The re-request server, `"10.1.2.3:17777"`: it sends again what no line brought. Empty: there is none,
@@ -486,6 +489,10 @@ class Multicast(_Model):
                 expected = "expected at most an hour" if zero else "expected more than zero, an hour at most"
                 raise _at(key, expected, getattr(self, key))
         return self
+
+    def joined(self) -> dict[int, tuple[str, str, str]]:
+        """Address with its port, interface and sender of the lines that are groups, by their number."""
+        return {i: self._whole(line) for i, line in enumerate(self.lines) if line.is_group}
 
     def _whole(self, line: _MulticastLine) -> tuple[str, str, str]:
         """Address, interface and sender of a line, the table's own where it names none."""

@@ -85,6 +85,7 @@ def tuned(kernel: str = "6.8.0-45-generic") -> dict[str, object]:
         "/proc/sys/vm/stat_interval": "10",
         "/proc/sys/vm/compaction_proactiveness": "0",
         "/proc/sys/net/core/rmem_max": str(64 << 20),
+        "/proc/sys/net/core/busy_read": "0",
         "/proc/sys/net/ipv4/conf/all/rp_filter": "0",
         "/proc/sys/net/ipv4/conf/eth0/rp_filter": "1",
         f"{cpu}/online": "0-7",
@@ -110,6 +111,7 @@ def tuned(kernel: str = "6.8.0-45-generic") -> dict[str, object]:
         "/sys/class/ptp/ptp0/clock_name": "card",
         "/sys/class/net/lo/mtu": "65536",
         "/sys/class/net/eth0/device/vendor": "0x1",
+        "/sys/class/net/eth0/flags": "0x1003",
         "/sys/class/net/eth0/napi_defer_hard_irqs": "0",
         "/sys/class/net/eth0/gro_flush_timeout": "0",
         "/sys/class/net/eth0/queues/rx-0/rps_cpus": "00",
@@ -143,6 +145,7 @@ COMMANDS = {
     "chronyc -n -c tracking": "50545030,PHC0,1,1700004900.0,0.000002,0,0,1.2,0.0,0.1,0.0,0.0,16.0,Normal",
     "ethtool -c eth0": "Coalesce parameters for eth0:\nAdaptive RX: off  TX: "
     "off\nrx-usecs:\t0\nrx-frames:\t0\n",
+    "ethtool -T eth0": "Time stamping parameters for eth0:\nCapabilities:\n\thardware-receive\n",
     "ethtool -g eth0": "Ring parameters for eth0:\nPre-set maximums:\nRX:\t\t4096\nTX:\t\t4096\n"
     "Current hardware settings:\nRX:\t\t1024\nTX:\t\t1024\n",
 }

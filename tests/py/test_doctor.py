@@ -158,6 +158,65 @@ def test_profile_is_guessed_from_what_the_host_is(tmp_path: Path) -> None:
         assert why
 
 
+ITCH = """
+[[feeds]]
+venue = "nasdaq_itch"
+instruments = ["AAPL"]
+[feeds.multicast]
+lines = [
+  "10.0.0.9:5",
+  "239.1.1.1:4000",
+  {address = "239.1.1.2:4001", interface = "eth2", source_address = "10.0.0.2"},
+]
+interface = "eth1"
+receive_buffer_bytes = %d
+%s
+[features]
+rows = ["spread()"]
+"""
+
+
+def test_what_multicast_lines_ask_for_comes_from_the_configuration(tmp_path: Path) -> None:
+    more = "busy_poll_us = 50\nprefer_busy_poll = true\nnic_stamps = true"
+    wanted = from_config(Config.from_text(ITCH % (128 << 20, more)))
+    assert wanted.rmem_bytes == 128 << 20
+    assert wanted.interfaces == ("eth1", "eth2")
+    assert [(line.key, line.address, line.interface, line.source_address) for line in wanted.lines] == [
+        ("feeds[0].multicast.lines[1]", "239.1.1.1:4000", "eth1", ""),
+        ("feeds[0].multicast.lines[2]", "239.1.1.2:4001", "eth2", "10.0.0.2"),
+    ], "the one that is no group is joined nowhere"
+    assert (wanted.busy_poll_us, wanted.prefer_busy_poll, wanted.nic_stamps) == (50, True, True)
+    # What a host was tuned to counts besides; it cannot make less of what a socket asks for.
+    env = tmp_path / "host.env"
+    env.write_text("INTERFACES=eth2 eth3\nRECEIVE_BUFFER_BYTES=67108864\n")
+    both = with_env(wanted, env)
+    assert (both.rmem_bytes, both.interfaces) == (128 << 20, ("eth1", "eth2", "eth3"))
+    # A feed that reads files joins nothing, and a configuration may ask for little.
+    of_files = ITCH.replace("[feeds.multi", 'source = "file"\n[feeds.multi') % (1, "")
+    assert from_config(Config.from_text(of_files)) == Wanted(threads=1)
+    assert from_config(Config.from_text(ITCH % (0, ""))).rmem_bytes == 0
+    assert not from_config(Config.from_text(PIPELINE + '\n[memory]\nlock = "off"\n')).lock
+
+
+def test_doctor_judges_by_what_the_configuration_asks_for(doctor: Any, tmp_path: Path) -> None:
+    """The host has one card, eth0, and 64 MiB for a socket."""
+    host, pipeline = tmp_path / "host", tmp_path / "pipeline.toml"
+    build(host, tuned())
+    text = (ITCH % (96 << 20, "")).replace("eth1", "eth0").replace("eth2", "eth0")
+    for asked, verdict in ((text, "fail"), (text.replace(str(96 << 20), str(64 << 20)), "ok")):
+        pipeline.write_text(asked)
+        _, out, _ = doctor("--root", host, "--config", pipeline, "--json")
+        found = {finding["check"]: finding for finding in json.loads(out)["findings"]}
+        assert found["receive-buffer"]["strict"] == verdict
+        assert found["feed-interfaces"]["strict"] == "ok"
+        assert "feeds[0].multicast.lines[1] takes datagrams of any sender" in found["feed-senders"]["found"]
+    pipeline.write_text(text.replace("eth0", "eth9"))
+    _, out, _ = doctor("--root", host, "--config", pipeline, "--json")
+    found = {finding["check"]: finding for finding in json.loads(out)["findings"]}
+    assert "eth9 is not there, which feeds[0].multicast.lines[1] names" in found["feed-interfaces"]["found"]
+    assert found["receive-ring"]["verdict"] == "unknown"
+
+
 def test_cores_come_from_the_pipeline_host_env_or_the_option(tmp_path: Path) -> None:
     wanted = from_config(Config.from_text(PIPELINE))
     assert wanted.cores == (2, 3, 5)

@@ -17,11 +17,15 @@ from host_tree import COMMANDS, CORES, DENIED, READ_ONLY, build, changed, engine
 
 from tickwire.host import CHECKS, Finding, Host, Profile, Reader, Verdict, Wanted
 from tickwire.host.doctor import freeze, running_engines
-from tickwire.host.finding import AREAS, Need, Probe, examine
+from tickwire.host.finding import AREAS, Need, Probe, WantedLine, examine
 
 OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
 UNMOVABLE, UNKNOWN, NOT_APPLICABLE = Verdict.UNMOVABLE, Verdict.UNKNOWN, Verdict.NOT_APPLICABLE
 
+LINE = WantedLine("f.lines[0]", "239.1.1.1:4000", "eth0", "10.0.0.1")
+ANY_LINE = WantedLine("f.lines[1]", "239.1.1.2:4000", "", "")
+# What is judged only where a configuration asks for it.
+OF_LINES = ("feed-interfaces", "feed-senders", "busy-polling", "nic-stamps")
 WANTED = Wanted(cores=CORES, names=("feeds[0].core", "model.cores[0]"), threads=2, spin=False)
 
 CPU = "/sys/devices/system/cpu"
@@ -699,6 +703,14 @@ CASES = [
         fix="echo 8388608 >",
         revert="echo 212992 >",
     ),
+    Case(
+        "receive-buffer",
+        FAIL,
+        "65,536 KiB, of 262,144 that multicast.receive_buffer_bytes asks for",
+        wanted=wants(rmem_bytes=256 << 20, lines=(LINE,)),
+        fix="echo 268435456 >",
+    ),
+    Case("receive-buffer", OK, "asks for the kernel's default", wanted=wants(rmem_bytes=0, lines=(LINE,))),
     Case("receive-buffer", UNKNOWN, "this network namespace", {"/proc/sys/net/core/rmem_max": None}),
     Case("receive-steering", OK, "no packets"),
     Case(
@@ -763,7 +775,109 @@ CASES = [
         kernel="5.4.0",
     ),
     Case("deferred-interrupts", UNKNOWN, "napi", {"/sys/class/net/eth0/napi_defer_hard_irqs": "x"}),
+    Case(
+        "deferred-interrupts",
+        WARN,
+        "prefer_busy_poll is asked for, and without both",
+        wanted=wants(prefer_busy_poll=True),
+        fix="echo 100 >",
+        revert="echo 0 >",
+    ),
+    Case("feed-interfaces", NOT_APPLICABLE, "no line of a multicast feed"),
+    Case("feed-interfaces", OK, "lines come in on eth0", wanted=wants(lines=(LINE,))),
+    Case("feed-interfaces", OK, "the only network", wanted=wants(lines=(ANY_LINE,))),
+    Case(
+        "feed-interfaces",
+        WARN,
+        "f.lines[1]: no interface is named, and routes choose among eth0, eth1",
+        {"/sys/class/net/eth1/device/vendor": "0x1"},
+        wanted=wants(lines=(LINE, ANY_LINE)),
+    ),
+    Case(
+        "feed-interfaces",
+        FAIL,
+        "eth0 is down, which f.lines[0] names",
+        {"/sys/class/net/eth0/flags": "0x1002"},
+        wanted=wants(lines=(LINE,)),
+        fix="ip link set eth0 up",
+        revert="ip link set eth0 down",
+    ),
+    Case(
+        "feed-interfaces",
+        FAIL,
+        "eth0 takes no multicast",
+        {"/sys/class/net/eth0/flags": "0x3"},
+        wanted=wants(lines=(LINE,)),
+        fix="multicast on",
+    ),
+    Case(
+        "feed-interfaces",
+        FAIL,
+        "eth7 is not there, which f.lines[0] names",
+        wanted=wants(lines=(dataclasses.replace(LINE, interface="eth7"),)),
+        fix="multicast.interface",
+    ),
+    Case(
+        "feed-interfaces",
+        UNKNOWN,
+        "flags",
+        {"/sys/class/net/eth0/flags": DENIED},
+        wanted=wants(lines=(LINE,)),
+    ),
+    Case("feed-senders", NOT_APPLICABLE, "no line of a multicast feed"),
+    Case("feed-senders", OK, "for its sender alone", wanted=wants(lines=(LINE,))),
+    Case(
+        "feed-senders",
+        WARN,
+        "f.lines[1] takes datagrams of any sender",
+        wanted=wants(lines=(LINE, ANY_LINE)),
+        fix="multicast.source_address",
+    ),
+    Case("busy-polling", NOT_APPLICABLE, "no busy polling"),
+    Case(
+        "busy-polling",
+        OK,
+        "without asking",
+        {"/proc/sys/net/core/busy_read": "50"},
+        wanted=wants(busy_poll_us=50),
+    ),
+    Case(
+        "busy-polling",
+        OK,
+        "CAP_NET_ADMIN",
+        {"/proc/self/status": "CapEff:\t1000"},
+        wanted=wants(busy_poll_us=50),
+    ),
+    Case(
+        "busy-polling",
+        FAIL,
+        "multicast.busy_poll_us = 50 needs CAP_NET_ADMIN",
+        wanted=wants(busy_poll_us=50),
+        fix="AmbientCapabilities",
+    ),
+    Case("busy-polling", FAIL, "multicast.prefer_busy_poll needs CAP", wanted=wants(prefer_busy_poll=True)),
+    Case("busy-polling", FAIL, "Linux 5.11", kernel="5.4.0", wanted=wants(prefer_busy_poll=True)),
+    Case("busy-polling", UNKNOWN, "CapEff", {"/proc/self/status": "Name: x"}, wanted=wants(busy_poll_us=50)),
+    Case("nic-stamps", NOT_APPLICABLE, "no stamps of a card"),
+    Case("nic-stamps", OK, "eth0 stamps what it receives", wanted=wants(nic_stamps=True)),
+    Case(
+        "nic-stamps",
+        FAIL,
+        "eth0 stamps nothing on receipt",
+        commands={"ethtool -T eth0": "Capabilities:\n\tsoftware-receive\n"},
+        wanted=wants(nic_stamps=True),
+        fix="nic_stamps = false",
+    ),
+    Case("nic-stamps", UNKNOWN, "eth0: cannot be asked", commands={}, wanted=wants(nic_stamps=True)),
     Case("reverse-path", OK, "one network"),
+    Case(
+        "reverse-path",
+        WARN,
+        "bond0 filter strictly",
+        {"/proc/sys/net/ipv4/conf/bond0/rp_filter": "1", "/proc/sys/net/ipv4/conf/eth0/rp_filter": "0"},
+        wanted=wants(interfaces=("bond0",)),
+        fix="echo 2 >",
+    ),
     Case(
         "reverse-path",
         WARN,
@@ -893,6 +1007,7 @@ CASES = [
     ),
     Case("seen-drops", UNKNOWN, "softnet", {"/proc/net/softnet_stat": "?"}, **MEASURED),
     Case("granted-buffer", OK, "8,192 KiB", host={"granted_bytes": 16 << 20}, **MEASURED),
+    Case("granted-buffer", NOT_APPLICABLE, "default", wanted=wants(rmem_bytes=0), **MEASURED),
     Case("granted-buffer", FAIL, "4,096 KiB granted of 8,192", host={"granted_bytes": 8 << 20}, **MEASURED),
     Case("granted-buffer", UNKNOWN, "no socket", **MEASURED),
     Case("ring-pages", OK, "48 MiB on huge pages, locked", engine(), **ENGINE, **MEASURED),

@@ -337,6 +337,8 @@ def seen_drops(host: Host) -> Finding:
     measured=True,
 )
 def granted_buffer(host: Host) -> Finding:
+    if not host.wanted.rmem_bytes:
+        return Finding(Verdict.NOT_APPLICABLE, "the kernel's default is asked for")
     if not host.granted_bytes:
         return Finding(Verdict.UNKNOWN, "no socket was asked")
     # The kernel counts its own overhead in: it shows twice what it grants.

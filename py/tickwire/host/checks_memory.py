@@ -73,6 +73,8 @@ def huge_pages(host: Host) -> Finding:
 )
 def memory_lock(host: Host) -> Finding:
     reader = host.reader
+    if not host.wanted.lock:
+        return Finding(Verdict.NOT_APPLICABLE, 'memory.lock = "off"')
     limits = "/proc/self/limits"
     match = re.search(r"^Max locked memory\s+(\S+)", reader.text(limits), re.MULTILINE)
     if match is None:

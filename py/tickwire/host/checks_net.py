@@ -16,7 +16,7 @@ def _interfaces(host: Host) -> tuple[str, ...]:
     """Those the feed comes in by; the hardware's where nobody says."""
     for name in host.wanted.interfaces:
         if not host.reader.has(f"/sys/class/net/{name}"):
-            raise Unreadable(f"/sys/class/net/{name}", "no such interface, though host.env names it")
+            raise Unreadable(f"/sys/class/net/{name}", "no such interface, though --config or --env names it")
     names = host.wanted.interfaces or tuple(host.reader.interfaces())
     if not names:
         raise Absent("network interface of hardware")
@@ -40,11 +40,16 @@ def receive_buffer(host: Host) -> Finding:
         return Finding(Verdict.UNKNOWN, f"{path}: not shown in this network namespace")
     wanted = host.wanted.rmem_bytes
     evidence = (f"{path}: {limit}",)
+    if wanted == 0:
+        return Finding(
+            Verdict.OK, "multicast.receive_buffer_bytes = 0 asks for the kernel's default", evidence
+        )
     if limit >= wanted:
         return Finding(Verdict.OK, f"sockets may have {limit >> 10:,} KiB", evidence)
     return Finding(
         Verdict.FAIL,
-        f"sockets may have {limit >> 10:,} KiB, of {wanted >> 10:,} that a burst asks for",
+        f"sockets may have {limit >> 10:,} KiB, of {wanted >> 10:,} that "
+        + ("multicast.receive_buffer_bytes asks for" if host.wanted.lines else "a burst asks for"),
         evidence,
         f"echo {wanted} > {path}",
         f"echo {limit} > {path}",
@@ -168,7 +173,7 @@ def receive_ring(host: Host) -> Finding:
     "delays.",
 )
 def deferred_interrupts(host: Host) -> Finding:
-    evidence, half = [], []
+    evidence, half, off = [], [], []
     for name in _interfaces(host):
         base = f"/sys/class/net/{name}"
         defer = host.reader.number(f"{base}/napi_defer_hard_irqs")
@@ -176,6 +181,24 @@ def deferred_interrupts(host: Host) -> Finding:
         evidence += [f"{base}/napi_defer_hard_irqs: {defer}", f"{base}/gro_flush_timeout: {flush}"]
         if bool(defer) != bool(flush):
             half.append((name, defer, flush))
+        elif host.wanted.prefer_busy_poll and not defer:
+            off.append(name)
+    if off:
+        base = "/sys/class/net"
+        return Finding(
+            Verdict.WARN,
+            f"multicast.prefer_busy_poll is asked for, and without both on {', '.join(off)} does nothing",
+            tuple(evidence),
+            "; ".join(
+                f"echo 100 > {base}/{name}/napi_defer_hard_irqs; "
+                f"echo 200000 > {base}/{name}/gro_flush_timeout"
+                for name in off
+            ),
+            "; ".join(
+                f"echo 0 > {base}/{name}/napi_defer_hard_irqs; echo 0 > {base}/{name}/gro_flush_timeout"
+                for name in off
+            ),
+        )
     if half:
         names = ", ".join(name for name, _, _ in half)
         base = "/sys/class/net"
@@ -202,7 +225,9 @@ def deferred_interrupts(host: Host) -> Finding:
 )
 def reverse_path(host: Host) -> Finding:
     reader = host.reader
-    names = reader.interfaces()
+    # Those of software, as a bond or a VLAN, too where a line comes in on one.
+    named = [name for name in host.wanted.interfaces if reader.has(f"/proc/sys/net/ipv4/conf/{name}")]
+    names = [*dict.fromkeys((*reader.interfaces(), *named))]
     base = "/proc/sys/net/ipv4/conf"
     values = {name: reader.number(f"{base}/{name}/rp_filter") for name in ("all", *names)}
     evidence = tuple(f"{base}/{name}/rp_filter: {value}" for name, value in values.items())
@@ -212,3 +237,140 @@ def reverse_path(host: Host) -> Finding:
         revert = "; ".join(f"echo {values[name]} > {base}/{name}/rp_filter" for name in strict)
         return Finding(Verdict.WARN, f"{', '.join(strict)} filter strictly", evidence, fix, revert)
     return Finding(Verdict.OK, "one network" if len(names) <= 1 else "not strict", evidence)
+
+
+_UP, _MULTICAST = 0x1, 0x1000
+_CAP_NET_ADMIN = 12
+_NO_LINES = "no line of a multicast feed was named: see --config"
+
+
+@check(
+    "feed-interfaces",
+    "network",
+    Need.BASIC,
+    "A group that is joined on another card than the one it comes in on is silent, and no error says so.",
+)
+def feed_interfaces(host: Host) -> Finding:
+    lines = host.wanted.lines
+    if not lines:
+        return Finding(Verdict.NOT_APPLICABLE, _NO_LINES)
+    reader = host.reader
+    evidence = [
+        f"{line.key}: {line.address} on {line.interface or 'the card of the route'}" for line in lines
+    ]
+    wrong, fixes, reverts = [], [], []
+    for name in dict.fromkeys(line.interface for line in lines if line.interface):
+        base = f"/sys/class/net/{name}"
+        key = next(line.key for line in lines if line.interface == name)
+        if not reader.has(base):
+            wrong.append(f"{name} is not there, which {key} names")
+            continue
+        text = reader.text(f"{base}/flags")
+        evidence.append(f"{base}/flags: {text}")
+        try:
+            flags = int(text, 16)
+        except ValueError:
+            raise Unreadable(f"{base}/flags", f"expected a hexadecimal number, found {text!r}") from None
+        if not flags & _UP:
+            wrong.append(f"{name} is down, which {key} names")
+            fixes.append(f"ip link set {name} up")
+            reverts.append(f"ip link set {name} down")
+        elif not flags & _MULTICAST and name != "lo":  # Loopback carries groups without it.
+            wrong.append(f"{name} takes no multicast, though {key} names it")
+            fixes.append(f"ip link set {name} multicast on")
+            reverts.append(f"ip link set {name} multicast off")
+    if wrong:
+        fix = "; ".join(fixes) or "multicast.interface in the configuration"
+        return Finding(Verdict.FAIL, "; ".join(wrong), tuple(evidence), fix, "; ".join(reverts))
+    hardware = reader.interfaces()
+    unnamed = [line.key for line in lines if not line.interface]
+    if unnamed and len(hardware) > 1:
+        found = f"{', '.join(unnamed)}: no interface is named, and routes choose among {', '.join(hardware)}"
+        return Finding(Verdict.WARN, found, tuple(evidence), "multicast.interface in the configuration")
+    found = ", ".join(dict.fromkeys(line.interface for line in lines if line.interface)) or "the only network"
+    return Finding(Verdict.OK, f"lines come in on {found}", tuple(evidence))
+
+
+@check(
+    "feed-senders",
+    "network",
+    Need.RUNTIME,
+    "Who joins a group for any sender hears what anybody on the network sends to it; with source_address the "
+    "network and the kernel keep that away.",
+)
+def feed_senders(host: Host) -> Finding:
+    lines = host.wanted.lines
+    if not lines:
+        return Finding(Verdict.NOT_APPLICABLE, _NO_LINES)
+    evidence = tuple(f"{line.key}: {line.address} of {line.source_address or 'any sender'}" for line in lines)
+    open_ = [line.key for line in lines if not line.source_address]
+    if open_:
+        found = f"{', '.join(open_)} takes datagrams of any sender"
+        return Finding(Verdict.WARN, found, evidence, "multicast.source_address in the configuration")
+    return Finding(Verdict.OK, "each line is joined for its sender alone", evidence)
+
+
+@check(
+    "busy-polling",
+    "network",
+    Need.RUNTIME,
+    "A kernel that refuses busy polling leaves the socket to interrupts; the start-up report alone says so.",
+)
+def busy_polling(host: Host) -> Finding:
+    wanted = host.wanted
+    if not wanted.busy_poll_us and not wanted.prefer_busy_poll:
+        return Finding(Verdict.NOT_APPLICABLE, "no busy polling is asked for")
+    reader = host.reader
+    if wanted.prefer_busy_poll and reader.kernel() < (5, 11):
+        found = "multicast.prefer_busy_poll needs Linux 5.11 or newer"
+        release = f"/proc/sys/kernel/osrelease: {reader.text('/proc/sys/kernel/osrelease')}"
+        return Finding(Verdict.FAIL, found, (release,), "multicast.prefer_busy_poll = false")
+    text = reader.text("/proc/self/status")
+    status = re.search(r"^CapEff:\s*([0-9a-fA-F]+)", text, re.MULTILINE)
+    if status is None:
+        raise Unreadable("/proc/self/status", "expected CapEff")
+    allowed = reader.number(f"{_CORE}/busy_read") if not wanted.prefer_busy_poll else 0
+    evidence = (f"/proc/self/status: CapEff {status[1]}", f"{_CORE}/busy_read: {allowed}")
+    if int(status[1], 16) >> _CAP_NET_ADMIN & 1:
+        found = "this process may (CAP_NET_ADMIN); run doctor as the engine's user to see whether it may"
+        return Finding(Verdict.OK, found, evidence)
+    if not wanted.prefer_busy_poll and wanted.busy_poll_us <= allowed:
+        return Finding(Verdict.OK, f"sockets poll for {allowed} us without asking", evidence)
+    key = "prefer_busy_poll" if wanted.prefer_busy_poll else f"busy_poll_us = {wanted.busy_poll_us}"
+    return Finding(
+        Verdict.FAIL,
+        f"multicast.{key} needs CAP_NET_ADMIN, which this process has not",
+        evidence,
+        "AmbientCapabilities=CAP_NET_ADMIN in the service's unit",
+        "take the line out again",
+    )
+
+
+@check(
+    "nic-stamps",
+    "network",
+    Need.RUNTIME,
+    "A card without receive stamps leaves them to the kernel, and multicast.nic_stamps without effect.",
+)
+def nic_stamps(host: Host) -> Finding:
+    if not host.wanted.nic_stamps:
+        return Finding(Verdict.NOT_APPLICABLE, "no stamps of a card are asked for")
+    evidence, without, unknown = [], [], []
+    names = _interfaces(host)
+    for name in names:
+        try:
+            text = host.reader.command("ethtool", "-T", name)
+        except (Absent, Unreadable) as error:
+            unknown.append(name)
+            evidence.append(f"ethtool -T {name}: {error}")
+            continue
+        has = re.search(r"\bhardware-receive\b", text) is not None
+        evidence.append(f"ethtool -T {name}: {'' if has else 'no '}hardware-receive")
+        if not has:
+            without.append(name)
+    if without:
+        found = f"{', '.join(without)} stamps nothing on receipt: multicast.nic_stamps has no effect"
+        return Finding(Verdict.FAIL, found, tuple(evidence), "multicast.nic_stamps = false")
+    if unknown:
+        return Finding(Verdict.UNKNOWN, f"{', '.join(unknown)}: cannot be asked", tuple(evidence))
+    return Finding(Verdict.OK, f"{', '.join(names)} stamps what it receives", tuple(evidence))

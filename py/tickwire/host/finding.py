@@ -23,6 +23,7 @@ __all__ = [
     "Profile",
     "Verdict",
     "Wanted",
+    "WantedLine",
     "check",
     "examine",
 ]
@@ -97,6 +98,20 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedLine:
+    """A multicast line that a feed joins."""
+
+    key: str
+    """Of the configuration."""
+    address: str
+    """The group and its port."""
+    interface: str
+    """Empty: the host's routes decide."""
+    source_address: str
+    """Empty: any sender."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What the engine asks of the host."""
 
@@ -110,10 +125,17 @@ class Wanted:
     """Do idle threads keep their core?"""
     huge_pages: int = 32
     """2 MiB pages that the arena may want: an engine of some instruments takes 20 to 40."""
+    lock: bool = True
+    """Is memory to be locked?"""
     rmem_bytes: int = 8 << 20
-    """Receive buffer that a burst of datagrams asks for."""
+    """Receive buffer that a burst of datagrams asks for; 0 where the kernel's default will do."""
     interfaces: tuple[str, ...] = ()
     """That the feed comes in by; all of the hardware's where nobody says."""
+    lines: tuple[WantedLine, ...] = ()
+    busy_poll_us: int = 0
+    """That the kernel is to poll in a receive; 0 where it is not asked to."""
+    prefer_busy_poll: bool = False
+    nic_stamps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tickwire.config import Config
 from tickwire.errors import ConfigError
-from tickwire.host.finding import Wanted
+from tickwire.host.finding import Wanted, WantedLine
 from tickwire.host.reader import parse_cpus
 
 __all__ = ["DEFAULT_ENV", "from_config", "read_env", "with_cores", "with_env"]
@@ -19,18 +19,46 @@ DEFAULT_ENV = Path("/etc/tickwire/host.env")
 
 
 def from_config(config: Config) -> Wanted:
-    """The cores of the feeds and the model, and what the threads do there."""
+    """The cores of the feeds and the model, what the threads do there, and what the sockets of multicast
+    lines ask of the kernel and the cards."""
     pinned = [(core, path) for path, core in config.wanted_cores()]
     threads = len(config.feeds)
     if config.engine.layout != "inline":
         threads += sum(model.worker_count for model in config.all_models)
-    return Wanted(
+    wanted = Wanted(
         cores=tuple(core for core, _ in pinned),
         names=tuple(name for _, name in pinned),
         threads=threads,
         spin=config.engine.idle == "spin",
         huge_pages=0 if config.memory.huge_pages == "off" else Wanted().huge_pages,
+        lock=config.memory.lock != "off",
     )
+    live = [
+        (i, feed.multicast)
+        for i, feed in enumerate(config.feeds)
+        if feed.multicast is not None and feed.source == "multicast"
+    ]
+    if not live:
+        return wanted
+    lines = tuple(
+        WantedLine(f"feeds[{i}].multicast.lines[{k}]", address, interface, source)
+        for i, multicast in live
+        for k, (address, interface, source) in multicast.joined().items()
+    )
+    return dataclasses.replace(
+        wanted,
+        # Each socket has one of its own, so the largest is what the host must grant.
+        rmem_bytes=max(multicast.receive_buffer_bytes for _, multicast in live),
+        interfaces=_once(line.interface for line in lines if line.interface),
+        lines=lines,
+        busy_poll_us=max(multicast.busy_poll_us for _, multicast in live),
+        prefer_busy_poll=any(multicast.prefer_busy_poll for _, multicast in live),
+        nic_stamps=any(multicast.nic_stamps for _, multicast in live),
+    )
+
+
+def _once(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def with_cores(wanted: Wanted, text: str, name: str) -> Wanted:
@@ -63,15 +91,20 @@ def read_env(path: Path) -> dict[str, str]:
 
 
 def with_env(wanted: Wanted, path: Path) -> Wanted:
-    """The same with what host.env says: cores, interfaces, the receive buffer, huge pages."""
+    """The same with what host.env says besides: cores, interfaces, huge pages, the receive buffer. Where the
+    configuration names lines, its own interfaces and buffer count too: an env that gives less is wrong."""
     values: Mapping[str, str] = read_env(path)
     if "ENGINE_CPUS" in values:
         wanted = with_cores(wanted, values["ENGINE_CPUS"], f"{path}: ENGINE_CPUS")
     if values.get("INTERFACES"):
-        wanted = dataclasses.replace(wanted, interfaces=tuple(values["INTERFACES"].split()))
+        wanted = dataclasses.replace(
+            wanted, interfaces=_once((*wanted.interfaces, *values["INTERFACES"].split()))
+        )
     if values.get("RECEIVE_BUFFER_BYTES"):
         bytes_ = _number(path, "RECEIVE_BUFFER_BYTES", values["RECEIVE_BUFFER_BYTES"])
-        wanted = dataclasses.replace(wanted, rmem_bytes=bytes_)
+        wanted = dataclasses.replace(
+            wanted, rmem_bytes=max(bytes_, wanted.rmem_bytes) if wanted.lines else bytes_
+        )
     if values.get("HUGE_PAGES_2M"):
         # One count for each node, or node:count,node:count. An engine lies on one node.
         counts = [part.rpartition(":")[2] for part in values["HUGE_PAGES_2M"].split(",")]
