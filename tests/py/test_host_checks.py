@@ -1184,6 +1184,7 @@ def test_nothing_readable_is_unknown_and_no_crash(tree: str, tmp_path: Path) -> 
         assert {f.check for f in findings} - unknown <= {
             "seen-faults",
             "ring-pages",
+            *OF_LINES,
             "seen-lost-time",
         }
 
