@@ -260,6 +260,8 @@ def main() -> None:
     parser.add_argument("lobster", type=Path, help="LOBSTER's zip")
     parser.add_argument("out", type=Path, help="the day file to write; name the day in it")
     options = parser.parse_args()
+    if options.out.exists() and options.lobster.exists() and options.out.samefile(options.lobster):
+        sys.exit(f"lobster_to_itch: {options.out}: expected a file of its own, found the zip that is read")
     try:
         symbol, messages, rows = read(options.lobster)
         with options.out.open("wb") as file:

@@ -172,6 +172,7 @@ void bind_engine(py::module_& m) {
                                  py::dict one;
                                  one["name"] = model.name;
                                  one["id"] = model.id;
+                                 one["ids"] = model.ids;
                                  one["executor"] = model.executor;
                                  one["score_names"] = model.score_names;
                                  one["shadow"] = model.shadow;
@@ -200,8 +201,7 @@ void bind_engine(py::module_& m) {
           },
           py::arg("worker"), py::arg("prepared"))
       .def(
-          "hand_over_worker",
-          [](BoundEngine& self, std::size_t worker) { worker_of(self, worker).hand_over(); },
+          "hand_over_worker", [](BoundEngine& self, std::size_t worker) { self.hand_over(worker); },
           py::arg("worker"))
       .def(
           "kill_worker",
@@ -259,6 +259,15 @@ void bind_engine(py::module_& m) {
           py::arg("feed"), py::arg("instrument"), py::arg("body"))
       .def("fail_snapshot", &BoundEngine::fail_snapshot, py::arg("feed"), py::arg("instrument"),
            py::arg("why"))
+      .def("recorded_files",
+           [](BoundEngine& engine) {
+             py::list files;
+             for (const engine::RecordedFile& file : engine.recorded_files()) {
+               files.append(py::make_tuple(file.file, file.bytes, file.sha256));
+             }
+             return files;
+           })
+      .def("finish_recording", &BoundEngine::finish_recording, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("finished", &BoundEngine::finished)
       .def_property_readonly("failed", &BoundEngine::failed);
 }

@@ -251,6 +251,7 @@ engine::EngineConfig config_from_dict(const py::dict& dict) {
       .stat_path = s.get<std::string>("stat_path"),
       .replay = s.get<bool>("replay"),
       .record_dir = s.get<std::string>("record_dir"),
+      .record_sync_ns = s.get<std::int64_t>("record_sync_ns"),
       .feeds = std::move(feeds),
       .features = features_from(s.section("features")),
       .models = std::move(models),

@@ -42,6 +42,7 @@ from pydantic import (
 )
 
 from tickwire.errors import ConfigError
+from tickwire.outputs import refuse_over
 
 if TYPE_CHECKING:
     from tickwire.features import Plan, Schema
@@ -57,6 +58,7 @@ __all__ = [
     "Memory",
     "Model",
     "Multicast",
+    "Record",
     "Sink",
     "WebSocketSink",
     "parse_duration",
@@ -143,6 +145,24 @@ class Memory(_Model):
 
     lock: Literal["auto", "require", "off"] = "auto"
     """`require` makes a failed memory lock (see `ulimit -l`) an error. `off` where memory is short."""
+
+
+class Record(_Model):
+    """`[record]`: how a recording, `tickwire run --record DIR`, is kept."""
+
+    fsync: Literal["interval", "never"] = "interval"
+    """`interval`: what is recorded is brought to the disk each `fsync_interval`, by a thread of its own, so
+    that a power failure takes little more than that. `never`: when the kernel likes, mostly within half a
+    minute. A process that is killed loses no more for it: at most a second either way."""
+
+    fsync_interval: Duration = "1s"
+    """For `interval`, up to a second: longer nothing lies in a buffer of ours."""
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Record:
+        if not 100_000_000 <= parse_duration(self.fsync_interval) <= 1_000_000_000:
+            raise _at("fsync_interval", "expected 100ms to 1s", self.fsync_interval)
+        return self
 
 
 def _instrument(value: object) -> object:
@@ -1061,6 +1081,7 @@ class Config(_Model):
     features: Features
     model: Model | None = None
     models: Annotated[list[Model], Field(max_length=16)] = []
+    record: Record = Record()
     sinks: list[Sink] = []
 
     _where: str = PrivateAttr("")
@@ -1279,6 +1300,31 @@ class Config(_Model):
         """Where a model's files are."""
         return [self.path_of(path) for path in model.paths]
 
+    def input_files(self) -> list[tuple[str, Path]]:
+        """Every file that a run of this configuration reads, but for captures: what it is, and where."""
+        files = [("the configuration", Path(self._where))] if self._where else []
+        for model in self.all_models:
+            files += [("a model", path) for path in self.model_files(model)]
+        for feed in self.feeds:
+            if feed.ca_file:
+                files.append(("a feed's ca_file", self.path_of(feed.ca_file)))
+            if feed.multicast is not None and feed.multicast.credentials:
+                files.append(("the credentials", self.path_of(feed.multicast.credentials)))
+        return files
+
+    def _check_outputs(self, captures: Mapping[str, Sequence[str | os.PathLike[str]]]) -> None:
+        """No file that a run writes is one that it reads."""
+        inputs = [*self.input_files(), *(("an input", file) for files in captures.values() for file in files)]
+        outputs = [("engine.stat_path", self.engine.stat_path)]
+        outputs += [
+            (f"sinks[{i}].path", sink.path)
+            for i, sink in enumerate(self.sinks)
+            if isinstance(sink, JsonlSink) and sink.path != "-"
+        ]
+        for key, path in outputs:
+            if path:
+                refuse_over(f"{self._where}: {key}" if self._where else key, self.path_of(path), inputs)
+
     def path_of(self, text: str) -> Path:
         """A path from the configuration, relative ones taken from the configuration's own folder."""
         return self._base / Path(text).expanduser()
@@ -1311,6 +1357,7 @@ class Config(_Model):
         spinning and the place of the statistics are the live host's business: a replay takes what it gets,
         anywhere.
         """
+        self._check_outputs({**(inputs or {}), **(warm or {})})
         if not replay:
             self._check_host()
         feeds = []
@@ -1360,6 +1407,9 @@ class Config(_Model):
             "lock": self.memory.lock if not replay else "auto",
             "replay": replay,
             "record_dir": os.fspath(record_dir) if record_dir is not None else "",
+            "record_sync_ns": parse_duration(self.record.fsync_interval)
+            if self.record.fsync == "interval"
+            else 0,
             "config_text": self.text,
             "feeds": feeds,
             "features": {

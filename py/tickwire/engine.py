@@ -193,6 +193,8 @@ class Pipeline:
         self._snapshots: SnapshotService | None = None
         self._supervisor: Supervisor | None = None
         self._recording: Recording | None = None
+        self._recording_lacks = ""
+        self._follower: asyncio.Task[None] | None = None
         self._sinks: list[SinkRunner] = []
         self._streams: list[SignalQueue] = []
         self._waiting: list[tuple[str, Sink, int]] = []
@@ -307,6 +309,10 @@ class Pipeline:
             self._snapshots.start()
             await self._open_control()
             self._begin()
+        if self._recording is not None:
+            self._follower = asyncio.get_running_loop().create_task(
+                self._recording.follow(engine), name="tickwire recording"
+            )
         return self
 
     async def __aexit__(
@@ -363,11 +369,22 @@ class Pipeline:
         for folder in self._model_copies.values():
             folder.cleanup()
         if self._recording is not None:
+            if self._follower is not None:
+                self._follower.cancel()
+                await asyncio.wait([self._follower])
+            await asyncio.to_thread(self._engine.finish_recording)
             counters = dict(self._stat_file.counters()) if self._stat_file is not None else None
             try:
-                self._recording.write_end(counters, self._engine.failed, warm=self.warm_report)
+                self._recording_lacks = await asyncio.to_thread(
+                    self._recording.write_end,
+                    counters,
+                    self._engine.failed,
+                    warm=self.warm_report,
+                    files=self._engine.recorded_files(),
+                )
             except OSError as error:
                 # The run was as good as any; without its end the recording is refused by verify.
+                self._recording_lacks = f"its end cannot be written: {error}"
                 _log.error("the end of the recording cannot be written: %s", error)
 
     def raise_if_failed(self) -> None:
@@ -682,6 +699,11 @@ class Pipeline:
         if self._stopped:
             lines += [f"warm: {name}: the run ended before its feed was reached" for name in self._not_live()]
         return lines
+
+    @property
+    def recording_lacks(self) -> str:
+        """Once stopped: why what was recorded is not whole; empty where it is, and where nothing was."""
+        return self._recording_lacks
 
     @property
     def warming_up(self) -> bool:

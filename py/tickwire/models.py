@@ -29,6 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tickwire import _core
 from tickwire.errors import FingerprintMismatch, ModelError, SetupError
 from tickwire.features import Schema
+from tickwire.outputs import refuse_over
 
 __all__ = [
     "ModelSummary",
@@ -159,6 +160,8 @@ def bind(
     the new one, never a part.
     """
     path = Path(model_path)
+    if out is not None:
+        refuse_over("--out", out, [("the model itself (without --out it is bound in place):", path)])
     if hashlib.sha256(schema_json.encode()).hexdigest() != sha256:
         raise ModelError(f"{path}: expected the SHA-256 of the schema, found {sha256}, which is another's")
     file = _read(path)
@@ -253,8 +256,9 @@ def optimize(
     Nothing is written where the optimised model scores otherwise than the original.
     """
     path = Path(model_path)
-    before = _read(path)
     target = Path(out) if out is not None else path.with_suffix(f".optimized.{format}")
+    refuse_over("--out", target, [("the model", path)])
+    before = _read(path)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     made = Path(name)

@@ -25,6 +25,7 @@ from tickwire.config import Config
 from tickwire.engine import Pipeline, Stats
 from tickwire.errors import ConfigError, Error, MissingExtra
 from tickwire.findings import findings
+from tickwire.outputs import refuse_over
 from tickwire.records import NO_TIME, RowLayout, Rows
 
 __all__ = [
@@ -282,6 +283,8 @@ async def replay(
     """
     if out is not None:
         check_out(out)
+        captures = [("an input", file) for files in inputs.values() for file in files]
+        refuse_over("--out", out, [*captures, *config.input_files()])
     async with Pipeline.replay(config, inputs) as pipeline:
         writer = open_writer(out, pipeline.layout) if out is not None else None
         joiner: _Joiner | None = None

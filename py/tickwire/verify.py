@@ -11,49 +11,85 @@ A run with recording on leaves a folder:
 A run that began warm has what it read of the other capture at the front of its own, up to a line of ours that
 says `live`; a replay mutes that part, too.
 
-`verify` replays the capture through the same engine and compares the rows, bit for bit on any machine.
-Then it gives the rows to the models again, in the batches in which they were scored: a record says how
-many rows its run had. Scores are compared bit for bit where CPU model, ONNX Runtime version and
-executor are the recorded ones, else within a tolerance that the result states. Stage stamps and
-`ts_out` are outside the comparison, and so is the flag that says which clock stamped a message: a
-capture does not carry it.
+`run.json` names each file with its length and SHA-256, as it was written, once the file is closed, and counts
+what became of the rows.
+
+`verify` replays the capture through the same engine and compares the rows as they were emitted, bit for bit
+on any machine. Then it gives the rows to the models again, in the batches in which they were scored: a record
+says how many rows its run had. Scores are compared bit for bit where CPU model, ONNX Runtime version and
+executor are the recorded ones, else within a tolerance (`compare.RELATIVE_TOLERANCE`, of the score, or
+`ABSOLUTE_TOLERANCE`), which the result states. Only the stamps of stages are outside the comparison. Then the
+files are held against the counts and hashes of `run.json`: a record that is missing shows, and so does a file
+that is not the one recorded.
+
+`verify(folder, salvage=True)` takes a recording that never ended, because its process was killed or the power
+failed: what is whole of it is compared, and the result says up to where that is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import datetime
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import shutil
+import tempfile
+import threading
 import time
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tickwire.compare import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Comparer, ScoreChecker
 from tickwire.config import Config, model_id
-from tickwire.engine import Pipeline, core_module
+from tickwire.engine import Pipeline
 from tickwire.errors import ConfigError, VerifyError
-from tickwire.records import NO_TIME, RowLayout, Rows
+from tickwire.outputs import refuse_inside_recording
+from tickwire.records import RowLayout, Rows
+from tickwire.run_folder import (
+    VERSION,
+    RecordedModels,
+    altered_files,
+    captures,
+    dtype_from_json,
+    folders,
+    listed,
+    load_manifest,
+    load_records,
+    miscounted,
+    sha256_of,
+    whole_lines,
+)
+
+if TYPE_CHECKING:
+    from tickwire._core import Engine
 
 __all__ = ["Comparer", "Recording", "Result", "ScoreChecker", "environment", "verify"]
 
-# Between machines, ONNX Runtime's kernels add in another order and round otherwise.
-RELATIVE_TOLERANCE = 1e-4
-ABSOLUTE_TOLERANCE = 1e-6
+_log = logging.getLogger("tickwire")
 
-_VERSION = 3  # 2: the event that bridged a snapshot was a row, too.
-# What a row is, besides its features. Not the stamps of stages, which no two runs share.
-_ROW_FIELDS = ("epoch", "row", "sequence", "ts_event", "ts_recv")
-# A notice is also why it was sent.
-_NOTICE_FIELDS = (*_ROW_FIELDS, "state", "reason")
+# Between two looks at what the engine's recorder has closed.
+_FOLLOW_S = 1.0
+# Counters of what became of rows, by agent; and every unscored_….
+_COUNTED = (
+    "rows",
+    "rows_dropped",
+    "scored",
+    "stale",
+    "nonfinite",
+    "model_errors",
+    "output_dropped",
+    "worker_stopped",
+)
+# Of `environment`; executors are compared as far as models were used.
+_ENVIRONMENT = ("cpu", "onnxruntime")
 
 
 def environment(executors: Iterable[str]) -> dict[str, str]:
@@ -95,32 +131,34 @@ def _dtype_to_json(dtype: np.dtype[np.void]) -> dict[str, Any]:
     }
 
 
-def _dtype_from_json(data: Mapping[str, Any]) -> np.dtype[np.void]:
-    formats = [(base, tuple(shape)) if shape else base for base, shape in data["formats"]]
-    # NumPy's stubs know the dictionary form only in part.
-    description: Any = {
-        "names": list(data["names"]),
-        "formats": formats,
-        "offsets": list(data["offsets"]),
-        "itemsize": data["itemsize"],
-    }
-    dtype: np.dtype[np.void] = np.dtype(description)
-    return dtype
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _counts(counters: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """By agent, what became of the rows: what the recorded files can be held against."""
+    counts: dict[str, dict[str, int]] = {}
+    for key, value in counters.items():
+        agent, _, name = key.rpartition("/")
+        if "/" not in agent and (name in _COUNTED or name.startswith("unscored_")):
+            counts.setdefault(agent, {})[name] = value
+    return counts
 
 
 class Recording:
     """Python's part of a recorded run: the folder and its `run.json`. The engine writes the rest."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], *, made: bool) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], *, made: bool, fsync: bool) -> None:
         self.folder = folder
         self._manifest = manifest
         self._made = made
+        self._fsync = fsync
         self._started = False
+        self._lock = threading.Lock()
 
     @classmethod
     def begin(
@@ -135,6 +173,7 @@ class Recording:
         `warm`: the captures that each feed begins with.
         """
         path = Path(folder).resolve()
+        refuse_inside_recording("--record", path)
         try:
             made = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
@@ -146,7 +185,7 @@ class Recording:
             path,
             {
                 "tickwire": _version("tickwire"),
-                "version": _VERSION,
+                "version": VERSION,
                 "started_ns": time.time_ns(),
                 "ended_ns": None,
                 "complete": None,
@@ -154,6 +193,8 @@ class Recording:
                 "failed": None,
                 "feeds": config.feed_names,
                 "models": [],
+                "files": [],
+                "counts": {},
                 "warm": {
                     "inputs": {
                         name: [os.path.abspath(file) for file in files] for name, files in warm.items()
@@ -168,6 +209,7 @@ class Recording:
                 "config_text": config.text,
             },
             made=made,
+            fsync=config.record.fsync != "never",
         )
         for model in config.all_models:
             files, weights = config.model_files(model), model.member_weights()
@@ -190,7 +232,7 @@ class Recording:
         for i, file in enumerate(files):
             copy = folder / f"{i}{file.suffix}"
             shutil.copyfile(file, copy)
-            kept.append({"file": str(copy.relative_to(self.folder)), "sha256": _sha256(copy)})
+            kept.append({"file": str(copy.relative_to(self.folder)), "sha256": sha256_of(copy)})
         self._manifest["models"].append(
             {
                 "name": name,
@@ -202,6 +244,24 @@ class Recording:
         )
         if self._started:
             self._write()
+
+    async def follow(self, engine: Engine) -> None:
+        """Writes down what a file came to when the engine has closed it, for as long as the run lasts."""
+        while True:
+            await asyncio.sleep(_FOLLOW_S)
+            try:
+                await asyncio.to_thread(self.add_files, engine.recorded_files())
+            except OSError as error:  # It is tried again with the next one, and at the end.
+                _log.error("recording: %s: %s", self.folder / "run.json", error.strerror or error)
+
+    def add_files(self, files: Sequence[tuple[str, int, str]]) -> None:
+        """Files that are done with: name, length and SHA-256 of each as it was written."""
+        if not files:
+            return
+        self._manifest["files"] += [
+            {"file": name, "bytes": size, "sha256": digest} for name, size, digest in files
+        ]
+        self._write()
 
     def abandon(self) -> None:
         """Empties the folder again, for a run that never started: all that is in it is ours."""
@@ -223,25 +283,74 @@ class Recording:
             raise ConfigError(f"--record: {self.folder}: {error.strerror or error}") from None
 
     def write_end(
-        self, counters: Mapping[str, int] | None, failed: str | None, *, warm: Sequence[str] = ()
-    ) -> None:
-        """`complete` says that the run ended as it should and its recorder lost nothing.
+        self,
+        counters: Mapping[str, int] | None,
+        failed: str | None,
+        *,
+        warm: Sequence[str] = (),
+        files: Sequence[tuple[str, int, str]] = (),
+    ) -> str:
+        """`complete` says that the run ended as it should and its recorder lost nothing. Returns why it is
+        not, empty where it is.
 
         `warm`: what the warm start came to.
         `counters`: the engine's; None where they cannot be read, and so nobody knows what was lost.
+        `files`: those that were closed last.
         """
         lost = {key: value for key, value in (counters or {}).items() if value and key.endswith("_lost")}
-        complete = counters is not None and not lost and failed is None
         if self._manifest["warm"] is not None:
             self._manifest["warm"]["report"] = list(warm)
-        self._manifest.update(ended_ns=time.time_ns(), complete=complete, lost=lost, failed=failed)
+        self._manifest["files"] += [
+            {"file": name, "bytes": size, "sha256": digest} for name, size, digest in files
+        ]
+        why_not = self._why_not_whole(counters, lost, failed)
+        self._manifest.update(
+            ended_ns=time.time_ns(),
+            complete=not why_not,
+            lacks=why_not,
+            lost=lost,
+            failed=failed,
+            counts=_counts(counters or {}),
+        )
         self._write()
+        return why_not
+
+    def _why_not_whole(
+        self, counters: Mapping[str, int] | None, lost: Mapping[str, int], failed: str | None
+    ) -> str:
+        if failed is not None:
+            return f"the run failed: {failed}"
+        if counters is None:
+            return "what the recorder lost is not known, because its counters could not be read"
+        if lost:
+            return "the recorder lost something: " + listed(lost)
+        for file in self._manifest["files"]:
+            path = self.folder / file["file"]
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                return f"{path}: {error.strerror}"
+            if size != file["bytes"]:
+                return f"{path}: expected {file['bytes']:,} bytes as written, found {size:,}"
+        return ""
 
     def _write(self) -> None:
+        """In one step: whoever reads it, also after a crash, finds what it was or what it is."""
         target = self.folder / "run.json"
         partial = target.with_suffix(".json.part")
-        partial.write_text(json.dumps(self._manifest, indent=2) + "\n", encoding="utf-8")
-        partial.replace(target)
+        with self._lock:
+            try:
+                with partial.open("w", encoding="utf-8") as file:
+                    file.write(json.dumps(self._manifest, indent=2) + "\n")
+                    file.flush()
+                    if self._fsync:
+                        os.fsync(file.fileno())
+                partial.replace(target)
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
+            if self._fsync:
+                _sync_folder(self.folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +361,7 @@ class Result:
     notices: int
     scores: int
     unscored: int
-    """Rows that the live run did not score: too old by `model.max_age_us`, or dropped before the model."""
+    """Rows without a score to compare: too old by `model.max_age_us`, or dropped before the model."""
     unchecked: int
     """Scores of a warm run's first windows, which began with rows from before the recording."""
     exact: bool
@@ -260,38 +369,14 @@ class Result:
     why_not_exact: str
     divergence: str | None
     """The first difference, None where there is none."""
+    notes: tuple[str, ...] = ()
+    """What else whoever relies on the comparison should know: files that are not the recorded ones, say."""
+    whole_until_ns: int | None = None
+    """Of a recording that never ended: the receive time of the last row that was compared."""
 
     @property
     def same(self) -> bool:
         return self.divergence is None
-
-
-def _load_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise VerifyError(f"{folder}: not a recorded run: run.json: {error.strerror}") from None
-    except ValueError as error:
-        raise VerifyError(f"{path}: not JSON: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("version") != _VERSION:
-        found = manifest.get("version") if isinstance(manifest, dict) else type(manifest).__name__
-        raise VerifyError(f"{path}: expected version {_VERSION}, found {found!r}")
-    if manifest.get("failed"):
-        raise VerifyError(f"{folder}: the run failed ({manifest['failed']}); its recording proves nothing")
-    if manifest.get("complete") is None:
-        raise VerifyError(f"{folder}: the run never ended its recording (crashed, killed, or still running)")
-    if not manifest["complete"]:
-        lost = ", ".join(f"{key} = {value:,}" for key, value in manifest.get("lost", {}).items())
-        if not lost:
-            raise VerifyError(
-                f"{folder}: what the recorder lost is not known, because its counters could not be read; "
-                "its recording proves nothing"
-            )
-        raise VerifyError(
-            f"{folder}: the recorder itself lost something ({lost}); its recording proves nothing"
-        )
-    return manifest
 
 
 def _load_config(folder: Path, manifest: Mapping[str, Any]) -> Config:
@@ -308,93 +393,113 @@ def _rows_alone(config: Config) -> Config:
     return Config.from_dict(data, where=config.where, base=config.base)
 
 
-class _Models:
-    """The recorded models, loaded when a score asks for one."""
+async def verify(folder: str | os.PathLike[str], *, salvage: bool = False) -> Result:
+    """Replays a recorded run and compares. `VerifyError` where the recording cannot be compared.
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], config: Config) -> None:
-        self._folder, self._config = folder, config
-        self._entries = {int(entry["id"], 16): entry for entry in manifest["models"]}
-        self._settings = {model.label: model for model in config.all_models}
-        self._loaded: dict[int, Any] = {}
-
-    def __len__(self) -> int:
-        return len(self._settings)
-
-    def load_all(self) -> list[str]:
-        """Their executors."""
-        return [str(self.of(number).executor) for number in self._entries]
-
-    def max_batch(self, number: int) -> int:
-        return self._settings[self._entries[number]["name"]].max_batch
-
-    def of(self, number: int) -> Any:
-        """The engine's own model, as it loads it for a run."""
-        if number not in self._entries:
-            raise VerifyError(f"{self._folder}: a score names the model {number:08x}, which was not recorded")
-        if number not in self._loaded:
-            from tickwire import models
-
-            entry = self._entries[number]
-            settings = self._settings[entry["name"]]
-            files = [str(self._checked(file)) for file in entry["files"]]
-            self._loaded[number] = core_module().Model(
-                files,
-                entry["weights"],
-                settings.provider,
-                str(self._config.path_of(settings.cache_dir)) if settings.cache_dir else "",
-                settings.max_batch,
-                self._config.features.window_rows,
-                len(self._config.plan.outputs),
-                str(models.onnxruntime_library()),
-            )
-        return self._loaded[number]
-
-    def _checked(self, file: Mapping[str, str]) -> Path:
-        path = self._folder / file["file"]
-        if not path.is_file():
-            raise VerifyError(f"{path}: the recorded model is missing")
-        if (found := _sha256(path)) != file["sha256"]:
-            raise VerifyError(
-                f"{path}: sha256 {found}, expected {file['sha256']}: this is not the recorded model"
-            )
-        return path
-
-
-def _load_records(folder: Path, dtype: np.dtype[np.void]) -> list[Rows]:
-    """The record files of a folder, mapped, in order."""
-    files: list[Rows] = []
-    for path in sorted(folder.rglob("*.bin")):
-        size = path.stat().st_size
-        if size % dtype.itemsize:
-            raise VerifyError(
-                f"{path}: ends in the middle of a record ({size} bytes of {dtype.itemsize} each)"
-            )
-        if size:
-            files.append(np.memmap(path, dtype=dtype, mode="r"))
-    return files
-
-
-async def verify(folder: str | os.PathLike[str]) -> Result:
-    """Replays a recorded run and compares. `VerifyError` where the recording cannot be compared."""
+    `salvage`: also one that never ended, or lost something, as far as it is whole.
+    """
     path = Path(folder)
-    manifest = _load_manifest(path)
+    manifest = load_manifest(path, salvage=salvage)
+    cut_off = not manifest.get("complete")
     config = _load_config(path, manifest)
-    dtype = _dtype_from_json(manifest["row_dtype"])
+    dtype = dtype_from_json(manifest["row_dtype"])
+    models = RecordedModels(path, manifest, config)
+    models.check_files()
+    altered, notes = await asyncio.to_thread(altered_files, path, manifest, cut_off=cut_off)
     inputs = {name: captures(path / "capture" / name) for name in config.feed_names}
     empty = [name for name, files in inputs.items() if not files]
     if empty:
         raise VerifyError(f"{path / 'capture' / empty[0]}: no capture of feed {empty[0]!r}")
-    models = _Models(path, manifest, config)
-    there, here = manifest["environment"], environment(models.load_all())
+    rows = {agent.name: load_records(agent, dtype, cut_off=cut_off) for agent in folders(path / "rows")}
+    recorded = [file for files in rows.values() for file in files]
+    scores = {
+        agent.name: np.concatenate(files)
+        for agent in folders(path / "scores")
+        if (files := load_records(agent, dtype, cut_off=cut_off))
+    }
+    used = sorted({int(number) for records in scores.values() for number in np.unique(records["model_id"])})
+    there = manifest["environment"]
+    here = environment(models.executors(number for number in used if number))
     differing = [
-        f"{key} {there.get(key)!r} there, {here[key]!r} here" for key in here if here[key] != there.get(key)
+        f"{key} {there.get(key)!r} there, {here[key]!r} here"
+        for key in _ENVIRONMENT
+        if here[key] != there.get(key)
     ]
-    recorded = _load_records(path / "rows", dtype)
+    if not set(here["executor"].split("; ")) <= {"", *there.get("executor", "").split("; ")}:
+        differing.append(f"executor {there.get('executor')!r} there, {here['executor']!r} here")
+    with tempfile.TemporaryDirectory(prefix="tickwire-verify-") as scratch:
+        if cut_off:
+            for feed in inputs.values():
+                feed[-1] = await asyncio.to_thread(whole_lines, feed[-1], Path(scratch))
+        comparer, layout, damaged = await _replayed(
+            path,
+            config,
+            inputs,
+            recorded,
+            dtype,
+            window_rows=config.features.window_rows if len(models) else 1,
+            cut_off=cut_off,
+        )
+    if comparer.divergence is None and damaged and not cut_off:
+        raise VerifyError(f"{path}: {damaged} lines of the capture are damaged, though the replay agrees")
+    checker = ScoreChecker(
+        recorded,
+        layout,
+        config.features.window_rows,
+        exact=not differing,
+        warm=bool(manifest.get("warm")),
+        cut_off=cut_off,
+    )
+    if comparer.divergence is None and len(models):
+        for records in scores.values():
+            if not await asyncio.to_thread(checker.check, records, models):
+                break
+    divergence = comparer.divergence or checker.divergence
+    unscored = comparer.rows * len(models) - checker.scores - checker.unchecked
+    if divergence is None:
+        _hold_against_run_json(path, manifest, config, rows, scores, layout, altered, len(models), cut_off)
+    if cut_off:
+        unscored = 0
+        notes += _beyond(manifest, comparer, checker)
+    elif not manifest.get("counts") and unscored:
+        if not checker.scores:
+            raise VerifyError(f"{path / 'scores'}: expected scores of {len(models)} models, found none")
+        notes.append(
+            "whether they ever had a score is not known: an earlier version recorded it, without counts"
+        )
+    result = Result(
+        rows=comparer.rows,
+        notices=comparer.notices,
+        scores=checker.scores,
+        unscored=unscored,
+        unchecked=checker.unchecked,
+        exact=not differing,
+        why_not_exact="; ".join(differing),
+        divergence=divergence,
+        notes=(*altered, *notes),
+        whole_until_ns=comparer.last_ts_recv if cut_off else None,
+    )
+    if result.same and not result.rows:
+        raise VerifyError(f"{path}: nothing to compare: the run gave no row, and its replay none either")
+    return result
+
+
+async def _replayed(
+    path: Path,
+    config: Config,
+    inputs: Mapping[str, Sequence[str]],
+    recorded: Sequence[Rows],
+    dtype: np.dtype[np.void],
+    *,
+    window_rows: int,
+    cut_off: bool,
+) -> tuple[Comparer, RowLayout, int]:
+    """Replays the capture beside the recorded rows; also how many of its lines are damaged."""
     pipeline = Pipeline.replay(_rows_alone(config), inputs)
     async with pipeline:
         if not _same_rows(pipeline.layout.dtype, dtype):
             raise VerifyError(f"{path}: this version's records have another layout than the recorded ones")
-        comparer = Comparer(recorded, pipeline.layout)
+        comparer = Comparer(recorded, pipeline.layout, window_rows, cut_off=cut_off)
 
         def compare(rows: Rows) -> None:
             if comparer.divergence is None and not comparer.on_rows(rows):
@@ -406,38 +511,44 @@ async def verify(folder: str | os.PathLike[str]) -> Result:
     if comparer.divergence is None:
         comparer.finish()
     pipeline.raise_if_failed()
-    if comparer.divergence is None and (cut := stats.count("capture_lines_skipped", "capture_truncated")):
-        raise VerifyError(f"{path}: {cut} lines of the capture are damaged, though the replay agrees")
-    checker = ScoreChecker(
-        recorded,
-        pipeline.layout,
-        config.features.window_rows,
-        exact=not differing,
-        warm=bool(manifest.get("warm")),
-    )
-    if comparer.divergence is None and len(models):
-        for agent in sorted(entry for entry in (path / "scores").iterdir() if entry.is_dir()):
-            records = _load_records(agent, dtype)
-            if records and not await asyncio.to_thread(checker.check, np.concatenate(records), models):
-                break
-    result = Result(
-        rows=comparer.rows,
-        notices=comparer.notices,
-        scores=checker.scores,
-        unscored=comparer.rows * len(models) - checker.scores - checker.unchecked,
-        unchecked=checker.unchecked,
-        exact=not differing,
-        why_not_exact="; ".join(differing),
-        divergence=comparer.divergence or checker.divergence,
-    )
-    if result.same and not result.rows:
-        raise VerifyError(f"{path}: nothing to compare: the run gave no row, and its replay none either")
-    return result
+    return comparer, pipeline.layout, stats.count("capture_lines_skipped", "capture_truncated")
 
 
-def captures(folder: Path) -> list[str]:
-    """The files of one feed's capture, in order."""
-    return sorted(str(file) for pattern in ("*.log*", "*.pcap*") for file in folder.glob(pattern))
+def _hold_against_run_json(
+    path: Path,
+    manifest: Mapping[str, Any],
+    config: Config,
+    rows: Mapping[str, Sequence[Rows]],
+    scores: Mapping[str, Rows],
+    layout: RowLayout,
+    altered: Sequence[str],
+    models: int,
+    cut_off: bool,
+) -> None:
+    """`VerifyError` where what agrees with its replay is not what was recorded."""
+    found = list(altered)
+    counts = manifest.get("counts")
+    if counts and not cut_off:
+        wrong = miscounted(
+            counts, rows, scores, layout=layout, models=models, processes=config.engine.layout == "processes"
+        )
+        found += [f"{path}: {wrong}"] if wrong is not None else []
+    if found:
+        raise VerifyError("\n".join(found))
+
+
+def _beyond(manifest: Mapping[str, Any], comparer: Comparer, checker: ScoreChecker) -> list[str]:
+    notes = []
+    if lost := listed(manifest.get("lost", {})):
+        notes.append(f"the recorder lost something ({lost}): what differs may come of that")
+    for count, what in (
+        (comparer.recorded_beyond, "recorded rows and notices are of what came after the capture's end"),
+        (comparer.replayed_beyond, "rows and notices of the capture's end were not written any more"),
+        (checker.beyond, "scores have no row, or no whole run, that was written"),
+    ):
+        if count and comparer.divergence is None:
+            notes.append(f"not compared: {count:,} {what}")
+    return notes
 
 
 def _same_rows(here: np.dtype[np.void], there: np.dtype[np.void]) -> bool:
@@ -448,306 +559,6 @@ def _same_rows(here: np.dtype[np.void], there: np.dtype[np.void]) -> bool:
     return all(name in mine and name in theirs and mine[name][0] == theirs[name][0] for name in names)
 
 
-class _Rows:
-    """Recorded rows of each instrument, notices apart, in the order they were written."""
-
-    def __init__(self, files: Sequence[Rows]) -> None:
-        self._parts: dict[tuple[int, bool], list[tuple[Rows, NDArray[np.intp]]]] = {}
-        for file in files:
-            is_notice = file["row"] == 0
-            for instrument in np.unique(file["instrument"]).tolist():
-                mine = file["instrument"] == instrument
-                for kind in (False, True):
-                    positions = np.flatnonzero(mine & (is_notice == kind))
-                    if len(positions):
-                        self._parts.setdefault((instrument, kind), []).append((file, positions))
-
-    def take(self, key: tuple[int, bool], count: int) -> Rows | None:
-        """The next `count` rows of a key, or as many as there are; None without any."""
-        taken: list[Rows] = []
-        parts = self._parts.get(key, [])
-        while count and parts:
-            file, positions = parts[0]
-            taken.append(file[positions[:count]])
-            count -= len(taken[-1])
-            if len(taken[-1]) == len(positions):
-                parts.pop(0)
-            else:
-                parts[0] = (file, positions[len(taken[-1]) :])
-        return np.concatenate(taken) if taken else None
-
-    def first_left(self) -> Any | None:
-        """The earliest row that nobody took."""
-        left = [file[positions[0]] for parts in self._parts.values() for file, positions in parts[:1]]
-        return min(left, key=lambda row: int(row["ts_recv"]), default=None)
-
-
-def _row_key(rows: Any) -> NDArray[np.uint64]:
-    """One number that orders an instrument's rows."""
-    key: NDArray[np.uint64] = (rows["epoch"].astype(np.uint64) << np.uint64(40)) + rows["row"]
-    return key
-
-
-def _bits(values: NDArray[Any]) -> NDArray[Any]:
-    """Values as integers of their bits: equal only where every bit is, a NaN and a signed zero included."""
-    values = np.ascontiguousarray(values)
-    return values.view(f"u{values.dtype.itemsize}") if values.dtype.kind == "f" else values
-
-
-class Comparer:
-    """Compares a replay's rows with recorded ones as they come. Stops looking at the first difference."""
-
-    def __init__(self, rows: Sequence[Rows], layout: RowLayout) -> None:
-        self.divergence: str | None = None
-        self.rows = 0
-        self.notices = 0
-        self._layout = layout
-        self._rows = _Rows(rows)
-
-    def on_rows(self, rows: Rows) -> bool:
-        """The replay's next rows, in the order it gave them. False once something differs."""
-        found: list[tuple[int, str]] = []  # Place in this batch, text: the earliest is the first divergence.
-        is_notice = rows["row"] == 0
-        for instrument in np.unique(rows["instrument"]).tolist():
-            mine = rows["instrument"] == instrument
-            for kind in (False, True):
-                positions = np.flatnonzero(mine & (is_notice == kind))
-                if len(positions):
-                    self._compare_rows((instrument, kind), rows[positions], positions, found)
-        if found:
-            self.divergence = min(found)[1]
-        return not found
-
-    def finish(self) -> None:
-        """The replay has ended: what was recorded and did not come again is a difference too."""
-        row = self._rows.first_left()
-        if row is not None:
-            name = _name(self._layout, row)
-            self.divergence = f"{name}: a row was recorded that the replay did not give"
-
-    def _compare_rows(
-        self, key: tuple[int, bool], replayed: Rows, places: NDArray[np.intp], found: list[tuple[int, str]]
-    ) -> None:
-        recorded = self._rows.take(key, len(replayed))
-        count = len(recorded) if recorded is not None else 0
-        if key[1]:
-            self.notices += count
-        else:
-            self.rows += count
-        if recorded is not None:
-            names = _NOTICE_FIELDS if key[1] else (*_ROW_FIELDS, "features")
-            for name in names:
-                differs = _bits(recorded[name]) != _bits(replayed[name][:count])
-                lines = differs.any(axis=1) if differs.ndim > 1 else differs
-                if lines.any():
-                    i = int(np.argmax(lines))
-                    cell = int(np.argmax(differs[i])) if differs.ndim > 1 else None
-                    text = _difference(
-                        self._layout, recorded[i], recorded[i][name], replayed[i][name], name, cell
-                    )
-                    found.append((int(places[i]), text))
-        if count < len(replayed):
-            row = replayed[count]
-            text = f"{_name(self._layout, row)}: the replay gave a row that was not recorded"
-            found.append((int(places[count]), text))
-
-
-class ScoreChecker:
-    """Gives recorded rows to their model again, in the batches of the run, and compares the scores."""
-
-    _CHUNK = 4096
-
-    def __init__(
-        self,
-        rows: Sequence[Rows],
-        layout: RowLayout,
-        window_rows: int,
-        *,
-        exact: bool = True,
-        warm: bool = False,
-    ) -> None:
-        """`rows`: what the ingest agents recorded; `warm`: other rows were there before the first of them."""
-        self.divergence: str | None = None
-        self.scores = 0
-        self.unchecked = 0
-        self._warm = warm
-        self._layout = layout
-        self._exact = exact
-        self._window = window_rows
-        self._keys: dict[int, NDArray[np.uint64]] = {}
-        self._features: dict[int, NDArray[np.float32]] = {}
-        every = [part for part in (file[file["row"] != 0] for file in rows) if len(part)]
-        for instrument in sorted({int(i) for part in every for i in np.unique(part["instrument"])}):
-            mine = np.concatenate([part[part["instrument"] == instrument] for part in every])
-            keys = _row_key(mine)
-            order = np.argsort(keys, kind="stable")
-            self._keys[instrument] = keys[order]
-            self._features[instrument] = mine["features"][order].reshape(len(mine), -1)
-        self._seen: set[tuple[int, int, int]] = set()
-
-    def check(self, records: Rows, models: Any) -> bool:
-        """The records of one agent, in the order in which it published them. False once something differs."""
-        records = records[records["row"] != 0]
-        inputs = np.empty((len(records), self._window, len(self._layout.features)), np.float32)
-        known = np.ones(len(records), np.bool_)
-        for i, record in enumerate(records):
-            found = self._input_of(record)
-            if isinstance(found, str):
-                self.divergence = f"{_name(self._layout, record)}: {found}"
-                return False
-            known[i] = found is not None
-            inputs[i] = found if found is not None else 0
-        for batch in self._batches(records, known):
-            if batch is None:
-                return False
-            if not known[batch].all():
-                self.unchecked += len(batch)
-            elif not self._check_batch(records[batch], inputs[batch], models):
-                return False
-        return self._check_unscored(records, inputs)
-
-    def _input_of(self, record: Any) -> NDArray[np.float32] | str | None:
-        """What its model saw, or what is wrong with the record; None if it began before the recording."""
-        instrument, key = int(record["instrument"]), _row_key(record)
-        keys = self._keys.get(instrument)
-        at = int(np.searchsorted(keys, key)) if keys is not None else 0
-        if keys is None or at == len(keys) or keys[at] != key:
-            return "a score was recorded of a row that was not"
-        name = (instrument, int(key), int(record["model_id"]))
-        if name in self._seen:
-            return "it was scored twice by the same model"
-        self._seen.add(name)
-        features = self._features[instrument]
-        if (_bits(features[at]) != _bits(np.ravel(record["features"]))).any():
-            return "the record with its score has other features than the row"
-        first = max(at - self._window + 1, 0)
-        window = features[first : at + 1]
-        if len(window) < self._window or keys[at] - keys[first] != self._window - 1:
-            if record["scored"] and self._warm and keys[first] >> 40 == keys[0] >> 40:
-                return None
-            if record["scored"]:
-                return "it was scored before its window was full"
-            window = features[at : at + 1]  # Short of a whole window; nobody scored it.
-        return np.broadcast_to(window, (self._window, features.shape[1])) if len(window) == 1 else window
-
-    def _batches(self, records: Rows, known: NDArray[np.bool_]) -> Iterator[NDArray[np.intp] | None]:
-        """Positions of the rows of each run; None where they do not add up."""
-        ran = np.flatnonzero(records["scored"] != 0)
-        sizes, names = records["scored"][ran], records["model_id"][ran]
-        at = 0
-        while at < len(ran):
-            size = int(sizes[at])
-            batch = slice(at, at + size)
-            if len(ran) < at + size or (sizes[batch] != size).any() or (names[batch] != names[at]).any():
-                row = _name(self._layout, records[ran[at]])
-                self.divergence = (
-                    f"{row}: it was scored in a run of {size} rows, of which some were not recorded"
-                )
-                yield None
-                return
-            if size == 1:
-                # Rows that were scored one by one go to the model together: it takes them one by one.
-                end = at
-                while (
-                    end < len(ran)
-                    and known[ran[end]] == known[ran[at]]
-                    and end - at < self._CHUNK
-                    and sizes[end] == 1
-                    and names[end] == names[at]
-                ):
-                    end += 1
-                yield ran[at:end]
-                at = end
-            else:
-                yield ran[batch]
-                at += size
-
-    def _check_batch(self, records: Rows, inputs: NDArray[np.float32], models: Any) -> bool:
-        model = models.of(int(records["model_id"][0]))
-        if self._window == 1:
-            inputs = inputs[:, 0, :]
-        inputs = np.ascontiguousarray(inputs)
-        if int(records["scored"][0]) == 1 and models.max_batch(int(records["model_id"][0])) > 1:
-            again = np.concatenate([model.run(inputs[i : i + 1]) for i in range(len(inputs))])
-        else:
-            again = model.run(inputs)
-        count = again.shape[1]
-        finite = np.isfinite(again).all(axis=1)
-        states = self._layout.states
-        expected = np.where(finite, states.index("valid"), states.index("nonfinite")).astype(np.uint8)
-        # A row that was too old to score live has no age now.
-        stale = records["state"] == states.index("stale")
-        wrong = (records["state"] != expected) & ~stale
-        if wrong.any():
-            i = int(np.argmax(wrong))
-            self.divergence = _difference(
-                self._layout, records[i], records[i]["state"], expected[i], "state", None
-            )
-            return False
-        live = records["scores"].reshape(len(records), -1)[:, :count]
-        if self._exact:
-            cells = _bits(live) != _bits(again)
-        else:
-            cells = ~np.isclose(again, live, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE, equal_nan=True)
-        lines = cells.any(axis=1) & finite & ~stale
-        if lines.any():
-            i = int(np.argmax(lines))
-            cell = int(np.argmax(cells[i]))
-            self.divergence = _difference(
-                self._layout, records[i], live[i][cell], again[i][cell], f"score {cell}", None
-            )
-            return False
-        self.scores += int((~stale).sum())
-        return True
-
-    def _check_unscored(self, records: Rows, inputs: NDArray[np.float32]) -> bool:
-        """Rows that no run answered must have had a reason that can be seen again."""
-        states = self._layout.states
-        left = records["scored"] == 0
-        finite = np.isfinite(inputs).all(axis=(1, 2))
-        short = records["row"] < self._window
-        wrong = left & (
-            ((records["state"] == states.index("nonfinite")) & finite)
-            | ((records["state"] == states.index("warming")) & ~short)
-            | (records["state"] == states.index("valid"))
-        )
-        if wrong.any():
-            i = int(np.argmax(wrong))
-            state = self._layout.state(int(records[i]["state"]))
-            self.divergence = (
-                f"{_name(self._layout, records[i])}: it is {state} without a score, and nothing says why"
-            )
-            return False
-        return True
-
-
-def _name(layout: RowLayout, row: Any) -> str:
-    symbol, venue = layout.instrument(int(row["instrument"]))
-    which = f"row {row['row']}" if row["row"] else "notice"
-    place = f"epoch {row['epoch']}, {which}, sequence {row['sequence']}, ts_recv {row['ts_recv']}"
-    return f"{venue} {symbol}, {place}"
-
-
-def _difference(layout: RowLayout, row: Any, there: Any, here: Any, name: str, cell: int | None) -> str:
-    if cell is not None:
-        there, here = np.ravel(there)[cell], np.ravel(here)[cell]
-        name = layout.features[cell]
-    shown = f"recorded {_shown(layout, name, there)}, replayed {_shown(layout, name, here)}"
-    return f"{_name(layout, row)}: {name}: {shown}"
-
-
-def _shown(layout: RowLayout, name: str, value: Any) -> str:
-    if isinstance(value, np.floating):
-        return f"{value!s} (0x{int(value.view(np.uint32)):08x})"
-    if name == "state":
-        return layout.state(int(value))
-    if name == "reason":
-        return layout.reason(int(value))
-    if name == "ts_event" and value == NO_TIME:
-        return "none"
-    return str(value)
-
-
 def describe(result: Result) -> list[str]:
     """The result as the command prints it."""
     scores = f"{result.scores:,} scores"
@@ -756,11 +567,17 @@ def describe(result: Result) -> list[str]:
             f" (within {RELATIVE_TOLERANCE:g} relative or {ABSOLUTE_TOLERANCE:g}: {result.why_not_exact})"
         )
     compared = f"{result.rows:,} rows, {result.notices:,} notices, {scores}"
+    until = ""
+    if result.whole_until_ns is not None:
+        moment = datetime.datetime.fromtimestamp(result.whole_until_ns // 10**9, datetime.UTC)
+        nanoseconds = result.whole_until_ns % 10**9
+        until = f" up to {moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09}Z, the end of what is whole"
     if result.divergence is not None:
-        return [f"first divergence: {result.divergence}", f"compared before it: {compared}"]
-    lines = [f"live = replay: {compared}" + (", bit for bit" if result.exact else "")]
-    if result.unchecked:
-        lines.append(f"{result.unchecked:,} scores are of windows that began before the recording")
-    if result.unscored:
-        lines.append(f"{result.unscored:,} rows were not scored live and have no score to compare")
-    return lines
+        lines = [f"first divergence: {result.divergence}", f"compared before it: {compared}"]
+    else:
+        lines = [f"live = replay{until}: {compared}" + (", bit for bit" if result.exact else "")]
+        if result.unchecked:
+            lines.append(f"{result.unchecked:,} scores are of windows that began before the recording")
+        if result.unscored:
+            lines.append(f"{result.unscored:,} rows were not scored live and have no score to compare")
+    return [*lines, *result.notes]

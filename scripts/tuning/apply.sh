@@ -50,6 +50,9 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+for written in "$state_dir"/*; do
+  [ ! "$env_file" -ef "$written" ] || refuse "--env $env_file is a file of the journal in $state_dir: name another"
+done
 load_env "$env_file"
 load_cpus
 check_cpus

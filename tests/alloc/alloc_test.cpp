@@ -65,6 +65,7 @@ class AllocTest : public ::testing::Test {
             .stat_path = (folder_ / "engine.stat").string(),
             .replay = replay,
             .record_dir = "",
+            .record_sync_ns = 0,
             .feeds = {{.name = "spot",
                        .itch = {},
                        .market = feed::binance::Market::Spot,

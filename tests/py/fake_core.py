@@ -153,6 +153,12 @@ class Engine:
         if self._thread is not None:
             self._thread.join()
 
+    def recorded_files(self) -> list[tuple[str, int, str]]:
+        return []
+
+    def finish_recording(self) -> None:
+        pass
+
     # The producer's side.
 
     def push(self, rows: Any) -> None:

@@ -231,6 +231,7 @@ def test_rows_that_were_not_scored_live_are_counted() -> None:
     scores = rows[rows["row"] != 0].copy()
     scores["state"][:4] = STATES.index("stale")
     scores["scored"][:4] = 0
+    scores["scores"][:4] = np.nan
     result = compare(ingest_side(rows), scores[:-3], rows)
     assert result.same, result.divergence
     assert (result.scores, result.unscored) == (53, 7)
@@ -245,6 +246,7 @@ def test_rows_are_scored_again_in_the_batches_of_the_run() -> None:
     scores["state"][12] = STATES.index("stale")
     scores["scored"][13:17] = 4
     scores["state"][14] = STATES.index("stale")  # Too old after the run, of which it was a part.
+    scores["scores"][[12, 14]] = np.nan
     models = TwinModels(max_batch=4)
     result = compare(ingest_side(rows), scores, rows, models=models)
     assert result.same, result.divergence

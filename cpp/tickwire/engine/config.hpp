@@ -113,7 +113,8 @@ struct EngineConfig {
   std::size_t output_slots;
   std::string stat_path;
   bool replay;
-  std::string record_dir;  // Empty: nothing is recorded.
+  std::string record_dir;       // Empty: nothing is recorded.
+  std::int64_t record_sync_ns;  // What is recorded is brought to the disk so often; 0: as the kernel likes.
   std::vector<FeedConfig> feeds;
   FeaturesConfig features;
   std::vector<ModelConfig> models;

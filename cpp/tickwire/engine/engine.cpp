@@ -119,7 +119,15 @@ Engine::Engine(EngineConfig config)
     for (const FeedConfig& feed : config_.feeds) {
       for (const InstrumentConfig& instrument : feed.instruments) symbols.push_back(instrument.symbol);
     }
-    recorder_ = std::make_unique<Recorder>(config_.record_dir, std::move(symbols), *stats_);
+    if (config_.record_sync_ns != 0) {
+      sync_ = std::make_unique<DiskSync>(DiskCalls::of_the_system());
+      add_runner(*sync_, concurrent::kAnyCore);
+    }
+    recorder_ = std::make_unique<Recorder>(Recorder::Setup{.run_dir = config_.record_dir,
+                                                           .symbols = std::move(symbols),
+                                                           .sync = sync_.get(),
+                                                           .sync_ns = config_.record_sync_ns},
+                                           *stats_);
     add_runner(*recorder_, concurrent::kAnyCore);
   }
   build_ingest();
@@ -158,8 +166,12 @@ std::unique_ptr<infer::Model> Engine::load_model(const ModelConfig& config) cons
 
 ModelReport Engine::describe(std::size_t index, const ModelImage* image) {
   const ModelConfig& config = config_.models[index];
-  ModelReport report{
-      .name = config.name, .id = config.id, .executor = "", .score_names = {}, .shadow = config.shadow};
+  ModelReport report{.name = config.name,
+                     .id = config.id,
+                     .ids = {config.id},
+                     .executor = "",
+                     .score_names = {},
+                     .shadow = config.shadow};
   std::vector<std::string> notes;
   if (image != nullptr) {
     // Not here: what is in the file may take the process down that loads it.
@@ -375,8 +387,16 @@ void Engine::swap_model(std::size_t model, const std::vector<ModelMember>& membe
       throw SetupError(members.front().path, "every agent to go over to it", "one that stands still");
     }
     older.push_back(std::move(old));
+    if (i == 0) report.ids.push_back(id);
   }
   report.id = id;
+}
+
+void Engine::hand_over(std::size_t worker) {
+  WorkerHost& host = *workers_.at(worker);
+  host.hand_over();
+  std::vector<std::uint32_t>& ids = models_[host.model()].ids;
+  if (ids.back() != host.model_id()) ids.push_back(host.model_id());
 }
 
 void Engine::prepare_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id) {
@@ -555,6 +575,24 @@ void Engine::record(const Output& output, std::size_t count) noexcept {
   }
   // Its thread has ended: what is polled after that is written here.
   if (joined_.observe()) recorder_->on_close();
+}
+
+std::vector<RecordedFile> Engine::recorded_files() {
+  return recorder_ != nullptr ? recorder_->take_finished() : std::vector<RecordedFile>();
+}
+
+void Engine::finish_recording() {
+  if (recorder_ == nullptr || !joined_.observe()) return;
+  release();
+  // What nobody polled any more was scored all the same.
+  for (const Output& output : outputs_) {
+    if (output.scores == nullptr) continue;
+    for (std::size_t count = 0; (count = output.queue->contiguous(output.queue->readable())) != 0;) {
+      record(output, count);
+      output.queue->release(count);
+    }
+  }
+  recorder_->finish();
 }
 
 void Engine::release() noexcept {

@@ -52,7 +52,8 @@ struct DutyCycles {
 struct ModelReport {
   std::string name;
   std::uint32_t id;
-  std::string executor;  // Scores compare bit for bit only within one.
+  std::vector<std::uint32_t> ids;  // Those whose scores there may be: also of one that was taken back.
+  std::string executor;            // Scores compare bit for bit only within one.
   std::vector<std::string> score_names;
   bool shadow;
 };
@@ -100,6 +101,8 @@ class Engine {
   [[nodiscard]] const std::shared_ptr<const ModelImage>& prepared(std::size_t model) const noexcept {
     return prepared_[model];
   }
+  /// A worker goes over to what is ready aside.
+  void hand_over(std::size_t worker);
   /// All workers of the model have gone over to what was prepared.
   void went_over(std::size_t model) noexcept { models_[model].id = prepared_[model]->id(); }
 
@@ -127,6 +130,11 @@ class Engine {
 
   /// Replay: all inputs are read and all their records can be polled.
   [[nodiscard]] bool finished() const noexcept;
+  /// The files of the recording that were closed since the last call. Any thread.
+  [[nodiscard]] std::vector<RecordedFile> recorded_files();
+  /// After stop(), when nothing is polled any more: writes what is left of the recording and closes its
+  /// files. Without it the last ones have no end that anybody wrote down.
+  void finish_recording();
   /// Why an agent died, if one did.
   [[nodiscard]] std::optional<std::string> failed() const;
 
@@ -169,6 +177,7 @@ class Engine {
   std::vector<std::uint32_t> agent_of_feed_;
   std::unique_ptr<SharedRegion> waker_memory_;  // Where worker processes wake the router as well.
   concurrent::Waker waker_;
+  std::unique_ptr<DiskSync> sync_;
   std::unique_ptr<Recorder> recorder_;
   std::vector<std::unique_ptr<Ring>> router_rings_;
   std::vector<Output> outputs_;

@@ -24,10 +24,8 @@ namespace {
 
 constexpr std::size_t kCaptureRingBytes = 16U << 20U;  // Seconds of a busy feed, or dozens of snapshots.
 constexpr std::size_t kRecordSlots = 16384;
-constexpr std::size_t kBufferBytes = 1U << 20U;    // One write a megabyte under load.
-constexpr std::uint64_t kRotateBytes = 1U << 30U;  // A file that ordinary tools still like to open.
-constexpr std::int64_t kRetryNs = 1'000'000'000;   // After a failed write.
-constexpr int kUnitsATurn = 256;                   // So that no stream keeps the others waiting.
+constexpr int kUnitsATurn = 256;                  // So that no stream keeps the others waiting.
+constexpr std::int64_t kFlushNs = 1'000'000'000;  // Longest that anything lies in a buffer of ours.
 // A note's addresses: 0.0.0.0, port 0.
 constexpr md::PcapEndpoint kNowhere{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0, 0, 0}, 0};
 
@@ -93,97 +91,24 @@ void RecordTap::put(const std::byte* record) noexcept {
   queue_.publish();
 }
 
-Recorder::Segments::Segments(std::string folder, std::string_view suffix, std::string head, Recorder& owner)
-    : folder_(std::move(folder)), suffix_(suffix), head_(std::move(head)), owner_(owner) {
-  std::error_code error;
-  std::filesystem::create_directories(folder_, error);
-  buffer_.reserve(kBufferBytes + (1U << 16U));
-  if (error || !open_next()) {
-    throw SetupError("record", "a folder that can be written",
-                     folder_ + " (" + (error ? error.message() : std::string(std::strerror(errno))) + ")");
-  }
-  if (!head_.empty()) (void)write_all(head_);
-}
-
-Recorder::Segments::~Segments() {
-  flush();
-  if (fd_ >= 0) ::close(fd_);
-}
-
-bool Recorder::Segments::open_next() noexcept {
-  if (fd_ >= 0) ::close(fd_);
-  char path[4096];
-  std::snprintf(path, sizeof path, "%s/%06u%s", folder_.c_str(), ++number_, suffix_.c_str());
-  fd_ = ::open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  file_bytes_ = 0;
-  return fd_ >= 0;
-}
-
-/// False, and what of it was written is cut off again, where the disk does not take it.
-bool Recorder::Segments::write_all(std::string_view bytes) noexcept {
-  std::size_t written = 0;
-  while (written < bytes.size()) {
-    const ssize_t n = ::write(fd_, bytes.data() + written, bytes.size() - written);
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      // Cut the torn line or record off, so that what is in the file is whole.
-      const int why = errno;
-      const bool cut = ::ftruncate(fd_, static_cast<off_t>(file_bytes_)) == 0;
-      errno = why;
-      fail(cut ? "write failed" : "write failed, tail is torn");
-      return false;
-    }
-    written += static_cast<std::size_t>(n);
-  }
-  file_bytes_ += bytes.size();
-  owner_.bytes_written_.add(static_cast<std::int64_t>(bytes.size()));
-  return true;
-}
-
-void Recorder::Segments::fail(const char* what) noexcept {
-  char text[160];
-  std::snprintf(text, sizeof text, "%s: %s (%s)", folder_.c_str(), what, std::strerror(errno));
-  report(owner_.errors_, ErrorKind::RecorderDisk, text, read_utc());
-  owner_.disk_lost_.add(static_cast<std::int64_t>(buffered_units_));
-  buffer_.clear();
-  buffered_units_ = 0;
-  if (fd_ >= 0) ::close(fd_);
-  fd_ = -1;
-  retry_at_ns_ = tsc_to_ns(tsc_now()) + kRetryNs;
-}
-
-void Recorder::Segments::append(std::string_view bytes) noexcept {
-  if (fd_ < 0 && tsc_to_ns(tsc_now()) < retry_at_ns_) {
-    owner_.disk_lost_.add(1);
-    return;
-  }
-  buffer_.append(bytes);
-  ++buffered_units_;
-  if (buffer_.size() >= kBufferBytes) flush();
-}
-
-void Recorder::Segments::flush() noexcept {
-  if (buffer_.empty()) return;
-  if ((fd_ < 0 || file_bytes_ >= kRotateBytes) && !open_next()) return fail("cannot open the next file");
-  if ((file_bytes_ == 0 && !write_all(head_)) || !write_all(buffer_)) return;
-  buffer_.clear();
-  buffered_units_ = 0;
-}
-
-Recorder::Recorder(std::string run_dir, std::vector<std::string> symbols, metrics::StatFile& stats)
-    : run_dir_(std::move(run_dir)),
-      symbols_(std::move(symbols)),
+Recorder::Recorder(Setup setup, metrics::StatFile& stats)
+    : symbols_(std::move(setup.symbols)),
       stats_(stats),
-      disk_lost_(stats.counter("recorder", "disk_lost")),
-      bytes_written_(stats.counter("recorder", "bytes_written")),
-      errors_(stats.error_log("recorder")) {}
+      disk_{.run_dir = std::move(setup.run_dir),
+            .calls = std::move(setup.calls),
+            .sync = setup.sync,
+            .finished = finished_,
+            .lost = stats.counter("recorder", "disk_lost"),
+            .bytes_written = stats.counter("recorder", "bytes_written"),
+            .errors = stats.error_log("recorder")},
+      sync_ns_(setup.sync != nullptr ? std::min(setup.sync_ns, kFlushNs) : kFlushNs) {}
 
 Recorder::~Recorder() = default;
 
 CaptureTap& Recorder::add_capture(const std::string& feed, Arena& arena) {
   metrics::Counter& lost = stats_.counter(feed, "capture_lost");
   captures_.push_back({std::make_unique<CaptureTap>(kCaptureRingBytes, lost, arena),
-                       std::make_unique<Segments>(run_dir_ + "/capture/" + feed, ".log", "", *this)});
+                       std::make_unique<RecordedFiles>("capture/" + feed, ".log", "", disk_)});
   return *captures_.back().tap;
 }
 
@@ -195,10 +120,9 @@ StreamTap& Recorder::add_stream(const std::string& feed, std::vector<StreamLine>
   md::format_pcap_header(head);
   md::format_pcap_datagram(
       head, {.ts = 0, .source = kNowhere, .destination = kNowhere, .payload = {begin.data(), begin.size()}});
-  streams_.push_back(
-      {std::make_unique<StreamTap>(kCaptureRingBytes, lost, arena),
-       std::make_unique<Segments>(run_dir_ + "/capture/" + feed, ".pcap", std::move(head), *this),
-       std::move(lines)});
+  streams_.push_back({std::make_unique<StreamTap>(kCaptureRingBytes, lost, arena),
+                      std::make_unique<RecordedFiles>("capture/" + feed, ".pcap", std::move(head), disk_),
+                      std::move(lines)});
   return *streams_.back().tap;
 }
 
@@ -213,13 +137,13 @@ RecordTap& Recorder::add_scores(const std::string& agent, std::size_t record_byt
 RecordTap& Recorder::add_records(const std::string& stream, std::size_t record_bytes, Arena& arena) {
   metrics::Counter& lost = stats_.counter(stream, "record_lost");
   records_.push_back({std::make_unique<RecordTap>(record_bytes, kRecordSlots, lost, arena),
-                      std::make_unique<Segments>(run_dir_ + "/" + stream, ".bin", "", *this)});
+                      std::make_unique<RecordedFiles>(stream, ".bin", "", disk_)});
   return *records_.back().tap;
 }
 
 int Recorder::drain(CaptureStream& stream) noexcept {
   int units = 0;
-  for (; units < kUnitsATurn; ++units) {
+  for (; units < kUnitsATurn && stream.files->takes(); ++units) {
     const std::span<const std::byte> record = stream.tap->ring_.front();
     if (record.data() == nullptr) break;
     CaptureTap::Head head;
@@ -247,7 +171,7 @@ int Recorder::drain(CaptureStream& stream) noexcept {
 
 int Recorder::drain(DatagramStream& stream) noexcept {
   int units = 0;
-  for (; units < kUnitsATurn; ++units) {
+  for (; units < kUnitsATurn && stream.files->takes(); ++units) {
     const std::span<const std::byte> record = stream.tap->ring_.front();
     if (record.data() == nullptr) break;
     StreamTap::Head head;
@@ -267,6 +191,7 @@ int Recorder::drain(DatagramStream& stream) noexcept {
 }
 
 int Recorder::drain(RecordStream& stream) noexcept {
+  if (!stream.files->takes()) return 0;
   concurrent::SpscQueue& queue = stream.tap->queue_;
   const std::size_t waiting = std::min<std::size_t>(queue.readable(), kUnitsATurn);
   for (std::size_t i = 0; i < waiting; ++i) {
@@ -283,9 +208,7 @@ int Recorder::do_work() noexcept {
   for (RecordStream& stream : records_) work += drain(stream);
   if (work == 0) {
     // Nothing waits: bring what is buffered to the disk, so that a crash loses as little as may be.
-    for (CaptureStream& stream : captures_) stream.files->flush();
-    for (DatagramStream& stream : streams_) stream.files->flush();
-    for (RecordStream& stream : records_) stream.files->flush();
+    for_all_files([](RecordedFiles& files) { files.flush(); });
   }
   return work;
 }
@@ -293,6 +216,22 @@ int Recorder::do_work() noexcept {
 void Recorder::on_close() noexcept {
   while (do_work() != 0) {
   }
+}
+
+void Recorder::every_100ms() noexcept {
+  const std::int64_t now_ns = tsc_to_ns(tsc_now());
+  if (now_ns - synced_at_ns_ < sync_ns_) return;
+  synced_at_ns_ = now_ns;
+  for_all_files([](RecordedFiles& files) { files.sync(); });
+}
+
+void Recorder::finish() noexcept {
+  on_close();
+  for_all_files([](RecordedFiles& files) { files.give_up(); });
+  on_close();  // What waited behind a disk that takes nothing is counted.
+  for_all_files([](RecordedFiles& files) { files.sync(); });
+  if (disk_.sync != nullptr) disk_.sync->on_close();
+  for_all_files([](RecordedFiles& files) { files.finish(); });
 }
 
 }  // namespace tickwire::engine

@@ -4,8 +4,8 @@
 ///
 /// An agent with a thread of its own. Each ingest or inference agent writes to a tap, a ring that
 /// drops and counts when it is full, so recording never slows the feed. A disk that fails is
-/// reported, counted and tried again with a new file a second later; whatever was lost makes the
-/// recording incomplete, and verify refuses it.
+/// reported and tried again (recorded_files.hpp); what waits meanwhile waits in the rings. Whatever was
+/// lost makes the recording incomplete, and verify refuses it.
 ///
 ///     capture/<feed>/000001.log    capture lines in the order they were processed
 ///     capture/<feed>/000001.pcap   of a feed of datagrams: its messages in that order, and notes between
@@ -26,6 +26,7 @@
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/types.hpp"
+#include "tickwire/engine/recorded_files.hpp"
 #include "tickwire/feed/sequenced/sequencer.hpp"
 #include "tickwire/md/pcap.hpp"
 #include "tickwire/md/stream_note.hpp"
@@ -127,9 +128,16 @@ class RecordTap {
 
 class Recorder final : public concurrent::Agent {
  public:
-  /// Creates `run_dir`'s folders; throws SetupError where it cannot. `symbols` names the instruments
-  /// of the whole engine by their id.
-  Recorder(std::string run_dir, std::vector<std::string> symbols, metrics::StatFile& stats);
+  struct Setup {
+    std::string run_dir;
+    std::vector<std::string> symbols;  // The instruments of the whole engine, by their id.
+    DiskSync* sync;                    // Null: nothing is synced.
+    std::int64_t sync_ns;              // So often.
+    DiskCalls calls = DiskCalls::of_the_system();
+  };
+
+  /// Creates `run_dir`'s folders; throws SetupError where it cannot.
+  Recorder(Setup setup, metrics::StatFile& stats);
   ~Recorder() override;
 
   /// Set-up. The taps live as long as the recorder.
@@ -142,45 +150,26 @@ class Recorder final : public concurrent::Agent {
   [[nodiscard]] std::string_view name() const noexcept override { return "recorder"; }
   int do_work() noexcept override;
   void on_close() noexcept override;
+  void every_100ms() noexcept override;
+
+  /// Once its thread and that of `sync` have ended: writes what the taps still hold and closes the files.
+  void finish() noexcept;
+  /// Any thread: the files that were closed since the last call.
+  [[nodiscard]] std::vector<RecordedFile> take_finished() { return finished_.take(); }
 
  private:
-  /// Numbered files of one stream; each is written whole or said to be cut.
-  class Segments {
-   public:
-    /// `head` begins each file, at once: one without anything else is one of its kind, too.
-    Segments(std::string folder, std::string_view suffix, std::string head, Recorder& owner);
-    ~Segments();
-    void append(std::string_view bytes) noexcept;
-    void flush() noexcept;
-
-   private:
-    bool open_next() noexcept;
-    bool write_all(std::string_view bytes) noexcept;
-    void fail(const char* what) noexcept;
-
-    std::string folder_;
-    std::string suffix_;
-    std::string head_;
-    Recorder& owner_;
-    std::string buffer_;
-    std::uint64_t buffered_units_ = 0;  // Lines or records in the buffer, for the count of a failed write.
-    int fd_ = -1;
-    std::uint64_t file_bytes_ = 0;
-    unsigned number_ = 0;
-    std::int64_t retry_at_ns_ = 0;
-  };
   struct CaptureStream {
     std::unique_ptr<CaptureTap> tap;
-    std::unique_ptr<Segments> files;
+    std::unique_ptr<RecordedFiles> files;
   };
   struct DatagramStream {
     std::unique_ptr<StreamTap> tap;
-    std::unique_ptr<Segments> files;
+    std::unique_ptr<RecordedFiles> files;
     std::vector<StreamLine> lines;
   };
   struct RecordStream {
     std::unique_ptr<RecordTap> tap;
-    std::unique_ptr<Segments> files;
+    std::unique_ptr<RecordedFiles> files;
   };
 
   RecordTap& add_records(const std::string& stream, std::size_t record_bytes, Arena& arena);
@@ -188,12 +177,19 @@ class Recorder final : public concurrent::Agent {
   [[nodiscard]] int drain(DatagramStream& stream) noexcept;
   [[nodiscard]] int drain(RecordStream& stream) noexcept;
 
-  std::string run_dir_;
+  template <typename Do>
+  void for_all_files(const Do& act) {
+    for (CaptureStream& stream : captures_) act(*stream.files);
+    for (DatagramStream& stream : streams_) act(*stream.files);
+    for (RecordStream& stream : records_) act(*stream.files);
+  }
+
   std::vector<std::string> symbols_;
   metrics::StatFile& stats_;
-  metrics::Counter& disk_lost_;
-  metrics::Counter& bytes_written_;
-  metrics::ErrorLog& errors_;
+  FinishedFiles finished_;
+  RecordingDisk disk_;
+  const std::int64_t sync_ns_;
+  std::int64_t synced_at_ns_ = 0;
   std::vector<CaptureStream> captures_;
   std::vector<DatagramStream> streams_;
   std::vector<RecordStream> records_;

@@ -19,6 +19,7 @@ from tickwire.host.doctor import drift, pinned_cores, read_baseline, running_eng
 from tickwire.host.jitter import CoreJitter, Jitter, measure
 from tickwire.host.reader import format_cpus
 from tickwire.host.wanted import DEFAULT_ENV, from_config, with_cores, with_env
+from tickwire.outputs import refuse_over
 
 __all__ = ["doctor", "jitter", "wanted_of"]
 
@@ -165,6 +166,9 @@ def jitter(
     as_json: bool,
 ) -> int:
     """The exit code: 1 where a limit was given and not kept."""
+    if stat_file is not None:
+        named = [("--config", config), ("--env", env)]
+        refuse_over("--stat-file", stat_file, [(what, path) for what, path in named if path is not None])
     wanted, _ = wanted_of(config, env, cores)
     allowed = sorted(os.sched_getaffinity(0))
     spun = wanted.cores or tuple(allowed[1:] or allowed)

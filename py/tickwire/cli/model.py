@@ -14,12 +14,16 @@ from tickwire import models
 from tickwire.cli import output
 from tickwire.config import Config
 from tickwire.errors import ConfigError, Error, SetupError
+from tickwire.outputs import refuse_over
 
 __all__ = ["bench", "bind", "check", "inspect", "optimize"]
 
 
 def bind(model: Path, config: Path, out: Path | None) -> None:
-    schema = Config.from_toml(config).schema()
+    settings = Config.from_toml(config)
+    others = [entry for entry in settings.input_files() if entry[0] != "a model"]
+    refuse_over("--out" if out is not None else "MODEL", out or model, others)
+    schema = settings.schema()
     written = models.bind(model, schema.canonical_json(), schema.fingerprint(), out)
     print(f"{written}: bound to schema {schema.fingerprint()}")
 

@@ -18,6 +18,8 @@ import signal
 import sys
 from pathlib import Path
 
+from tickwire.errors import ConfigError
+from tickwire.outputs import refuse_over
 from tickwire.sim.capture import CaptureMarket
 from tickwire.sim.faults import Faults
 from tickwire.sim.itch import SyntheticItch, read_messages, stocks_of, timed
@@ -44,6 +46,13 @@ _OF_MULTICAST = ("day", "start_after", "username", "password")
 
 def _pace(text: str) -> float:
     return math.inf if text == "max" else float(text)
+
+
+def _files_of(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """What is played."""
+    captures = arguments.capture or []
+    named = [item.partition("=")[2] for item in captures if item.partition("=")[0] in RULES]
+    return [("a capture", path) for path in (*captures, *named)]
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -96,6 +105,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         if getattr(arguments, name) != parser.get_default(name):
             which = "with" if arguments.multicast else "without"
             parser.error(f"--{name.replace('_', '-')}: expected none {which} --multicast")
+    if arguments.record is not None:
+        try:
+            refuse_over("--record", arguments.record, _files_of(arguments))
+        except ConfigError as error:
+            parser.error(str(error))
     return arguments
 
 

@@ -184,6 +184,7 @@ class EngineTest : public ::testing::Test {
             .stat_path = (folder_ / "engine.stat").string(),
             .replay = true,
             .record_dir = "",
+            .record_sync_ns = 0,
             .feeds = {{.name = "usdm",
                        .itch = {},
                        .market = feed::binance::Market::UsdM,

@@ -80,6 +80,7 @@ class OrderFeedTest : public ::testing::Test {
             .stat_path = (folder_ / (replay ? "replay.stat" : "live.stat")).string(),
             .replay = replay,
             .record_dir = "",
+            .record_sync_ns = 0,
             .feeds = {feed},
             .features = {.trigger = Trigger::Book,
                          .every_ns = 0,

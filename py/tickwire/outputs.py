@@ -1,0 +1,50 @@
+"""An output is never one of the inputs, by whatever name it goes.
+
+Every command that writes a file asks here first, before it opens anything: what is opened for writing is
+empty from then on, and it may be the only copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tickwire.errors import ConfigError
+
+__all__ = ["refuse_inside_recording", "refuse_over"]
+
+StrPath = str | os.PathLike[str]
+
+
+def refuse_over(option: str, out: StrPath, inputs: Iterable[tuple[str, StrPath]]) -> None:
+    """Refuses an output that is an input: the same path, another path to it, a symbolic or a hard link.
+
+    `option` names the output in the message. `inputs`: what each file is, and its path; one that is not there
+    is compared by its path.
+    """
+    for what, path in inputs:
+        if _same(out, path):
+            raise ConfigError(
+                f"{option}: expected a file of its own, found {os.fspath(out)!r}, which is {what} "
+                f"{os.fspath(path)!r} and would be written over; name another file"
+            )
+
+
+def _same(one: StrPath, other: StrPath) -> bool:
+    try:
+        first, second = os.stat(one), os.stat(other)
+    except (OSError, ValueError):
+        return os.path.realpath(one) == os.path.realpath(other)
+    # A terminal or /dev/null may be read and written at once.
+    return os.path.samestat(first, second) and (Path(one).is_file() or Path(one).is_dir())
+
+
+def refuse_inside_recording(option: str, folder: StrPath) -> None:
+    """Refuses a folder within a recorded run: what is put there would be taken for a part of that run."""
+    for parent in Path(os.path.realpath(folder)).parents:
+        if (parent / "run.json").is_file():
+            raise ConfigError(
+                f"{option}: expected a folder of its own, found {os.fspath(folder)!r}, which lies in the "
+                f"recorded run {str(parent)!r}; name one elsewhere"
+            )
