@@ -128,6 +128,7 @@ _TABLE = (
         "How much more is bid than offered, over the quantities of the best `levels` levels of each side (as "
         "many as there are). NaN where the book is empty.",
         "Cao, Hansch & Wang (2009), The information content of an open limit-order book",
+        version=2,
     ),
     Kernel(
         "spread",
@@ -135,6 +136,7 @@ _TABLE = (
         "(ask − bid) / mid · 10⁴",
         "basis points of mid",
         "The best ask less the best bid. NaN where a side of the book is empty, as all that needs mid.",
+        version=2,
     ),
     Kernel(
         "microprice_offset",
@@ -143,6 +145,7 @@ _TABLE = (
         "basis points of mid",
         "The mid weighted by what stands on the other side, less the plain mid: positive when more is bid.",
         "Gatheral & Oomen (2010), Zero-intelligence realized variance estimation: the weighted mid",
+        version=2,
     ),
     Kernel(
         "mid_return",
@@ -206,6 +209,7 @@ _TABLE = (
         "−1 to 1",
         "How much more waits at the best bid than at the best ask. NaN where a side of the book is empty.",
         "Gould & Bonart (2016), Queue imbalance as a one-tick-ahead price predictor in a limit order book",
+        version=2,
     ),
     Kernel(
         "order_arrival_rate",

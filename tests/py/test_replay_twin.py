@@ -200,6 +200,68 @@ def test_gap_starts_another_epoch_of_one_instrument(tmp_path: Path, market: str)
     assert set(rows[symbols[1]].epoch) == {1}
 
 
+def test_window_of_equal_values(tmp_path: Path) -> None:
+    # Each of these is the same number at every event, made of other quantities, other prices or both.
+    symbol, price = "SOLUSDT", 151.27
+    stamp, lines, bids, asks = 1_722_470_400 * 10**9, [], {}, {}
+
+    def add(message: dict[str, Any]) -> None:
+        nonlocal stamp
+        stamp += 10_000_000
+        lines.append(f"{stamp} {twin.json.dumps(message)}")
+
+    def levels(event: int) -> tuple[dict[str, str], dict[str, str]]:
+        scale = 1 + event * 7 % 11
+        qty = 0.013 * (1 + event * event % 17)
+        price_of = lambda ticks: f"{price * ticks * scale / 1000:.8f}"  # noqa: E731
+        return (
+            {price_of(999): f"{qty * 3:.8f}", price_of(998): f"{qty * 5:.8f}"},
+            {price_of(1001): f"{qty:.8f}", price_of(1002): f"{qty * 7:.8f}"},
+        )
+
+    def changes(before: dict[str, str], after: dict[str, str]) -> list[list[str]]:
+        return [[p, "0"] for p in before if p not in after] + [[p, q] for p, q in after.items()]
+
+    add({"e": "depthUpdate", "E": stamp // 10**6, "s": symbol, "U": 1, "u": 2, "b": [], "a": []})
+    bids, asks = levels(0)
+    body = {"lastUpdateId": 2, "bids": list(bids.items()), "asks": list(asks.items())}
+    add({"tickwire": "snapshot", "conn": 0, "instrument": symbol, "body": body})
+    for event in range(1, 80):
+        for k in range(2):
+            side = k == 0
+            scale = 1 + event * 7 % 11
+            at = f"{price * 1.001 * scale:.8f}"
+            qty = f"{0.0017 * (2 if side else 1) * (1 + event * 13 % 29):.8f}"
+            trade = {"e": "trade", "E": stamp // 10**6, "s": symbol, "t": 2 * event + k, "p": at, "q": qty}
+            add(trade | {"T": stamp // 10**6, "m": not side, "M": True})
+        new_bids, new_asks = levels(event)
+        update = {"e": "depthUpdate", "E": stamp // 10**6, "s": symbol, "U": event + 2, "u": event + 2}
+        add(update | {"b": changes(bids, new_bids), "a": changes(asks, new_asks)})
+        bids, asks = new_bids, new_asks
+    path = tmp_path / "equal.log"
+    path.write_text("\n".join(lines) + "\n")
+    inner = [
+        "imbalance(levels=1)",
+        "imbalance(levels=2)",
+        "queue_imbalance()",
+        "spread()",
+        "microprice_offset()",
+    ]
+    inner += ["trade_flow(window=2)", "mean(spread(), window=4)", "max(microprice_offset(), window='30ms')"]
+    rows = [
+        f"{outer}({x}, window={window})"
+        for x in inner
+        for outer, window in (("zscore", 5), ("std", "'90ms'"))
+    ]
+    found = compare(tmp_path, [path], "binance_spot", [symbol], rows)
+    assert len(found[symbol]) > 60
+    assert not found[symbol].values.any()
+    # The engine's, which `compare` allows a tolerance.
+    quoted = ", ".join(f'"{row}"' for row in rows)
+    _, by_symbol = engine_rows(tmp_path, [path], "binance_spot", [symbol], f"rows = [{quoted}]")
+    assert not np.array(by_symbol[symbol][1]).any()
+
+
 RECORDINGS = {
     "spot": ("BTCUSDT", ["spot_btcusdt_20240808", "spot_btcusdt_20240809"]),
     "usdm": ("BTCUSDT", ["usdm_btcusdt_20240808"]),

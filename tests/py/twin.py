@@ -14,7 +14,8 @@ is the one taken, here and in the engine:
 - `book`: an event that only repeats what the book already says, such as the removal of a level that is
   not there, changes nothing and emits no row. It is a sample all the same.
 - `sequence` is the venue's id of the last event applied to the book, for a row on a trade too.
-- Prices and quantities are integers in units of 1e-8, so that equal ratios are equal.
+- Prices and quantities are integers in units of 1e-8, and a ratio of them is rounded once, so that what is
+  equal in exact arithmetic is equal.
 
 `replay(...)` takes a minute at most for the longest recording with a dozen features.
 """
@@ -29,6 +30,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -412,7 +414,10 @@ class Features:
         self.ask = np.where(empty, np.nan, self.ask_price[:, 0])
         self.mid = (self.bid + self.ask) / 2
         with np.errstate(invalid="ignore"):
-            self.log_change = np.concatenate(([np.nan], np.log(self.mid[1:] / self.mid[:-1])))
+            # Up and down by the same is the same.
+            size = np.log(np.fmax(self.mid[1:], self.mid[:-1]) / np.fmin(self.mid[1:], self.mid[:-1]))
+            change = np.copysign(size, self.mid[1:] - self.mid[:-1])
+            self.log_change = np.concatenate(([np.nan], np.where(np.isnan(self.mid[1:]), np.nan, change)))
         book_points = [point for point in epoch.points if point.is_book]
         # At entry i: book event i + 1, for it is at book events that wrapped expressions are sampled.
         self.at_books = At(
@@ -476,24 +481,30 @@ class Features:
     # Of the book as it is.
 
     def imbalance(self, call: Call, at: At) -> Floats:
-        bids = self.bid_qty[at.books, : call.levels].sum(axis=1)
-        asks = self.ask_qty[at.books, : call.levels].sum(axis=1)
-        with np.errstate(invalid="ignore"):
-            return (bids - asks) / (bids + asks)
+        bids, asks = (
+            qty[at.books, : call.levels].astype(object).sum(axis=1) for qty in (self.bid_qty, self.ask_qty)
+        )
+        return ratios(bids - asks, bids + asks)
 
     def queue_imbalance(self, call: Call, at: At) -> Floats:
-        bids, asks = self.bid_qty[at.books, 0], self.ask_qty[at.books, 0]
-        with np.errstate(invalid="ignore"):
-            return np.where((bids == 0) | (asks == 0), np.nan, (bids - asks) / (bids + asks))
+        bids, asks = (qty[at.books, 0].astype(object) for qty in (self.bid_qty, self.ask_qty))
+        return np.where((bids == 0) | (asks == 0), np.nan, ratios(bids - asks, bids + asks))
+
+    def _best(self, at: At) -> tuple[Any, Any, Any]:
+        """Bid, ask and twice the mid as integers, the last 0 where a side is empty."""
+        bid, ask = (price[at.books, 0].astype(object) for price in (self.bid_price, self.ask_price))
+        return bid, ask, np.where(np.isnan(self.mid[at.books]), 0, bid + ask)
 
     def spread(self, call: Call, at: At) -> Floats:
-        return 1e4 * ((self.ask - self.bid) / self.mid)[at.books]
+        bid, ask, twice_mid = self._best(at)
+        return ratios(20_000 * (ask - bid), twice_mid)
 
     def microprice_offset(self, call: Call, at: At) -> Floats:
-        bid_qty, ask_qty = self.bid_qty[:, 0].astype(float), self.ask_qty[:, 0].astype(float)
-        with np.errstate(invalid="ignore"):
-            microprice = (self.bid * ask_qty + self.ask * bid_qty) / (bid_qty + ask_qty)
-        return 1e4 * ((microprice - self.mid) / self.mid)[at.books]
+        bid, ask, twice_mid = self._best(at)
+        bid_qty, ask_qty = (qty[at.books, 0].astype(object) for qty in (self.bid_qty, self.ask_qty))
+        # (bid·ask_qty + ask·bid_qty) / (bid_qty + ask_qty) less mid, each times 2·(bid_qty + ask_qty).
+        micro = 2 * (bid * ask_qty + ask * bid_qty) - (bid + ask) * (bid_qty + ask_qty)
+        return 1e4 * ratios(micro, twice_mid * (bid_qty + ask_qty))
 
     # Of the book's past.
 
@@ -537,7 +548,8 @@ class Features:
     def realized_vol(self, call: Call, at: At) -> Floats:
         first = np.maximum(self._first_entry(call, self.state_clock, at, at.books + 1), 1)
         squares = self.log_change**2
-        return np.array([math.sqrt(squares[i:j].sum()) for i, j in zip(first, at.books + 1, strict=True)])
+        ends = zip(first, at.books + 1, strict=True)
+        return np.array([math.sqrt(math.fsum(squares[i:j].tolist())) for i, j in ends])
 
     # Of orders. The moments are at messages, so all orders up to a moment's clock have come by then but those
     # of later messages of the same nanosecond, which no moment of ours lies between.
@@ -574,14 +586,14 @@ class Features:
 
     def vwap_offset(self, call: Call, at: At) -> Floats:
         values = []
-        for window, mid in zip(self._trade_window(call, at), self.mid[at.books], strict=True):
-            qty = self.trade_qty[window].astype(float)
-            if len(qty) == 0:
-                # Without trades it is 0 whatever mid is, but a mid must be there.
-                values.append(0.0 if mid == mid else math.nan)
+        price, qty = self.trade_price.astype(object), self.trade_qty.astype(object)
+        for window, twice_mid in zip(self._trade_window(call, at), self._best(at)[2], strict=True):
+            if twice_mid == 0:
+                values.append(math.nan)  # Without trades it is 0 whatever mid is, but a mid must be there.
                 continue
-            # Prices less mid first: the offset is small beside them.
-            values.append(1e4 * ((self.trade_price[window] - mid) * qty).sum() / qty.sum() / mid)
+            total = int(qty[window].sum())
+            above = int((2 * price[window] * qty[window]).sum()) - int(twice_mid) * total
+            values.append(1e4 * (above / (int(twice_mid) * total)) if total else 0.0)
         return np.array(values, dtype=float)
 
     # Of any expression, over its samples.
@@ -599,7 +611,14 @@ class Features:
         return np.array([reduce(window) for window in self._sample_windows(call, at)], dtype=float)
 
     def mean(self, call: Call, at: At) -> Floats:
-        return self._over_samples(call, at, lambda x: x[0] if (x == x[0]).all() else x.mean())
+        def average(x: Floats) -> float:
+            if (x == x[0]).all() or np.isnan(x).any():
+                return float(x[0] + x.sum() * 0)
+            total = math.fsum(x.tolist())
+            rest = math.fsum([*x.tolist(), -total])  # What the sum was rounded by.
+            return float((Fraction(total) + Fraction(rest)) / len(x))
+
+        return self._over_samples(call, at, average)
 
     def std(self, call: Call, at: At) -> Floats:
         return self._over_samples(call, at, lambda x: 0.0 if (x == x[0]).all() else x.std())
@@ -644,6 +663,12 @@ class Features:
             return np.maximum(stop - call.count, 0)
         first = np.searchsorted(clocks, at.clock - call.window, side="right")
         return np.minimum(first, stop).astype(np.int64)
+
+
+def ratios(numerators: Any, denominators: Any) -> Floats:
+    """Of Python's integers, each rounded once; NaN where the denominator is 0."""
+    pairs = zip(numerators.tolist(), denominators.tolist(), strict=True)
+    return np.array([a / b if b else math.nan for a, b in pairs], dtype=float)
 
 
 def _of_trades(call: Call) -> bool:

@@ -146,7 +146,7 @@ class FeatureEngine::Builder {
                                                                  !of_trades(node.kernel) &&
                                                                  !of_orders(node.kernel);
                                                         })));
-    book.mids = ring<double>(most_slots(is(KernelKind::MidReturn)));
+    book.mids = ring<std::uint64_t>(most_slots(is(KernelKind::MidReturn)));
     book.squared_returns = ring<double>(most_slots(is(KernelKind::RealizedVol)));
 
     std::vector<std::uint32_t> flow_levels;

@@ -29,10 +29,10 @@ Int128 flow_of_level(const md::Level& bid, const md::Level& bid_before, const md
 void BookTape::take(const TopOfBook& top) noexcept {
   copy_padded(top.bids, bids, kNoBid);
   copy_padded(top.asks, asks, kNoAsk);
-  mid = kNan;
+  mid = 0;
   if (!top.bids.empty() && !top.asks.empty()) {
     const Int128 sum = Int128{bids[0].price} + asks[0].price;
-    if (sum > 0) mid = static_cast<double>(sum);
+    if (sum > 0) mid = static_cast<std::uint64_t>(sum);
   }
 }
 
@@ -40,7 +40,7 @@ void BookTape::start(const TopOfBook& top, TsNs t) noexcept {
   take(top);
   timeline.newest = 0;
   timeline.ts[0] = t;
-  last_nan_return = 0;
+  last_nan_return = last_move = 0;
   if (!mids.slots.empty()) mids[0] = mid;
 }
 
@@ -49,7 +49,7 @@ void BookTape::push(const TopOfBook& top, TsNs t) noexcept {
     std::swap(bids, bids_before);
     std::swap(asks, asks_before);
   }
-  const double mid_before = mid;
+  const std::uint64_t mid_before = mid;
   take(top);
   const std::uint64_t number = ++timeline.newest;
   timeline.ts[number] = t;
@@ -58,6 +58,7 @@ void BookTape::push(const TopOfBook& top, TsNs t) noexcept {
     const double change = log_ratio(mid, mid_before);
     squared_returns[number] = change * change;
     if (change != change) last_nan_return = number;
+    if (change != 0.0) last_move = number;
   }
   if (!flows.empty()) push_flow();
 }

@@ -16,7 +16,8 @@
 ///
 /// Prices and quantities stay integers for as long as the formula allows. Ratios of prices need no
 /// decimals at all, so `spread`, `vwap_offset` and the like are one rounded division of exact
-/// integers, and nothing of a 60,000-dollar price is left to cancel in a basis point. Accumulators
+/// integers: nothing of a 60,000-dollar price is left to cancel in a basis point, and what is equal in
+/// exact arithmetic is the same bits, also where the quantities behind it are others. Accumulators
 /// of integers wrap (unsigned) instead of overflowing: a venue that sends 2^63 gets a wrong feature,
 /// not undefined behaviour, and the sum is right again when the entry has left.
 namespace tickwire::features {
@@ -49,11 +50,12 @@ struct BookTape {
   std::span<md::Level> asks;         // Padded with kNoAsk.
   std::span<md::Level> bids_before;  // Empty when nothing needs it.
   std::span<md::Level> asks_before;
-  Ring<double> mids;             // No slots when nothing needs it; likewise the next.
+  Ring<std::uint64_t> mids;      // No slots when nothing needs it; likewise the next.
   Ring<double> squared_returns;  // log(mid_i / mid_{i-1})², from entry 1.
   std::uint64_t last_nan_return = 0;
-  std::span<OrderFlow> flows;  // By levels, ascending.
-  double mid = kNan;           // Twice the mid, bid plus ask as integers; NaN where a side is empty.
+  std::uint64_t last_move = 0;  // The last entry whose return is not 0.
+  std::span<OrderFlow> flows;   // By levels, ascending.
+  std::uint64_t mid = 0;        // Twice the mid, bid plus ask; 0 where a side is empty.
 
   // A missing level is a quantity of 0 at a price that any price improves upon.
   static constexpr md::Level kNoBid{std::numeric_limits<std::int64_t>::min(), 0};
@@ -113,7 +115,7 @@ class Imbalance final : public Kernel {
     Int128 ask = 0;
     for (std::uint32_t i = 0; i < levels_; ++i) bid += book_->bids[i].qty;
     for (std::uint32_t i = 0; i < levels_; ++i) ask += book_->asks[i].qty;
-    return static_cast<double>(bid - ask) / static_cast<double>(bid + ask);
+    return quotient(bid - ask, static_cast<Uint128>(bid + ask));
   }
 
  private:
@@ -130,7 +132,7 @@ class QueueImbalance final : public Kernel {
     const Int128 bid = book_->bids[0].qty;
     const Int128 ask = book_->asks[0].qty;
     if (bid == 0 || ask == 0) return kNan;
-    return static_cast<double>(bid - ask) / static_cast<double>(bid + ask);
+    return quotient(bid - ask, static_cast<Uint128>(bid + ask));
   }
 
  private:
@@ -143,9 +145,8 @@ class Spread final : public Kernel {
   explicit Spread(const BookTape& book) noexcept : book_(&book) {}
   void start(TsNs t) noexcept TICKWIRE_HOT override { warm_at_ = t; }
   double value(TsNs) noexcept TICKWIRE_HOT override {
-    if (book_->mid != book_->mid) return kNan;
     const Int128 spread = Int128{book_->asks[0].price} - book_->bids[0].price;
-    return 2e4 * static_cast<double>(spread) / book_->mid;
+    return quotient(20'000 * spread, book_->mid);  // NaN where there is no mid.
   }
 
  private:
@@ -159,13 +160,12 @@ class MicropriceOffset final : public Kernel {
   explicit MicropriceOffset(const BookTape& book) noexcept : book_(&book) {}
   void start(TsNs t) noexcept TICKWIRE_HOT override { warm_at_ = t; }
   double value(TsNs) noexcept TICKWIRE_HOT override {
-    if (book_->mid != book_->mid) return kNan;
     const md::Level& bid = book_->bids[0];
     const md::Level& ask = book_->asks[0];
-    const double spread = static_cast<double>(Int128{ask.price} - bid.price) / book_->mid;
-    const double tilt =
-        static_cast<double>(Int128{bid.qty} - ask.qty) / static_cast<double>(Int128{bid.qty} + ask.qty);
-    return 1e4 * spread * tilt;
+    const Uint128 spread = static_cast<Uint128>(Int128{ask.price} - bid.price);
+    const Uint128 tilt = static_cast<Uint128>(Int128{bid.qty} - ask.qty);
+    const Uint128 qty = static_cast<Uint128>(Int128{bid.qty} + ask.qty);
+    return 1e4 * quotient(static_cast<Int128>(spread * tilt), Uint128{book_->mid} * qty);
   }
 
  private:
@@ -273,39 +273,38 @@ class RealizedVol final : public Kernel {
  public:
   RealizedVol(const BookTape& book, const EntryWindow& window) noexcept : book_(&book), window_(window) {}
 
-  void start(TsNs t) noexcept TICKWIRE_HOT override { warm_at_ = window_.start(t); }
+  void start(TsNs t) noexcept TICKWIRE_HOT override {
+    warm_at_ = window_.start(t);
+    state_ = {};
+  }
   void on_book(TsNs t) noexcept TICKWIRE_HOT override {
-    add_newest();
+    state_.add(book_->squared_returns[book_->timeline.newest]);
     window_.fill(warm_at_, t);
     evict(t);
   }
   double value(TsNs t) noexcept TICKWIRE_HOT override {
     evict(t);
+    const std::uint64_t head = window_.window.head();
     if (window_.window.size() == 0) return 0.0;
-    if (book_->last_nan_return >= window_.window.head()) return kNan;
-    const double sum = rolling_.state().sum.high;
+    if (book_->last_nan_return >= head) return kNan;
+    if (book_->last_move < head) return 0.0;
+    const double sum = state_.sum.value().high;
     return sum > 0.0 ? std::sqrt(sum) : 0.0;
   }
 
  private:
-  void add_newest() noexcept TICKWIRE_HOT {
-    const std::uint64_t newest = book_->timeline.newest;
-    rolling_.add(window_.window.head(), newest, book_->squared_returns[newest]);
-  }
   void evict(TsNs t) noexcept TICKWIRE_HOT {
     window_.window.evict(
-        t,
-        [this](std::uint64_t number) noexcept {
-          rolling_.remove(number, book_->squared_returns[number], book_->timeline.newest);
-        },
+        t, [this](std::uint64_t number) noexcept { state_.remove(book_->squared_returns[number]); },
         [this]() noexcept {
-          if (window_.window.size() != 0) add_newest();
+          state_ = {};
+          if (window_.window.size() != 0) state_.add(book_->squared_returns[book_->timeline.newest]);
         });
   }
 
   const BookTape* book_;
   EntryWindow window_;
-  Rolling<SumState> rolling_;
+  SumState state_;
 };
 
 // --- Of trades ------------------------------------------------------------------------------------
@@ -370,8 +369,7 @@ class TradeFlow final : public TradeKernel {
   using TradeKernel::TradeKernel;
   double value(TsNs t) noexcept TICKWIRE_HOT override {
     if (trades(t) == 0 || qty_ == 0) return 0.0;
-    return static_cast<double>(static_cast<Int128>(signed_qty_)) /
-           static_cast<double>(static_cast<Int128>(qty_));
+    return quotient(static_cast<Int128>(signed_qty_), qty_);
   }
 };
 
@@ -388,12 +386,10 @@ class VwapOffset final : public TradeKernel {
       : TradeKernel(tape, window), book_(&book) {}
   double value(TsNs t) noexcept TICKWIRE_HOT override {
     const std::uint64_t count = trades(t);
-    if (book_->mid != book_->mid) return kNan;
+    if (book_->mid == 0) return kNan;
     if (count == 0 || qty_ == 0) return 0.0;
-    const Int128 twice_mid = Int128{book_->bids[0].price} + book_->asks[0].price;
-    const Uint128 above = notional_ + notional_ - static_cast<Uint128>(twice_mid) * qty_;
-    return 1e4 * (static_cast<double>(static_cast<Int128>(above)) /
-                  (book_->mid * static_cast<double>(static_cast<Int128>(qty_))));
+    const Uint128 at_mid = Uint128{book_->mid} * qty_;
+    return 1e4 * quotient(static_cast<Int128>(notional_ + notional_ - at_mid), at_mid);
   }
 
  private:
@@ -470,70 +466,102 @@ class SampleKernel : public Kernel {
   bool started_ = false;
 };
 
-template <typename State>
-class RollingKernel : public SampleKernel {
+class Mean final : public SampleKernel {
  public:
-  RollingKernel(const Wrapped& input, const EntryWindow& window) noexcept : SampleKernel(input, window) {}
+  Mean(const Wrapped& input, const EntryWindow& window) noexcept : SampleKernel(input, window) {}
 
+  void start(TsNs t) noexcept TICKWIRE_HOT override {
+    SampleKernel::start(t);
+    state_ = {};
+  }
   void on_book(TsNs t) noexcept TICKWIRE_HOT override {
     if (!arrived(t)) return;
-    add_newest();
+    state_.add(newest());
     evict(t);
   }
-
- protected:
-  ~RollingKernel() = default;
-
-  void evict(TsNs t) noexcept TICKWIRE_HOT {
-    window_.window.evict(
-        t,
-        [this](std::uint64_t number) noexcept {
-          rolling_.remove(number, input_.samples->values[number], input_.timeline->newest);
-        },
-        [this]() noexcept { add_newest(); });
-  }
-  const State& state() const noexcept TICKWIRE_HOT { return rolling_.state(); }
-
- private:
-  void add_newest() noexcept TICKWIRE_HOT {
-    const std::uint64_t number = input_.timeline->newest;
-    rolling_.add(window_.window.head(), number, input_.samples->values[number]);
-  }
-
-  Rolling<State> rolling_;
-};
-
-class Mean final : public RollingKernel<SumState> {
- public:
-  using RollingKernel::RollingKernel;
   double value(TsNs t) noexcept TICKWIRE_HOT override {
     evict(t);
     if (has_nan()) return kNan;
     if (flat()) return newest();
-    return state().sum.high / static_cast<double>(window_.window.size());
+    return divide(state_.sum.value(), {static_cast<double>(window_.window.size()), 0.0});
   }
+
+ private:
+  void evict(TsNs t) noexcept TICKWIRE_HOT {
+    window_.window.evict(
+        t, [this](std::uint64_t number) noexcept { state_.remove(input_.samples->values[number]); },
+        [this]() noexcept {
+          state_ = {};
+          state_.add(newest());
+        });
+  }
+
+  SumState state_;
+};
+
+/// What std and zscore look at. Its cost is constant but where the window must be added up anew: when numbers
+/// that were more than some ten thousand deviations away have left, at most once a level of magnitude.
+class MomentKernel : public SampleKernel {
+ public:
+  MomentKernel(const Wrapped& input, const EntryWindow& window) noexcept : SampleKernel(input, window) {}
+
+  void on_book(TsNs t) noexcept TICKWIRE_HOT override {
+    if (!arrived(t)) return;
+    const double x = newest();
+    if (window_.window.size() == 1 || (state_.count == 0 && x == x)) state_.begin(x);
+    state_.add(x);
+    evict(t);
+  }
+
+ protected:
+  ~MomentKernel() = default;
+
+  void evict(TsNs t) noexcept TICKWIRE_HOT {
+    const std::uint64_t head = window_.window.head();
+    window_.window.evict(
+        t, [this](std::uint64_t number) noexcept { state_.remove(input_.samples->values[number]); },
+        [this]() noexcept {
+          state_.begin(newest());
+          state_.add(newest());
+        });
+    if (window_.window.head() != head && !flat() && !has_nan() && state_.worn()) [[unlikely]]
+      add_up_anew();
+  }
+  const MomentState& state() const noexcept TICKWIRE_HOT { return state_; }
+
+ private:
+  [[gnu::noinline]] void add_up_anew() noexcept TICKWIRE_HOT {
+    const Ring<double>& values = input_.samples->values;
+    const std::uint64_t first = window_.window.head();
+    const std::uint64_t last = input_.timeline->newest;
+    LongSum sum;
+    for (std::uint64_t i = first; i <= last; ++i) sum.add(values[i]);
+    state_.begin(divide(sum.value(), {static_cast<double>(last + 1 - first), 0.0}));
+    for (std::uint64_t i = first; i <= last; ++i) state_.add(values[i]);
+  }
+
+  MomentState state_;
 };
 
 /// Population standard deviation.
-class Std final : public RollingKernel<MomentState> {
+class Std final : public MomentKernel {
  public:
-  using RollingKernel::RollingKernel;
+  using MomentKernel::MomentKernel;
   double value(TsNs t) noexcept TICKWIRE_HOT override {
     evict(t);
     if (has_nan()) return kNan;
-    return flat() ? 0.0 : std::sqrt(state().variance());
+    return flat() ? 0.0 : state().deviation();
   }
 };
 
 /// (newest - mean) / population standard deviation, the newest included in both; 0 where all are equal.
-class Zscore final : public RollingKernel<MomentState> {
+class Zscore final : public MomentKernel {
  public:
-  using RollingKernel::RollingKernel;
+  using MomentKernel::MomentKernel;
   double value(TsNs t) noexcept TICKWIRE_HOT override {
     evict(t);
     if (has_nan()) return kNan;
-    const double variance = flat() ? 0.0 : state().variance();
-    return variance > 0.0 ? state().deviation(newest()) / std::sqrt(variance) : 0.0;
+    return flat() ? 0.0 : state().score(newest());
   }
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -120,7 +121,7 @@ struct Samples {
 
 /// Sum of the numbers in a window.
 struct SumState {
-  DoubleDouble sum;
+  LongSum sum;
 
   void add(double x) noexcept TICKWIRE_HOT {
     if (x == x) sum.add(x);
@@ -130,88 +131,79 @@ struct SumState {
   }
 };
 
-/// Sum and sum of squares of (x - shift), the shift being the first number: what is left to cancel in
-/// the variance of a price is its move since then, not the price.
+/// Sum and sum of squares of (x - shift), the shift being a number of the window or near one: what is left
+/// to cancel in the variance of a price is its move since then, not the price.
+///
+/// Adding and taking away leaves rounding errors that never go away by themselves: about 2^-104 of each sum
+/// of squares on the way, which is a lot where numbers have left that were far larger than what is there. So
+/// `wear` adds up these sums; where it says that the error may be seen, worn() is true and the window must be
+/// added up anew.
 struct MomentState {
   double shift = 0.0;
   std::uint64_t count = 0;
   DoubleDouble sum;
   DoubleDouble sum_of_squares;
+  double wear = 0.0;
 
+  /// Begins anew, and numbers are near `centre`.
+  void begin(double centre) noexcept TICKWIRE_HOT {
+    *this = MomentState{.shift = centre, .count = 0, .sum = {}, .sum_of_squares = {}, .wear = 0.0};
+  }
   void add(double x) noexcept TICKWIRE_HOT {
     if (x != x) return;
-    if (count == 0) *this = MomentState{.shift = x, .count = 0, .sum = {}, .sum_of_squares = {}};
     ++count;
-    const double d = x - shift;
-    const DoubleDouble square = two_product(d, d);
-    sum.add(d);
-    sum_of_squares.add(square.high, square.low);
+    const DoubleDouble d = two_sum(x, -shift);
+    const DoubleDouble squared = square(d);
+    sum.add(d.high, d.low);
+    sum_of_squares.add(squared.high, squared.low);
+    wear += sum_of_squares.high;
   }
   void remove(double x) noexcept TICKWIRE_HOT {
     if (x != x) return;
     --count;
-    const double d = x - shift;
-    const DoubleDouble square = two_product(d, d);
-    sum.add(-d);
-    sum_of_squares.add(-square.high, -square.low);
+    const DoubleDouble d = two_sum(x, -shift);
+    const DoubleDouble squared = square(d);
+    sum.add(-d.high, -d.low);
+    sum_of_squares.add(-squared.high, -squared.low);
+    wear += std::fabs(sum_of_squares.high);
   }
 
-  /// x - mean.
-  double deviation(double x) const noexcept TICKWIRE_HOT {
-    return (x - shift) - (sum.high + sum.low) / static_cast<double>(count);
-  }
-
-  /// The population's.
-  double variance() const noexcept TICKWIRE_HOT {
-    // n·Σd² - (Σd)², both to about 104 bits, before anything cancels.
+  /// May the error be more than a part in 2^50 or so of the variance? Not where all numbers are equal, whose
+  /// variance is 0 and who must not ask. Never right after the window was added up around its mean: the sum
+  /// of squares is then at most 2n + 1 times what lies between the numbers, and the wear n times that.
+  [[nodiscard]] bool worn() const noexcept TICKWIRE_HOT {
     const double n = static_cast<double>(count);
-    DoubleDouble difference = two_product(n, sum_of_squares.high);
+    return wear * n > (0x1p44 + 4.0 * n * n) * (n * sum_of_squares.high - sum.high * sum.high);
+  }
+
+  /// n² times the population's variance: n·Σd² - (Σd)², before anything of it was rounded.
+  [[nodiscard]] DoubleDouble spread() const noexcept TICKWIRE_HOT {
+    const double n = static_cast<double>(count);
+    DoubleDouble difference = times_count(n, sum_of_squares.high);
     difference.low += n * sum_of_squares.low;
-    const DoubleDouble square = two_product(sum.high, sum.high);
-    difference.add(-square.high, -(square.low + 2.0 * sum.high * sum.low));
-    const double variance = (difference.high + difference.low) / (n * n);
-    return variance > 0.0 ? variance : 0.0;
-  }
-};
-
-/// Keeps a state over a window's entries without drift, in constant time.
-///
-/// Adding and removing leaves rounding errors that never go away by themselves. So a second state
-/// only ever adds: it starts at some entry, and when the window's head gets there, it holds exactly
-/// the window and takes the first one's place. No error outlives two windows.
-template <typename State>
-class Rolling {
- public:
-  const State& state() const noexcept TICKWIRE_HOT { return current_; }
-
-  /// The entry `number` has come; `head` is the window's.
-  void add(std::uint64_t head, std::uint64_t number, double x) noexcept TICKWIRE_HOT {
-    if (head == number) {  // Alone in the window: begin afresh.
-      current_ = State{};
-      next_ = State{};
-      current_.add(x);
-      next_first_ = number + 1;
-      return;
-    }
-    current_.add(x);
-    next_.add(x);
+    const DoubleDouble squared = square(sum);
+    difference.add(-squared.high, -squared.low);
+    return difference;
   }
 
-  /// The entry `number`, the window's oldest, leaves; `newest` has been added already.
-  void remove(std::uint64_t number, double x, std::uint64_t newest) noexcept TICKWIRE_HOT {
-    if (number + 1 == next_first_) {
-      current_ = next_;
-      next_ = State{};
-      next_first_ = newest + 1;
-    } else {
-      current_.remove(x);
-    }
+  /// The population's standard deviation.
+  [[nodiscard]] double deviation() const noexcept TICKWIRE_HOT {
+    const DoubleDouble difference = spread();
+    const double n = static_cast<double>(count);
+    return difference.high > 0.0 ? std::sqrt(divide(difference, {n * n, 0.0})) : 0.0;
   }
 
- private:
-  State current_;
-  State next_;
-  std::uint64_t next_first_ = 0;  // The first entry that next_ holds.
+  /// (x - mean) over the deviation, both n times as large; 0 where that is 0.
+  [[nodiscard]] double score(double x) const noexcept TICKWIRE_HOT {
+    const DoubleDouble difference = spread();
+    if (!(difference.high > 0.0)) return 0.0;
+    const double n = static_cast<double>(count);
+    const DoubleDouble d = two_sum(x, -shift);
+    DoubleDouble above = times_count(n, d.high);
+    above.low += n * d.low;
+    above.add(-sum.high, -sum.low);
+    return above.high / std::sqrt(difference.high);
+  }
 };
 
 }  // namespace tickwire::features

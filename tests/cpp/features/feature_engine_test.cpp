@@ -446,6 +446,220 @@ TEST(FeatureEngine, TinyVarianceOnLargeMeanStaysRight) {
   }
 }
 
+TEST(FeatureEngine, HugeValuesLeaveNoResidue) {
+  PlanBuilder p;
+  const auto x = p.base(KernelKind::Ofi, Count{1}, 1);
+  const auto deviation = p.wrap(KernelKind::Std, x, Count{700});
+  const auto zscore = p.wrap(KernelKind::Zscore, x, Count{700});
+  const auto mean = p.wrap(KernelKind::Mean, x, Count{700});
+  Arena arena = small_arena();
+  FeatureEngine engine(p.output({deviation, zscore, mean}), 0, FeatureLimits{1000}, arena);
+  Dial dial(engine, kStart);
+  std::mt19937_64 random(12);
+  std::vector<std::int64_t> all;
+  for (int i = 0; i < 9'000; ++i) {
+    std::int64_t value = static_cast<std::int64_t>(random() % 9) + 1;
+    // 10^18, as the first of all and within, alone and many at once: 4·10^17 deviations.
+    if (i == 0 || i % 2'003 == 0 || (i > 5'000 && i < 5'400)) value = 1'000'000'000'000'000'000;
+    all.push_back(value);
+    dial.set(value, kStart);
+    if (i < 700 || i % 7 != 0) continue;
+    Real sum = 0;
+    Real squares = 0;
+    for (int k = i - 699; k <= i; ++k) {
+      const Real d = static_cast<Real>(all[k] - all[i]);
+      sum += d;
+      squares += d * d;
+    }
+    const Real expected = std::sqrt(squares / 700 - sum / 700 * (sum / 700));
+    float row[3];
+    engine.write_row(kStart, row);
+    ASSERT_NEAR(row[0] / static_cast<double>(expected), 1.0, 1e-6) << i;
+    ASSERT_NEAR(row[1], static_cast<double>(-sum / 700 / expected), 1e-5) << i;
+    const double centre = static_cast<double>(static_cast<Real>(all[i]) + sum / 700);
+    ASSERT_NEAR(row[2] / centre, 1.0, 1e-6) << i;
+  }
+}
+
+/// Every kernel of which values that are equal in exact arithmetic can be made from numbers that are not:
+/// its windows must see them equal.
+class EqualValues : public testing::Test {
+ protected:
+  EqualValues() : arena_(small_arena()), random_(21) {}
+
+  /// `always`: it was never another value, which an average would not forget.
+  void watch(PlanBuilder& p, std::uint32_t x, bool always = true) {
+    std::vector<std::uint32_t> inners{x, p.wrap(KernelKind::Mean, x, Count{6}),
+                                      p.wrap(KernelKind::Max, x, Count{2})};
+    if (always) inners.push_back(p.ema(x, Duration{kMs}));
+    for (const std::uint32_t inner : inners) {
+      for (const KernelKind kernel : {KernelKind::Std, KernelKind::Zscore}) {
+        zeros_.push_back(p.wrap(kernel, inner, Count{3}));
+        zeros_.push_back(p.wrap(kernel, inner, Duration{5 * kMs}));
+      }
+      zeros_.push_back(p.diff(inner, 1));
+    }
+  }
+  FeatureEngine engine_of(const PlanBuilder& p) {
+    return FeatureEngine(p.output(zeros_), 8, FeatureLimits{1000}, arena_);
+  }
+  void expect_zeros(FeatureEngine& engine, TsNs t) {
+    if (!engine.warm(t)) return;
+    std::vector<float> row(zeros_.size());
+    engine.write_row(t, row.data());
+    for (std::size_t i = 0; i < row.size(); ++i)
+      ASSERT_EQ(row[i], 0.0F) << "column " << i << " at " << t - kStart;
+    ++rows_;
+  }
+  /// From 1 to 2^bits.
+  std::int64_t any(int bits) { return static_cast<std::int64_t>(random_() >> (64 - bits)) + 1; }
+
+  Arena arena_;
+  std::mt19937_64 random_;
+  std::vector<std::uint32_t> zeros_;
+  int rows_ = 0;
+};
+
+TEST_F(EqualValues, OfTheBook) {
+  PlanBuilder p;
+  watch(p, p.now(KernelKind::Imbalance, 2));
+  watch(p, p.now(KernelKind::QueueImbalance));
+  watch(p, p.now(KernelKind::MicropriceOffset));
+  FeatureEngine engine = engine_of(p);
+  TsNs t = kStart;
+  engine.start_epoch(book_of(99, 1, 101, 1).top(), t);
+  for (int i = 0; i < 3'000; ++i) {
+    // Prices and quantities any times as large.
+    const std::int64_t price = any(i % 2 == 0 ? 40 : 56);
+    const std::int64_t qty = any(i % 3 == 0 ? 30 : 58);
+    const Book book{{{99 * price, 7 * qty}, {98 * price, 3 * qty}},
+                    {{101 * price, 2 * qty}, {102 * price, qty}}};
+    engine.on_book(book.top(), t += kMs);
+    expect_zeros(engine, t);
+  }
+  EXPECT_GT(rows_, 2'900);
+}
+
+TEST_F(EqualValues, OfTheBestPrices) {
+  PlanBuilder p;
+  const auto micro = p.now(KernelKind::MicropriceOffset);
+  watch(p, micro);
+  FeatureEngine engine = engine_of(p);
+  TsNs t = kStart;
+  engine.start_epoch(book_of(99, 1, 101, 1).top(), t);
+  for (int i = 0; i < 2'000; ++i) {
+    const std::int64_t price = any(50);
+    const std::int64_t qty = any(50);
+    // 2 % of mid at a tilt of 3/5, 6 % at 1/5.
+    engine.on_book(i % 2 == 0 ? book_of(99 * price, 4 * qty, 101 * price, qty).top()
+                              : book_of(97 * price, 3 * qty, 103 * price, 2 * qty).top(),
+                   t += kMs);
+    expect_zeros(engine, t);
+  }
+  zeros_.clear();
+  PlanBuilder of_spread;
+  watch(of_spread, of_spread.now(KernelKind::Spread));
+  FeatureEngine spreads = engine_of(of_spread);
+  spreads.start_epoch(book_of(99, 1, 101, 1).top(), t);
+  for (int i = 0; i < 2'000; ++i) {
+    const std::int64_t price = any(i % 2 == 0 ? 30 : 54);
+    spreads.on_book(book_of(299 * price, any(50), 307 * price, any(50)).top(), t += kMs);
+    expect_zeros(spreads, t);
+  }
+  EXPECT_GT(rows_, 3'900);
+}
+
+TEST_F(EqualValues, OfTrades) {
+  PlanBuilder p;
+  watch(p, p.base(KernelKind::VwapOffset, Count{4}));
+  watch(p, p.base(KernelKind::VwapOffset, Duration{7 * kMs}));
+  watch(p, p.base(KernelKind::TradeFlow, Count{2}));
+  FeatureEngine engine = engine_of(p);
+  TsNs t = kStart;
+  const Book book = book_of(2'500'00'000'000, 5, 2'500'50'000'000, 7);
+  engine.start_epoch(book.top(), t);
+  for (int i = 0; i < 3'000; ++i) {
+    // One price, any quantities; two trades between any two book events, the second half the other way.
+    const std::int64_t qty = any(i % 2 == 0 ? 30 : 55);
+    t += kMs;
+    engine.on_trade(trade_of(2'500'75'000'000, 2 * qty, md::Aggressor::Buyer), t);
+    engine.on_trade(trade_of(2'500'75'000'000, qty, md::Aggressor::Seller), t);
+    engine.on_book(book.top(), t);
+    expect_zeros(engine, t);
+  }
+  EXPECT_GT(rows_, 2'900);
+}
+
+TEST_F(EqualValues, OfReturns) {
+  PlanBuilder p;
+  for (const std::uint32_t x :
+       {p.base(KernelKind::MidReturn, Count{1}), p.base(KernelKind::MidReturn, Count{2}),
+        p.base(KernelKind::RealizedVol, Count{1}), p.base(KernelKind::RealizedVol, Count{3})}) {
+    zeros_.push_back(p.wrap(KernelKind::Zscore, x, Count{3}));
+    zeros_.push_back(p.wrap(KernelKind::Std, p.wrap(KernelKind::Mean, x, Count{2}), Count{2}));
+  }
+  FeatureEngine engine = engine_of(p);
+  for (int round = 0; round < 60; ++round) {
+    // Up by the same 3 % each time, from another price.
+    TsNs t = kStart;
+    std::int64_t mid = any(8);
+    for (int i = 0; i < 9; ++i) mid *= 50;
+    engine.start_epoch(book_of(mid, 1, mid, 1).top(), t);
+    for (int i = 0; i < 9; ++i) {
+      mid = mid / 50 * (round % 2 == 0 ? 51 : 53);
+      engine.on_book(book_of(mid - 1, any(9), mid + 1, 1).top(), t += kMs);
+      expect_zeros(engine, t);
+    }
+  }
+  EXPECT_GT(rows_, 60);
+}
+
+TEST_F(EqualValues, OfWhatReturns) {
+  // Up and down by the same, and still after it: a move that has left leaves no volatility behind.
+  PlanBuilder p;
+  watch(p, p.base(KernelKind::RealizedVol, Count{4}), false);
+  FeatureEngine engine = engine_of(p);
+  PlanBuilder alone;
+  FeatureEngine plain(alone.output({alone.base(KernelKind::RealizedVol, Count{4})}), 8, FeatureLimits{1000},
+                      arena_);
+  TsNs t = kStart;
+  engine.start_epoch(book_of(30, 1, 30, 1).top(), t);
+  plain.start_epoch(book_of(30, 1, 30, 1).top(), t);
+  float cell = -1;
+  for (int i = 0; i < 400; ++i) {
+    const std::int64_t mid = i < 200 ? (i % 2 == 0 ? 31 : 37) : 37;
+    engine.on_book(book_of(mid, 1, mid, 1).top(), t += kMs);
+    plain.on_book(book_of(mid, 1, mid, 1).top(), t);
+    // The first move was another one, and so is a window that still has some of the moves.
+    if ((i > 25 && i < 200) || i > 225) expect_zeros(engine, t);
+  }
+  plain.write_row(t, &cell);
+  EXPECT_EQ(cell, 0.0F);
+  EXPECT_GT(rows_, 300);
+}
+
+TEST_F(EqualValues, OfWindowsOfTheSameSamples) {
+  // Three samples in turn: windows of three, six and nine hold the same ones in another order.
+  PlanBuilder p;
+  const auto x = p.base(KernelKind::Ofi, Count{1}, 1);
+  for (const std::uint32_t count : {3u, 6u, 9u}) {
+    for (const KernelKind kernel : {KernelKind::Mean, KernelKind::Std, KernelKind::Min}) {
+      const auto inner = p.wrap(kernel, x, Count{count});
+      zeros_.push_back(p.wrap(KernelKind::Zscore, inner, Count{4}));
+      zeros_.push_back(p.wrap(KernelKind::Std, inner, Duration{6 * kMs}));
+    }
+  }
+  FeatureEngine engine = engine_of(p);
+  Dial dial(engine, kStart);
+  TsNs t = kStart;
+  const std::int64_t values[] = {any(40), any(50), any(30)};
+  for (int i = 0; i < 500; ++i) {
+    dial.set(values[i % 3], t += kMs);
+    expect_zeros(engine, t);
+  }
+  EXPECT_GT(rows_, 450);
+}
+
 TEST(FeatureEngine, FlatWindowHasNoDeviation) {
   PlanBuilder p;
   const auto x = p.base(KernelKind::Ofi, Count{1}, 1);
