@@ -247,7 +247,12 @@ def test_window_of_equal_values(tmp_path: Path) -> None:
         "spread()",
         "microprice_offset()",
     ]
-    inner += ["trade_flow(window=2)", "mean(spread(), window=4)", "max(microprice_offset(), window='30ms')"]
+    inner += [
+        "trade_flow(window=2)",
+        "vwap_offset(window=2)",
+        "mean(spread(), window=4)",
+        "max(microprice_offset(), window='30ms')",
+    ]
     rows = [
         f"{outer}({x}, window={window})"
         for x in inner
