@@ -1517,7 +1517,7 @@ class Config(_Model):
             "queue_slots": model.queue_slots,
             "policy": model.policy,
             "queue_limit": model.queue_limit,
-            "shadow": model.shadow,
+            "shadow": model.shadow and not replay,  # In a replay the router tells them apart.
             "start_timeout_ns": parse_duration(model.start_timeout),
         }
 

@@ -468,15 +468,20 @@ class Pipeline:
                 for instrument in feed.instruments
             ],
             features=self.config.plan.names,
+            feeds=[
+                name
+                for feed, name in zip(self.config.feeds, self.config.feed_names, strict=True)
+                for _ in feed.instruments
+            ],
             models=[
                 ModelInfo(
                     str(model["name"]),
                     int(model["id"]),
                     tuple(model["score_names"]),
                     str(model["executor"]),
-                    bool(model["shadow"]),
+                    configured.shadow,  # A replay's engine hands on their rows as well.
                 )
-                for model in engine.models
+                for model, configured in zip(engine.models, self.config.all_models, strict=True)
             ],
         )
 
@@ -632,13 +637,14 @@ class Pipeline:
         number = len(self._sinks) + len(self._waiting)
         self._add(f"callback_{number}", CallbackSink(callback), queue)
 
-    def on_rows(self, callback: Callable[[Rows], None]) -> None:
+    def on_rows(self, callback: Callable[[Rows], None], *, shadows: bool = False) -> None:
         """Calls back with each batch of records in place, before any other consumer.
 
         For what must see every row at little cost, as writers of files do. The callback runs on the
-        event loop, must be quick and must copy what it keeps; what it raises ends the router.
+        event loop, must be quick and must copy what it keeps; what it raises ends the router. `shadows`: in a
+        replay, also with the records of models that are shadows, which no other consumer gets.
         """
-        self._running().on_rows(callback)
+        self._running().on_rows(callback, shadows=shadows)
 
     async def add_sink(self, sink: Sink, *, name: str | None = None, queue: int = 8192) -> None:
         """Adds a sink: any object with `async write(signals)`. Before the pipeline is entered, or after."""

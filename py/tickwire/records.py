@@ -134,11 +134,14 @@ class RowLayout:
         instruments: Sequence[tuple[str, str]],
         features: Sequence[str],
         models: Sequence[ModelInfo] = (),
+        feeds: Sequence[str] = (),
     ) -> None:
+        """`feeds`: of each instrument, the name of its feed."""
         self.dtype = dtype
         self.stages, self.states, self.reasons = tuple(stages), tuple(states), tuple(reasons)
         self.instruments = tuple(instruments)
         self.features = tuple(features)
+        self._feeds = tuple(feeds)
         names = dtype.names or ()
         self.score_count = int(np.prod(dtype["scores"].shape)) if "scores" in names else 0
         self._models = {model.id: model for model in models}
@@ -152,14 +155,6 @@ class RowLayout:
     def routed(self) -> tuple[ModelInfo, ...]:
         """One of each name whose signals leave, in the configuration's order."""
         return tuple({model.name: model for model in self.models if not model.shadow}.values())
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The names of all scores of a row; with several models each has its model's name before it."""
-        routed = self.routed
-        if len(routed) == 1:
-            return routed[0].outputs
-        return tuple(f"{model.name}.{output}" for model in routed for output in model.outputs)
 
     def model(self, number: int) -> ModelInfo | None:
         """The model that records name so; None where a record is of none."""
@@ -179,6 +174,10 @@ class RowLayout:
     def instrument(self, number: int) -> tuple[str, str]:
         """Symbol and venue."""
         return self.instruments[number] if number < len(self.instruments) else (f"instrument_{number}", "")
+
+    def feed(self, number: int) -> str:
+        """The feed's name of an instrument."""
+        return self._feeds[number] if number < len(self._feeds) else self.instrument(number)[1]
 
     def signals(self, rows: Rows) -> list[Signal]:
         """Copies of the rows, one `Signal` each."""

@@ -122,9 +122,12 @@ def test_replay_writes_rows_and_prints_a_summary(tickwire: Command, folder: Path
     )
     assert code == 0, err
     lines = out_file.read_text().splitlines()
-    assert lines[0] == "ts_event,ts_recv,instrument,epoch,row,sequence,state,imbalance(levels=5),spread()"
+    keys = "ts_event,ts_recv,feed,venue,instrument,epoch,row,sequence,state"
+    assert lines[0] == f"{keys},imbalance(levels=5),spread()"
     assert len(lines) == 301
-    assert lines[5].startswith("1700000000005000000,1700000000005000500,BTCUSDT,1,5,1005,valid,5.0,5.1")
+    assert lines[5].startswith(
+        "1700000000005000000,1700000000005000500,binance_usdm,binance_usdm,BTCUSDT,1,5,1005,valid,5.0,5.1"
+    )
     assert "300 rows, 0 gaps, 0 invalid, 0 malformed lines" in out
 
 
@@ -239,6 +242,7 @@ def test_verify_of_a_run_without_rows_is_exit_2(
     assert tickwire("run", folder / "live.toml", "--seconds", "0.1", "--record", run_dir)[0] == 0
     (run_dir / "capture" / "binance_usdm").mkdir(parents=True)
     (run_dir / "capture" / "binance_usdm" / "000001.log").write_text("")
+    (run_dir / "rows").mkdir()
     code, out, err = tickwire("verify", run_dir)
     assert (code, out) == (2, "")
     assert "nothing to compare" in err
@@ -486,8 +490,8 @@ def test_replay_with_a_model_names_its_outputs(tickwire: Command, folder: Path, 
     code, _, err = tickwire("replay", folder / "scored.toml", *arguments)
     assert code == 0, err
     header, *lines = out_file.read_text().splitlines()
-    assert header.endswith("spread(),prob_0,prob_1,prob_2")
-    cells = np.array([line.split(",")[9:] for line in lines]).astype(np.float32)
+    assert header.endswith("spread(),m.prob_0,m.prob_1,m.prob_2")
+    cells = np.array([line.split(",")[11:] for line in lines]).astype(np.float32)
     np.testing.assert_array_equal(cells, rows["scores"])
     assert engine.last.config["models"][0]["id"] == int(
         __import__("hashlib").sha256((folder / "m.onnx").read_bytes()).hexdigest()[:8], 16

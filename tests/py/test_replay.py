@@ -17,8 +17,9 @@ from tickwire.config import Config
 from tickwire.engine import Stats
 from tickwire.errors import ConfigError, Error, MissingExtra
 from tickwire.records import ModelInfo, RowLayout
-from tickwire.replay import CsvWriter, assign_inputs, column_names, open_writer, replay, summary
+from tickwire.replay import assign_inputs, replay, summary
 from tickwire.stat_file import BUCKET_COUNT, Histogram
+from tickwire.table import CsvWriter, Joiner, column_names, open_writer
 
 FEATURES = [
     "imbalance(levels=5)",
@@ -35,6 +36,7 @@ def layout_of(rows: Any, *outputs: str) -> RowLayout:
         reasons=fake_core.REASONS,
         instruments=[("BTCUSDT", "binance_spot"), ("币安", "binance_spot"), ('A"B,C', "binance_spot")],
         features=FEATURES,
+        feeds=["main"] * 3,
         models=[
             ModelInfo("m", 77, outputs or tuple(f"score_{i}" for i in range(rows.dtype["scores"].shape[0])))
         ]
@@ -68,28 +70,31 @@ def test_columns_are_the_keys_the_expressions_and_the_outputs(tmp_path: Path) ->
     assert header == [
         "ts_event",
         "ts_recv",
+        "feed",
+        "venue",
         "instrument",
         "epoch",
         "row",
         "sequence",
         "state",
         *FEATURES,
-        "p_up",
-        "p_down",
+        "m.p_up",
+        "m.p_down",
     ]
     assert [line[0] for line in lines] == [str(rows["ts_event"][0]), "", *map(str, rows["ts_event"][2:])]
     assert [line[1] for line in lines] == [str(x) for x in rows["ts_recv"]]
-    assert [line[2] for line in lines] == ["BTCUSDT", "币安", 'A"B,C', "BTCUSDT"]
-    assert [line[3:6] for line in lines] == [["1", str(i), str(1000 + i)] for i in range(1, 5)]
-    assert [line[6] for line in lines] == ["valid", "valid", "valid", "nonfinite"]
-    assert [line[10:] for line in lines][3] == ["", ""]
-    assert np.float32(lines[0][10]) == rows["scores"][0, 0]
+    assert [line[2:4] for line in lines] == [["main", "binance_spot"]] * 4
+    assert [line[4] for line in lines] == ["BTCUSDT", "币安", 'A"B,C', "BTCUSDT"]
+    assert [line[5:8] for line in lines] == [["1", str(i), str(1000 + i)] for i in range(1, 5)]
+    assert [line[8] for line in lines] == ["valid", "valid", "valid", "nonfinite"]
+    assert [line[12:] for line in lines][3] == ["", ""]
+    assert np.float32(lines[0][12]) == rows["scores"][0, 0]
 
 
 def test_notices_are_no_rows(tmp_path: Path) -> None:
     rows = make_rows(3, 3)
     _, lines = written(tmp_path, np.concatenate([rows[:1], notice(like=rows), rows[1:]]))
-    assert [line[4] for line in lines] == ["1", "2", "3"]
+    assert [line[6] for line in lines] == ["1", "2", "3"]
 
 
 def test_floats_are_the_shortest_text_of_the_same_float32(tmp_path: Path) -> None:
@@ -102,7 +107,7 @@ def test_floats_are_the_shortest_text_of_the_same_float32(tmp_path: Path) -> Non
     tiny = struct.unpack("<f", b"\x01\0\0\0")[0]
     rows["features"][:6, 0] = [0.1, -0.0, 1e-5, 16777216.0, 3.4028235e38, tiny]
     _, lines = written(tmp_path, rows)
-    texts = [line[7:10] for line in lines]
+    texts = [line[9:12] for line in lines]
     again = np.array(texts).astype(np.float32)
     np.testing.assert_array_equal(again.view(np.uint32), rows["features"].view(np.uint32))
     assert texts[0][0] == "0.1"
@@ -122,13 +127,85 @@ def test_integers_keep_every_digit(tmp_path: Path) -> None:
     rows["ts_event"] = -(2**63) + 1
     _, lines = written(tmp_path, rows)
     assert lines[0][0] == "-9223372036854775807"
-    assert lines[0][5] == "18446744073709551615"
+    assert lines[0][7] == "18446744073709551615"
 
 
-def test_output_named_like_another_column_is_told_apart() -> None:
+def test_no_two_columns_have_one_name() -> None:
     rows = make_rows(1, 3, 2)
-    assert column_names(layout_of(rows, "state", "score"))[-2:] == ["model.state", "score"]
-    assert column_names(layout_of(rows))[-2:] == ["score_0", "score_1"]
+    assert column_names(layout_of(rows, "state", "score"))[-2:] == ["m.state", "m.score"]
+    assert column_names(layout_of(rows, "up", "up"))[-2:] == ["m.up", "m.up_2"]
+
+
+def of_three_models() -> tuple[RowLayout, Any]:
+    """Two feeds with an instrument of one name; three models, of which the one with the most outputs is a
+    shadow and has not answered the last row yet."""
+    layout = RowLayout(
+        make_rows(1, 3, 4).dtype,
+        stages=fake_core.STAGES,
+        states=fake_core.STATES,
+        reasons=fake_core.REASONS,
+        instruments=[("BTCUSDT", "binance_spot"), ("BTCUSDT", "binance_usdm")],
+        features=FEATURES,
+        feeds=["cash", "perp"],
+        models=[
+            ModelInfo("wide", 1, ("a", "b", "c", "d"), shadow=True),
+            ModelInfo("one", 2, ("a",)),
+            ModelInfo("two", 3, ("x", "y")),
+        ],
+    )
+    rows = np.repeat(make_rows(4, 3, 4), 3)
+    rows["instrument"] = np.repeat([0, 1, 1, 0], 3)
+    rows["model_id"] = np.tile([1, 2, 3], 4)
+    rows["scores"] += (rows["model_id"] * 1000)[:, None]
+    rows["scores"][rows["model_id"] == 2, 1:] = np.nan
+    rows["scores"][rows["model_id"] == 3, 2:] = np.nan
+    rows["state"][3] = fake_core.STATES.index("model_error")  # The shadow's: it is not the row's.
+    rows["scored"][3], rows["scores"][3] = 0, np.nan
+    return layout, np.delete(rows, 9)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_the_table_has_every_models_scores_and_tells_feeds_apart(tmp_path: Path, ending: str) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
+        import pyarrow.parquet as parquet
+    layout, rows = of_three_models()
+    path = tmp_path / f"rows.{ending}"
+    writer = open_writer(path, layout)
+    joiner = Joiner(layout, writer.write)
+    for start in range(0, len(rows), 2):
+        joiner.write(rows[start : start + 2])
+    joiner.close()
+    writer.close()
+    if ending == "csv":
+        header, lines = read(path)
+    else:
+        table = parquet.read_table(path)
+        header = table.column_names
+        lines = [
+            ["" if cell is None else str(cell) for cell in line]
+            for line in zip(*(column.to_pylist() for column in table.columns), strict=True)
+        ]
+    scores = ["wide.a", "wide.b", "wide.c", "wide.d", "one.a", "two.x", "two.y"]
+    assert header == column_names(layout)
+    assert header[2:5] == ["feed", "venue", "instrument"]
+    assert header[-7:] == scores
+    assert [line[2:5] for line in lines] == [
+        ["cash", "binance_spot", "BTCUSDT"],
+        ["perp", "binance_usdm", "BTCUSDT"],
+        ["perp", "binance_usdm", "BTCUSDT"],
+        ["cash", "binance_spot", "BTCUSDT"],
+    ]
+    assert [line[8] for line in lines] == ["valid"] * 4
+    for number, line in enumerate(lines, start=1):
+        first = np.float32(number / 7)
+        expected = [
+            np.float32(first + i) + model * 1000 for model, n in ((1, 4), (2, 1), (3, 2)) for i in range(n)
+        ]
+        for i, cell in enumerate(line[-7:]):
+            gone = i < 4 and number in (2, 4)
+            assert (cell == "") == gone
+            assert gone or np.float32(cell) == np.float32(expected[i])
 
 
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:
@@ -161,7 +238,7 @@ def test_parquet_has_the_same_columns_typed(tmp_path: Path) -> None:
     assert table.column_names == column_names(layout_of(rows, "up", "down"))
     assert table["ts_event"].to_pylist()[1] is None
     assert table["row"].to_pylist() == [1, 2, 3, 4, 5]
-    assert table["up"].to_pylist()[2] is None
+    assert table["m.up"].to_pylist()[2] is None
     np.testing.assert_array_equal(table[FEATURES[0]].to_numpy(), rows["features"][:, 0])
 
 
@@ -208,7 +285,7 @@ async def test_replay_writes_every_row(tmp_path: Path, monkeypatch: pytest.Monke
         progress=lambda stats: seen.append(stats.rows),
     )
     _, lines = read(tmp_path / "rows.csv")
-    assert [int(line[4]) for line in lines] == list(range(1, 1001))
+    assert [int(line[6]) for line in lines] == list(range(1, 1001))
     assert stats.rows == 1000
     assert seen
 

@@ -78,9 +78,10 @@ def engine_rows(tmp_path: Path, inputs: list[Path], venue: str, symbols: list[st
     with out.open(newline="") as file:
         reader = csv.reader(file)
         header = next(reader)
-        names = ["ts_event", "ts_recv", "instrument", "epoch", "row", "sequence", "state"]
+        names = ["ts_event", "ts_recv", "feed", "venue", "instrument", "epoch", "row", "sequence", "state"]
         assert header[: len(names)] == names
-        for ts_event, ts_recv, symbol, epoch, row, sequence, state, *values in reader:
+        for ts_event, ts_recv, _feed, of, symbol, epoch, row, sequence, state, *values in reader:
+            assert of == venue
             assert state == "valid"
             keys, cells = by_symbol[symbol]
             event = int(ts_event) if ts_event else None

@@ -174,18 +174,21 @@ async def test_each_row_goes_once_to_each_model(tmp_path: Path, layout: str) -> 
     assert result.same, result.divergence
     assert (result.exact, result.scores, result.unscored) == (True, 4 * emitted, 0)
 
-    # One line a row in a replay's file, with the scores of all that are routed.
+    # One line a row in a replay's file, with the scores of all, the shadow's as well.
     capture = sorted((tmp_path / "run" / "capture" / "binance_usdm").iterdir())
     await replay(config, {"binance_usdm": [os.fspath(file) for file in capture]}, tmp_path / "rows.csv")
     header, *lines = (tmp_path / "rows.csv").read_text().splitlines()
-    names = [f"{model}.prob_{i}" for model in ("a", "both") for i in range(3)] + ["narrow.score"]
-    assert header.split(",")[-7:] == names
+    names = [f"{model}.prob_{i}" for model in ("a", "both", "c") for i in range(3)] + ["narrow.score"]
+    assert header.split(",")[-10:] == names
     assert len(lines) == emitted
-    cells = np.array([line.split(",")[-7:] for line in lines]).astype(np.float32)
+    cells = np.array([line.split(",")[-10:] for line in lines]).astype(np.float32)
     order = np.lexsort((rows["row"], rows["epoch"], rows["instrument"]))
     lives = {name: np.sort(part["scores"][:, 0]) for name, part in by_model.items()}
     assert len(order) == 3 * emitted
-    for name, column in (("a", 0), ("both", 3), ("narrow", 6)):
+    lives["c"] = np.sort(
+        recorded["scores"][(recorded["model_id"] == number_of(c)) & (recorded["row"] != 0), 0]
+    )
+    for name, column in (("a", 0), ("both", 3), ("c", 6), ("narrow", 9)):
         np.testing.assert_array_equal(np.sort(cells[:, column]), lives[name])
 
 

@@ -18,6 +18,8 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tickwire.records import RowLayout, Rows
 from tickwire.router.consumers import FeatureHub, FeatureStream, SignalQueue, SignalStream
 from tickwire.router.gate import EpochGate
@@ -55,6 +57,8 @@ class Router:
         self._lossless = lossless
         self._queues: list[SignalQueue] = []
         self._row_callbacks: list[Callable[[Rows], None]] = []
+        self._all_callbacks: list[Callable[[Rows], None]] = []
+        self._shadows = [model.id for model in layout.models if model.shadow]
         self._features = FeatureHub()
         self._stopping = False
         self._closed = False
@@ -68,9 +72,12 @@ class Router:
 
     # Subscriptions: from the loop's thread, at any time.
 
-    def on_rows(self, callback: Callable[[Rows], None]) -> None:
-        """Calls back with each batch in place. The callback must be quick and copy what it keeps."""
-        self._row_callbacks.append(callback)
+    def on_rows(self, callback: Callable[[Rows], None], *, shadows: bool = False) -> None:
+        """Calls back with each batch in place. The callback must be quick and copy what it keeps.
+
+        `shadows`: also with the records of models that are shadows, where the engine hands them on.
+        """
+        (self._all_callbacks if shadows else self._row_callbacks).append(callback)
 
     def queue(self, name: str, limit: int) -> SignalQueue:
         """A queue of signals of its own. Unsubscribe with `remove`."""
@@ -155,6 +162,10 @@ class Router:
 
     async def _dispatch(self, rows: Rows) -> None:
         rows = self.gate.admit(rows)
+        for callback in self._all_callbacks:
+            callback(rows)
+        if self._shadows:
+            rows = rows[~np.isin(rows["model_id"], self._shadows)]
         if not len(rows):
             return
         self._count(rows)
