@@ -30,16 +30,21 @@ class BoundModel {
  public:
   BoundModel(const std::vector<std::string>& members, std::vector<double> weights,
              const std::string& provider, const std::string& cache_dir, std::size_t max_batch,
-             std::size_t rows, std::size_t features, const std::string& library) {
+             std::size_t rows, std::size_t features, const std::string& library,
+             const std::vector<int>& fds) {
+    if (!fds.empty() && fds.size() != members.size()) {
+      throw SetupError("fds", "one a member, or none", std::to_string(fds.size()));
+    }
     std::vector<std::unique_ptr<infer::Model>> loaded;
-    for (const std::string& path : members) {
+    for (std::size_t i = 0; i < members.size(); ++i) {
       loaded.push_back(infer::load_ort_model({.library = library,
                                               .provider = provider,
                                               .cache_dir = cache_dir,
-                                              .path = path,
+                                              .path = members[i],
                                               .rows = rows,
                                               .features = features,
-                                              .max_batch = max_batch}));
+                                              .max_batch = max_batch,
+                                              .fd = fds.empty() ? -1 : fds[i]}));
     }
     model_ = infer::make_ensemble(std::move(loaded), std::move(weights));
     input_.resize((max_batch * info().rows * info().features + kFloatsPerLine - 1) / kFloatsPerLine);
@@ -79,7 +84,7 @@ class BoundModel {
       const std::size_t size = std::min(info().max_batch, count - done);
       std::copy_n(from + done * block, size * block, input());
       if (!model_->run_batch(handle_, size, {to + done * scores, size * scores})) {
-        throw std::runtime_error(info().path + ": " + std::string(model_->last_error()));
+        throw SetupError(info().path, "a model that scores its rows", std::string(model_->last_error()));
       }
       done += size;
     }
@@ -123,13 +128,15 @@ void bind_model(py::module_& m) {
   py::class_<BoundModel>(m, "Model", py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)))
       .def(py::init([](const std::vector<std::string>& members, std::vector<double> weights,
                        const std::string& provider, const std::string& cache_dir, std::size_t max_batch,
-                       std::size_t rows, std::size_t features, const std::string& library) {
+                       std::size_t rows, std::size_t features, const std::string& library,
+                       const std::vector<int>& fds) {
              const py::gil_scoped_release release;  // Loading takes milliseconds to seconds.
              return std::make_unique<BoundModel>(members, std::move(weights), provider, cache_dir, max_batch,
-                                                 rows, features, library);
+                                                 rows, features, library, fds);
            }),
            py::arg("members"), py::arg("weights"), py::arg("provider"), py::arg("cache_dir"),
-           py::arg("max_batch"), py::arg("rows"), py::arg("features"), py::arg("library"))
+           py::arg("max_batch"), py::arg("rows"), py::arg("features"), py::arg("library"),
+           py::arg("fds") = std::vector<int>{})
       .def("run", &BoundModel::run, py::arg("batch"))
       .def("warm_up", &BoundModel::warm_up, py::call_guard<py::gil_scoped_release>())
       .def(

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "tickwire/core/error.hpp"
@@ -223,8 +224,8 @@ engine::ModelConfig model_from(const Section& s) {
 std::vector<engine::ModelMember> members_from(const py::list& list) {
   std::vector<engine::ModelMember> members;
   for (const py::handle item : list) {
-    const auto [path, weight] = item.cast<std::pair<std::string, double>>();
-    members.push_back({path, weight});
+    const auto [path, weight, fd] = item.cast<std::tuple<std::string, double, int>>();
+    members.push_back({path, weight, fd});
   }
   return members;
 }

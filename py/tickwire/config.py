@@ -42,6 +42,7 @@ from pydantic import (
 )
 
 from tickwire.errors import ConfigError
+from tickwire.held import HeldModel, model_number
 from tickwire.outputs import refuse_over
 
 if TYPE_CHECKING:
@@ -1350,8 +1351,11 @@ class Config(_Model):
         inputs: Mapping[str, Sequence[str | os.PathLike[str]]] | None = None,
         record_dir: str | os.PathLike[str] | None = None,
         warm: Mapping[str, Sequence[str]] | None = None,
+        models: Mapping[str, HeldModel] | None = None,
     ) -> dict[str, Any]:
         """The dictionary that the engine is built from.
+
+        `models`: their files, read already, by their labels; without it they are read where they lie.
 
         A replay reads `inputs` (files by feed name), a live run begins with `warm` (the same). Cores, memory,
         spinning and the place of the statistics are the live host's business: a replay takes what it gets,
@@ -1424,7 +1428,8 @@ class Config(_Model):
             },
             "worker_program": str(worker_program()) if self._wants_workers else "",
             "models": [
-                self._resolve_model(where, model, replay=replay) for where, model in self._located_models()
+                self._resolve_model(where, model, (models or {}).get(model.label), replay=replay)
+                for where, model in self._located_models()
             ],
         }
 
@@ -1487,23 +1492,24 @@ class Config(_Model):
                 raise ConfigError(self._line(key, str(error), found)) from None
         return multicast.resolve(username, password)
 
-    def _resolve_model(self, where: str, model: Model, *, replay: bool) -> dict[str, Any]:
+    def _resolve_model(
+        self, where: str, model: Model, held: HeldModel | None, *, replay: bool
+    ) -> dict[str, Any]:
         from tickwire import models
 
-        files = self.model_files(model)
-        try:
-            number = model_id(files, model.member_weights())
-        except OSError as error:
-            raise ConfigError(
-                self._line(
-                    f"{where}.path", f"expected a file that can be read ({error.strerror})", error.filename
-                )
-            ) from None
+        if held is not None:
+            members, number = held.members, held.number
+        else:
+            files, weights = self.model_files(model), model.member_weights()
+            members = [(str(file), weight, -1) for file, weight in zip(files, weights, strict=True)]
+            try:
+                number = model_id(files, weights)
+            except OSError as error:
+                expected = f"expected a file that can be read ({error.strerror})"
+                raise ConfigError(self._line(f"{where}.path", expected, error.filename)) from None
         return {
             "name": model.label,
-            "members": [
-                (str(file), weight) for file, weight in zip(files, model.member_weights(), strict=True)
-            ],
+            "members": members,
             "id": number,
             "ort_library": str(models.onnxruntime_library()),
             "provider": model.provider,
@@ -1572,11 +1578,8 @@ def model_id(files: Sequence[Path], weights: Sequence[float]) -> int:
     digests = []
     for path in files:
         with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").digest())
-    if len(digests) > 1:
-        text = json.dumps([[digest.hex(), weight] for digest, weight in zip(digests, weights, strict=True)])
-        digests = [hashlib.sha256(text.encode()).digest()]
-    return int.from_bytes(digests[0][:4], "big")
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return model_number(digests, weights)
 
 
 def _toml_value(value: object) -> str:

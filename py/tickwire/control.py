@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,8 +26,12 @@ from tickwire.stat_file import default_directory
 
 __all__ = ["ControlServer", "ask", "find_engine"]
 
+_log = logging.getLogger("tickwire")
+
 _SUFFIX = ".control"
 _MAX_LINE = 1 << 16
+# How long a client may take over its one line.
+_PATIENCE_S = 10.0
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -48,12 +53,16 @@ class ControlServer:
     async def start(self) -> None:
         """`OSError` where the socket cannot be made: its folder, or the path's length (107 bytes)."""
         self.path.unlink(missing_ok=True)  # Of an engine that was killed; ours is the only one of this name.
-        # Made without rights for others: a chmod afterwards would leave a moment.
-        before = os.umask(0o177)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, self.path, limit=_MAX_LINE)
-        finally:
-            os.umask(before)
+            # Made without rights for others: a chmod of the file would leave a moment, and a umask is that
+            # of all threads.
+            os.fchmod(listener.fileno(), 0o600)
+            listener.bind(os.fspath(self.path))
+            self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_MAX_LINE)
+        except BaseException:
+            listener.close()
+            raise
 
     async def close(self) -> None:
         if self._server is not None:
@@ -63,27 +72,44 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            try:
-                answer: Mapping[str, Any] = {"ok": await self._answer(await reader.readline())}
-            except (Error, ValueError) as error:
-                answer = {"error": str(error)}
+            async with asyncio.timeout(_PATIENCE_S):
+                line = await reader.readline()
+            answer = await self._answer(line)
+        except (TimeoutError, OSError):
+            writer.close()  # Somebody who holds the door open and says nothing, or has gone.
+            return
+        except ValueError:
+            answer = {"error": f"expected a line of at most {_MAX_LINE} bytes"}
+        # Who asked may have gone; what was asked for is done all the same.
+        with contextlib.suppress(OSError):
             writer.write(json.dumps(answer).encode() + b"\n")
-            await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # Who asked has gone; what was asked for is done all the same.
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+            async with asyncio.timeout(_PATIENCE_S):
+                await writer.drain()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
     async def _answer(self, line: bytes) -> Mapping[str, Any]:
+        """What to tell the client, whatever the line was and whatever came of it."""
+        try:
+            return {"ok": await self._handle(line)}
+        except Error as error:
+            return {"error": str(error)}
+        except OSError as error:
+            name = f"{error.filename}: " if error.filename is not None else ""
+            return {"error": f"{name}{error.strerror or error}"}
+        except Exception as error:
+            _log.exception("a command to this run failed in a way that nobody foresaw")
+            return {"error": f"a fault of ours: {type(error).__name__}: {error}; its log has the place"}
+
+    async def _handle(self, line: bytes) -> Mapping[str, Any]:
         try:
             request = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Error(f"expected a line of JSON: {error}") from None
         name = request.get("command") if isinstance(request, dict) else None
-        if name not in self._handlers:
-            raise Error(f"expected a command of {', '.join(self._handlers)}, found {name!r}")
+        if not isinstance(name, str) or name not in self._handlers:
+            raise Error(f"expected a command of {', '.join(self._handlers)}, found {str(name)[:80]!r}")
         async with self._turn:
             return await self._handlers[name](request)
 

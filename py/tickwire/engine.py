@@ -16,29 +16,30 @@ import contextlib
 import importlib
 import logging
 import os
-import shutil
-import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from tickwire.config import Config, model_id
+from tickwire.config import Config
 from tickwire.control import ControlServer
-from tickwire.errors import ConfigError, EngineError, Error, ModelError, SetupError
+from tickwire.errors import ConfigError, EngineError, Error, SetupError
+from tickwire.held import HeldModel
 from tickwire.host.startup import HostReport
 from tickwire.host.startup import report as host_report
 from tickwire.latency import RowLatencies
 from tickwire.records import ModelInfo, RowLayout, Rows, Signal
 from tickwire.rest import SnapshotService
-from tickwire.router import FeatureStream, Router, SignalQueue, SignalStream
-from tickwire.sinks import CallbackSink, Sink, SinkRunner
+from tickwire.router import FeatureStream, Router, SignalStream
+from tickwire.sinks import CallbackSink, Sink, SinkRunner, public_url
 from tickwire.sinks.factory import make_sinks
 from tickwire.stat_file import ErrorEntry, Histogram, StatFile, StatFileError
 from tickwire.supervisor import Supervisor
+from tickwire.tasks import end, repeat, to_the_end
 from tickwire.warm import WarmInputs, assign_warm
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "Stats", "core_module"]
 
 _log = logging.getLogger("tickwire")
+
+T = TypeVar("T")
 
 # Between two looks at the files of models that are watched.
 _WATCH_S = 1.0
@@ -127,7 +130,8 @@ class Stats:
     errors: list[ErrorEntry]
     """The engine's error log: each kind once, with first, last and count."""
     sinks: dict[str, dict[str, int]]
-    """By sink and iterator: what it got and what it lost."""
+    """By sink and iterator: what it got and what it lost. Iterators that are closed are one sum,
+    `signals_ended`, whose `unread` they left waiting."""
     snapshots: dict[str, int]
     cpu_share: dict[str, float]
     """By thread, the part of one core it took since the start."""
@@ -196,12 +200,15 @@ class Pipeline:
         self._recording_lacks = ""
         self._follower: asyncio.Task[None] | None = None
         self._sinks: list[SinkRunner] = []
-        self._streams: list[SignalQueue] = []
+        # Weakly: an iterator that its loop has left ends by being dropped, and its figures go to the sums.
+        self._streams = weakref.WeakValueDictionary[str, SignalStream]()
+        self._streams_begun = 0
+        self._streams_ended: dict[str, int] = {}
         self._waiting: list[tuple[str, Sink, int]] = []
         self._control: ControlServer | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._swapping = asyncio.Lock()
-        self._model_copies: dict[str, tempfile.TemporaryDirectory[str]] = {}
+        self._held: dict[str, HeldModel] = {}  # While it starts.
         self._stop_asked = asyncio.Event()
         self._stopped = False
         self._started_at = 0.0
@@ -258,45 +265,58 @@ class Pipeline:
         if self._engine is not None or self._stopped:
             raise Error("a pipeline runs once; make another one")
         core = core_module()
-        await asyncio.to_thread(self._check_models)
+        try:
+            await self._start(core)
+        except BaseException:
+            await to_the_end(self._abandon())
+            raise
+        return self
+
+    async def _start(self, core: Any) -> None:
+        held = self._held
+        for model in self.config.all_models:
+            files, weights = self.config.model_files(model), model.member_weights()
+            held[model.label] = await _in_thread(HeldModel, files, weights)
+        schema = self.config.schema()
+        for one in held.values():
+            await _in_thread(self._check_model, one, schema)
         if self._record_dir is not None:
             from tickwire.verify import Recording
 
-            self._recording = Recording.begin(self._record_dir, self.config, warm=self._warm)
-        try:
-            resolved = self.config.resolve(
-                replay=self.replaying,
-                inputs=self._inputs,
-                record_dir=self._recording.folder if self._recording is not None else None,
-                warm=self._warm,
+            self._recording = await _in_thread(
+                Recording.begin, self._record_dir, self.config, held, warm=self._warm
             )
-            self._engine = engine = await asyncio.to_thread(core.Engine, resolved)
-            if not self.replaying:
-                self._host = await asyncio.to_thread(host_report, self.config)
-                if self.config.engine.strict:
-                    self._host.enforce()
-            layout = self._layout(core, engine)
-            shared = [
-                model.label
-                for model in self.config.all_models
-                if model.assign == "least_loaded" and not self.replaying
-            ]
-            self._router = Router(engine, layout, lossless=self.replaying, shared=shared)
-            self._latencies = RowLatencies(layout.stages)
-            self._router.on_rows(self._latencies.on_rows)
-            if self._recording is not None:
-                self._recording.write_start(layout)
-            if not self.replaying:  # A configuration's sinks are for what happens now.
-                self._waiting = [*make_sinks(self.config), *self._waiting]
-            for name, sink, limit in self._waiting:
-                await self._open_sink(name, sink, limit)
-            self._waiting = []
-            await asyncio.to_thread(engine.start)
-        except BaseException as error:
-            await self._abandon()
-            if isinstance(error, core.SetupError) and not isinstance(error, Error):
-                raise SetupError(str(error)) from None
-            raise
+        resolved = await _in_thread(
+            self.config.resolve,
+            replay=self.replaying,
+            inputs=self._inputs,
+            record_dir=self._recording.folder if self._recording is not None else None,
+            warm=self._warm,
+            models=held,
+        )
+        self._engine = engine = await _in_thread(core.Engine, resolved)
+        if not self.replaying:
+            self._host = await asyncio.to_thread(host_report, self.config)
+            if self.config.engine.strict:
+                self._host.enforce()
+        layout = self._layout(core, engine)
+        shared = [
+            model.label
+            for model in self.config.all_models
+            if model.assign == "least_loaded" and not self.replaying
+        ]
+        self._router = Router(engine, layout, lossless=self.replaying, shared=shared)
+        self._latencies = RowLatencies(layout.stages)
+        self._router.on_rows(self._latencies.on_rows)
+        if self._recording is not None:
+            self._recording.write_start(layout)
+        if not self.replaying:  # A configuration's sinks are for what happens now.
+            self._waiting = [*make_sinks(self.config), *self._waiting]
+        for name, sink, limit in self._waiting:
+            await self._open_sink(name, sink, limit)
+        self._waiting = []
+        await _in_thread(engine.start)
+        self._let_go_of_models()
         self._stat_file = _open_stat_file(engine.stat_path)
         self._started_at = time.monotonic()
         self._threads = _Threads({**engine.threads, "python": threading.get_native_id()})
@@ -313,7 +333,6 @@ class Pipeline:
             self._follower = asyncio.get_running_loop().create_task(
                 self._recording.follow(engine), name="tickwire recording"
             )
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -343,35 +362,14 @@ class Pipeline:
     async def stop(self) -> None:
         """Stops the engine, delivers what it had published, and closes the sinks. Idempotent."""
         self._stop_asked.set()
-        if self._stopped or self._engine is None or self._router is None:
-            return
-        self._stopped = True
-        if self._control is not None:
-            await self._control.close()
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if self._snapshots is not None:
-            await self._snapshots.close()
-        # The router drains meanwhile: the engine's last rows need the room.
-        self._begin()
-        # Threads that have ended can no longer be asked.
-        self._shares = self._threads.shares() if self._threads is not None else {}
-        self._seconds = time.monotonic() - self._started_at
-        # An agent's death; `failed` has it too, and is raised by who waits.
-        async with self._swapping:
-            if self._supervisor is not None:
-                await self._supervisor.close()
-            with contextlib.suppress(Exception):
-                await asyncio.to_thread(self._engine.stop)
-        await self._finish_router()
-        for runner in self._sinks:
-            await runner.close()
-        for folder in self._model_copies.values():
-            folder.cleanup()
+        if not self._stopped and self._engine is not None:
+            self._stopped = True
+            await to_the_end(self._stop())
+
+    async def _stop(self) -> None:
+        assert self._engine is not None
+        await self._tear_down()
         if self._recording is not None:
-            if self._follower is not None:
-                self._follower.cancel()
-                await asyncio.wait([self._follower])
             await asyncio.to_thread(self._engine.finish_recording)
             counters = dict(self._stat_file.counters()) if self._stat_file is not None else None
             try:
@@ -386,6 +384,37 @@ class Pipeline:
                 # The run was as good as any; without its end the recording is refused by verify.
                 self._recording_lacks = f"its end cannot be written: {error}"
                 _log.error("the end of the recording cannot be written: %s", error)
+
+    async def _tear_down(self) -> None:
+        """Ends whatever has begun, in an order in which nothing is lost that was published."""
+        if self._control is not None:
+            await self._control.close()
+        if self._supervisor is not None:  # First: an exchange of models that is under way ends by it.
+            await self._supervisor.close()
+        await end(self._watcher)
+        await end(self._follower)
+        if self._snapshots is not None:
+            await self._snapshots.close()
+        if self._engine is not None and self._router is not None:
+            # The router drains meanwhile: the engine's last rows need the room.
+            self._begin()
+        # Threads that have ended can no longer be asked.
+        self._shares = self._threads.shares() if self._threads is not None else {}
+        self._seconds = time.monotonic() - self._started_at
+        async with self._swapping:
+            if self._engine is not None:
+                # An agent's death; `failed` has it too, and is raised by who waits.
+                with contextlib.suppress(Exception):
+                    await asyncio.to_thread(self._engine.stop)
+        if self._router_task is not None:
+            await self._finish_router()
+        await self._close_sinks()
+        self._let_go_of_models()
+
+    def _let_go_of_models(self) -> None:
+        for held in self._held.values():
+            held.close()
+        self._held.clear()
 
     def raise_if_failed(self) -> None:
         """Raises `EngineError` where an engine thread, or the router, died."""
@@ -422,16 +451,16 @@ class Pipeline:
             await asyncio.wait([self._router_task])
 
     async def _abandon(self) -> None:
-        """Undoes a start that failed half-way."""
-        for runner in self._sinks:
-            await runner.close()
-        if self._engine is not None:
-            with contextlib.suppress(Exception):  # The reason for giving up is the one to report.
-                await asyncio.to_thread(self._engine.stop)
-        if self._recording is not None:
-            with contextlib.suppress(OSError):
-                self._recording.abandon()
+        """Undoes a start that failed or was given up half-way."""
         self._stopped = True
+        await self._tear_down()
+        if self._recording is not None:
+            with contextlib.suppress(OSError):  # The reason for giving up is the one to report.
+                await asyncio.to_thread(self._recording.abandon)
+
+    async def _close_sinks(self) -> None:
+        """All at once: one that is stuck takes its time and no other's."""
+        await asyncio.gather(*(runner.close() for runner in self._sinks))
 
     async def _open_sink(self, name: str, sink: Sink, limit: int) -> None:
         assert self._router is not None
@@ -439,22 +468,16 @@ class Pipeline:
         await runner.open()
         self._sinks.append(runner)
 
-    def _check_models(self) -> None:
-        """Compares each file's fingerprint with the configuration's."""
-
-        schema = self.config.schema()
-        for model in self.config.all_models:
-            for path in self.config.model_files(model):
-                self._check_file(path, schema)
-
-    def _check_file(self, path: Path, schema: Schema) -> None:
+    def _check_model(self, held: HeldModel, schema: Schema) -> None:
+        """Compares each file's fingerprint with the configuration's, and tries it where that is safe."""
         from tickwire import models
 
-        if self.config.engine.layout == "processes":
-            # Whether it can be loaded is for a worker to find out: it may take down the process that tries.
-            models.check_fingerprint(path, schema)
-        else:
-            models.check(path, schema)
+        for file in held.files:
+            if self.config.engine.layout == "processes":
+                # Whether it can be loaded is for a worker to find out: it may take down who tries.
+                models.check_fingerprint(file.path, schema, held=file)
+            else:
+                models.check(file.path, schema, held=file)
 
     def _layout(self, core: Any, engine: Engine) -> RowLayout:
         return RowLayout(
@@ -513,36 +536,31 @@ class Pipeline:
         async with self._swapping:
             if self._engine is None or self._stopped:
                 raise Error("the pipeline is not running: use it inside `async with`")
-            # Copies of our own: what was checked is what is loaded, whatever becomes of the files.
-            folder = tempfile.TemporaryDirectory(prefix="tickwire-model-")
-            copies = await asyncio.to_thread(_copy_all, paths, Path(folder.name))
-            schema = self.config.schema()
-            try:
-                for path in copies:
-                    await asyncio.to_thread(self._check_file, path, schema)
-            except Error as error:
-                raise type(error)(_renamed(str(error), copies, paths)) from None
-            weights = settings.member_weights()
-            number, before = model_id(copies, weights), self._running_id(index)
-            if number != before:
-                if self._recording is not None:
-                    await asyncio.to_thread(self._recording.add_model, label, number, copies, weights)
-                self.layout.exchange(label, number)
-                members = [(str(path), weight) for path, weight in zip(copies, weights, strict=True)]
-                try:
-                    if self._supervisor is None:
-                        await asyncio.to_thread(self._engine.swap_model, index, members, number)
-                    else:
-                        await asyncio.to_thread(self._engine.prepare_model, index, members, number)
-                        await self._supervisor.swap(index)
-                        self._engine.went_over(index)
-                except core_module().SetupError as error:
-                    raise SetupError(_renamed(str(error), copies, paths)) from None
-                self._model_copies[label] = folder
-                _log.info("model %s: went over from %08x to %08x", label, before, number)
+            number = await to_the_end(self._go_over(index, label, paths, settings.member_weights()))
         found = self.layout.model(number)
         assert found is not None
         return found
+
+    async def _go_over(self, index: int, label: str, paths: Sequence[Path], weights: Sequence[float]) -> int:
+        """The number of the model that scores from now on."""
+        assert self._engine is not None
+        with await asyncio.to_thread(HeldModel, paths, weights) as held:
+            await asyncio.to_thread(self._check_model, held, self.config.schema())
+            number, before = held.number, self._running_id(index)
+            if number == before:
+                return number
+            if self._recording is not None:
+                await asyncio.to_thread(self._recording.add_model, label, held)
+            self.layout.expect(label, number)
+            if self._supervisor is None:
+                await asyncio.to_thread(self._engine.swap_model, index, held.members, number)
+            else:
+                await asyncio.to_thread(self._engine.prepare_model, index, held.members, number)
+                await self._supervisor.swap(index)
+                self._engine.went_over(index)
+            self.layout.exchanged(number)
+        _log.info("model %s: went over from %08x to %08x", label, before, number)
+        return number
 
     def _choose_model(self, name: str | None) -> tuple[int, str]:
         labels = [model.label for model in self.config.all_models]
@@ -559,8 +577,9 @@ class Pipeline:
     async def _open_control(self) -> None:
         assert self._engine is not None
         if any(model.watch for model in self.config.all_models):
+            turn = self._model_watch()
             self._watcher = asyncio.get_running_loop().create_task(
-                self._watch_models(), name="tickwire model watch"
+                repeat(turn, _WATCH_S, "the watch over model files"), name="tickwire model watch"
             )
         if not self._engine.stat_path:
             return
@@ -585,12 +604,12 @@ class Pipeline:
             "seconds": round(time.monotonic() - begin, 3),
         }
 
-    async def _watch_models(self) -> None:
-        """Goes over to a model's file when it changes; says once why it did not."""
+    def _model_watch(self) -> Callable[[], Awaitable[None]]:
+        """What goes over to a model's file when it has changed, and says once why it did not."""
         watched = [model for model in self.config.all_models if model.watch]
         seen = {model.label: _stamps(self.config.model_files(model)) for model in watched}
-        while True:
-            await asyncio.sleep(_WATCH_S)
+
+        async def look() -> None:
             for model in watched:
                 files = self.config.model_files(model)
                 stamps = _stamps(files)
@@ -604,6 +623,8 @@ class Pipeline:
                         "model %s: its file has changed, but the old one stays: %s", model.label, error
                     )
 
+        return look
+
     # Consumers.
 
     def signals(self, *, queue: int = 8192) -> SignalStream:
@@ -613,10 +634,18 @@ class Pipeline:
         and counted in its `dropped`. In a replay nothing is dropped, the engine waits.
         """
         router = self._running()
-        own = router.queue(f"signals_{len(self._streams)}", queue)
-        self._streams.append(own)
+        own = router.queue(f"signals_{self._streams_begun}", queue)
+        stream = SignalStream(own, self._stream_closed, self.raise_if_failed)
+        self._streams_begun += 1
+        self._streams[own.name] = stream
         self._begin()
-        return router.signal_stream(own, self.raise_if_failed)
+        return stream
+
+    def _stream_closed(self, stream: SignalStream) -> None:
+        self._running().remove(stream.queue)
+        self._streams.pop(stream.queue.name, None)
+        for key, value in stream.counters().items():
+            self._streams_ended[key] = self._streams_ended.get(key, 0) + value
 
     def features(self) -> FeatureStream:
         """An async iterator of `FeatureBatch`: rows as NumPy views of the engine's ring, not copied.
@@ -694,7 +723,7 @@ class Pipeline:
         for runner in self._sinks:
             url = getattr(runner.sink, "url", None)
             if url is not None:
-                lines.append(f"sink {runner.name}: {url}")
+                lines.append(f"sink {runner.name}: {public_url(str(url))}")
         return lines
 
     @property
@@ -727,9 +756,9 @@ class Pipeline:
         latency, stages = self._latencies.histograms()
         file = self._stat_file
         sinks = {runner.name: runner.counters() for runner in self._sinks}
-        sinks.update(
-            {queue.name: {"delivered": queue.delivered, "dropped": queue.dropped} for queue in self._streams}
-        )
+        sinks.update({name: stream.counters() for name, stream in self._streams.items()})
+        if self._streams_ended:
+            sinks["signals_ended"] = dict(self._streams_ended)
         return Stats(
             seconds=self._seconds if self._stopped else time.monotonic() - self._started_at,
             rows=router.rows,
@@ -756,23 +785,9 @@ class Pipeline:
         return self._threads.shares() if self._threads is not None else {}
 
 
-def _copy_all(files: Sequence[Path], folder: Path) -> list[Path]:
-    copies = []
-    for i, file in enumerate(files):
-        copy = folder / f"{i}_{file.name}"
-        try:
-            shutil.copyfile(file, copy)
-        except OSError as error:
-            raise ModelError(f"{file}: expected a model, found {error.strerror or error}") from None
-        copies.append(copy)
-    return copies
-
-
-def _renamed(text: str, copies: Sequence[Path], paths: Sequence[Path]) -> str:
-    """The text with the user's files in it in the place of our copies."""
-    for copy, path in zip(copies, paths, strict=True):
-        text = text.replace(str(copy), str(path))
-    return text
+async def _in_thread(work: Callable[..., T], *args: Any, **options: Any) -> T:
+    """In a thread, and to its end: one that is given up would go on behind our back."""
+    return await to_the_end(asyncio.to_thread(work, *args, **options))
 
 
 def _stamps(files: Sequence[Path]) -> list[tuple[int, int, int]] | None:

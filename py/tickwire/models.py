@@ -10,6 +10,7 @@ What a file declares is read here; whether it runs, and with which scores, is as
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import math
@@ -29,6 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tickwire import _core
 from tickwire.errors import FingerprintMismatch, ModelError, SetupError
 from tickwire.features import Schema
+from tickwire.held import MAX_BYTES, HeldFile, held_file
 from tickwire.outputs import refuse_over
 
 __all__ = [
@@ -50,8 +52,6 @@ SCHEMA_KEY: Final = "tickwire.schema"
 SHA256_KEY: Final = "tickwire.schema.sha256"
 #: Scores may differ by this much between a model and its optimised self: another order of sums.
 _TOLERANCE: Final = 1e-3
-#: Protocol buffers end at 2 GiB, and so does an ONNX file.
-_MAX_BYTES: Final = 2**31 - 1
 
 
 def onnxruntime_library() -> Path:
@@ -85,8 +85,9 @@ def load(
     max_batch: int = 1,
     rows: int = 0,
     features: int = 0,
+    held: Sequence[HeldFile] = (),
 ) -> _core.Model:
-    """A model as the engine loads it; several files are an ensemble.
+    """A model as the engine loads it; several files are an ensemble. `held`: the files, read already.
 
     `run` of the result scores rows on the engine's own code path: float32 of [n, features], or
     [n, rows, features]. With `rows` and `features` left at 0 the shape is what the file declares.
@@ -101,6 +102,7 @@ def load(
             rows=rows,
             features=features,
             library=str(onnxruntime_library()),
+            fds=[file.descriptor for file in held],
         )
     except _core.SetupError as error:
         raise ModelError(str(error)) from None
@@ -164,13 +166,20 @@ def bind(
         refuse_over("--out", out, [("the model itself (without --out it is bound in place):", path)])
     if hashlib.sha256(schema_json.encode()).hexdigest() != sha256:
         raise ModelError(f"{path}: expected the SHA-256 of the schema, found {sha256}, which is another's")
-    file = _read(path)
+    with contextlib.closing(held_file(path)) as held:
+        return _bind(path, held, schema_json, sha256, out)
+
+
+def _bind(
+    path: Path, held: HeldFile, schema_json: str, sha256: str, out: str | os.PathLike[str] | None
+) -> Path:
+    file = _read(path, held)
     if file.model is None:
         raise ModelError(
             f"{path}: expected an ONNX model to bind, found ONNX Runtime's own format, which cannot be "
             "written again; bind the .onnx file, then: tickwire model optimize --format ort"
         )
-    _load_for(path, Schema.from_json(schema_json))
+    _load_for(path, Schema.from_json(schema_json), held=held)
     model = file.model
     kept = {p.key: p.value for p in model.metadata_props if p.key not in (SCHEMA_KEY, SHA256_KEY)}
     helper.set_model_props(model, {**kept, SCHEMA_KEY: schema_json, SHA256_KEY: sha256})
@@ -182,20 +191,25 @@ def bind(
 def inspect(model_path: str | os.PathLike[str]) -> ModelSummary:
     """Describes a model file, also one that the engine would refuse."""
     path = Path(model_path)
-    file = _read(path)
+    with contextlib.closing(held_file(path)) as held:
+        return _inspect(path, held)
+
+
+def _inspect(path: Path, held: HeldFile) -> ModelSummary:
+    file = _read(path, held)
     metadata = dict(file.metadata)
     schema = metadata.pop(SCHEMA_KEY, None)
     fingerprint = metadata.pop(SHA256_KEY, None)
     scores: tuple[str, ...] = ()
     refused = None
     try:
-        scores = tuple(load([path]).score_names)
+        scores = tuple(load([path], held=[held]).score_names)
     except ModelError as error:
         refused = str(error)
     return ModelSummary(
         path=path,
-        size_bytes=len(file.content),
-        sha256=hashlib.sha256(file.content).hexdigest(),
+        size_bytes=held.size,
+        sha256=held.sha256,
         format=file.format,
         producer=file.producer,
         inputs=file.inputs,
@@ -210,21 +224,40 @@ def inspect(model_path: str | os.PathLike[str]) -> ModelSummary:
 
 
 def check(
-    model_path: str | os.PathLike[str], schema: Schema, *, provider: str = "cpu", max_batch: int = 1
+    model_path: str | os.PathLike[str],
+    schema: Schema,
+    *,
+    provider: str = "cpu",
+    max_batch: int = 1,
+    held: HeldFile | None = None,
 ) -> tuple[str, ...]:
-    """Whether an engine of this schema can run the model; returns the names of its scores."""
+    """Whether an engine of this schema can run the model; returns the names of its scores.
+
+    `held`: its bytes, where they were read already.
+    """
     path = Path(model_path)
-    _check_bound(path, _read(path).metadata, schema)
-    return tuple(_load_for(path, schema, provider=provider, max_batch=max_batch).score_names)
+    if held is None:
+        with contextlib.closing(held_file(path)) as held:
+            return check(path, schema, provider=provider, max_batch=max_batch, held=held)
+    check_fingerprint(path, schema, held=held)
+    return tuple(_load_for(path, schema, provider=provider, max_batch=max_batch, held=held).score_names)
 
 
-def _load_for(path: Path, schema: Schema, *, provider: str = "cpu", max_batch: int = 1) -> _core.Model:
+def _load_for(
+    path: Path,
+    schema: Schema,
+    *,
+    provider: str = "cpu",
+    max_batch: int = 1,
+    held: HeldFile | None = None,
+) -> _core.Model:
     return load(
         [path],
         provider=provider,
         max_batch=max_batch,
         rows=schema.window_rows,
         features=len(schema.expressions),
+        held=[held] if held is not None else [],
     )
 
 
@@ -311,10 +344,12 @@ def _load_ms(path: Path, provider: str, times: int = 5) -> float:
     return best * 1e3
 
 
-def check_fingerprint(model_path: str | os.PathLike[str], schema: Schema) -> None:
+def check_fingerprint(
+    model_path: str | os.PathLike[str], schema: Schema, *, held: HeldFile | None = None
+) -> None:
     """Raises FingerprintMismatch, the difference in its text, unless the model is bound to `schema`."""
     path = Path(model_path)
-    _check_bound(path, _read(path).metadata, schema)
+    _check_bound(path, _read(path, held).metadata, schema)
 
 
 def make_demo_model(
@@ -388,20 +423,11 @@ class _File:
     metadata: dict[str, str]
 
 
-def _read(path: Path) -> _File:
-    try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise ModelError(
-                f"{path}: expected an ONNX model of less than 2 GiB, found {size} bytes; quantise it, "
-                "or take a smaller one"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"{path}: expected an ONNX model, found {error.strerror or error}; name a file that "
-            "`tickwire model inspect` can describe"
-        ) from None
+def _read(path: Path, held: HeldFile | None = None) -> _File:
+    if held is None:
+        with contextlib.closing(held_file(path)) as held:
+            return _read(path, held)
+    content = held.content()
     if content[4:8] == b"ORTM":
         return _read_ort(path, content)
     advice = "; export the model again, or copy it again"
@@ -468,7 +494,7 @@ def _check_in_one_file(path: Path, model: onnx.ModelProto) -> None:
     size = sum(int(entry.get("length") or 0) for entry in entries)
     advice = (
         "an ONNX file ends at 2 GiB: quantise the model, or take a smaller one"
-        if size > _MAX_BYTES
+        if size > MAX_BYTES
         else "save it with save_as_external_data=False"
     )
     raise ModelError(
@@ -508,9 +534,11 @@ def _write(target: Path, model: onnx.ModelProto, like: Path | None = None) -> No
 
 
 def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+    # From the kernel's account: to ask by setting it would change it for all threads for a moment.
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return 0o077
 
 
 def _port(value: onnx.ValueInfoProto) -> Port:

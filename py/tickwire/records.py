@@ -145,11 +145,12 @@ class RowLayout:
         names = dtype.names or ()
         self.score_count = int(np.prod(dtype["scores"].shape)) if "scores" in names else 0
         self._models = {model.id: model for model in models}
+        self._expected: set[int] = set()
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
-        """Every model that records may name: those of the start, then what they were exchanged for."""
-        return tuple(self._models.values())
+        """Every model that has scored: those of the start, then what they were exchanged for."""
+        return tuple(model for number, model in self._models.items() if number not in self._expected)
 
     @property
     def routed(self) -> tuple[ModelInfo, ...]:
@@ -160,10 +161,16 @@ class RowLayout:
         """The model that records name so; None where a record is of none."""
         return self._models.get(number)
 
-    def exchange(self, name: str, number: int) -> None:
-        """A model was exchanged for another file of the same features and scores."""
+    def expect(self, name: str, number: int) -> None:
+        """A model is about to be exchanged for another file of the same features and scores: records may name
+        it from now on. Where it is refused, nothing follows; else `exchanged` does."""
         latest = next(model for model in reversed(self.models) if model.name == name)
-        self._models.setdefault(number, replace(latest, id=number))
+        if number not in self._models:
+            self._models[number] = replace(latest, id=number)
+            self._expected.add(number)
+
+    def exchanged(self, number: int) -> None:
+        self._expected.discard(number)
 
     def state(self, code: int) -> str:
         return self.states[code] if code < len(self.states) else f"state_{code}"

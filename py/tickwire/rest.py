@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import ssl
 import time
 from collections.abc import Callable
@@ -22,11 +23,15 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from tickwire.tasks import repeat
+
 if TYPE_CHECKING:
     from tickwire._core import Engine
     from tickwire.config import Config
 
 __all__ = ["SnapshotService"]
+
+_log = logging.getLogger("tickwire")
 
 # The router asks for requests whenever the engine wakes it; this often we ask ourselves, for when a
 # consumer holds the router.
@@ -38,6 +43,8 @@ _CONCURRENT_PER_HOST = 4
 _HAND_DOWN_TRIES, _HAND_DOWN_S = 20, 0.02
 # A ban can last days; a wait is cut here so that the engine gets its answer and can say so.
 _MAX_WAIT_S = 120.0
+# Of the text that says why there is none: the engine's log keeps less of it.
+_MOST_WHY = 500
 # Request weight a minute that an address may use, by venue, and the share of it that we take.
 _WEIGHT_PER_MINUTE = {"binance_spot": 6000, "binance_usdm": 2400, "binance_coinm": 2400}
 _WEIGHT_SHARE = 0.8
@@ -103,7 +110,9 @@ class SnapshotService:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="tickwire snapshots")
+        self._task = asyncio.create_task(
+            repeat(self.poll, _POLL_S, "the service of snapshots"), name="tickwire snapshots"
+        )
 
     async def close(self) -> None:
         """Ends what is under way. Requests without an answer stay so: the engine is stopping."""
@@ -133,25 +142,23 @@ class SnapshotService:
         if self._jobs.get(key) is job:
             del self._jobs[key]
 
-    async def _run(self) -> None:
-        while True:
-            self.poll()
-            await asyncio.sleep(_POLL_S)
-
     async def _serve(self, feed: int, instrument: int) -> None:
         try:
             body = await self._fetch(self._feeds[feed], self._symbols[instrument])
+            if await self._hand_down(lambda: self._engine.deliver_snapshot(feed, instrument, body)):
+                self.fetched += 1
+                return
+            why = "the engine had no room for it"
         except _FetchError as error:
             why = str(error)
         except TimeoutError:
             why = f"no answer within {self._timeout.total:g} s"
         except (aiohttp.ClientError, OSError) as error:
             why = f"{type(error).__name__}: {error}"
-        else:
-            if await self._hand_down(lambda: self._engine.deliver_snapshot(feed, instrument, body)):
-                self.fetched += 1
-                return
-            why = "the engine had no room for it"
+        except Exception as error:  # The engine waits for an answer, whatever we did not think of.
+            _log.exception("a snapshot of %s failed in a way that nobody foresaw", self._symbols[instrument])
+            why = f"{type(error).__name__}: {error}"
+        why = why.encode("utf-8", "replace").decode()[:_MOST_WHY]  # A file's name may be no text.
         self.failed += 1
         self.last_failure = f"{self._symbols[instrument]}: {why}"
         await self._hand_down(lambda: self._engine.fail_snapshot(feed, instrument, why))

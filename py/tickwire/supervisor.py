@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tickwire.errors import SetupError
+from tickwire.tasks import end, repeat
 
 if TYPE_CHECKING:
     from tickwire._core import Engine
@@ -100,6 +101,7 @@ class Supervisor:
         self._readers: dict[int, _Worker] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     @property
     def pids(self) -> dict[str, int]:
@@ -111,14 +113,15 @@ class Supervisor:
         for worker in self._workers:
             worker.started = time.monotonic()
             self._follow(worker)
-        self._ticker = self._loop.create_task(self._tick(), name="tickwire supervisor")
+        self._ticker = self._loop.create_task(
+            repeat(self._tick, _TICK_S, "the watch over worker processes"), name="tickwire supervisor"
+        )
 
     async def close(self) -> None:
         """From now on nobody is restarted: the engine stops its workers itself."""
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.wait([self._ticker])
-            self._ticker = None
+        self._closed = True
+        await end(self._ticker)
+        self._ticker = None
         if self._loop is None:
             return
         for descriptor in list(self._readers):
@@ -143,6 +146,8 @@ class Supervisor:
         await self._replace([worker for worker in self._workers if worker.model == model], prepared=True)
 
     async def _replace(self, workers: Sequence[_Worker], *, prepared: bool) -> None:
+        if self._closed:
+            raise SetupError("the pipeline stopped meanwhile")
         for worker in workers:
             if self._engine.workers[worker.index]["given_up"]:
                 raise SetupError(f"worker {worker.name}: its model was given up; start the pipeline again")
@@ -300,16 +305,14 @@ class Supervisor:
 
     # What the worker itself says, or does not say.
 
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK_S)
-            for worker, state in zip(self._workers, self._engine.workers, strict=True):
-                if state["given_up"]:
-                    continue
-                if state["pid"] and state["pidfd"] not in worker.killed:
-                    self._look(worker, state)
-                if state["aside"]["pid"]:
-                    self._look_aside(worker, state["aside"])
+    def _tick(self) -> None:
+        for worker, state in zip(self._workers, self._engine.workers, strict=True):
+            if state["given_up"]:
+                continue
+            if state["pid"] and state["pidfd"] not in worker.killed:
+                self._look(worker, state)
+            if state["aside"]["pid"]:
+                self._look_aside(worker, state["aside"])
 
     def _look(self, worker: _Worker, state: dict[str, object]) -> None:
         policy = worker.policy

@@ -48,9 +48,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tickwire.compare import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Comparer, ScoreChecker
-from tickwire.config import Config, model_id
+from tickwire.config import Config
 from tickwire.engine import Pipeline
 from tickwire.errors import ConfigError, VerifyError
+from tickwire.held import HeldModel
 from tickwire.outputs import refuse_inside_recording
 from tickwire.records import RowLayout, Rows
 from tickwire.run_folder import (
@@ -64,7 +65,6 @@ from tickwire.run_folder import (
     load_manifest,
     load_records,
     miscounted,
-    sha256_of,
     whole_lines,
 )
 
@@ -165,11 +165,13 @@ class Recording:
         cls,
         folder: str | os.PathLike[str],
         config: Config,
+        models: Mapping[str, HeldModel],
         *,
         warm: Mapping[str, Sequence[str]] | None = None,
     ) -> Recording:
-        """Makes the folder and puts the model there. Refuses a folder that holds something already.
+        """Makes the folder and puts the models there. Refuses a folder that holds something already.
 
+        `models`: by their names, as they were read.
         `warm`: the captures that each feed begins with.
         """
         path = Path(folder).resolve()
@@ -211,35 +213,35 @@ class Recording:
             made=made,
             fsync=config.record.fsync != "never",
         )
-        for model in config.all_models:
-            files, weights = config.model_files(model), model.member_weights()
+        for label, held in models.items():
             try:
-                recording.add_model(model.label, model_id(files, weights), files, weights)
+                recording.add_model(label, held)
             except OSError as error:
                 raise ConfigError(
                     f"--record: {error.filename or folder}: {error.strerror or error}"
                 ) from None
         return recording
 
-    def add_model(self, name: str, number: int, files: Sequence[Path], weights: Sequence[float]) -> None:
+    def add_model(self, name: str, held: HeldModel) -> None:
         """Keeps a model that scores, or is about to: at the start, and when one is exchanged for another."""
-        key = f"{number:08x}"
+        key = f"{held.number:08x}"
         if any(model["id"] == key for model in self._manifest["models"]):
             return
         folder = self.folder / "models" / key
         folder.mkdir(parents=True, exist_ok=True)
         kept = []
-        for i, file in enumerate(files):
-            copy = folder / f"{i}{file.suffix}"
-            shutil.copyfile(file, copy)
-            kept.append({"file": str(copy.relative_to(self.folder)), "sha256": sha256_of(copy)})
+        for i, file in enumerate(held.files):
+            copy = folder / f"{i}{file.path.suffix}"
+            copy.unlink(missing_ok=True)  # Of an exchange that failed half-way.
+            file.copy_to(copy)
+            kept.append({"file": str(copy.relative_to(self.folder)), "sha256": file.sha256})
         self._manifest["models"].append(
             {
                 "name": name,
                 "id": key,
                 "files": kept,
-                "weights": list(weights),
-                "source": list(map(str, files)),
+                "weights": held.weights,
+                "source": [str(file.path) for file in held.files],
             }
         )
         if self._started:

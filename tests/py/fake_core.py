@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+import tickwire.errors
+
 STAGES = ("receive", "decode", "book", "features", "queue", "model", "publish")
 STATES = ("valid", "suspect", "stale", "halted", "empty", "nonfinite", "model_error", "warming")
 REASONS = ("none", "gap", "crossed", "malformed", "disconnected", "stopped")
@@ -23,7 +25,7 @@ NO_TIME = -(2**63)
 _POISON = 0xEE
 
 
-class SetupError(Exception):
+class SetupError(tickwire.errors.SetupError):
     """As the engine's."""
 
 
@@ -134,7 +136,8 @@ class Engine:
         Engine.last = self
 
     def __del__(self) -> None:
-        os.close(self._fd)
+        if hasattr(self, "_fd"):  # A test may have kept it from being made.
+            os.close(self._fd)
 
     def start(self) -> None:
         script = type(self).script

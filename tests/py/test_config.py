@@ -446,7 +446,7 @@ def test_resolve_for_a_replay_floats_and_ignores_age(tmp_path: Path) -> None:
     assert (resolved["idle"], resolved["stat_path"]) == ("backoff", "")
     (model,) = resolved["models"]
     assert (model["cores"], model["workers"], model["max_age_us"]) == ([], 1, 0)
-    assert model["members"] == [(str(tmp_path / "m.onnx"), 1.0)]
+    assert model["members"] == [(str(tmp_path / "m.onnx"), 1.0, -1)]
     assert model["id"] == int(hashlib.sha256(b"x").hexdigest()[:8], 16)
     assert model["name"] == "m"
 
@@ -464,8 +464,8 @@ def test_an_ensemble_is_one_model_of_several_files(tmp_path: Path) -> None:
         (model,) = resolve_replay(config)["models"]
         assert model["name"] == "a+b"
         assert model["members"] == [
-            (str(tmp_path / "a.onnx"), weights[0]),
-            (str(tmp_path / "b.onnx"), weights[1]),
+            (str(tmp_path / "a.onnx"), weights[0], -1),
+            (str(tmp_path / "b.onnx"), weights[1], -1),
         ]
         ids.add(model["id"])
         assert resolve_replay(Config.from_text(config.to_toml(), base=tmp_path))["models"] == [model]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tickwire import _core, models
+from tickwire.errors import SetupError
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -116,5 +117,5 @@ def test_refuses_what_does_not_fit() -> None:
 
 def test_a_run_that_fails_is_an_error() -> None:
     model = load("bad_shape_changes", rows=1, features=5)
-    with pytest.raises(RuntimeError, match=r"bad_shape_changes\.onnx: .*shape"):
+    with pytest.raises(SetupError, match=r"bad_shape_changes\.onnx: .*shape"):
         model.run(np.array([[0, 1, 0, 1, 0]], np.float32))

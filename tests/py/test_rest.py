@@ -252,3 +252,58 @@ async def test_close_ends_what_is_under_way(venue: Venue) -> None:
     async with asyncio.timeout(2):
         await service.close()
     assert engine.failures == []
+
+
+async def test_the_engine_gets_an_answer_whatever_nobody_foresaw(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, service = start(venue)
+
+    def stumble(*_: Any) -> None:
+        raise KeyError("a header that nobody foresaw")
+
+    monkeypatch.setattr(SnapshotService, "_pace", stumble)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.failures)
+    assert engine.failures == [(0, 0, "KeyError: 'a header that nobody foresaw'")]
+    assert "a snapshot of BTCUSDT failed in a way that nobody foresaw" in caplog.text
+    monkeypatch.undo()
+
+    monkeypatch.setattr(fake_core.Engine, "deliver_snapshot", stumble)
+    engine.requests = [(0, 0, 1)]
+    await until(lambda: len(engine.failures) == 2)
+    assert engine.failures[1] == (0, 0, "KeyError: 'a header that nobody foresaw'")
+    assert service.counters() == {"fetched": 0, "failed": 2, "under_way": 0}
+    await service.close()
+
+
+async def test_a_reason_that_is_no_text_is_one_by_the_time_it_is_told(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file's name may be any bytes; the engine takes UTF-8."""
+    engine, service = start(venue)
+
+    def refuse(*_: Any) -> None:
+        raise OSError(2, "No such file or directory", "/tmp/\udcff.pem" + "x" * 10_000)
+
+    monkeypatch.setattr(SnapshotService, "_host", refuse)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.failures)
+    why = engine.failures[0][2]
+    assert why.startswith("FileNotFoundError: [Errno 2] No such file or directory: '/tmp/")
+    assert len(why.encode()) <= 500
+    await service.close()
+
+
+async def test_a_turn_that_fails_is_not_the_last(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, service = start(venue)
+    asked = fake_core.Engine.poll_requests
+
+    def stumble(_: Any) -> Any:
+        monkeypatch.setattr(fake_core.Engine, "poll_requests", asked)
+        raise RuntimeError("once")
+
+    monkeypatch.setattr(fake_core.Engine, "poll_requests", stumble)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.delivered)
+    await service.close()

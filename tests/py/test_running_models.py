@@ -299,7 +299,7 @@ async def test_an_exchange_that_cannot_be_leaves_the_model_that_runs(tmp_path: P
                 ),
                 (other_features, FingerprintMismatch, "c.onnx: expected a model bound to the features"),
                 (corrupt, ModelError, "d.onnx: expected an ONNX model"),
-                (tmp_path / "none.onnx", ModelError, "none.onnx: expected a model, found No such file"),
+                (tmp_path / "none.onnx", ModelError, "none.onnx: expected an ONNX model, found No such file"),
             ):
                 with pytest.raises(kind, match=says):
                     await pipeline.swap_model(file)
@@ -417,7 +417,7 @@ async def test_a_running_engine_is_asked_through_its_socket(tmp_path: Path) -> N
             for request, says in (
                 (
                     {"command": "swap", "model": None, "files": [os.fspath(tmp_path / "x")]},
-                    "expected a model",
+                    "expected an ONNX model",
                 ),
                 (
                     {"command": "swap", "model": "z", "files": []},

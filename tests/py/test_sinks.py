@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
@@ -19,7 +20,9 @@ from fake_core import REASONS, STAGES, STATES, make_rows, notice
 from tickwire.config import Config
 from tickwire.errors import SetupError
 from tickwire.records import ModelInfo, RowLayout, Signal
-from tickwire.sinks import JsonlSink, WebSocketSink, encode
+from tickwire.router import SignalQueue
+from tickwire.sinks import CallbackSink, JsonlSink, SinkRunner, WebSocketSink, encode, public_url
+from tickwire.sinks import base as base_module
 from tickwire.sinks import websocket as websocket_module
 from tickwire.sinks.factory import make_sinks
 
@@ -142,6 +145,108 @@ async def test_jsonl_to_a_device_that_is_full() -> None:
     await sink.write(signals(2))
     await sink.close()
     assert sink.counters()["lost"] == 2
+
+
+class Scripted:
+    """A sink whose `write` does what the test says, batch by batch."""
+
+    def __init__(self, *steps: Callable[[], Any]) -> None:
+        self.steps = list(steps)
+        self.got: list[int] = []
+
+    async def write(self, batch: Any) -> None:
+        step = self.steps.pop(0) if self.steps else None
+        if step is not None:
+            await step()
+        self.got += [signal.row for signal in batch]
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def stubborn() -> None:
+    """Takes no notice of being cancelled, until the test is over."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.Event().wait()
+
+
+async def refuse() -> None:
+    raise OSError("no")
+
+
+@pytest.mark.parametrize(
+    ("steps", "delivered", "lost"),
+    [
+        ([], 1000, 0),
+        ([forever], 0, 512),
+        ([stubborn], 0, 512),
+        ([refuse], 488, 512),
+        ([None, forever], 512, 488),
+        ([refuse, refuse], 0, 1000),
+    ],
+)
+async def test_what_a_sink_was_offered_is_delivered_dropped_or_lost(
+    steps: list[Any], delivered: int, lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_module, "_CLOSE_S", 0.05)
+    queue = SignalQueue("s", 1000)
+    sink = Scripted(*steps)
+    runner = SinkRunner("s", sink, queue)
+    queue.offer(signals(1000))
+    runner.begin()
+    await asyncio.sleep(0)
+    queue.offer(signals(300))  # 512 are in hand, at most; 1,000 - 512 + 300 wait, or some found no room.
+    await runner.close()
+    counts = runner.counters()
+    assert counts["delivered"] + counts["dropped"] + counts["lost"] == 1300
+    assert counts["delivered"] == len(sink.got)
+    assert len(queue) == 0
+
+
+async def test_a_stuck_sink_of_a_thousand_signals_delivers_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_module, "_CLOSE_S", 0.05)
+    queue = SignalQueue("s", 1000)
+    runner = SinkRunner("s", Scripted(forever), queue)
+    queue.offer(signals(1000))
+    runner.begin()
+    await runner.close()
+    assert runner.counters() == {"delivered": 0, "dropped": 488, "errors": 0, "lost": 512}
+
+
+async def test_what_a_sink_says_it_lost_was_not_delivered(tmp_path: Path) -> None:
+    def fail(signal: Signal) -> None:
+        if signal.row % 4 == 0:
+            raise ValueError(signal.row)
+
+    full, callback = JsonlSink("/dev/full"), CallbackSink(fail)
+    await full.open()
+    for sink, counted in (
+        (full, {"delivered": 0, "lost": 20}),
+        (callback, {"delivered": 15, "lost": 5, "errors": 5}),
+    ):
+        queue = SignalQueue("s", 100)
+        runner = SinkRunner("s", sink, queue)
+        queue.offer(signals(20))
+        runner.begin()
+        await runner.close()
+        counts = runner.counters()
+        assert {key: counts[key] for key in counted} == counted
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ws://127.0.0.1:8765/", "ws://127.0.0.1:8765/"),
+        ("redis://desk:s3cret@cache.example:6379/0?token=s3cret#s3cret", "redis://cache.example:6379/0"),
+        ("nats://s3cret@[::1]:4222", "nats://[::1]:4222"),
+        ("//desk:s3cret@host/path", "host/path"),
+        ("https://host:s3cret/", "an address that cannot be read"),
+    ],
+)
+def test_an_address_is_shown_without_what_is_secret(url: str, shown: str) -> None:
+    assert public_url(url) == shown
 
 
 async def until(condition: Callable[[], bool]) -> None:

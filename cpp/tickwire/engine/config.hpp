@@ -84,6 +84,7 @@ struct FeaturesConfig {
 struct ModelMember {
   std::string path;
   double weight;
+  int fd = -1;  // Its bytes, where they are held already: what was checked is then what is loaded. Else -1.
 };
 
 struct ModelConfig {

@@ -158,7 +158,8 @@ std::unique_ptr<infer::Model> Engine::load_model(const ModelConfig& config) cons
                                              .path = member.path,
                                              .rows = config_.features.window_rows,
                                              .features = config_.features.plan.outputs.size(),
-                                             .max_batch = config.max_batch}));
+                                             .max_batch = config.max_batch,
+                                             .fd = member.fd}));
     weights.push_back(member.weight);
   }
   return infer::make_ensemble(std::move(members), std::move(weights));

@@ -73,24 +73,6 @@ void append(std::vector<std::string>& to, const WorkerModel& model) {
   }
 }
 
-std::string place_of(const WorkerFile& file) { return "/proc/self/fd/" + std::to_string(file.fd); }
-
-/// The text with the user's files in it in the place of our copies.
-std::string renamed(std::string text, const WorkerModel& model) {
-  for (const WorkerFile& file : model.files) {
-    const std::string place = place_of(file);
-    std::size_t at = 0;
-    while ((at = text.find(place, at)) != std::string::npos) {
-      const std::size_t end = at + place.size();
-      // The descriptor 12 is not the descriptor 1.
-      const bool longer = end < text.size() && text[end] >= '0' && text[end] <= '9';
-      if (!longer) text.replace(at, place.size(), file.path);
-      at += longer ? place.size() : file.path.size();
-    }
-  }
-  return text;
-}
-
 std::unique_ptr<infer::Model> load(const WorkerModel& model, std::size_t rows, std::size_t features,
                                    std::size_t max_batch) {
   std::vector<std::unique_ptr<infer::Model>> members;
@@ -99,10 +81,11 @@ std::unique_ptr<infer::Model> load(const WorkerModel& model, std::size_t rows, s
     members.push_back(infer::load_ort_model({.library = model.ort_library,
                                              .provider = model.provider,
                                              .cache_dir = model.cache_dir,
-                                             .path = place_of(file),
+                                             .path = file.path,
                                              .rows = rows,
                                              .features = features,
-                                             .max_batch = max_batch}));
+                                             .max_batch = max_batch,
+                                             .fd = file.fd}));
     weights.push_back(file.weight);
   }
   return infer::make_ensemble(std::move(members), std::move(weights));
@@ -260,7 +243,7 @@ int run(const WorkerOrder& order) {
   try {
     work(order, channel);
   } catch (const std::exception& error) {
-    channel.seat(order.seat).fail(renamed(error.what(), order.model));
+    channel.seat(order.seat).fail(error.what());
   }
   std::_Exit(1);
 }
@@ -275,10 +258,10 @@ int describe(const DescribeOrder& order) {
     lines = "executor " + model->info().executor + '\n';
     for (const std::string& name : model->info().score_names) lines += "score " + name + '\n';
     for (const std::string& note : model->info().notes) {
-      lines += "note " + renamed(note, order.model) + '\n';
+      lines += "note " + note + '\n';
     }
   } catch (const std::exception& error) {
-    lines = "error " + renamed(error.what(), order.model) + '\n';
+    lines = std::string("error ") + error.what() + '\n';
     status = 1;
   }
   (void)std::fputs(lines.c_str(), stdout);

@@ -175,7 +175,13 @@ Process Spawner::start(const std::string& program, const std::vector<std::string
 ModelImage::ModelImage(const std::vector<ModelMember>& members, std::uint32_t id) : id_(id) {
   try {
     for (const ModelMember& member : members) {
-      files_.push_back({.fd = copy_to_memory(member.path), .weight = member.weight, .path = member.path});
+      int fd = -1;
+      if (member.fd < 0) {
+        fd = copy_to_memory(member.path);
+      } else if ((fd = ::fcntl(member.fd, F_DUPFD_CLOEXEC, 3)) < 0) {
+        throw SetupError(member.path, "a free descriptor", error_text(errno));
+      }
+      files_.push_back({.fd = fd, .weight = member.weight, .path = member.path});
     }
   } catch (...) {
     for (const WorkerFile& file : files_) ::close(file.fd);

@@ -1,7 +1,11 @@
 #include "tickwire/infer/ort_model.hpp"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -54,7 +58,25 @@ class AlignedFloats {
   std::unique_ptr<float, Free> data_;
 };
 
-std::vector<char> read_file(const std::string& path) {
+std::vector<char> read_held(const std::string& path, int fd) {
+  struct stat status{};
+  if (::fstat(fd, &status) != 0 || status.st_size <= 0) {
+    throw SetupError(path, "an ONNX model", "nothing at the descriptor that holds it");
+  }
+  std::vector<char> bytes(static_cast<std::size_t>(status.st_size));
+  for (std::size_t done = 0; done < bytes.size();) {
+    // Several may read it at once: the descriptor's own place stays.
+    const ssize_t got = ::pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) throw SetupError(path, "an ONNX model", "a file that cannot be read whole");
+    done += static_cast<std::size_t>(got);
+  }
+  return bytes;
+}
+
+std::vector<char> read_file(const OrtModelConfig& config) {
+  const std::string& path = config.path;
+  if (config.fd >= 0) return read_held(path, config.fd);
   std::error_code none;
   if (std::filesystem::is_directory(path, none)) throw SetupError(path, "an ONNX model", "a folder");
   std::ifstream file(path, std::ios::binary | std::ios::ate);
@@ -285,7 +307,7 @@ class OrtModel final : public Model {
     // The first session of a process sets the flush bits on the thread that creates it and leaves
     // them; this puts that thread's state back. It also makes folded constants the same everywhere.
     const FlushDenormals flush;
-    const std::vector<char> file = read_file(config.path);
+    const std::vector<char> file = read_file(config);
     session_ = create(runtime, config, file, session_options(""));
     Port input = check_input(config, session_);
     // What the file declares is known only now: again, with what depends on it.
@@ -611,7 +633,7 @@ void optimize_ort_model(const OrtModelConfig& config, const std::string& out, co
   const OrtRuntime& runtime = open_ort(config.library);
   Ort::InitApi(runtime.api);
   const FlushDenormals flush;
-  const std::vector<char> file = read_file(config.path);
+  const std::vector<char> file = read_file(config);
   const Port input = check_input(config, create(runtime, config, file, session_options("")));
   Ort::SessionOptions options = provider_options(runtime, config, input, "");
   options.SetOptimizedModelFilePath(out.c_str());

@@ -26,6 +26,7 @@ struct OrtModelConfig {
   std::size_t rows;       // What the feature schema makes: T rows …
   std::size_t features;   // … of F features. Both 0: whatever the file declares.
   std::size_t max_batch;  // Blocks in one run; more than one needs a free batch dimension.
+  int fd = -1;            // The file's bytes, where they are held already; `path` is then only its name.
 };
 
 /// Throws SetupError, naming the file, what was expected and what was found, unless the file has

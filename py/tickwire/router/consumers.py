@@ -36,7 +36,6 @@ class SignalQueue:
             raise Error(f"queue: expected room for at least one signal, found {limit}")
         self.name = name
         self.limit = limit
-        self.delivered = 0
         self.dropped = 0
         self.closed = False
         self._items = NoticeQueue[Signal](sys.maxsize if lossless else limit, Signal.notice_of)
@@ -70,7 +69,6 @@ class SignalQueue:
     def take(self, limit: int) -> list[Signal]:
         """Up to `limit` waiting signals, oldest first. Never waits."""
         taken = self._items.take(limit)
-        self.delivered += len(taken)
         if len(self._items) < self.limit:
             self._writable.set()
         if not self._items and not self.closed:
@@ -90,25 +88,27 @@ class SignalStream:
     """Async iterator over signals, with a queue of its own. Leaving the loop unsubscribes it."""
 
     def __init__(
-        self, queue: SignalQueue, unsubscribe: Callable[[SignalQueue], None], at_end: Callable[[], None]
+        self, queue: SignalQueue, on_close: Callable[[SignalStream], None], at_end: Callable[[], None]
     ) -> None:
-        self._queue = queue
-        self._unsubscribe = unsubscribe
+        self.queue = queue
+        self.delivered = 0
+        self._on_close = on_close
         self._at_end = at_end  # Raises where the end has a reason that the caller must hear.
         self._ready: deque[Signal] = deque()
         self._since_yield = 0
+        self._closed = False
 
     @property
     def dropped(self) -> int:
         """Signals that this iterator lost because it was not fast enough."""
-        return self._queue.dropped
+        return self.queue.dropped
 
     def __aiter__(self) -> SignalStream:
         return self
 
     async def __anext__(self) -> Signal:
         if not self._ready:
-            self._ready.extend(await self._queue.get(64))
+            self._ready.extend(await self.queue.get(64))
             if not self._ready:
                 self._at_end()
                 raise StopAsyncIteration
@@ -116,12 +116,22 @@ class SignalStream:
         if self._since_yield >= _YIELD_EVERY:
             self._since_yield = 0
             await asyncio.sleep(0)
+        self.delivered += 1
         return self._ready.popleft()
+
+    def counters(self) -> dict[str, int]:
+        """What was handed out, what was lost, and what waits or was left waiting."""
+        waiting = len(self._ready) + len(self.queue)
+        return {"delivered": self.delivered, "dropped": self.dropped, "unread": waiting}
 
     def close(self) -> None:
         """Unsubscribes. Leaving an `async for` loop does it too, as the iterator is dropped."""
-        self._queue.close()
-        self._unsubscribe(self._queue)
+        self.queue.close()
+        if not self._closed:
+            self._closed = True
+            self._on_close(self)
+            self._ready.clear()
+            self.queue.take(len(self.queue))
 
     def __del__(self) -> None:
         self.close()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tickwire.records import RowLayout, Rows
-from tickwire.router.consumers import FeatureHub, FeatureStream, SignalQueue, SignalStream
+from tickwire.router.consumers import FeatureHub, FeatureStream, SignalQueue
 from tickwire.router.gate import EpochGate
 
 if TYPE_CHECKING:
@@ -91,10 +91,6 @@ class Router:
     def remove(self, queue: SignalQueue) -> None:
         if queue in self._queues:
             self._queues.remove(queue)
-
-    def signal_stream(self, queue: SignalQueue, at_end: Callable[[], None]) -> SignalStream:
-        """An iterator over a queue; `at_end` raises where its end has a reason that the caller must hear."""
-        return SignalStream(queue, self.remove, at_end)
 
     def feature_stream(self, at_end: Callable[[], None]) -> FeatureStream:
         return self._features.stream(at_end)

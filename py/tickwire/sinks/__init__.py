@@ -14,9 +14,9 @@ The sinks that write JSON write one object a signal, with these keys:
     stage_ns                              nanoseconds by stage
 """
 
-from tickwire.sinks.base import Sink, SinkRunner, encode
+from tickwire.sinks.base import Sink, SinkRunner, encode, public_url
 from tickwire.sinks.callback import CallbackSink
 from tickwire.sinks.jsonl import JsonlSink
 from tickwire.sinks.websocket import WebSocketSink
 
-__all__ = ["CallbackSink", "JsonlSink", "Sink", "SinkRunner", "WebSocketSink", "encode"]
+__all__ = ["CallbackSink", "JsonlSink", "Sink", "SinkRunner", "WebSocketSink", "encode", "public_url"]

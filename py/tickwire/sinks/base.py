@@ -8,11 +8,12 @@ import json
 import logging
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 from tickwire.records import Signal
 from tickwire.router import SignalQueue
 
-__all__ = ["Sink", "SinkRunner", "encode"]
+__all__ = ["Sink", "SinkRunner", "encode", "public_url"]
 
 _log = logging.getLogger("tickwire.sinks")
 
@@ -29,20 +30,39 @@ def encode(signal: Signal) -> str:
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes batches of signals. What it raises is counted, reported once, and the next batch comes anyway."""
+    """Takes batches of signals. What it raises is counted, reported once, and the next batch comes anyway.
+
+    A sink may have a method `counters()` that returns a dictionary of its own figures. `lost` among them are
+    signals that a `write` took and did not raise for, yet could not get to where they belong.
+    """
 
     async def write(self, signals: Sequence[Signal], /) -> None: ...
 
 
+def public_url(url: str) -> str:
+    """The part of an address that may be shown: no user, no password, no query with a token in it."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "an address that cannot be read"
+    host = f"[{host}]" if ":" in host else host
+    where = f"{host}:{port}" if port is not None else host
+    return f"{parts.scheme}://{where}{parts.path}" if parts.scheme else where + parts.path
+
+
 class SinkRunner:
-    """Runs one sink on its own queue."""
+    """Runs one sink on its own queue. Each signal that its queue was offered ends in one of three counts:
+    delivered, dropped (it never reached the sink) or lost (the sink had it and failed, or was stuck)."""
 
     def __init__(self, name: str, sink: Sink, queue: SignalQueue) -> None:
         self.name = name
         self.sink = sink
         self.queue = queue
         self.errors = 0
-        self.lost = 0  # In batches that raised.
+        self._written = 0  # In batches that came back from the sink.
+        self._lost = 0  # In batches that raised, or that it was still busy with when it was given up.
+        self._in_hand = 0  # In the batch that it is busy with.
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -62,6 +82,8 @@ class SinkRunner:
             if late:
                 self._task.cancel()
                 await asyncio.wait([self._task], timeout=1.0)
+                self._lost += self._in_hand
+                self._in_hand = 0
                 self.queue.dropped += len(self.queue.take(len(self.queue)))
                 _log.warning("sink %s: did not finish within %g s; the rest is dropped", self.name, _CLOSE_S)
         try:
@@ -71,27 +93,31 @@ class SinkRunner:
 
     def counters(self) -> dict[str, int]:
         """What this sink got and lost; the sink's own `counters()` included."""
-        own = getattr(self.sink, "counters", None)
+        method = getattr(self.sink, "counters", None)
+        own: dict[str, int] = dict(method()) if callable(method) else {}
         counts = {
-            "delivered": self.queue.delivered,
+            "delivered": self._written - own.get("lost", 0),
             "dropped": self.queue.dropped,
             "errors": self.errors,
-            "lost": self.lost,
+            "lost": self._lost,
         }
-        if callable(own):
-            for key, value in own().items():
-                counts[key] = counts.get(key, 0) + value
+        for key, value in own.items():
+            counts[key] = counts.get(key, 0) + value
         return counts
 
     async def _run(self) -> None:
         while batch := await self.queue.get():
+            self._in_hand = len(batch)
             try:
                 await self.sink.write(batch)
             except Exception as error:
                 if self.errors == 0:
                     _log.warning("sink %s: %s: %s (reported once)", self.name, type(error).__name__, error)
                 self.errors += 1
-                self.lost += len(batch)
+                self._lost += self._in_hand
+            else:
+                self._written += self._in_hand
+            self._in_hand = 0  # Given up meanwhile, it was 0 already.
 
 
 async def _call(sink: Any, name: str) -> None:
