@@ -13,6 +13,7 @@ model and a capture can be moved as one.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import datetime
 import difflib
 import hashlib
@@ -28,7 +29,7 @@ import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -111,7 +112,24 @@ Duration = Annotated[str, BeforeValidator(_check_duration)]
 
 class _Model(BaseModel):
     # Strict: TOML has types, so `levels = "5"` is a mistake to report and not a number to find.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    # A table that is handed over ready-made is looked at again: it may be a changed copy of another one.
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+        revalidate_instances="always",
+    )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some keys changed, checked as the original was; `ConfigError` where they do not fit."""
+        if not update:
+            return super().model_copy(deep=deep)
+        data = {**{name: getattr(self, name) for name in self.model_fields_set}, **update}
+        try:
+            return type(self).model_validate(data)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_explain(error, data, type(self)))) from None
 
 
 class Engine(_Model):
@@ -1073,8 +1091,15 @@ def _nearest(key: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f"; nearest known: {close[0]}" if close else ""
 
 
+# What a configuration is read from: its name in errors, the folder that its paths start at, and its text.
+_SOURCE: contextvars.ContextVar[tuple[str, Path | None, str | None]] = contextvars.ContextVar(
+    "source", default=("", None, None)
+)
+
+
 class Config(_Model):
-    """A whole configuration file. Make one with `Config.from_toml` or `Config.from_dict`."""
+    """A whole configuration file. Make one with `Config.from_toml` or `Config.from_dict`, or in Python with
+    the tables' classes; however it was made, it was checked as a whole."""
 
     engine: Engine = Engine()
     memory: Memory = Memory()
@@ -1091,8 +1116,31 @@ class Config(_Model):
     _names: list[str] = PrivateAttr(default_factory=list)
     _plan: Any = PrivateAttr(None)
 
+    def __init__(self, /, **data: Any) -> None:
+        """`ConfigError` names what is wrong. Relative paths start at the working folder."""
+        where, base, text = _SOURCE.get()
+        prefix = f"{where}: " if where else ""
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise ConfigError("\n".join(prefix + line for line in _explain(error, data, Config))) from None
+        self._where, self._base = where, base or Path.cwd()
+        self._names = self._feed_names()
+        try:
+            self._check()
+        except _Located as error:
+            raise ConfigError(f"{prefix}{_line(error.key, str(error), error.value)}") from None
+        self._text = text if text is not None else self.to_toml()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some tables changed, checked as a whole; its paths start where the original's do."""
+        if not update:
+            return super().model_copy(deep=deep)
+        data = {**{name: getattr(self, name) for name in self.model_fields_set}, **update}
+        return type(self).from_dict(data, where=self._where, base=self._base)
+
     @classmethod
-    def from_toml(cls, path: str | os.PathLike[str]) -> Config:
+    def from_toml(cls, path: str | os.PathLike[str]) -> Self:
         """Reads a file; `ConfigError` names what is wrong with it and where."""
         path = Path(path)
         try:
@@ -1104,7 +1152,7 @@ class Config(_Model):
         return cls.from_text(text, where=str(path), base=path.resolve().parent)
 
     @classmethod
-    def from_text(cls, text: str, *, where: str = "", base: Path | None = None) -> Config:
+    def from_text(cls, text: str, *, where: str = "", base: Path | None = None) -> Self:
         """Reads TOML text. `where` names it in errors; relative paths start at `base`."""
         try:
             data = tomllib.loads(text)
@@ -1115,21 +1163,13 @@ class Config(_Model):
     @classmethod
     def from_dict(
         cls, data: Mapping[str, Any], *, where: str = "", base: Path | None = None, text: str | None = None
-    ) -> Config:
+    ) -> Self:
         """Reads what a TOML file would hold. Relative paths start at `base`, else at the working folder."""
-        prefix = f"{where}: " if where else ""
+        source = _SOURCE.set((where, base, text))
         try:
-            config = cls.model_validate(dict(data))
-        except ValidationError as error:
-            raise ConfigError("\n".join(prefix + line for line in _explain(error, data))) from None
-        config._where, config._base = where, base or Path.cwd()
-        config._names = config._feed_names()
-        try:
-            config._check()
-        except _Located as error:
-            raise ConfigError(f"{prefix}{_line(error.key, str(error), error.value)}") from None
-        config._text = text if text is not None else config.to_toml()
-        return config
+            return cls.model_validate(dict(data))
+        finally:
+            _SOURCE.reset(source)
 
     def _feed_names(self) -> list[str]:
         given = {feed.name for feed in self.feeds if feed.name}
@@ -1640,11 +1680,11 @@ def _shown(value: object) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _explain(error: ValidationError, data: object) -> list[str]:
-    """One line a finding, in the order of the file's tables."""
+def _explain(error: ValidationError, data: object, root: type[BaseModel]) -> list[str]:
+    """One line a finding, in the order of the file's tables. `root`: what the data should have made."""
     lines = []
     for item in error.errors(include_url=False):
-        path, value, model = _locate(item["loc"], data)
+        path, value, model = _locate(item["loc"], data, root)
         kind, context = item["type"], item.get("ctx", {})
         cause = context.get("error")
         if kind == "extra_forbidden":
@@ -1699,12 +1739,16 @@ def _expected(kind: str, context: Mapping[str, Any], message: str, value: object
     return message[:1].lower() + message[1:]
 
 
-def _locate(loc: tuple[int | str, ...], data: object) -> tuple[str, object, type[BaseModel] | None]:
+def _locate(
+    loc: tuple[int | str, ...], data: object, root: type[BaseModel]
+) -> tuple[str, object, type[BaseModel] | None]:
     """The key's path as the file shows it, the value there, and the model that holds the key."""
     path, value = "", data
-    model: type[BaseModel] | None = Config
-    holder: type[BaseModel] | None = Config
+    model: type[BaseModel] | None = root
+    holder: type[BaseModel] | None = root
     for part in loc:
+        if isinstance(value, BaseModel):  # A table made in Python.
+            value = {name: getattr(value, name) for name in type(value).model_fields}
         if isinstance(part, int):
             path += f"[{part}]"
             value = value[part] if isinstance(value, list) and part < len(value) else _MISSING

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tickwire.config import Config, parse_duration
+from tickwire.config import Config, Features, Feed, Model, parse_duration
 from tickwire.errors import ConfigError
 
 MINIMAL = """
@@ -145,7 +145,7 @@ rows = ["spread()"]
         ),
         pytest.param(
             FEED + "max_levels = 1000" + FEATURES,
-            "feeds[0].max_levels: expected at least snapshot_limit = 5000, found 1000",
+            "feeds[0].max_levels: expected at least snapshot_limit = 1000, found 1000",
             id="book that holds no snapshot",
         ),
         pytest.param(
@@ -928,3 +928,72 @@ def test_multicast_is_for_venues_that_have_it(feed: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(FEED + feed + FEATURES)
     assert str(caught.value).startswith(f"pipeline.toml: {expected}")
+
+
+def tables(**changes: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "feeds": [Feed(venue="binance_spot", instruments=["BTCUSDT"])],
+        "features": Features(rows=["spread()"]),
+    }
+    return {**made, **changes}
+
+
+def test_a_configuration_made_in_python_is_one_read_from_a_file() -> None:
+    made = Config(**tables())
+    assert made.feed_names == ["binance_spot"]
+    assert list(made.plan.names) == ["spread()"]
+    assert made.trigger == "book"
+    inputs = {"binance_spot": ["capture.log"]}
+    again = Config.from_text(made.text)
+    assert made.resolve(replay=True, inputs=inputs) == again.resolve(replay=True, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"feeds": []}, "feeds: expected at least one, found []"),
+        (
+            {"feeds": [Feed(venue="binance_spot", instruments=["BTCUSDT"])] * 2},
+            "feeds[1].instruments[0]: expected each instrument of binance_spot once",
+        ),
+        ({"features": Features(rows=["spread()", "spread()"])}, "features.rows[1]: expected each expression"),
+        ({"features": Features(rows=["sprad()"])}, "features.rows[0]: unknown kernel 'sprad'"),
+        (
+            {"feeds": [Feed.model_construct(venue="binance_spot", instruments=["BTCUSDT"], max_levels=-3)]},
+            "feeds[0].max_levels: expected at least 8, found -3",
+        ),
+        ({"models": [Model(path="m.onnx", shadow=True)]}, "models[0].shadow: expected at least one model"),
+        ({"self": 1}, "self: unknown key, found 1"),
+    ],
+)
+def test_a_configuration_made_in_python_is_checked_as_a_file_is(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config(**tables(**changes))
+    assert str(error.value).startswith(says)
+    with pytest.raises(ConfigError) as error:
+        Config(**tables()).model_copy(update=changes)
+    assert str(error.value).startswith(says)
+
+
+def test_a_changed_copy_is_checked_and_keeps_its_place(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.toml").write_text(MINIMAL)
+    config = Config.from_toml(tmp_path / "pipeline.toml")
+    copy = config.model_copy(update={"features": {"rows": ["spread()", "microprice_offset()"]}})
+    assert list(copy.plan.names) == ["spread()", "microprice_offset()"]
+    assert list(config.plan.names) == ["imbalance(levels=5)", "spread()"]
+    assert (copy.base, copy.where) == (tmp_path, config.where)
+    assert Config.from_text(copy.text).features == copy.features
+    assert config.model_copy() == config
+    with pytest.raises(ConfigError, match=rf"^{config.where}: features.rows: required"):
+        config.model_copy(update={"features": {}})
+
+    feed = config.feeds[0]
+    assert feed.model_copy(update={"snapshot_limit": 100}).snapshot_limit == 100
+    for update, says in (
+        ({"snapshot_limit": -1}, "snapshot_limit: expected at least 1, found -1"),
+        ({"max_levels": 16}, "max_levels: expected at least snapshot_limit = 1000"),
+        ({"snapshot_limmit": 5}, "snapshot_limmit: unknown key, found 5; nearest known key: snapshot_limit"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            feed.model_copy(update=update)
+        assert str(error.value).startswith(says)
