@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -165,25 +166,28 @@ async def test_net_finds_rows_nobody_told_of(core: Any) -> None:
             assert (await anext(stream)).row == 1
 
 
-async def test_loop_turns_while_the_ring_never_empties(core: Any) -> None:
+async def test_loop_turns_while_the_ring_never_empties(core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever waits, no more than a slice is handled before others have their turn."""
+    monkeypatch.setattr(core.Engine, "slots", 1024)
+    turns = 0
+    handled: Counter[int] = Counter()
+    left = 20
+
     async with Pipeline(config()) as pipeline:
         engine = engine_of(pipeline)
-        stop = threading.Event()
 
-        def flood() -> None:
-            rows = make_rows(16, 2)
-            while not stop.is_set():
-                engine.push(rows)
+        def count(rows: Any) -> None:
+            handled[turns] += len(rows)
 
-        thread = threading.Thread(target=flood)
-        thread.start()
-        try:
-            async with asyncio.timeout(10):
-                for _ in range(100):
-                    await asyncio.sleep(0)
-        finally:
-            stop.set()
-            thread.join()
+        pipeline.on_rows(count)
+        while left or engine._tail > engine._head:
+            if left and (room := 1024 - (engine._tail - engine._head)):
+                left -= 1
+                engine.push(make_rows(room, 2))
+            turns += 1
+            await asyncio.sleep(0)
+    assert sum(handled.values()) == engine._tail > 1024
+    assert max(handled.values()) <= router_module._SLICE
 
 
 async def test_slow_consumer_loses_the_newest_and_nobody_else_notices(core: Any) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from host_tree import build, engine, tuned
 from tickwire.config import Config
 from tickwire.engine import Pipeline
 from tickwire.errors import SetupError
-from tickwire.host import Reader
+from tickwire.host import Reader, startup
 from tickwire.host.checks_effect import ring_pages
 from tickwire.host.startup import HostReport, kernel_stamps, report
 
@@ -118,7 +120,56 @@ def test_whose_stamps_there_are(tmp_path: Path) -> None:
     found = look(tmp_path, {}, config(), stamps=False)
     assert "timestamps: our own, after the read" in found.lines
     assert found.warnings[0].startswith("timestamps: the kernel gives none")
-    assert kernel_stamps() in (True, False)
+
+
+class Kernel:
+    """Two ends of a connection whose receives get a stamp from a certain one on; None: never."""
+
+    def __init__(self, first_stamp: int | None) -> None:
+        self.first_stamp = first_stamp
+        self.received = 0
+
+    def sendall(self, data: bytes) -> None:
+        assert data == b"?"
+
+    def recvmsg(self, size: int, ancillary: int) -> Any:
+        self.received += 1
+        stamped = self.first_stamp is not None and self.received >= self.first_stamp
+        stamp = [(socket.SOL_SOCKET, startup._SO_TIMESTAMPNS, bytes(16))]
+        other = [(socket.SOL_SOCKET, 99, b"")]
+        return b"?", other + stamp if stamped else other, 0, None
+
+
+@pytest.mark.parametrize(
+    ("first_stamp", "stamps"), [(1, True), (2, True), (40, True), (None, False), (10_000, False)]
+)
+def test_a_kernel_may_begin_to_stamp_a_little_later(
+    first_stamp: int | None, stamps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(first_stamp)
+    tried = startup._stamped
+    monkeypatch.setattr(startup, "_stamped", lambda *_: tried(kernel, kernel))  # type: ignore[arg-type]
+    monkeypatch.setattr(startup, "_STAMP_PAUSE_S", 0.0)
+    assert kernel_stamps() is stamps
+    if stamps:
+        assert kernel.received == first_stamp
+
+
+def test_asks_the_kernel_for_what_it_gives_a_warm_socket() -> None:
+    """A socket that has been stamped for long, beside the question, knows the truth."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(10.0)
+        receiver.setsockopt(socket.SOL_SOCKET, startup._SO_TIMESTAMPNS, 1)
+        stamped = False
+        for _ in range(200):
+            receiver.sendto(b"?", receiver.getsockname())
+            _, ancillary, _, _ = receiver.recvmsg(1, 128)
+            if stamped := any(kind == startup._SO_TIMESTAMPNS for _, kind, _ in ancillary):
+                break
+            time.sleep(0.01)
+        for _ in range(5):
+            assert kernel_stamps() is stamped
 
 
 def test_asks_little_where_little_is_asked(tmp_path: Path) -> None:

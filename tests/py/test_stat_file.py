@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from tickwire.errors import Error
@@ -231,16 +232,20 @@ def test_survives_a_damaged_file(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     rng = random.Random(seed)
-    layout = Layout()
+    # Behind the process's name in brackets: field 22.
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    layout = Layout(pid=os.getpid(), pid_start=started)
     layout.counter("a", "b", 1)
     layout.histogram("a", "h", [1])
     layout.errors("e", {0: (1, 1, 1, "x")})
     good = layout.build()
     path = tmp_path / "engine.stat"
-    opened = 0
-    for _ in range(300):
+    opened = alive = dead = 0
+    for i in range(300):
         damaged = bytearray(good)
-        for _ in range(2):
+        if i < 3:
+            damaged[26] ^= 0x40  # Of the process's number: one that there is not.
+        for _ in range(2 if i % 2 else 0):
             damaged[rng.randrange(512)] = rng.randrange(256)
         errors_at = len(good) - 2 * 8448
         struct.pack_into("<I", damaged, errors_at + 256 + 24, rng.randrange(2**32))
@@ -252,10 +257,18 @@ def test_survives_a_damaged_file(tmp_path: Path) -> None:
                 stats.counters()
                 stats.histograms()
                 assert all(len(entry.text) <= 224 for entry in stats.errors())
-                assert stats.alive in (True, False)
+                header = stats.header
+                if header.pid == os.getpid():
+                    assert stats.alive == (header.pid_start == started)
+                    alive += stats.alive
+                elif not psutil.pid_exists(header.pid):
+                    assert not stats.alive
+                    dead += 1
         except StatFileError:
             continue
-    assert opened
+    assert opened > 100
+    assert alive
+    assert dead
 
 
 def test_reads_the_file_that_the_engine_wrote() -> None:

@@ -30,7 +30,20 @@ std::size_t cache_bytes() {
 
 }  // namespace
 
-ModelTimer::ModelTimer(Model& model) : model_(model) {
+std::int64_t LoadClock::now() { return tsc_to_ns(tsc_now()); }
+
+void LoadClock::spin_until(std::int64_t due) {
+  while (now() < due) {
+  }
+}
+
+void LoadClock::sleep_until(std::int64_t due) {
+  std::this_thread::sleep_for(std::chrono::nanoseconds(due - now()));
+}
+
+ModelTimer::ModelTimer(Model& model) : ModelTimer(model, own_) {}
+
+ModelTimer::ModelTimer(Model& model, LoadClock& clock) : model_(model), clock_(clock) {
   static_cast<void>(tsc_ns_per_tick());  // Calibrates.
   const ModelInfo& info = model.info();
   const std::size_t batch = whole_lines(info.max_batch * info.rows * info.features);
@@ -66,8 +79,8 @@ std::vector<std::int64_t> ModelTimer::time(const Load& load) {
   times.reserve(arrivals * load.rows);
   if (load.cold) walk_through_caches();  // The first touch of its pages is the system's business.
 
-  const std::uint64_t begin = tsc_now();
-  const auto now = [begin] { return tsc_to_ns(tsc_now() - begin); };
+  const std::int64_t begin = clock_.now();
+  const auto now = [this, begin] { return clock_.now() - begin; };
   std::int64_t due = 0;
   std::size_t batch = 0;
   for (std::size_t i = 0; i < arrivals && (i == 0 || now() < load.total_ns); ++i) {
@@ -77,11 +90,10 @@ std::vector<std::int64_t> ModelTimer::time(const Load& load) {
       due = std::max(due, now());
     }
     if (load.sleep) {
-      std::this_thread::sleep_for(std::chrono::nanoseconds(due - now()));
+      clock_.sleep_until(begin + due);
       due = now();
     } else {
-      while (now() < due) {
-      }
+      clock_.spin_until(begin + due);
     }
     for (std::size_t done = 0; done < load.rows;) {
       const std::size_t count = std::min(max_batch, load.rows - done);

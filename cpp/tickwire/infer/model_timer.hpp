@@ -26,9 +26,20 @@ struct Load {
   bool cold;
 };
 
+/// The time that a load goes by, in ns since some moment: the machine's own, unless a test has another.
+class LoadClock {
+ public:
+  virtual ~LoadClock() = default;
+  virtual std::int64_t now();
+  virtual void spin_until(std::int64_t due);
+  virtual void sleep_until(std::int64_t due);  // Wakes then, or later.
+};
+
 class ModelTimer {
  public:
   /// Setup: binds batches of made-up rows, several, so that a run does not find the last one's in place.
+  /// The clock must outlive the timer.
+  ModelTimer(Model& model, LoadClock& clock);
   explicit ModelTimer(Model& model);
 
   /// The time of each row, in ns, in order. Throws SetupError when a run fails.
@@ -40,6 +51,8 @@ class ModelTimer {
   void walk_through_caches();
 
   Model& model_;
+  LoadClock own_;
+  LoadClock& clock_;
   std::vector<float> input_;
   std::vector<std::size_t> handles_;
   std::vector<float> scores_;

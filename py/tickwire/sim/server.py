@@ -138,6 +138,22 @@ class _Play:
         client.streams.clear()
 
 
+class Pace:
+    """When a play's messages are due: `factor` times as fast as they came about, on the clock `now`."""
+
+    def __init__(self, factor: float, now: Callable[[], float]) -> None:
+        self._factor, self._now = factor, now
+        self._start = now()
+
+    def wait_s(self, due_ns: int) -> float:
+        """How long to wait for what came `due_ns` after the beginning; nothing or less where it is late."""
+        return self._start + due_ns / (1e9 * self._factor) - self._now()
+
+    def stood_still(self, seconds: float) -> None:
+        """For so long the play waited for somebody: all that follows is later by that."""
+        self._start += seconds
+
+
 class Venue:
     """A venue with its markets. Use as `async with`; all on the running event loop.
 
@@ -331,23 +347,22 @@ class Venue:
         self._tell_whole_books(play)
         loop = asyncio.get_running_loop()
         unbounded = math.isinf(self._pace)
-        start = loop.time()
+        pace = Pace(self._pace, loop.time)
         if isinstance(play.market, SyntheticMarket):
             wall_ns = time.time_ns()
-            pace = self._pace
             play.market.clock_ms = (
                 (lambda _: time.time_ns() // 1_000_000)
                 if unbounded
-                else (lambda due_ns: int(wall_ns + due_ns / pace) // 1_000_000)
+                else (lambda due_ns: int(wall_ns + due_ns / self._pace) // 1_000_000)
             )
         holding = self._hold
         begun: set[str] = set()
         burst = 0
         for message in play.market.messages():
             if not unbounded:
-                delay = start + message.due_ns / (1e9 * self._pace) - loop.time()
-                if delay > 0.0:
-                    await asyncio.sleep(delay)
+                wait_s = pace.wait_s(message.due_ns)
+                if wait_s > 0.0:
+                    await asyncio.sleep(wait_s)
                     burst = 0
             self._publish(play, message)
             burst += 1
@@ -362,7 +377,7 @@ class Venue:
                     holding = False
                     before = loop.time()
                     await self._wait_for_snapshots(play)
-                    start += loop.time() - before
+                    pace.stood_still(loop.time() - before)
         for client in list(play.clients):
             for stream in list(client.held):
                 self._send(client, b"", stream)
