@@ -264,12 +264,15 @@ def main() -> None:
         sys.exit(f"lobster_to_itch: {options.out}: expected a file of its own, found the zip that is read")
     try:
         symbol, messages, rows = read(options.lobster)
+        written = 0
         with options.out.open("wb") as file:
             for group in encode(symbol, messages, rows):
                 file.write(framed(group))
+                written += len(group)
     except (OSError, zipfile.BadZipFile, LobsterError) as error:
         sys.exit(f"lobster_to_itch: {error}")
-    print(f"{symbol}: {len(messages):,} messages to {options.out}")
+    # What a replay of the file counts, too: the orders of nobody's are messages as all others.
+    print(f"{symbol}: {len(messages):,} rows as {written:,} messages to {options.out}")
 
 
 if __name__ == "__main__":

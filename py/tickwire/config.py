@@ -1414,7 +1414,6 @@ class Config(_Model):
                 {
                     "name": name,
                     "venue": feed.venue,
-                    "source": "file" if replay else feed.source,
                     "url": feed.url,
                     "subscribe": streams,
                     "trades_url": feed.trades_url,
@@ -1454,7 +1453,6 @@ class Config(_Model):
             "record_sync_ns": parse_duration(self.record.fsync_interval)
             if self.record.fsync == "interval"
             else 0,
-            "config_text": self.text,
             "feeds": feeds,
             "features": {
                 "trigger": self.trigger,
@@ -1464,7 +1462,6 @@ class Config(_Model):
                 "max_event_rate": self.features.max_event_rate,
                 "nodes": list(self.plan.nodes),
                 "outputs": list(self.plan.outputs),
-                "names": list(self.plan.names),
             },
             "worker_program": str(worker_program()) if self._wants_workers else "",
             "models": [

@@ -70,27 +70,39 @@ def core_module() -> Any:
 
 
 class _Threads:
-    """How much of a core each thread takes, from the kernel's own accounting."""
+    """How much of a core each thread and each worker process takes, from the kernel's own accounting."""
 
-    def __init__(self, threads: Mapping[str, int]) -> None:
+    def __init__(self, threads: Mapping[str, int], workers: Callable[[], Mapping[str, int]]) -> None:
+        """`workers`: the worker processes of this moment, by name."""
         self._ids = dict(threads)
-        self._used: dict[str, int] = {}
+        self._workers = workers
+        self._used: dict[tuple[str, int], int] = {}
         self._begin = time.monotonic_ns()
-        self._first = self._read()
+        self._first = dict(self._read())
 
-    def _read(self) -> dict[str, int]:
+    def _read(self) -> Mapping[tuple[str, int], int]:
+        """Used so far, by name and number: a worker that was started again is another process."""
+        # What has ended keeps its last figure.
         for name, tid in self._ids.items():
-            # A thread that has ended keeps its last figure.
             with contextlib.suppress(OSError, ValueError, IndexError):
-                self._used[name] = _cpu_ns(tid)
-        return dict(self._used)
+                self._used[name, tid] = _cpu_ns(tid)
+        for name, pid in self._workers().items():
+            with contextlib.suppress(OSError):
+                self._used[name, pid] = _process_cpu_ns(pid)
+        return self._used
 
     def shares(self) -> dict[str, float]:
-        """By thread, the part of one core used since the start."""
+        """By thread and worker, the part of one core used since the start."""
         elapsed = max(time.monotonic_ns() - self._begin, 1)
-        return {
-            name: round((used - self._first.get(name, 0)) / elapsed, 4) for name, used in self._read().items()
-        }
+        used: dict[str, int] = {}
+        for key, total in self._read().items():
+            used[key[0]] = used.get(key[0], 0) + total - self._first.get(key, 0)
+        return {name: round(ns / elapsed, 4) for name, ns in used.items()}
+
+
+def _process_cpu_ns(pid: int) -> int:
+    # The clock of a process, as clock_getcpuclockid(3) makes its number.
+    return time.clock_gettime_ns(~pid << 3 | 2)
 
 
 def _cpu_ns(tid: int) -> int:
@@ -134,7 +146,7 @@ class Stats:
     `signals_ended`, whose `unread` they left waiting."""
     snapshots: dict[str, int]
     cpu_share: dict[str, float]
-    """By thread, the part of one core it took since the start."""
+    """By thread and worker process, the part of one core it took since the start."""
     duty_cycles: dict[str, dict[str, int]] = field(default_factory=dict)
     """By thread: turns, those that did something (`busy`), those of more than a millisecond (`long`), and the
     longest in nanoseconds."""
@@ -319,10 +331,11 @@ class Pipeline:
         self._let_go_of_models()
         self._stat_file = _open_stat_file(engine.stat_path)
         self._started_at = time.monotonic()
-        self._threads = _Threads({**engine.threads, "python": threading.get_native_id()})
         if engine.workers:
             self._supervisor = Supervisor(engine, self.config.worker_policies(), watch=self._router.watch)
             self._supervisor.start()
+        threads = {**engine.threads, "python": threading.get_native_id()}
+        self._threads = _Threads(threads, lambda: self.workers)
         if not self.replaying:
             self._snapshots = SnapshotService(engine, self.config)
             self._router.before_sleep = self._snapshots.poll
@@ -389,7 +402,9 @@ class Pipeline:
         """Ends whatever has begun, in an order in which nothing is lost that was published."""
         if self._control is not None:
             await self._control.close()
-        if self._supervisor is not None:  # First: an exchange of models that is under way ends by it.
+        # What has ended can no longer be asked.
+        self._shares = self._threads.shares() if self._threads is not None else {}
+        if self._supervisor is not None:  # Before the watch: an exchange that is under way ends by it.
             await self._supervisor.close()
         await end(self._watcher)
         await end(self._follower)
@@ -398,8 +413,6 @@ class Pipeline:
         if self._engine is not None and self._router is not None:
             # The router drains meanwhile: the engine's last rows need the room.
             self._begin()
-        # Threads that have ended can no longer be asked.
-        self._shares = self._threads.shares() if self._threads is not None else {}
         self._seconds = time.monotonic() - self._started_at
         async with self._swapping:
             if self._engine is not None:

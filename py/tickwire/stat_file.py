@@ -351,10 +351,6 @@ class StatFile:
                 )
         return result
 
-    def errors_lost(self) -> dict[str, int]:
-        """Errors of a kind that the log has no room for, by scope."""
-        return {scope: struct.unpack_from("<Q", self._map, log + 128)[0] for log, scope in self._error_logs}
-
     def _label(self, at: int) -> str:
         """ "scope/name", or the scope alone where there is no name."""
         fields = (self._map[at : at + LABEL_BYTES], self._map[at + LABEL_BYTES : at + 2 * LABEL_BYTES])

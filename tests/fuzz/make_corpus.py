@@ -378,7 +378,71 @@ def pcap() -> dict[str, bytes]:
     }
 
 
+def handshake() -> dict[str, bytes]:
+    """Answers to a handshake whose key is that of RFC 6455's example."""
+    accept = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    upgrade, connection = b"Upgrade: websocket", b"Connection: Upgrade"
+
+    def answer(*lines: bytes, status: bytes = b"HTTP/1.1 101 Switching Protocols") -> bytes:
+        return b"\r\n".join([status, *lines, b"", b""])
+
+    good = answer(upgrade, connection, accept)
+    return {
+        "accepted": good,
+        "accepted_and_a_frame": good + b"\x81\x05hello",
+        "lists": answer(b"upgrade: h2c, WebSocket", b"connection:keep-alive , UPGRADE", accept),
+        "spaces": answer(upgrade, connection, accept.replace(b": ", b":\t  ") + b" \t"),
+        "no_reason": answer(upgrade, connection, accept, status=b"HTTP/1.1 101"),
+        "version_1.0": answer(upgrade, connection, accept, status=b"HTTP/1.0 101 x"),
+        "not_found": answer(b"Content-Length: 4", status=b"HTTP/1.1 404 Not Found") + b"none",
+        "elsewhere": answer(b"Location: /b", b"Retry-After: 9", status=b"HTTP/1.1 302 Found"),
+        "chunked": answer(b"Transfer-Encoding: chunked", status=b"HTTP/1.1 451 No") + b"4\r\nno.\n\r\n0\r\n",
+        "status_alone": b"HTTP/1.1\r\n\r\n",
+        "status_cut": b"HTTP/1.1 10\r\n\r\n",
+        "another_key": answer(upgrade, connection, accept[:-2] + b"A="),
+        "two_keys": answer(upgrade, connection, accept, accept),
+        "no_key": answer(upgrade, connection),
+        "no_upgrade": answer(connection, accept),
+        "extension": answer(upgrade, connection, accept, b"Sec-WebSocket-Extensions: permessage-deflate"),
+        "no_extension": answer(upgrade, connection, accept, b"Sec-WebSocket-Extensions: "),
+        "folded": answer(upgrade, connection, accept, b" folded: line"),
+        "no_colon": answer(upgrade, connection, accept, b"line"),
+        "other_protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
+        "cut": good[:-2],
+    }
+
+
+def message_file() -> dict[str, bytes]:
+    """One byte that chooses the size of the blocks, then messages behind their lengths."""
+
+    def message(text: bytes) -> bytes:
+        return struct.pack(">H", len(text)) + text
+
+    day = b"".join(message(bytes([65 + i]) * (1 + 7 * i)) for i in range(20))
+    packed = subprocess.run(["zstd", "-q", "-c"], input=day, capture_output=True, check=True).stdout
+    squeezed = gzip.compress(day, mtime=0)
+    files = {
+        "plain": day,
+        "one": message(b"S"),
+        "long": message(b"x" * 4000) + message(b"y"),
+        "zero": day + b"\0\0" + day,
+        "zeros": bytes(40),
+        "cut_in_a_message": day[:-3],
+        "cut_in_a_length": day + b"\0",
+        "gzip": squeezed,
+        "gzip_twice": squeezed + squeezed,
+        "gzip_cut": squeezed[:-9],
+        "gzip_with_more_behind": squeezed + b"more",
+        "zstd": packed,
+        "zstd_cut": packed[:-5],
+        "text": b'1700000000000000000 {"e":"trade"}\n',
+    }
+    return {name: bytes([len(name)]) + data for name, data in files.items()}
+
+
 if __name__ == "__main__":
+    write("handshake", handshake())
+    write("message_file", message_file())
     write("pcap", pcap())
     write("soup_packet", soup_packet())
     write("mold_packet", mold_packet())

@@ -93,7 +93,8 @@ async def test_live_pipeline_gives_every_consumer_the_same_rows(layout: str, tmp
     assert [line["row"] for line in lines[:200]] == called[:200] == [signal.row for signal in signals]
     assert lines[7]["scores"] == list(signals[7].scores)
     assert set(stats.cpu_share) == {"python", *pipeline.threads}
-    assert all(share >= 0 for share in stats.cpu_share.values())
+    assert all(share < 1.5 for share in stats.cpu_share.values()), "a thread has one core at most"
+    assert sum(stats.cpu_share.values()) > 0
 
 
 @needs_engine

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +14,10 @@ import pytest
 from tickwire.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "DESIGN", "CONTRIBUTING")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def commands(page: Path) -> set[str]:
@@ -47,6 +52,53 @@ def test_commands_and_options_exist(page: Path) -> None:
             helps[name] = done.stdout
         for option in (word for word in words if word.startswith("--")):
             assert option in helps[name], f"{page.name}: {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_targets_and_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    code = [*re.findall(r"^ {4}(.*)$", text, re.MULTILINE), *re.findall(r"`([^`\n]+)`", text)]
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for line in code:
+        match = re.match(r"(?:[A-Z]+=\S+ )*make ([a-z-]+)", line)
+        assert match is None or match[1] in targets, f"{page.name}: {line}"
+        if re.fullmatch(r"(?:\.ci|cpp|docs|py|scripts|tests|tools)/[\w./-]*", line):
+            assert (ROOT / line).exists(), f"{page.name}: {line}"
+
+
+def form(text: str) -> list[str]:
+    """The lines of a run's output without what each run and each machine has of its own."""
+    forms = []
+    for line in text.splitlines():
+        line = re.sub(r"[━─]+", "─", line.strip())
+        line = re.sub(r"\d[\d,.]*", "#", line)
+        line = re.sub(r"engine-\S+", "engine", re.sub(r"/\S*/", "/", line))
+        line = re.sub(r"\s+", " ", line)
+        forms.append(re.sub(r"^(memory|timestamps|warning|clock): .*", r"\1: …", line))
+    return [line for line in forms if line != "…"]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+def test_the_readme_s_output_has_the_form_of_a_run_s() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (sample,) = re.findall(r"\$ make demo\n((?:    .*\n)+)", text)
+    done = subprocess.run(
+        [sys.executable, "-c", "from tickwire.cli import main; main()", "demo", "--seconds", "6"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "py"), "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown, said = form(sample), form(done.stdout)
+    # A host says more or less of itself: one line a kind is enough. Threads begin in any order.
+    host = [line for line in said if line.startswith(("memory", "timestamps", "warning", "tickwire doctor"))]
+    assert {line for line in shown if line.startswith(("memory", "timestamps"))} <= set(host)
+    assert sorted(line for line in shown if line not in host) == sorted(
+        line for line in said if line not in host
+    )
 
 
 def test_the_host_page_s_configuration_is_one() -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -112,3 +113,23 @@ def test_says_what_does_not_belong_together() -> None:
     message = ["34200", "2", "7", "30", "1000100", "-1"]
     with pytest.raises(tool.LobsterError, match="row 1: order 7: 30 of 20"):
         list(tool.encode("AMZN", [message], [[1_000_100, -10, 0, 0]]))
+
+
+def test_counts_the_messages_that_a_replay_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One level: the day opens with two messages, and a level that comes into sight needs one of its own."""
+    messages = "34200.0,1,11,100,1000000,1\n34201.0,3,11,100,1000000,1\n"
+    rows = "1000100,90,1000000,100\n1000100,90,999900,40\n"
+    with zipfile.ZipFile(tmp_path / "day.zip", "w") as archive:
+        archive.writestr("AMZN_2012-06-21_message_1.csv", messages)
+        archive.writestr("AMZN_2012-06-21_orderbook_1.csv", rows)
+    out = tmp_path / "2012-06-21.itch"
+    monkeypatch.setattr(sys, "argv", ["lobster_to_itch", str(tmp_path / "day.zip"), str(out)])
+    tool.main()
+    data, counted = out.read_bytes(), 0
+    while data:
+        data = data[2 + int.from_bytes(data[:2], "big") :]
+        counted += 1
+    assert capsys.readouterr().out == f"AMZN: 2 rows as {counted:,} messages to {out}\n"
+    assert counted > 4

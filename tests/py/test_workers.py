@@ -303,3 +303,22 @@ def test_keys_of_processes_are_refused_elsewhere(tmp_path: Path) -> None:
     assert Config.from_text(text.format(layout="processes")).worker_policies()[0].max_rss_bytes == 64 << 20
     with pytest.raises(ConfigError, match=r'model\.max_rss_mb: expected none without engine\.layout = "proc'):
         Config.from_text(text.format(layout="threads"))
+
+
+def used_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def test_a_worker_s_processor_time_is_in_the_report_also_of_one_that_has_ended(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        first = rig.worker["pid"]
+        before = rig.pipeline.stats()
+        assert set(before.cpu_share) == {*rig.pipeline.threads, "python", *rig.pipeline.workers}
+        # The kernel's other account of the process: what it took to load was before our start.
+        assert before.cpu_share["infer0"] * before.seconds <= used_s(first) + 0.02
+        os.kill(first, signal.SIGKILL)
+        await rig.until(lambda: rig.worker["pid"] not in (0, first) and rig.worker["phase"] == "running")
+        await rig.scored()
+        after = rig.pipeline.stats()
+    assert after.cpu_share["infer0"] * after.seconds > before.cpu_share["infer0"] * before.seconds > 0

@@ -119,7 +119,7 @@ def verify(run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A re
 @app.command()
 def demo(
     seconds: Annotated[float, typer.Option("--seconds", min=1.0, help="How long.")] = 10.0,
-    layout: Annotated[str, typer.Option("--layout", help="threads or inline.")] = "threads",
+    layout: Annotated[str, typer.Option("--layout", help="threads, inline or processes.")] = "threads",
     feed: Annotated[
         str, typer.Option("--feed", help="binance, or itch: NASDAQ's multicast lines, with losses.")
     ] = "binance",

@@ -70,7 +70,7 @@ def print_report(out: Console, stats: Stats, config: Config) -> None:
     )
     if stats.cpu_share:
         table = Table(title="CPU, part of one core", title_justify="left")
-        table.add_column("thread")
+        table.add_column("thread or process")
         table.add_column("share", justify="right")
         for name, share in stats.cpu_share.items():
             table.add_row(name, f"{share:.1%}")

@@ -26,10 +26,6 @@ class Rules:
     ping_interval_s: float
     pong_timeout_s: float
 
-    @property
-    def is_futures(self) -> bool:
-        return self.name != "spot"
-
 
 _FUTURES_DEPTHS = (5, 10, 20, 50, 100, 500, 1000)
 RULES = {
