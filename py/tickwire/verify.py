@@ -165,7 +165,7 @@ class Recording:
         cls,
         folder: str | os.PathLike[str],
         config: Config,
-        models: Mapping[str, HeldModel],
+        models: Mapping[str, HeldModel] | None = None,
         *,
         warm: Mapping[str, Sequence[str]] | None = None,
     ) -> Recording:
@@ -213,7 +213,7 @@ class Recording:
             made=made,
             fsync=config.record.fsync != "never",
         )
-        for label, held in models.items():
+        for label, held in (models or {}).items():
             try:
                 recording.add_model(label, held)
             except OSError as error:

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -87,7 +88,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const Read at_once = read(path, 1U << 16U);
     const Read in_blocks = read(path, 1 + std::size_t{data[0]});
-    require(at_once.messages == in_blocks.messages && at_once.truncated == in_blocks.truncated);
+    require(at_once.truncated == in_blocks.truncated);
+    if (packed(bytes) && at_once.truncated) {
+      // How far a decompressor comes in a damaged stream depends on the room that it was given.
+      const std::size_t both = std::min(at_once.messages.size(), in_blocks.messages.size());
+      require(std::equal(at_once.messages.begin(),
+                         at_once.messages.begin() + static_cast<std::ptrdiff_t>(both),
+                         in_blocks.messages.begin()));
+      return 0;
+    }
+    require(at_once.messages == in_blocks.messages);
     if (!packed(bytes)) compare_with_a_walk(bytes, at_once);
   } catch (const tickwire::SetupError&) {
     // Refused as a whole: it is of another form.
