@@ -48,6 +48,7 @@ py::dtype record_dtype(const signal::RecordLayout& layout) {
   add("model_id", py::str("<u4"), offsetof(SignalHeader, model_id));
   add("stage_ns", py::make_tuple("<i8", py::make_tuple(signal::kStageCount)),
       offsetof(SignalHeader, stage_ns));
+  add("missing_trades", py::str("<u4"), offsetof(SignalHeader, missing_trades));
   if (layout.score_count != 0) {
     add("scores", py::make_tuple("<f4", py::make_tuple(layout.score_count)), layout.scores_offset());
   }
@@ -131,7 +132,7 @@ void bind_engine(py::module_& m) {
   m.attr("STAGES") = names_tuple(signal::kStageNames);
   m.attr("STATES") = names_tuple(signal::kSignalStateNames);
   py::list reasons;
-  for (std::uint8_t code = 0; code <= static_cast<std::uint8_t>(md::InvalidReason::Memory); ++code) {
+  for (std::uint8_t code = 0; code <= static_cast<std::uint8_t>(md::InvalidReason::TradeGap); ++code) {
     reasons.append(std::string(md::name_of(static_cast<md::InvalidReason>(code))));
   }
   m.attr("REASONS") = py::tuple(reasons);

@@ -192,6 +192,8 @@ engine::FeaturesConfig features_from(const Section& s) {
       .clock = s.choose<WindowClock>("clock", {{"recv", WindowClock::Recv}, {"event", WindowClock::Event}}),
       .window_rows = s.get<std::size_t>("window_rows"),
       .max_event_rate = s.get<double>("max_event_rate"),
+      .trade_gaps = s.choose<engine::TradeGaps>(
+          "trade_gaps", {{"count", engine::TradeGaps::Count}, {"suspect", engine::TradeGaps::Suspect}}),
       .plan = plan_from(s)};
 }
 

@@ -22,9 +22,19 @@ RELATIVE_TOLERANCE = 1e-4
 ABSOLUTE_TOLERANCE = 1e-6
 
 # What a replayed row is compared in, besides its features.
-_ROW_FIELDS = ("epoch", "row", "sequence", "ts_event", "ts_recv", "state", "reason", "model_id")
+_ROW_FIELDS = (
+    "epoch",
+    "row",
+    "sequence",
+    "ts_event",
+    "ts_recv",
+    "state",
+    "reason",
+    "model_id",
+    "missing_trades",
+)
 # What the record of a score has from its row.
-_SCORE_FIELDS = ("sequence", "ts_event", "ts_recv", "reason", "recv_clock")
+_SCORE_FIELDS = ("sequence", "ts_event", "ts_recv", "reason", "recv_clock", "missing_trades")
 
 
 class _Rows:

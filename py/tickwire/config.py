@@ -868,6 +868,10 @@ class Features(_Model):
     """Events a second and instrument that time windows are sized for. What is above it is counted and leaves
     its window early; raise it for the busiest instruments, lower it to save memory."""
 
+    trade_gaps: Literal["count", "suspect"] = "count"
+    """What a hole in the venue's trade ids does where a row needs trades: each row says how many trades of
+    its epoch are missing (`missing_trades`), or the epoch ends and the book's next change begins another."""
+
     @model_validator(mode="after")
     def _one_trigger(self) -> Features:
         if self.trigger is not None and self.every is not None:
@@ -1460,6 +1464,7 @@ class Config(_Model):
                 "clock": self.features.clock,
                 "window_rows": self.features.window_rows,
                 "max_event_rate": self.features.max_event_rate,
+                "trade_gaps": self.features.trade_gaps,
                 "nodes": list(self.plan.nodes),
                 "outputs": list(self.plan.outputs),
             },

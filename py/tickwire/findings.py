@@ -42,6 +42,9 @@ _COUNTED = (
         "packets of a capture hold less than their datagram, or a fragment of it, and could not be used: "
         "record them whole",
     ),
+    _Counted(("old_events",), "book events came again, or behind later ones, and were passed over"),
+    _Counted(("old_trades",), "trades came again and were counted once"),
+    _Counted(("old_quotes",), "quotes came again, or behind later ones, and were passed over"),
     _Counted(("unknown_type",), "messages of types that are not known were skipped"),
 )
 
@@ -102,6 +105,7 @@ def findings(stats: Stats, config: Config) -> list[str]:
         if feed.by_order:
             out += _of_multicast(stats, feed, name)
             continue
+        out += _missing_trades(stats, config, name)
         others = stats.counters.get(f"{name}/other_trade_stream", 0)
         if others and not stats.counters.get(f"{name}/trades", 0):
             other = "aggTrade" if feed.trades == "trade" else "trade"
@@ -124,6 +128,19 @@ def feed_count(stats: Stats, name: str, counter: str) -> int:
         for key, value in stats.counters.items()
         if key.startswith(f"{name}/") and key.rpartition("/")[2] == counter
     )
+
+
+def _missing_trades(stats: Stats, config: Config, name: str) -> list[str]:
+    """What holes in the ids of trades say."""
+    missing = stats.counters.get(f"{name}/missing_trades", 0)
+    gaps = stats.counters.get(f"{name}/trade_gaps", 0)
+    if missing <= 0:
+        return []
+    if config.features.trade_gaps == "suspect":
+        what = "epochs whose features need trades ended there"
+    else:
+        what = "features of trades are short of them, and rows that need trades say so (missing_trades)"
+    return [f"note: {name}: {missing:,} trades never came, {gaps:,} times in their ids: {what}"]
 
 
 def _of_multicast(stats: Stats, feed: Feed, name: str) -> list[str]:

@@ -66,6 +66,9 @@ class Signal:
     stages_ns: tuple[int, ...]
     """Time spent in each stage, in the order of `stages`."""
     stages: tuple[str, ...]
+    missing_trades: int = 0
+    """Trades of this epoch that the venue numbered but that never came, so that features of trades are short
+    of them; 0 where no row needs trades."""
 
     def notice_of(self) -> tuple[str, str] | None:
         """The venue and instrument that this is a notice of; None where it is none."""
@@ -91,6 +94,7 @@ class Signal:
             "sequence": self.sequence,
             "state": self.state,
             "reason": self.reason,
+            "missing_trades": self.missing_trades,
             "model": self.model,
             "model_id": f"{self.model_id:08x}" if self.model is not None else None,
             "score": _finite(self.score),
@@ -199,6 +203,7 @@ class RowLayout:
             *(rows[name].tolist() for name in ("instrument", "epoch", "row", "sequence", "state", "reason")),
             rows["model_id"].tolist(),
             *(rows[name].tolist() for name in ("ts_event", "ts_recv", "ts_out", "stage_ns")),
+            rows["missing_trades"].tolist(),
             scored.tolist(),
             scores,
             strict=True,
@@ -217,6 +222,7 @@ class RowLayout:
             recv,
             published,
             stage_ns,
+            missing_trades,
             has,
             values,
         ) in columns:
@@ -241,6 +247,7 @@ class RowLayout:
                     published,
                     tuple(stage_ns),
                     stages,
+                    missing_trades,
                 )
             )
         return out

@@ -1,11 +1,12 @@
 """Rows as a table: one schema, whatever file it goes to and however many models there are.
 
     ts_event, ts_recv, feed, venue, instrument, epoch, row, sequence, state,
-    one column a feature, one a score of each model
+    missing_trades, one column a feature, one a score of each model
 
 `feed` is the feed's name and `venue` its venue, since two of them may have an instrument of one name. A
 feature's column is named by its expression, a score's by its model and output: `m.prob_up`; a model that is a
-shadow has its scores there, too. `state` is that of the first model that is none. Floats are float32, as text
+shadow has its scores there, too. `state` is that of the first model that is none, and
+`missing_trades` how many trades the row is short of. Floats are float32, as text
 in the fewest digits that read back as the same float32. `ts_event` is empty where the venue gave no time, a
 score where the model gave none.
 """
@@ -52,6 +53,7 @@ def _key_columns(layout: RowLayout) -> list[_Column]:
         _Column("row", "uint64", "row"),
         _Column("sequence", "uint64", "sequence"),
         _Column("state", "string", "state", layout.states),
+        _Column("missing_trades", "uint32", "missing_trades"),
     ]
 
 

@@ -94,6 +94,7 @@ class AllocTest : public ::testing::Test {
                          .clock = engine::WindowClock::Recv,
                          .window_rows = 1,
                          .max_event_rate = 2000,
+                         .trade_gaps = engine::TradeGaps::Count,
                          .plan = plan()},
             .models = {},
             .worker_program = ""};

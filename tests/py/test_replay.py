@@ -66,6 +66,7 @@ def test_columns_are_the_keys_the_expressions_and_the_outputs(tmp_path: Path) ->
     rows["instrument"] = [0, 1, 2, 0]
     rows["state"][3] = fake_core.STATES.index("nonfinite")
     rows["scored"][3] = 0
+    rows["missing_trades"] = [0, 0, 7, 2**32 - 1]
     header, lines = written(tmp_path, rows, "p_up", "p_down")
     assert header == [
         "ts_event",
@@ -77,6 +78,7 @@ def test_columns_are_the_keys_the_expressions_and_the_outputs(tmp_path: Path) ->
         "row",
         "sequence",
         "state",
+        "missing_trades",
         *FEATURES,
         "m.p_up",
         "m.p_down",
@@ -87,8 +89,9 @@ def test_columns_are_the_keys_the_expressions_and_the_outputs(tmp_path: Path) ->
     assert [line[4] for line in lines] == ["BTCUSDT", "币安", 'A"B,C', "BTCUSDT"]
     assert [line[5:8] for line in lines] == [["1", str(i), str(1000 + i)] for i in range(1, 5)]
     assert [line[8] for line in lines] == ["valid", "valid", "valid", "nonfinite"]
-    assert [line[12:] for line in lines][3] == ["", ""]
-    assert np.float32(lines[0][12]) == rows["scores"][0, 0]
+    assert [line[9] for line in lines] == ["0", "0", "7", "4294967295"]
+    assert [line[13:] for line in lines][3] == ["", ""]
+    assert np.float32(lines[0][13]) == rows["scores"][0, 0]
 
 
 def test_notices_are_no_rows(tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ def test_floats_are_the_shortest_text_of_the_same_float32(tmp_path: Path) -> Non
     tiny = struct.unpack("<f", b"\x01\0\0\0")[0]
     rows["features"][:6, 0] = [0.1, -0.0, 1e-5, 16777216.0, 3.4028235e38, tiny]
     _, lines = written(tmp_path, rows)
-    texts = [line[9:12] for line in lines]
+    texts = [line[10:13] for line in lines]
     again = np.array(texts).astype(np.float32)
     np.testing.assert_array_equal(again.view(np.uint32), rows["features"].view(np.uint32))
     assert texts[0][0] == "0.1"

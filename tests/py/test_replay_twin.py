@@ -78,11 +78,12 @@ def engine_rows(tmp_path: Path, inputs: list[Path], venue: str, symbols: list[st
     with out.open(newline="") as file:
         reader = csv.reader(file)
         header = next(reader)
-        names = ["ts_event", "ts_recv", "feed", "venue", "instrument", "epoch", "row", "sequence", "state"]
+        names = ["ts_event", "ts_recv", "feed", "venue", "instrument", "epoch", "row", "sequence"]
+        names += ["state", "missing_trades"]
         assert header[: len(names)] == names
-        for ts_event, ts_recv, _feed, of, symbol, epoch, row, sequence, state, *values in reader:
+        for ts_event, ts_recv, _feed, of, symbol, epoch, row, sequence, state, missing, *values in reader:
             assert of == venue
-            assert state == "valid"
+            assert (state, missing) == ("valid", "0")
             keys, cells = by_symbol[symbol]
             event = int(ts_event) if ts_event else None
             keys.append((event, int(ts_recv), int(epoch), int(row), int(sequence)))

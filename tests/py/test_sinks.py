@@ -34,6 +34,7 @@ KEYS = [
     "sequence",
     "state",
     "reason",
+    "missing_trades",
     "model",
     "model_id",
     "score",

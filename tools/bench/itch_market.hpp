@@ -109,6 +109,7 @@ inline engine::FeaturesConfig rows_on_every_event() {
           .clock = engine::WindowClock::Event,
           .window_rows = 1,
           .max_event_rate = 400,
+          .trade_gaps = engine::TradeGaps::Count,
           .plan = sixteen_features()};
 }
 

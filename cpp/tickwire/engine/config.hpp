@@ -23,6 +23,8 @@ inline constexpr std::size_t kMaxEventLevels = 20'000;
 
 enum class Layout : std::uint8_t { Inline, Threads, Processes };
 enum class Trigger : std::uint8_t { Book, Top, Trade, Every };
+/// A hole in a venue's trade ids: rows say how many are missing, or the epoch ends.
+enum class TradeGaps : std::uint8_t { Count, Suspect };
 enum class WindowClock : std::uint8_t { Recv, Event };
 enum class QueuePolicy : std::uint8_t { Every, DropOldest, Conflate };
 /// Which of a model's workers gets a row: always the same one for an instrument, or the one with the
@@ -77,8 +79,12 @@ struct FeaturesConfig {
   WindowClock clock;
   std::size_t window_rows;
   double max_event_rate;
+  TradeGaps trade_gaps;
   features::FeaturePlan plan;
 };
+
+/// Would a lost trade change a row, or when it leaves?
+[[nodiscard]] bool needs_trades(const FeaturesConfig& features);
 
 /// One file of a model: a model of several is an ensemble, scored as their weighted mean.
 struct ModelMember {

@@ -61,19 +61,25 @@ class Digits {
   char text_[2];
 };
 
+/// A venue's id as text.
+class IdText {
+ public:
+  explicit IdText(std::uint64_t id) noexcept TICKWIRE_HOT {
+    do {
+      text_[--begin_] = static_cast<char>('0' + id % 10);
+      id /= 10;
+    } while (id != 0);
+  }
+  std::string_view view() const noexcept TICKWIRE_HOT { return {text_ + begin_, sizeof text_ - begin_}; }
+
+ private:
+  char text_[20];
+  std::size_t begin_ = sizeof text_;
+};
+
 std::size_t index_of(signal::Stage stage) noexcept { return static_cast<std::size_t>(stage); }
 
 std::int64_t monotonic_ns() noexcept { return tsc_to_ns(tsc_now()); }
-
-/// Would a lost trade change a row, or when it leaves?
-bool needs_trades(const FeaturesConfig& features) {
-  using features::KernelKind;
-  if (features.trigger == Trigger::Trade || features.trigger == Trigger::Every) return true;
-  return std::any_of(features.plan.nodes.begin(), features.plan.nodes.end(), [](const auto& node) {
-    return node.kernel == KernelKind::TradeFlow || node.kernel == KernelKind::TradeCount ||
-           node.kernel == KernelKind::VwapOffset;
-  });
-}
 
 std::string grouped(std::uint64_t value) {
   std::string digits = std::to_string(value);
@@ -197,6 +203,7 @@ struct IngestAgent::Lane {
   std::uint64_t diff_id = 0;
   std::uint64_t trade_id = 0;
   std::uint64_t quote_id = 0;
+  feed::OldIds old_quotes;
   TsNs fresh = 0;  // ts_recv of the newest diff, or of what made the book valid.
   TsNs valid_since = 0;
   TsNs due = 0;  // Requested: when to give up waiting; WaitingToRetry: when to ask again.
@@ -236,6 +243,10 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         gaps(stats.counter(config.name, "gaps")),
         crossed(stats.counter(config.name, "crossed")),
         old_events(stats.counter(config.name, "old_events")),
+        old_trades(stats.counter(config.name, "old_trades")),
+        old_quotes(stats.counter(config.name, "old_quotes")),
+        trade_gaps(stats.counter(config.name, "trade_gaps")),
+        missing_trades(stats.counter(config.name, "missing_trades")),
         left_valid(stats.counter(config.name, "left_valid")),
         became_valid(stats.counter(config.name, "became_valid")),
         snapshots(stats.counter(config.name, "snapshots")),
@@ -323,10 +334,9 @@ struct IngestAgent::Feed final : FeedLine::Owner {
     bool named = false;
     bool snapshot = false;
     md::BookState state = md::BookState::Empty;  // At its end.
-    // Of this epoch, between two trades that it has: those it lacks, or has a second time.
+    // The newest hole in its trades.
     std::uint64_t lacks_from = 0;
     std::uint64_t lacks_to = 0;
-    bool again = false;
   };
   std::vector<InCapture> in_capture_of;
   bool compares_clocks = false;  // What time the capture has decides something.
@@ -359,6 +369,10 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& gaps;
   metrics::Counter& crossed;
   metrics::Counter& old_events;
+  metrics::Counter& old_trades;
+  metrics::Counter& old_quotes;
+  metrics::Counter& trade_gaps;      // Holes in the trades' ids …
+  metrics::Counter& missing_trades;  // … and how many trades they are, less those that came late.
   metrics::Counter& left_valid;
   metrics::Counter& became_valid;
   metrics::Counter& snapshots;
@@ -472,6 +486,7 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
     : name_(std::move(setup.name)),
       replay_(setup.replay),
       windows_on_recv_(setup.config.features.clock == WindowClock::Recv),
+      needs_trades_(needs_trades(setup.config.features)),
       layout_(setup.layout),
       control_(setup.control),
       heartbeat_(setup.heartbeat),
@@ -519,8 +534,8 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
     if (!replay_ && !config.warm.empty()) {
       feed->reader = std::make_unique<md::CaptureReader>(check_warm(config, feed->decoder),
                                                          md::CaptureReaderConfig{.follow = true});
-      feed->join = std::make_unique<WarmJoin>(config.instruments.size(), feed->lines.size(),
-                                              needs_trades(setup.config.features), arena, kWarmKeptBytes);
+      feed->join = std::make_unique<WarmJoin>(config.instruments.size(), feed->lines.size(), needs_trades_,
+                                              arena, kWarmKeptBytes);
       feed->captured.resize(config.instruments.size());
       feed->capture_ends.resize(config.instruments.size());
       feed->in_capture_of.resize(config.instruments.size());
@@ -894,9 +909,11 @@ void IngestAgent::on_live(Feed& feed, TsNs ts) noexcept {
   feed.muted = false;
   feed.warm_messages.set(feed.messages.value());
   for (metrics::Counter* const counter :
-       {&feed.messages, &feed.bytes, &feed.book_events, &feed.trades, &feed.quotes, &feed.ignored,
-        &feed.other_trades, &feed.unknown_symbol, &feed.malformed, &feed.bad_number, &feed.too_many_levels,
-        &feed.gaps, &feed.crossed, &feed.became_valid, &feed.snapshots, &feed.snapshots_refused,
+       {&feed.messages,       &feed.bytes,        &feed.book_events,     &feed.trades,
+        &feed.quotes,         &feed.ignored,      &feed.other_trades,    &feed.unknown_symbol,
+        &feed.malformed,      &feed.bad_number,   &feed.too_many_levels, &feed.gaps,
+        &feed.crossed,        &feed.old_trades,   &feed.old_quotes,      &feed.trade_gaps,
+        &feed.missing_trades, &feed.became_valid, &feed.snapshots,       &feed.snapshots_refused,
         &feed.stale}) {
     counter->set(0);
   }
@@ -916,12 +933,6 @@ void IngestAgent::note_captured(Feed& feed, const md::Event& event) noexcept {
   seen.named = true;
   if (event.kind == md::EventKind::BookDiff && feed.compares_clocks)
     feed.join->captured_diff(event.instrument, event.last_id, event.ts_recv);
-  if (event.kind != md::EventKind::Trade) return;
-  const std::uint64_t before = lanes_[feed.first_lane + event.instrument]->trade_id;
-  if (before == 0 || event.trade.id == before + 1 || seen.lacks_to != 0) return;
-  seen.again = event.trade.id <= before;
-  seen.lacks_from = seen.again ? event.trade.id : before + 1;
-  seen.lacks_to = seen.again ? before : event.trade.id - 1;
 }
 
 int IngestAgent::warm_turn(Feed& feed) noexcept {
@@ -991,7 +1002,7 @@ bool IngestAgent::decide_warm(Feed& feed) noexcept {
                         .diff_id = lane.pipeline.sequence(),
                         .trade_id = lane.trade_id,
                         .epoch = lane.pipeline.epoch(),
-                        .lacks_trades = seen.lacks_to != 0,
+                        .lacks_trades = lane.pipeline.missing_trades() != 0,
                         .may_become_valid = seen.named,
                         .ahead_ns = feed.compares_clocks ? ahead_of(lane, now) : 0};
   }
@@ -1079,8 +1090,7 @@ std::string IngestAgent::warm_verdict(const Feed& feed, std::size_t local) const
                                      : "the capture's last trade is " + grouped(captured.trade_id)) +
              ", the feed's first is " + grouped(trade.last_id) + cold;
     case Verdict::TradeHole:
-      return std::string(seen.again ? "the capture repeats" : "the capture lacks") + " trades " +
-             grouped(seen.lacks_from) + " to " + grouped(seen.lacks_to) + cold;
+      return "the capture lacks trades " + grouped(seen.lacks_from) + " to " + grouped(seen.lacks_to) + cold;
     case Verdict::Clock: {
       const std::int64_t ahead_ns = feed.join->clock_ahead_ns(local);
       return "the capture's clock is " + seconds(std::max(ahead_ns, -ahead_ns)) +
@@ -1134,23 +1144,28 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
     switch (event.kind) {
       case md::EventKind::BookDiff:
         feed.book_events.add(1);
-        lane.diff_id = event.last_id;
         if (is_stale(feed, lane, ts_recv)) [[unlikely]]
           on_stale(feed, lane, arrival);
-        lane.fresh = std::max(lane.fresh, ts_recv);
         step = lane.pipeline.on_diff(event);
+        if (step.repeated) [[unlikely]]
+          break;
+        lane.diff_id = event.last_id;
+        lane.fresh = std::max(lane.fresh, ts_recv);
         if (!feed.muted) stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
         finish(feed, lane, step, event, arrival);
         break;
       case md::EventKind::Trade:
         feed.trades.add(1);
-        lane.trade_id = std::max(lane.trade_id, event.trade.id);
         step = lane.pipeline.on_trade(event);
-        finish(feed, lane, step, event, arrival);
+        lane.trade_id = lane.pipeline.trade_id();
+        if (step.repeated || lane.pipeline.trade_step().late || lane.pipeline.trade_step().missing != 0)
+            [[unlikely]]
+          note_trade_ids(feed, lane, event);
+        if (!step.repeated) finish(feed, lane, step, event, arrival);
         break;
       case md::EventKind::Quote:
         feed.quotes.add(1);
-        lane.quote_id = event.last_id;
+        on_quote(feed, lane, event);
         break;
       case md::EventKind::BookSnapshot: break;  // Comes by REST, never in a message.
     }
@@ -1159,6 +1174,41 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
   }
   // After the signal is out, so that recording costs it nothing.
   if (feed.tap != nullptr) feed.tap->message(ts_recv, message);
+}
+
+/// A trade whose id is not the next.
+void IngestAgent::note_trade_ids(Feed& feed, Lane& lane, const md::Event& event) noexcept {
+  const feed::TradeSequence::Step& found = lane.pipeline.trade_step();
+  if (found.repeated) return feed.old_trades.add(1);
+  if (found.late) return feed.missing_trades.add(-1);
+  feed.trade_gaps.add(1);
+  feed.missing_trades.add(static_cast<std::int64_t>(found.missing));
+  const IdText id(event.trade.id);
+  if (found.anew) {
+    if (!feed.muted)
+      report(errors_, ErrorKind::TradesMissing,
+             {symbol_of(feed, lane), ": the venue's numbers begin anew with ", id.view()}, event.ts_recv);
+    return;
+  }
+  const std::uint64_t first = event.trade.id - found.missing;
+  if (feed.in_capture) {
+    Feed::InCapture& seen = feed.in_capture_of[event.instrument];
+    seen.lacks_from = first;
+    seen.lacks_to = event.trade.id - 1;
+  }
+  if (feed.muted) return;
+  const IdText from(first);
+  const IdText to(event.trade.id - 1);
+  report(errors_, ErrorKind::TradesMissing, {symbol_of(feed, lane), ": ids ", from.view(), " to ", to.view()},
+         event.ts_recv);
+}
+
+/// Rows need no quotes, but a replacement of the connection goes by the newest.
+void IngestAgent::on_quote(Feed& feed, Lane& lane, const md::Event& event) noexcept {
+  const bool old = event.last_id <= lane.quote_id;
+  if (old && !lane.old_quotes.old(event.last_id, event.ts_recv)) return feed.old_quotes.add(1);
+  lane.old_quotes.fresh(event.ts_recv);
+  lane.quote_id = event.last_id;
 }
 
 void IngestAgent::refuse(Feed& feed, std::uint32_t conn, Outcome outcome, const md::Event& event,
@@ -1250,6 +1300,7 @@ void IngestAgent::on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept {
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
     if ((conn == kTradesConn) == (feed.lines.size() > 1)) lane.trade_id = 0;
+    lane.pipeline.resume_trades();
     if (conn != kBookConn) {
       lane.pipeline.unblock();
       continue;
@@ -1303,8 +1354,6 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
   }
   if (step.became_valid) [[unlikely]] {
     feed.became_valid.add(1);
-    // What was missing before it is in no window any more.
-    if (feed.in_capture) feed.in_capture_of[lane.id - feed.first_instrument].lacks_to = 0;
     lane.valid_since = utc_.now();
     // A snapshot that fitted is no reason to give up, so the pauses grow no longer than this.
     lane.attempts = std::min(lane.attempts, kAttemptsWhileItFits);
@@ -1352,6 +1401,7 @@ void IngestAgent::emit_row(AnyLane& lane, const Step& step, TsNs ts_event, const
                                                                    : signal::SignalState::Valid;
   header.state = state;
   header.recv_clock = arrival.clock;
+  header.missing_trades = missing_trades_of(pipeline);
   if (!replay_) {
     header.stage_ns[index_of(signal::Stage::Receive)] =
         std::max<std::int64_t>(0, utc_.at(arrival.tsc_start) - arrival.ts_recv);
@@ -1443,6 +1493,7 @@ void IngestAgent::emit_notice(AnyFeed& feed, AnyLane& lane, md::InvalidReason re
   header.state = signal::signal_state(lane.pipeline.state());
   header.reason = reason;
   header.recv_clock = arrival.clock;
+  header.missing_trades = missing_trades_of(lane.pipeline);
   header.stage_ns[index_of(signal::Stage::Book)] = tsc_to_ns(tsc_now() - arrival.tsc_start);
   header.ts_out = header.ts_recv + header.stage_ns[index_of(signal::Stage::Book)];
   if (router_ != nullptr) router_->notice(header);

@@ -14,7 +14,9 @@
 /// the recorder. It never waits for any of them, but in a replay, where it stops reading while a ring
 /// has no room.
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -154,6 +156,8 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
                    TsNs ts_recv) noexcept TICKWIRE_HOT;
   void on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
   void on_close(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
+  void note_trade_ids(Feed& feed, Lane& lane, const md::Event& event) noexcept TICKWIRE_HOT;
+  void on_quote(Feed& feed, Lane& lane, const md::Event& event) noexcept TICKWIRE_HOT;
   void report_refused(const Feed& feed, ErrorKind kind, feed::binance::Outcome outcome, InstrumentId local,
                       TsNs ts) noexcept TICKWIRE_HOT;
   void refuse(Feed& feed, std::uint32_t conn, feed::binance::Outcome outcome, const md::Event& event,
@@ -167,6 +171,17 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   template <typename AnyFeed, typename AnyLane>
   void emit_notice(AnyFeed& feed, AnyLane& lane, md::InvalidReason reason, TsNs ts_event,
                    const Arrival& arrival) noexcept TICKWIRE_HOT;
+  // What a record says of the trades that its row is short of.
+  [[nodiscard]] std::uint32_t missing_trades_of(const InstrumentPipeline& pipeline) const noexcept
+      TICKWIRE_HOT {
+    constexpr std::uint64_t kMost = std::numeric_limits<std::uint32_t>::max();
+    return needs_trades_ ? static_cast<std::uint32_t>(std::min(pipeline.missing_trades(), kMost)) : 0;
+  }
+  // Of a feed by order none is: what is lost there takes every book's validity.
+  [[nodiscard]] static std::uint32_t missing_trades_of(const OrderPipeline& /*pipeline*/) noexcept
+      TICKWIRE_HOT {
+    return 0;
+  }
   void record_row(const signal::SignalHeader& header, signal::SignalState state,
                   std::span<const float> features) noexcept TICKWIRE_HOT;
   void send_work(signal::SignalPort& port, const signal::SignalHeader& header, std::span<const float> input,
@@ -179,6 +194,7 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   const std::string name_;
   const bool replay_;
   const bool windows_on_recv_;
+  const bool needs_trades_;
   const signal::RecordLayout layout_;
   concurrent::Waker& control_;
   metrics::StatFile* const heartbeat_;

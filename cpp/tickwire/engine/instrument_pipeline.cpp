@@ -1,5 +1,8 @@
 #include "tickwire/engine/instrument_pipeline.hpp"
 
+#include <algorithm>
+#include <bit>
+
 #include "tickwire/core/time.hpp"
 
 namespace tickwire::engine {
@@ -10,13 +13,31 @@ feed::SyncRule rule_of(feed::binance::Market market) noexcept {
   return market == feed::binance::Market::Spot ? feed::SyncRule::Spot : feed::SyncRule::Futures;
 }
 
+/// Of how many trades what came is remembered: as many as come in the time that one connection lags another.
+std::size_t remembered_trades(const FeaturesConfig& features) noexcept {
+  constexpr double kMostLagSeconds = 3;
+  return std::bit_ceil(
+      static_cast<std::size_t>(std::clamp(features.max_event_rate * kMostLagSeconds, 1024.0, 65536.0)));
+}
+
 }  // namespace
+
+bool needs_trades(const FeaturesConfig& features) {
+  using features::KernelKind;
+  if (features.trigger == Trigger::Trade || features.trigger == Trigger::Every) return true;
+  return std::any_of(features.plan.nodes.begin(), features.plan.nodes.end(), [](const auto& node) {
+    return node.kernel == KernelKind::TradeFlow || node.kernel == KernelKind::TradeCount ||
+           node.kernel == KernelKind::VwapOffset;
+  });
+}
 
 InstrumentPipeline::InstrumentPipeline(const FeedConfig& feed, const InstrumentConfig& instrument,
                                        const FeaturesConfig& features, Arena& arena)
     : book_(arena, feed.max_levels),
       sync_(rule_of(feed.market), book_, arena, feed.buffer_events, kMaxEventLevels),
-      rows_(features, instrument.qty_decimals, arena) {}
+      trades_(arena, remembered_trades(features)),
+      rows_(features, instrument.qty_decimals, arena),
+      ends_at_trade_gap_(features.trade_gaps == TradeGaps::Suspect && needs_trades(features)) {}
 
 features::TopOfBook InstrumentPipeline::read_top() noexcept {
   const std::size_t bids = book_.top(md::Side::Bid, rows_.bids());
@@ -35,9 +56,18 @@ bool InstrumentPipeline::deep_enough(const features::TopOfBook& top) const noexc
   return bids && asks;
 }
 
+void InstrumentPipeline::begin_epoch(const features::TopOfBook& top) noexcept {
+  rows_.begin_epoch(top);
+  missing_trades_ = 0;
+  missing_from_ = trades_.newest();
+}
+
 Step InstrumentPipeline::on_diff(const md::Event& event) noexcept {
-  rows_.advance_clock(event.ts_event, event.ts_recv);
   const feed::SyncStep synced = sync_.on_diff(event);
+  // What came before says nothing, not even what time it is.
+  if (synced.result == feed::SyncResult::Ignored) [[unlikely]]
+    return {.repeated = true, .tsc_book = tsc_now()};
+  rows_.advance_clock(event.ts_event, event.ts_recv);
   Step step{.became_valid = synced.became_valid,
             .left_valid = synced.left_valid,
             .reason = synced.reason,
@@ -53,7 +83,7 @@ Step InstrumentPipeline::on_diff(const md::Event& event) noexcept {
     return step;
   }
   if (synced.became_valid) [[unlikely]]
-    rows_.begin_epoch(top);
+    begin_epoch(top);
   if (!synced.event_applied) [[unlikely]] {
     // It bridged a snapshot, so it is part of what the epoch begins with.
     book_changes_ = book_.changes();
@@ -68,8 +98,23 @@ Step InstrumentPipeline::on_diff(const md::Event& event) noexcept {
 }
 
 Step InstrumentPipeline::on_trade(const md::Event& event) noexcept {
+  trade_step_ = trades_.on_trade(event);
+  Step step{.repeated = trade_step_.repeated, .tsc_book = tsc_now()};
+  if (step.repeated) [[unlikely]]
+    return step;
   rows_.advance_clock(event.ts_event, event.ts_recv);
-  Step step{.tsc_book = tsc_now()};
+  missing_trades_ += trade_step_.missing;
+  if (trade_step_.anew) [[unlikely]]
+    missing_from_ = event.trade.id;
+  // Unless it was missing before the epoch began.
+  if (trade_step_.late && event.trade.id > missing_from_) [[unlikely]]
+    missing_trades_ -= std::min<std::uint64_t>(missing_trades_, 1);
+  if (trade_step_.missing != 0 && ends_at_trade_gap_) [[unlikely]] {
+    const feed::SyncStep paused = sync_.pause(md::InvalidReason::TradeGap);
+    step.left_valid = paused.left_valid;
+    step.reason = paused.reason;
+    return step;
+  }
   if (sync_.state() != md::BookState::Valid || !event.trade.printable) return step;
   rows_.on_trade(event.trade);
   step.row = rows_.emit({.trade = true});
@@ -86,7 +131,7 @@ Step InstrumentPipeline::on_snapshot(const md::Event& event) noexcept {
   book_changes_ = book_.changes();
   if (!synced.became_valid) return step;
   const features::TopOfBook top = read_top();
-  rows_.begin_epoch(top);
+  begin_epoch(top);
   if (!deep_enough(top)) {
     const Step lost = on_damaged(md::InvalidReason::Depth);
     step.left_valid = lost.left_valid;
@@ -103,6 +148,7 @@ Step InstrumentPipeline::on_open() noexcept {
 Step InstrumentPipeline::restart() noexcept {
   const Step step = on_open();
   unblock();
+  trades_.forget();
   rows_.forget_clock();
   return step;
 }

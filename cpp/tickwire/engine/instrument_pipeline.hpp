@@ -14,6 +14,7 @@
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/row_builder.hpp"
 #include "tickwire/feed/book_sync.hpp"
+#include "tickwire/feed/trade_sequence.hpp"
 #include "tickwire/md/book_state.hpp"
 #include "tickwire/md/event.hpp"
 #include "tickwire/md/price_book.hpp"
@@ -32,6 +33,12 @@ class InstrumentPipeline {
   Step on_close() noexcept TICKWIRE_HOT;
   /// Nothing came for too long: no row until an event continues the book.
   Step pause() noexcept TICKWIRE_HOT;
+  /// What the last call of on_trade found in its trade's id.
+  [[nodiscard]] const feed::TradeSequence::Step& trade_step() const noexcept TICKWIRE_HOT {
+    return trade_step_;
+  }
+  /// A connection was opened: of what comes only what follows its first message is awaited.
+  void resume_trades() noexcept TICKWIRE_HOT { trades_.resume(); }
   /// The instrument's trades are lost: its rows would be short of them, so there are none until unblock().
   Step block() noexcept TICKWIRE_HOT;
   void unblock() noexcept TICKWIRE_HOT { sync_.unblock(); }
@@ -44,6 +51,10 @@ class InstrumentPipeline {
   [[nodiscard]] std::uint32_t epoch() const noexcept TICKWIRE_HOT { return sync_.epoch(); }
   [[nodiscard]] std::uint64_t sequence() const noexcept TICKWIRE_HOT { return sync_.last_id(); }
   [[nodiscard]] bool wants_snapshot() const noexcept TICKWIRE_HOT { return sync_.wants_snapshot(); }
+  /// Id of the newest trade; 0 before the first.
+  [[nodiscard]] std::uint64_t trade_id() const noexcept TICKWIRE_HOT { return trades_.newest(); }
+  /// Trades of this epoch that never came.
+  [[nodiscard]] std::uint64_t missing_trades() const noexcept TICKWIRE_HOT { return missing_trades_; }
   /// Number of the newest row within the epoch.
   [[nodiscard]] std::uint64_t row() const noexcept TICKWIRE_HOT { return rows_.row(); }
   [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return rows_.history(); }
@@ -55,11 +66,17 @@ class InstrumentPipeline {
 
  private:
   [[nodiscard]] features::TopOfBook read_top() noexcept TICKWIRE_HOT;
+  void begin_epoch(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
   [[nodiscard]] bool deep_enough(const features::TopOfBook& top) const noexcept TICKWIRE_HOT;
 
   md::PriceBook book_;
   feed::BookSync sync_;
+  feed::TradeSequence trades_;
   RowBuilder rows_;
+  const bool ends_at_trade_gap_;
+  feed::TradeSequence::Step trade_step_;
+  std::uint64_t missing_trades_ = 0;
+  std::uint64_t missing_from_ = 0;  // Of ids above this.
   std::uint64_t book_changes_ = 0;  // Of the book, up to the last applied event.
 };
 

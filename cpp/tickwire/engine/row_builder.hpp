@@ -25,6 +25,7 @@ struct Step {
   bool became_valid = false;
   bool left_valid = false;        // Tell the reader, with `reason`.
   bool snapshot_refused = false;  // It fits none of the buffered events, or is crossed.
+  bool repeated = false;          // The message came before: nothing was done.
   md::InvalidReason reason = md::InvalidReason::None;
   std::uint64_t tsc_book = 0;  // When the book was up to date and the kernels began.
 };

@@ -13,14 +13,13 @@
 
 namespace tickwire::engine {
 
-struct WorkHead {
+// The input must begin on a cache line: a runtime may sum in another order from another alignment, and
+// scores are to be the same bits wherever a row lies.
+struct alignas(kCacheLineBytes) WorkHead {
   signal::SignalHeader header;
   std::uint64_t tsc_start;   // When decoding of the event began.
   std::uint64_t tsc_pushed;  // When the slot was published.
 };
-// The input must begin on a cache line: a runtime may sum in another order from another alignment, and
-// scores are to be the same bits wherever a row lies.
-static_assert(sizeof(WorkHead) == 128);
 
 /// A slot for inputs of `input_floats`, whole cache lines.
 constexpr std::size_t work_slot_bytes(std::size_t input_floats) noexcept {

@@ -14,8 +14,8 @@ using md::Side;
 namespace {
 
 /// A held snapshot is ahead of the stream by what the stream lags, a second at the worst. Where events are
-/// still older than it after this long, they may be of another count of ids, so another snapshot is asked for;
-/// the held one stays, and the next in a row has twice as long, up to the maximum.
+/// still older than it after this long, they may be of another count of ids, so another snapshot is asked
+/// for; the held one stays, and the next in a row has twice as long, up to the maximum.
 constexpr TsNs kHoldNs = 2'000'000'000;
 constexpr TsNs kMaxHoldNs = 64'000'000'000;
 
@@ -279,12 +279,12 @@ SyncStep BookSync::on_damaged(InvalidReason reason) noexcept {
   return invalidate(nullptr, reason);
 }
 
-SyncStep BookSync::pause() noexcept {
+SyncStep BookSync::pause(InvalidReason reason) noexcept {
   if (state_ != BookState::Valid) return {.result = SyncResult::Ignored};
-  state_ = BookState::Stale;
+  state_ = reason == InvalidReason::Stale ? BookState::Stale : BookState::Suspect;
   whole_ = true;
   ++counts_.paused;
-  return {.result = SyncResult::Invalid, .left_valid = true, .reason = InvalidReason::Stale};
+  return {.result = SyncResult::Invalid, .left_valid = true, .reason = reason};
 }
 
 SyncStep BookSync::block() noexcept {

@@ -15,10 +15,10 @@
 ///       ^                                                ^                                │
 ///       └──────── close, from anywhere                   └──────── snapshot + bridge ─────┘
 ///
-/// A whole book can be out of use without being wrong: pause() says that nothing came for too long,
-/// block() that something which belongs beside the book, such as the instrument's trades, does not
-/// come at all. Its diffs go on to be applied, so it needs no snapshot: it is valid again, in a new
-/// epoch, with the first diff that continues it once it is not blocked.
+/// A whole book can be out of use without being wrong: pause() says that nothing came for too long or that
+/// trades are missing, block() that something which belongs beside the book, such as the instrument's
+/// trades, does not come at all. Its diffs go on to be applied, so it needs no snapshot: it is valid again,
+/// in a new epoch, with the first diff that continues it once it is not blocked.
 ///
 /// A snapshot that is ahead of everything buffered is loaded and held until an event bridges it, however
 /// long that takes; after two seconds wants_snapshot() asks for another beside it. The event that bridges it
@@ -105,8 +105,10 @@ class BookSync {
   /// valid no more; before that, the ids show the hole by themselves.
   SyncStep on_damaged(md::InvalidReason reason) noexcept TICKWIRE_HOT;
 
-  /// Nothing came for too long. A valid book is Stale until the next diff that continues it.
-  SyncStep pause() noexcept TICKWIRE_HOT;
+  /// The book is right, but rows of it would not be: nothing came for too long (Stale), or what belongs
+  /// beside it is not whole (any other reason; Suspect). It is valid again with the next diff that continues
+  /// it.
+  SyncStep pause(md::InvalidReason reason = md::InvalidReason::Stale) noexcept TICKWIRE_HOT;
   /// What belongs beside this book is lost; until unblock() no book is valid, however whole.
   SyncStep block() noexcept TICKWIRE_HOT;
   void unblock() noexcept TICKWIRE_HOT { blocked_ = false; }
@@ -181,7 +183,7 @@ class BookSync {
   md::BookState state_ = md::BookState::Empty;
   bool held_ = false;     // The book is a snapshot that no event has bridged yet …
   bool overdue_ = false;  // … and it has been held for so long that another is asked for.
-  bool whole_ = false;  // Not valid, but only because it was paused or is blocked.
+  bool whole_ = false;    // Not valid, but only because it was paused or is blocked.
   bool blocked_ = false;
   TsNs held_since_ = 0;
   TsNs hold_ns_;  // How long the next snapshot that is ahead may be held.

@@ -38,9 +38,10 @@ enum class InvalidReason : std::uint8_t {
   TooManyLevels = 6,  // One message holds more levels than the configuration allows.
   Stale = 7,
   Halted = 8,
-  Stopped = 9,  // We ended it ourselves, in order.
-  Depth = 10,   // The features need a level that a full book had to drop.
-  Memory = 11,  // An order found no room in the books' memory.
+  Stopped = 9,    // We ended it ourselves, in order.
+  Depth = 10,     // The features need a level that a full book had to drop.
+  Memory = 11,    // An order found no room in the books' memory.
+  TradeGap = 12,  // Trades are missing that the features need.
 };
 
 constexpr std::string_view name_of(InvalidReason reason) noexcept {
@@ -57,6 +58,7 @@ constexpr std::string_view name_of(InvalidReason reason) noexcept {
     case InvalidReason::Stopped: return "stopped";
     case InvalidReason::Depth: return "depth";
     case InvalidReason::Memory: return "memory";
+    case InvalidReason::TradeGap: return "trade_gap";
   }
   return "unknown";
 }

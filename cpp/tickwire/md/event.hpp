@@ -27,6 +27,7 @@ struct Trade {
   std::int64_t qty;
   Aggressor aggressor;
   bool printable;  // False for prints that the venue itself marks as no trade.
+  TsNs ts_trade;   // When it happened, the same in every copy; kNoTime where the venue does not say.
 };
 
 /// Best bid and ask as a best-quote stream states them. Never applied to the by-price book.

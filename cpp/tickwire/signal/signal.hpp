@@ -72,8 +72,11 @@ struct SignalHeader {
   std::uint8_t scored;     // How many rows the run had that made the scores; 0: there was none.
   std::uint32_t model_id;  // First four bytes of the model file's SHA-256; 0 without a model.
   std::array<std::int64_t, kStageCount> stage_ns;  // They add up to ts_out - ts_recv.
+  // Trades of the row's epoch that the venue numbered but that never came, where a row needs trades.
+  std::uint32_t missing_trades;
+  std::uint32_t reserved;
 };
-static_assert(sizeof(SignalHeader) == 112, "the NumPy dtype of bindings/bind_engine.cpp mirrors it");
+static_assert(sizeof(SignalHeader) == 120, "the NumPy dtype of bindings/bind_engine.cpp mirrors it");
 
 /// Where the scores and the features of a record lie, in bytes from its start.
 struct RecordLayout {

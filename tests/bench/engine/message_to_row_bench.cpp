@@ -28,6 +28,7 @@ FeaturesConfig features_config() {
           .clock = WindowClock::Recv,
           .window_rows = 1,
           .max_event_rate = 2000,
+          .trade_gaps = TradeGaps::Count,
           .plan = {.nodes = {{K::Imbalance, -1, 5, 0, 0, 0, 0},
                              {K::MicropriceOffset, -1, 0, 0, 0, 0, 0},
                              {K::Ofi, -1, 5, kSecond, 0, 0, 0},

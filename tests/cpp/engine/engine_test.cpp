@@ -213,6 +213,7 @@ class EngineTest : public ::testing::Test {
                          .clock = WindowClock::Recv,
                          .window_rows = 1,
                          .max_event_rate = 100,
+                         .trade_gaps = TradeGaps::Count,
                          .plan = plan},
             .models = {},
             .worker_program = ""};

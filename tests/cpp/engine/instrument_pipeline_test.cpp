@@ -19,6 +19,7 @@ class InstrumentPipelineTest : public ::testing::Test {
             .clock = WindowClock::Recv,
             .window_rows = 1,
             .max_event_rate = 100,
+            .trade_gaps = TradeGaps::Count,
             .plan = {.nodes = {{features::KernelKind::Imbalance, -1, 5, 0, 0, 0, 0}}, .outputs = {0}}};
   }
   static FeedConfig feed() {

@@ -87,6 +87,7 @@ class OrderFeedTest : public ::testing::Test {
                          .clock = clock_,
                          .window_rows = 1,
                          .max_event_rate = 1000,
+                         .trade_gaps = TradeGaps::Count,
                          .plan = plan},
             .models = {},
             .worker_program = ""};

@@ -421,6 +421,9 @@ class Decoder::Impl {
     // Futures print what is no trade in the market, too: NA with zeros, insurance fund, auto-deleveraging.
     out.trade.printable =
         out.trade.qty != 0 && (!has(Key::TradeType) || token(Key::TradeType).text == "MARKET");
+    // Nothing but repetitions is told by it, so a form that we do not know costs no trade.
+    if (!has(Key::TradeTime) || !parse_time(token(Key::TradeTime).text, out.trade.ts_trade))
+      out.trade.ts_trade = kNoTime;
     out.first_id = out.last_id = out.trade.id;
     return Outcome::Event;
   }

@@ -29,6 +29,7 @@ enum class Key : std::uint8_t {
   BidQty,      // B
   AskQty,      // A
   TradeId,     // t
+  TradeTime,   // T
   Price,       // p
   Qty,         // q
   BuyerMaker,  // m
@@ -52,6 +53,7 @@ constexpr Key key_of_letter(char letter) noexcept TICKWIRE_HOT {
     case 'B': return Key::BidQty;
     case 'A': return Key::AskQty;
     case 't': return Key::TradeId;
+    case 'T': return Key::TradeTime;
     case 'p': return Key::Price;
     case 'q': return Key::Qty;
     case 'm': return Key::BuyerMaker;

@@ -5,7 +5,7 @@
 /// `{"stream":…,"data":{…}}` included, and REST depth snapshots.
 ///
 ///     depthUpdate      s U u b a E, futures also pu    levels are absolute, [price, qty] as strings
-///     trade, aggTrade  s t|a p q m E, futures also X   m: the buyer was the maker
+///     trade, aggTrade  s t|a p q m E T, futures also X  m: the buyer was the maker
 ///     bookTicker       s u b B a A, futures also e E   spot sends it without an event type
 ///     serverShutdown   the connection is about to be closed; open its replacement first
 ///     REST depth       lastUpdateId bids asks, futures also E, COIN-M also symbol
