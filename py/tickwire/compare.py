@@ -21,6 +21,9 @@ __all__ = ["ABSOLUTE_TOLERANCE", "RELATIVE_TOLERANCE", "Comparer", "ScoreChecker
 RELATIVE_TOLERANCE = 1e-4
 ABSOLUTE_TOLERANCE = 1e-6
 
+# A difference: its place in the batch at hand, the field's number and the text. The smallest is the first.
+_Finding = tuple[int, int, str]
+
 # What a replayed row is compared in, besides its features.
 _ROW_FIELDS = (
     "epoch",
@@ -109,12 +112,12 @@ class Comparer:
 
     def on_rows(self, rows: Rows) -> bool:
         """The replay's next rows, in the order it gave them. False once something differs."""
-        found: list[tuple[int, str]] = []  # Place in this batch, text: the earliest is the first divergence.
+        found: list[_Finding] = []
         for instrument in np.unique(rows["instrument"]).tolist():
             positions = np.flatnonzero(rows["instrument"] == instrument)
             self._compare(instrument, rows[positions], positions, found)
         if found:
-            self.divergence = min(found)[1]
+            self.divergence = min(found)[2]
         return not found
 
     def finish(self) -> None:
@@ -125,7 +128,7 @@ class Comparer:
             self.divergence = f"{name}: a row was recorded that the replay did not give"
 
     def _compare(
-        self, instrument: int, replayed: Rows, places: NDArray[np.intp], found: list[tuple[int, str]]
+        self, instrument: int, replayed: Rows, places: NDArray[np.intp], found: list[_Finding]
     ) -> None:
         recorded = self._rows.take(instrument, len(replayed))
         count = len(recorded) if recorded is not None else 0
@@ -141,10 +144,10 @@ class Comparer:
                 self.replayed_beyond += len(replayed) - count
             else:
                 text = f"{_name(self._layout, row)}: the replay gave a row that was not recorded"
-                found.append((int(places[count]), text))
+                found.append((int(places[count]), 0, text))
 
     def _compare_fields(
-        self, recorded: Rows, replayed: Rows, places: NDArray[np.intp], found: list[tuple[int, str]]
+        self, recorded: Rows, replayed: Rows, places: NDArray[np.intp], found: list[_Finding]
     ) -> None:
         is_row = replayed["row"] != 0
         expected = {name: replayed[name] for name in (*_ROW_FIELDS, "features")}
@@ -153,7 +156,7 @@ class Comparer:
         short = is_row & (replayed["row"] < self._window) & (replayed["state"] == states.index("valid"))
         expected["scored"] = np.zeros(len(replayed), np.uint8)  # As it left the agent, no model had seen it.
         expected["state"] = np.where(short, np.uint8(states.index("warming")), replayed["state"])
-        for name, values in expected.items():
+        for order, (name, values) in enumerate(expected.items()):
             differs = _bits(recorded[name]) != _bits(values)
             if differs.ndim > 1:
                 differs &= is_row[:, None]  # A notice has none.
@@ -162,7 +165,7 @@ class Comparer:
                 i = int(np.argmax(lines))
                 cell = int(np.argmax(differs[i])) if differs.ndim > 1 else None
                 text = _difference(self._layout, recorded[i], recorded[i][name], values[i], name, cell)
-                found.append((int(places[i]), text))
+                found.append((int(places[i]), order, text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +226,7 @@ class ScoreChecker:
             self.beyond += int((~inside).sum())
             records, places = records[inside], places[inside]
         elif found:
-            self.divergence = min(found)[1]
+            self.divergence = min(found)[2]
             return False
         if not self._compare_with_rows(records, places):
             return False
@@ -245,7 +248,7 @@ class ScoreChecker:
                 return False
         return self._check_unscored(records, inputs)
 
-    def _places_of(self, records: Rows) -> tuple[NDArray[np.intp], list[tuple[int, str]]]:
+    def _places_of(self, records: Rows) -> tuple[NDArray[np.intp], list[_Finding]]:
         """Where the row of each is among its instrument's; -1, and a finding, where there is none."""
         places = np.full(len(records), -1, np.intp)
         for instrument in np.unique(records["instrument"]).tolist():
@@ -259,17 +262,17 @@ class ScoreChecker:
             places[mine] = np.where(rows.keys[at] == keys, at, -1)
         missing = np.flatnonzero(places < 0)[:1].tolist()
         return places, [
-            (i, f"{_name(self._layout, records[i])}: a score was recorded of a row that was not")
+            (i, 0, f"{_name(self._layout, records[i])}: a score was recorded of a row that was not")
             for i in missing
         ]
 
     def _compare_with_rows(self, records: Rows, places: NDArray[np.intp]) -> bool:
         """A record of a score says of its row what the row's own record says."""
-        found: list[tuple[int, str]] = []
+        found: list[_Finding] = []
         for instrument in np.unique(records["instrument"]).tolist():
             mine = np.flatnonzero(records["instrument"] == instrument)
             rows = self._instruments[instrument].rows[places[mine]]
-            for name in (*_SCORE_FIELDS, "features"):
+            for order, name in enumerate((*_SCORE_FIELDS, "features")):
                 there = records[name][mine]
                 differs = _bits(there) != _bits(rows[name])
                 if differs.ndim > 1:
@@ -281,13 +284,14 @@ class ScoreChecker:
                 if name != "features":
                     here, scored = (_shown(self._layout, name, value) for value in (rows[i][name], there[i]))
                     text = f"{name}: recorded {here}, with its score {scored}"
-                found.append((int(mine[i]), f"{_name(self._layout, rows[i])}: {text}"))
+                found.append((int(mine[i]), order, f"{_name(self._layout, rows[i])}: {text}"))
         total = records["ts_recv"] + records["stage_ns"].sum(axis=1)
         if (torn := records["ts_out"] != total).any():
             i = int(np.argmax(torn))
-            found.append((i, f"{_name(self._layout, records[i])}: ts_out is not ts_recv plus its stages"))
+            text = f"{_name(self._layout, records[i])}: ts_out is not ts_recv plus its stages"
+            found.append((i, len(_SCORE_FIELDS), text))
         if found:
-            self.divergence = min(found)[1]
+            self.divergence = min(found)[2]
         return not found
 
     def _input_of(self, record: Any, at: int) -> NDArray[np.float32] | str | None:

@@ -154,6 +154,8 @@ class Stats:
     """What the engine got at start-up: memory, pages, cores, model."""
     warm: list[str] = field(default_factory=list)
     """By instrument, what became of a warm start."""
+    recording_lacks: str = ""
+    """Once stopped: why what was recorded is not whole; empty where it is, and where nothing was."""
 
     def count(self, *names: str) -> int:
         """Sum over all scopes of the counters with these names."""
@@ -749,11 +751,6 @@ class Pipeline:
         return lines
 
     @property
-    def recording_lacks(self) -> str:
-        """Once stopped: why what was recorded is not whole; empty where it is, and where nothing was."""
-        return self._recording_lacks
-
-    @property
     def warming_up(self) -> bool:
         """A feed is still on its way from its capture to the venue."""
         return not self._stopped and bool(self._not_live())
@@ -790,6 +787,7 @@ class Pipeline:
             duty_cycles=self._engine.duty_cycles if self._engine is not None else {},
             report=self.report,
             warm=self.warm_report,
+            recording_lacks=self._recording_lacks,
         )
 
     def _thread_shares(self) -> dict[str, float]:

@@ -443,7 +443,8 @@ async def verify(folder: str | os.PathLike[str], *, salvage: bool = False) -> Re
             cut_off=cut_off,
         )
     if comparer.divergence is None and damaged and not cut_off:
-        raise VerifyError(f"{path}: {damaged} lines of the capture are damaged, though the replay agrees")
+        altered.append(f"{path}: {damaged} lines of the capture are damaged, though the replay agrees")
+        raise VerifyError("\n".join(altered))
     checker = ScoreChecker(
         recorded,
         layout,

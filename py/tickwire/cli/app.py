@@ -108,12 +108,20 @@ def replay(
 
 
 @app.command()
-def verify(run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A recorded run.")]) -> None:
+def verify(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A recorded run.")],
+    salvage: Annotated[
+        bool,
+        typer.Option(
+            "--salvage", help="Of a run that was killed or lost something: compare what is whole of it."
+        ),
+    ] = False,
+) -> None:
     """Replay a recorded run and compare. Exit 0: every row and score agrees. 1: the first divergence is
-    shown. 2: the recording cannot be compared."""
+    shown. 2: the recording cannot be compared, or is not what was recorded."""
     from tickwire.cli import offline
 
-    raise typer.Exit(offline.verify(run_dir))
+    raise typer.Exit(offline.verify(run_dir, salvage=salvage))
 
 
 @app.command()

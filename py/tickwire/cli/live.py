@@ -37,14 +37,14 @@ def run(
 
 
 def _say_recorded(out: Console, record: Path, stats: Stats) -> None:
-    lost = [f"{name} = {n:,}" for name, n in stats.counters.items() if n and name.endswith("_lost")]
-    if not stats.counters:
-        what = ", but whether all of it is not known: the engine's counters cannot be read"
-    elif lost:
-        what = f", but not all of it ({', '.join(lost)})"
+    if stats.recording_lacks:
+        said = (
+            f"not recorded whole: {stats.recording_lacks}; what is whole of it is compared by: "
+            f"tickwire verify --salvage {record}"
+        )
     else:
-        what = f"; compare it with: tickwire verify {record}"
-    out.print(f"recorded in {record}{what}", soft_wrap=True)
+        said = f"recorded in {record}; compare it with: tickwire verify {record}"
+    out.print(said, soft_wrap=True, markup=False)
 
 
 async def _run(

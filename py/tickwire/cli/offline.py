@@ -43,12 +43,12 @@ def _progress() -> Progress:
     return Progress(*columns, console=where, transient=True, disable=not where.is_terminal)
 
 
-def verify(run_dir: Path) -> int:
+def verify(run_dir: Path, *, salvage: bool = False) -> int:
     import uvloop
 
     from tickwire import verify as verification
 
-    result = uvloop.run(verification.verify(run_dir))
+    result = uvloop.run(verification.verify(run_dir, salvage=salvage))
     for line in verification.describe(result):
         print(line, file=sys.stdout if result.same else sys.stderr)
     return 0 if result.same else 1
