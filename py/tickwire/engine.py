@@ -19,7 +19,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -564,18 +564,35 @@ class Pipeline:
             number, before = held.number, self._running_id(index)
             if number == before:
                 return number
-            if self._recording is not None:
-                await asyncio.to_thread(self._recording.add_model, label, held)
             self.layout.expect(label, number)
-            if self._supervisor is None:
-                await asyncio.to_thread(self._engine.swap_model, index, held.members, number)
-            else:
-                await asyncio.to_thread(self._engine.prepare_model, index, held.members, number)
-                await self._supervisor.swap(index)
-                self._engine.went_over(index)
+            async with self._kept(index, label, held):
+                if self._supervisor is None:
+                    await asyncio.to_thread(self._engine.swap_model, index, held.members, number)
+                else:
+                    await asyncio.to_thread(self._engine.prepare_model, index, held.members, number)
+                    await self._supervisor.swap(index)
+                    self._engine.went_over(index)
             self.layout.exchanged(number)
         _log.info("model %s: went over from %08x to %08x", label, before, number)
         return number
+
+    @contextlib.asynccontextmanager
+    async def _kept(self, index: int, label: str, held: HeldModel) -> AsyncIterator[None]:
+        """While a model is being exchanged: the recording has its files, and keeps them if it scored."""
+        if self._recording is None:
+            yield
+            return
+        entry = await asyncio.to_thread(self._recording.keep_model, label, held)
+        try:
+            yield
+        finally:
+            assert self._engine is not None
+            # Also one that an agent had gone over to before all of them went back.
+            scored = held.number in self._engine.models[index]["ids"]
+            try:
+                await asyncio.to_thread(self._recording.settle_model, entry, scored=scored)
+            except OSError as error:  # It is written with what comes next, or at the end.
+                _log.error("recording: %s: %s", self._recording.folder, error.strerror or error)
 
     def _choose_model(self, name: str | None) -> tuple[int, str]:
         labels = [model.label for model in self.config.all_models]

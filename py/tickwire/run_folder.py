@@ -21,6 +21,7 @@ import numpy as np
 from tickwire.config import Config
 from tickwire.engine import core_module
 from tickwire.errors import VerifyError
+from tickwire.held import model_number
 from tickwire.records import RowLayout, Rows
 
 __all__ = [
@@ -112,6 +113,22 @@ class RecordedModels:
         self._entries = {int(entry["id"], 16): entry for entry in manifest["models"]}
         self._settings = {model.label: model for model in config.all_models}
         self._loaded: dict[int, Any] = {}
+        for kept in folders(folder / "models"):
+            self._take_unlisted(kept)
+
+    def _take_unlisted(self, kept: Path) -> None:
+        """A model that a run was killed over before run.json could name it: its number is its files' own."""
+        files = sorted(kept.iterdir())
+        for model in self._settings.values():
+            weights = model.member_weights()
+            if len(files) != len(weights):
+                continue
+            number = model_number([sha256_of(file) for file in files], weights)
+            if kept.name == f"{number:08x}" and number not in self._entries:
+                names = [
+                    {"file": str(file.relative_to(self._folder)), "sha256": sha256_of(file)} for file in files
+                ]
+                self._entries[number] = {"name": model.label, "files": names, "weights": weights}
 
     def __len__(self) -> int:
         return len(self._settings)

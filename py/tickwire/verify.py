@@ -223,27 +223,42 @@ class Recording:
         return recording
 
     def add_model(self, name: str, held: HeldModel) -> None:
-        """Keeps a model that scores, or is about to: at the start, and when one is exchanged for another."""
+        """Keeps a model that scores from the start."""
+        self.settle_model(self.keep_model(name, held), scored=True)
+
+    def keep_model(self, name: str, held: HeldModel) -> dict[str, Any]:
+        """Keeps the files of a model that is about to score; `settle_model` takes what this returns, once it
+        is known whether it did."""
         key = f"{held.number:08x}"
-        if any(model["id"] == key for model in self._manifest["models"]):
-            return
         folder = self.folder / "models" / key
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = []
+        kept: list[dict[str, str]] = []
+        entry = {
+            "name": name,
+            "id": key,
+            "files": kept,
+            "weights": held.weights,
+            "source": [str(file.path) for file in held.files],
+        }
         for i, file in enumerate(held.files):
             copy = folder / f"{i}{file.path.suffix}"
-            copy.unlink(missing_ok=True)  # Of an exchange that failed half-way.
-            file.copy_to(copy)
             kept.append({"file": str(copy.relative_to(self.folder)), "sha256": file.sha256})
-        self._manifest["models"].append(
-            {
-                "name": name,
-                "id": key,
-                "files": kept,
-                "weights": held.weights,
-                "source": [str(file.path) for file in held.files],
-            }
-        )
+            if not self._has_model(key):
+                folder.mkdir(parents=True, exist_ok=True)
+                copy.unlink(missing_ok=True)  # Of an exchange that failed half-way.
+                file.copy_to(copy)
+        return entry
+
+    def _has_model(self, key: str) -> bool:
+        return any(model["id"] == key for model in self._manifest["models"])
+
+    def settle_model(self, entry: dict[str, Any], *, scored: bool) -> None:
+        """Writes down a model that may have scored; lets go of one that was refused."""
+        if self._has_model(entry["id"]):
+            return
+        if not scored:
+            shutil.rmtree(self.folder / "models" / entry["id"], ignore_errors=True)
+            return
+        self._manifest["models"].append(entry)
         if self._started:
             self._write()
 

@@ -104,6 +104,7 @@ class Engine:
             {
                 "name": model["name"],
                 "id": model["id"],
+                "ids": [model["id"]],
                 "executor": "onnxruntime-cpu",
                 "score_names": list(self.scores_of_a_model),
                 "shadow": model["shadow"],

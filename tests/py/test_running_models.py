@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import itertools
+import json
 import os
 import random
 import sys
@@ -279,7 +280,8 @@ async def test_a_hundred_exchanges_lose_no_row_and_score_none_twice(
     assert result.scores == len(rows) - stats.warming
 
 
-async def test_an_exchange_that_cannot_be_leaves_the_model_that_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["threads", "processes"])
+async def test_an_exchange_that_cannot_be_leaves_the_model_that_runs(tmp_path: Path, layout: str) -> None:
     async with market() as venue:
         plain = configuration(venue, tmp_path)
         good = make_model(tmp_path / "a.onnx", plain, 1)
@@ -288,8 +290,8 @@ async def test_an_exchange_that_cannot_be_leaves_the_model_that_runs(tmp_path: P
         other_features = make_model(tmp_path / "c.onnx", other, 3)
         corrupt = tmp_path / "d.onnx"
         corrupt.write_bytes(good.read_bytes()[:-100])
-        config = configuration(venue, tmp_path, model={"path": "a.onnx"})
-        async with Pipeline(config) as pipeline:
+        config = configuration(venue, tmp_path, layout=layout, model={"path": "a.onnx"})
+        async with Pipeline(config, record_dir=tmp_path / "run") as pipeline:
             collector = Collector(pipeline)
             for file, kind, says in (
                 (
@@ -311,6 +313,14 @@ async def test_an_exchange_that_cannot_be_leaves_the_model_that_runs(tmp_path: P
             await pipeline.run_until(0.5)
     assert set(collector.rows["model_id"].tolist()) == {number_of(good)}
     assert_scores(collector.rows, good)
+    # Nor does the recording name what never scored.
+    names = [f"{number_of(good):08x}"]
+    assert [
+        entry["id"] for entry in json.loads((tmp_path / "run" / "run.json").read_text())["models"]
+    ] == names
+    assert [folder.name for folder in (tmp_path / "run" / "models").iterdir()] == names
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
 
 
 async def test_all_workers_of_a_model_go_over_or_none(tmp_path: Path) -> None:

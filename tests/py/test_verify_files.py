@@ -276,6 +276,16 @@ async def test_only_models_that_scored_are_loaded(run: Path) -> None:
     assert (await verify(run)).same
 
 
+async def test_a_model_that_run_json_could_not_name_any_more_is_known_by_its_number(run: Path) -> None:
+    edit(run, models=[])
+    result = await verify(run)
+    assert result.same, result.divergence
+    assert result.scores == result.rows
+    only(run, "models").write_bytes(only(run, "models").read_bytes() + b"x")
+    with pytest.raises(VerifyError, match=r"a score names the model [0-9a-f]{8}, which was not recorded"):
+        await verify(run)
+
+
 # Of a recording that never ended.
 
 
