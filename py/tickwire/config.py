@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import datetime
-import difflib
 import hashlib
 import ipaddress
 import json
@@ -27,12 +26,13 @@ import sys
 import sysconfig
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -44,6 +44,7 @@ from pydantic import (
 
 from tickwire.errors import ConfigError
 from tickwire.held import HeldModel, model_number
+from tickwire.names import check_interface, check_name, check_symbol, nearest
 from tickwire.outputs import refuse_over
 
 if TYPE_CHECKING:
@@ -189,8 +190,8 @@ def _instrument(value: object) -> object:
 
 
 class _Instrument(_Model):
-    symbol: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[^\s@/?&=#]+$")]
-    """The venue's own name, in upper case: `BTCUSDT`, `BTCUSD_PERP`."""
+    symbol: Annotated[str, Field(min_length=1, max_length=32)]
+    """The venue's own name, in upper case: `BTCUSDT`, `BTCUSD_PERP`, `BRK.A`."""
 
     price_decimals: Annotated[int, Field(ge=0, le=18)] = 8
     """Decimal digits that a price may have. More digits than this in a message are refused, never rounded;
@@ -198,12 +199,6 @@ class _Instrument(_Model):
 
     qty_decimals: Annotated[int, Field(ge=0, le=18)] = 8
     """Decimal digits that a quantity may have; as `price_decimals`."""
-
-    @model_validator(mode="after")
-    def _upper(self) -> _Instrument:
-        if self.symbol != self.symbol.upper():
-            raise ValueError(f"expected the venue's upper-case symbol, as {self.symbol.upper()!r}")
-        return self
 
 
 Instrument = Annotated[_Instrument, BeforeValidator(_instrument)]
@@ -360,7 +355,20 @@ def _check_ip(value: object) -> object:
     return value
 
 
-_Interface = Annotated[str, Field(max_length=15, pattern=r"^[^\s/]*$")]
+def _checked(check: Callable[[str], str | None]) -> AfterValidator:
+    """A check of tickwire.names, as pydantic wants it."""
+
+    def of(value: str) -> str:
+        expected = check(value)
+        if expected is not None:
+            raise ValueError(expected)
+        return value
+
+    return AfterValidator(of)
+
+
+_Interface = Annotated[str, Field(max_length=15), _checked(check_interface)]
+_Name = Annotated[str, Field(max_length=40), _checked(check_name)]
 _SourceAddress = Annotated[str, BeforeValidator(_check_ip)]
 
 
@@ -610,7 +618,7 @@ def _one_trade_stream(value: object) -> object:
 class Feed(_Model):
     """`[[feeds]]`: one venue, or a part of its instruments, with its own ingest agent."""
 
-    name: Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    name: _Name = ""
     """What counters, captures and `--input NAME=FILE` call it. Empty: the venue's name, made unique."""
 
     venue: _Venue
@@ -711,7 +719,7 @@ class Feed(_Model):
     def _venue_defaults(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and data.get("venue") in _BY_ORDER:
             return cls._by_order_defaults(data)
-        if not isinstance(data, Mapping) or data.get("venue") not in _VENUES:
+        if not isinstance(data, Mapping) or data.get("venue") not in list(_VENUES):  # It may be any type.
             return data  # The venue's own error says it better.
         filled = dict(data)
         venue = _VENUES[str(data["venue"])]
@@ -741,9 +749,6 @@ class Feed(_Model):
                 if getattr(instrument, key) != decimals:
                     expected = f"expected none, or the venue's {decimals}"
                     raise _at(f"instruments[{i}].{key}", expected, getattr(instrument, key))
-            if len(instrument.symbol) > 8:
-                expected = "expected at most the venue's eight characters"
-                raise _at(f"instruments[{i}]", expected, instrument.symbol)
         if self.source == "multicast" and self.multicast is None:
             raise _at("multicast", 'required with source = "multicast"', _MISSING)
         if self.source == "websocket":
@@ -762,6 +767,10 @@ class Feed(_Model):
 
     @model_validator(mode="after")
     def _fits_venue(self) -> Feed:
+        for i, instrument in enumerate(self.instruments):
+            expected = check_symbol(self.venue, instrument.symbol)
+            if expected is not None:
+                raise _at(f"instruments[{i}]", expected, instrument.symbol)
         if self.by_order:
             return self._fits_by_order()
         for key in _OF_BY_ORDER:
@@ -902,7 +911,7 @@ _OF_PROCESSES = (
 class Model(_Model):
     """`[model]`, or `[[models]]` for several: what scores the rows. Leave it out to get rows alone."""
 
-    name: Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    name: _Name = ""
     """What signals, counters and `tickwire model swap` call it. Empty: the file's name without its ending."""
 
     path: _Path | Annotated[list[_Path], Field(min_length=1, max_length=16)]
@@ -1059,7 +1068,7 @@ _SINKS: dict[str, type[_Model]] = {"jsonl": JsonlSink, "websocket": WebSocketSin
 
 
 def _sink(value: object) -> object:
-    if isinstance(value, Mapping) and value.get("type") not in _SINKS:
+    if isinstance(value, Mapping) and value.get("type") not in list(_SINKS):
         expected = ", ".join(f'"{name}"' for name in _SINKS)
         if "type" not in value:
             raise _at("type", f"required, one of {expected}", _MISSING)
@@ -1091,8 +1100,8 @@ def _at(key: str, expected: str, value: object) -> _Located:
 
 
 def _nearest(key: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
-    return f"; nearest known: {close[0]}" if close else ""
+    close = nearest(key, known, cutoff=0.6)
+    return f"; nearest known: {close}" if close else ""
 
 
 # What a configuration is read from: its name in errors, the folder that its paths start at, and its text.
@@ -1692,8 +1701,8 @@ def _explain(error: ValidationError, data: object, root: type[BaseModel]) -> lis
         if kind == "extra_forbidden":
             key = str(item["loc"][-1])
             known = list(model.model_fields) if model is not None else []
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"nearest known key: {nearest[0]}" if nearest else f"known keys: {', '.join(known)}"
+            close = nearest(key, known, cutoff=0.5)
+            hint = f"nearest known key: {close}" if close else f"known keys: {', '.join(known)}"
             # Not what may be a password under another name.
             found = "" if model is Multicast else f", found {_shown(value)}"
             lines.append(f"{path}: unknown key{found}; {hint}")
@@ -1713,13 +1722,14 @@ def _expected(kind: str, context: Mapping[str, Any], message: str, value: object
     """pydantic's finding in this project's words."""
     if kind == "literal_error":
         text = str(context["expected"]).replace("'", '"').replace(" or ", ", ")
-        nearest = _nearest(value, re.findall(r'"([^"]*)"', text)) if isinstance(value, str) else ""
-        return f"expected one of {text}{nearest}"
+        close = _nearest(value, re.findall(r'"([^"]*)"', text)) if isinstance(value, str) else ""
+        return f"expected one of {text}{close}"
     table = {
         "string_type": "a string",
         "bool_type": "true or false",
         "list_type": "a list",
         "int_type": "an integer",
+        "float_type": "a number",
         "model_type": "a table",
         "model_attributes_type": "a table",
         "dict_type": "a table",
@@ -1736,8 +1746,6 @@ def _expected(kind: str, context: Mapping[str, Any], message: str, value: object
         return f"expected at most {context['max_length']} entries"
     if kind == "string_too_long":
         return f"expected at most {context['max_length']} characters"
-    if kind == "string_pattern_mismatch":
-        return f"expected a text of the form {context['pattern']}"
     return message[:1].lower() + message[1:]
 
 

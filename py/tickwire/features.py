@@ -19,7 +19,6 @@ became warm), or once its count is full. No row leaves before all are.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -29,6 +28,7 @@ from typing import Any, Literal
 
 from tickwire.config import parse_duration
 from tickwire.errors import ConfigError, ModelError
+from tickwire.names import nearest
 
 __all__ = [
     "KERNELS",
@@ -335,8 +335,8 @@ class _Token:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f", did you mean '{close[0]}'?" if close else f", known: {', '.join(known)}"
+    close = nearest(name, known)
+    return f", did you mean '{close}'?" if close else f", known: {', '.join(known)}"
 
 
 class _Parser:

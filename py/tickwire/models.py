@@ -32,6 +32,7 @@ from tickwire.errors import FingerprintMismatch, ModelError, SetupError
 from tickwire.features import Schema
 from tickwire.held import MAX_BYTES, HeldFile, held_file
 from tickwire.outputs import refuse_over
+from tickwire.random_operators import random_operator
 
 __all__ = [
     "ModelSummary",
@@ -179,6 +180,7 @@ def _bind(
             f"{path}: expected an ONNX model to bind, found ONNX Runtime's own format, which cannot be "
             "written again; bind the .onnx file, then: tickwire model optimize --format ort"
         )
+    _check_repeats(path, file)
     _load_for(path, Schema.from_json(schema_json), held=held)
     model = file.model
     kept = {p.key: p.value for p in model.metadata_props if p.key not in (SCHEMA_KEY, SHA256_KEY)}
@@ -204,6 +206,7 @@ def _inspect(path: Path, held: HeldFile) -> ModelSummary:
     refused = None
     try:
         scores = tuple(load([path], held=[held]).score_names)
+        _check_repeats(path, file)
     except ModelError as error:
         refused = str(error)
     return ModelSummary(
@@ -347,9 +350,12 @@ def _load_ms(path: Path, provider: str, times: int = 5) -> float:
 def check_fingerprint(
     model_path: str | os.PathLike[str], schema: Schema, *, held: HeldFile | None = None
 ) -> None:
-    """Raises FingerprintMismatch, the difference in its text, unless the model is bound to `schema`."""
+    """Raises FingerprintMismatch, the difference in its text, unless the model is bound to `schema`; and
+    ModelError where its operators draw random numbers, so that a row would have no one score."""
     path = Path(model_path)
-    _check_bound(path, _read(path, held).metadata, schema)
+    file = _read(path, held)
+    _check_bound(path, file.metadata, schema)
+    _check_repeats(path, file)
 
 
 def make_demo_model(
@@ -495,12 +501,22 @@ def _check_in_one_file(path: Path, model: onnx.ModelProto) -> None:
     advice = (
         "an ONNX file ends at 2 GiB: quantise the model, or take a smaller one"
         if size > MAX_BYTES
-        else "save it with save_as_external_data=False"
+        else "save it with torch.onnx.export(…, external_data=False), or with "
+        "onnx.save(model, path, save_as_external_data=False)"
     )
     raise ModelError(
         f"{path}: expected a model in one file, found weights in another "
         f"({names}: {size:,} bytes in {', '.join(files)}); {advice}"
     )
+
+
+def _check_repeats(path: Path, file: _File) -> None:
+    found = random_operator(file.model) if file.model is not None else None
+    if found is not None:
+        raise ModelError(
+            f"{path}: expected the same scores each time a row is scored, found the operator {found}, which "
+            "draws random numbers; export the model for inference (model.eval()), without it"
+        )
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import itertools
 import json
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from tickwire import config as config_module
 from tickwire.config import Config, Features, Feed, Model, parse_duration
 from tickwire.errors import ConfigError
 
@@ -851,7 +856,7 @@ def test_lines_that_cannot_be(change: tuple[str, str], expected: str) -> None:
     ("line", "expected"),
     [
         ('interface = "an_interface_name"', "interface: expected at most 15 characters, found"),
-        ('interface = "eth 1"', "interface: expected a text of the form"),
+        ('interface = "eth 1"', "interface: expected the name of a network interface"),
         ('rerequest = "10.1.2.3"', f"rerequest: {_ENDPOINT}, found '10.1.2.3'"),
         ('rerequest = "venue.example:1"', f"rerequest: {_ENDPOINT}, found 'venue.example:1'"),
         (
@@ -1010,3 +1015,103 @@ def test_a_changed_copy_is_checked_and_keeps_its_place(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as error:
             feed.model_copy(update=update)
         assert str(error.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("venue", "symbol", "expected"),
+    [
+        ("binance_spot", "ETH/USDT", "expected the venue's own symbol, as 'ETHUSDT'"),
+        ("binance_spot", "eth-usdt", "expected the venue's own symbol, as 'ETHUSDT'"),
+        ("binance_spot", "ETH USDT", "expected the venue's own symbol, as 'ETHUSDT'"),
+        ("binance_spot", "BINANCE:ETHUSDT", "expected the venue's own symbol, as 'ETHUSDT'"),
+        ("binance_spot", "ethusdt@depth", "expected the venue's own symbol, as 'ETHUSDT'"),
+        ("binance_spot", "///", "expected the venue's own symbol, as 'BTCUSDT'"),
+        ("binance_usdm", "BTC/USDT:USDT", "expected the venue's own symbol, as 'BTCUSDT'"),
+        ("binance_usdm", "BTC/USDT:USDT-240927", "expected the venue's own symbol, as 'BTCUSDT_240927'"),
+        ("binance_usdm", "BTC-PERP", "expected the venue's own symbol, as 'BTCUSDT'"),
+        ("binance_coinm", "BTC/USD:BTC", "expected the venue's own symbol, as 'BTCUSD_PERP'"),
+        ("binance_coinm", "BTC-PERP", "expected the venue's own symbol, as 'BTCUSD_PERP'"),
+        ("binance_coinm", "BTC/USD:BTC-240927", "expected the venue's own symbol, as 'BTCUSD_240927'"),
+        ("binance_usdm", "btcusdt", "expected the venue's upper-case symbol, as 'BTCUSDT'"),
+        ("nasdaq_itch", "BRK/A", "expected the venue's own symbol, as 'BRK.A'"),
+        ("nasdaq_itch", "BRK A", "expected the venue's own symbol, as 'BRK.A'"),
+        ("nasdaq_itch", "aapl", "expected the venue's upper-case symbol, as 'AAPL'"),
+        ("nasdaq_itch", "ABCDEFGHI", "expected at most the venue's eight characters"),
+        ("nasdaq_itch", "AÄPL", "expected the venue's own symbol, as 'APL'"),
+        ("binance_spot", "", "expected a text that is not empty"),
+    ],
+)
+def test_symbol_in_another_form(venue: str, symbol: str, expected: str) -> None:
+    feed = {"venue": venue, "instruments": [symbol]}
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+    where = "feeds[0].instruments[0]" + (".symbol" if not symbol else "")
+    assert str(caught.value) == f"{where}: {expected}" + (f", found {symbol!r}" if symbol else "")
+
+
+@pytest.mark.parametrize(
+    ("venue", "symbols"),
+    [
+        ("nasdaq_itch", ["AAPL", "BRK.A", "ABC=", "ABC#", "ABC+", "ABC^A", "ABC-B", "ZVZZT", "A"]),
+        ("binance_spot", ["BTCUSDT", "1000SATSUSDT", "币安人生USDT"]),
+        ("binance_usdm", ["BTCUSDT_240927", "1000PEPEUSDT"]),
+        ("binance_coinm", ["BTCUSD_PERP", "BTCUSD_240927"]),
+    ],
+)
+def test_symbols_that_venues_have(venue: str, symbols: list[str]) -> None:
+    feed = {"venue": venue, "instruments": symbols}
+    config = Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+    assert [instrument.symbol for instrument in config.feeds[0].instruments] == symbols
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/b", "a b", "ä"])
+def test_name_that_no_folder_can_have(name: str) -> None:
+    feed = {"name": name, "venue": "binance_spot", "instruments": ["BTCUSDT"]}
+    with pytest.raises(ConfigError, match=r"feeds\[0\]\.name: expected (a name that|letters, digits)"):
+        Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+
+
+def _keys(model: type[BaseModel], path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every key of every table that a configuration may have."""
+    for name, field in model.model_fields.items():
+        yield (*path, name)
+        inner = config_module._model_of(model, name)
+        if inner is not None:
+            yield from _keys(inner, (*path, name, *([0] if "list[" in repr(field.annotation) else [])))
+
+
+def test_every_wrong_value_is_answered_in_words() -> None:
+    # No pattern, and no sentence of the library that checks types.
+    whole: dict[str, Any] = {
+        "feeds": [{"venue": "binance_spot", "instruments": [{"symbol": "BTCUSDT"}]}],
+        "features": {"rows": ["spread()"]},
+    }
+    itch: dict[str, Any] = {
+        "feeds": [
+            {
+                "venue": "nasdaq_itch",
+                "instruments": ["AAPL"],
+                "multicast": {"lines": [{"address": "233.54.12.111:26477"}]},
+            }
+        ],
+        "features": {"rows": ["spread()"]},
+    }
+    wrong = [True, -1, 1.5, float("nan"), 10**30, "", "x y/", "\x00", [], [1], ["x y"], {}, {"x": 1}, None]
+    keys = list(_keys(Config))
+    assert len(keys) > 80
+    answers: dict[str, str] = {}
+    for path, value in itertools.product(keys, wrong):
+        data = copy.deepcopy(itch if "multicast" in path else whole)
+        place: Any = data
+        for part, following in itertools.pairwise(path):
+            if not isinstance(place, list) and part not in place:
+                place[part] = [{}] if following == 0 else {}
+            place = place[part]
+        place[path[-1]] = value
+        try:
+            Config.from_dict(data)
+        except ConfigError as error:
+            answers[f"{path} = {value!r}"] = str(error).replace(repr(value), "")
+    assert len(answers) > 500
+    of_others = ("nput should", "pattern", "[^", "alid ", "class ")
+    assert {case: text for case, text in answers.items() if any(part in text for part in of_others)} == {}

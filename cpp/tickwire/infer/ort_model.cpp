@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -163,6 +164,13 @@ std::vector<Port> ports(const Ort::Session& session, bool inputs) {
   return out;
 }
 
+/// All digits of a score.
+std::string digits(float score) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", static_cast<double>(score));
+  return text;
+}
+
 std::string text(const std::vector<Port>& list) {
   std::string out;
   for (const Port& port : list) out += (out.empty() ? "" : "; ") + port.text();
@@ -181,6 +189,30 @@ std::string input_advice(const Port& input) {
   if (free_inside()) return "; give every dimension but the first its size when you export it";
   if (input.shape[0] > 1) return "; export it with a batch of 1, or a free one";
   return "; features.rows and features.window_rows must be what it was trained on";
+}
+
+/// What to do about an output that is no score; empty where nothing helps.
+std::string output_advice(const Port& output) {
+  if (!output.tensor) {
+    return "convert it with options={'zipmap': False} (skl2onnx) or zipmap=False (onnxmltools), so that "
+           "probabilities are a tensor";
+  }
+  switch (output.type) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE:
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16:
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16:
+      return output.name + ": cast it to float32 inside the model, or convert a model of float32";
+    default: return "";
+  }
+}
+
+/// What to do about a model none of whose outputs is a score.
+std::string outputs_advice(const std::vector<Port>& outputs) {
+  for (const Port& output : outputs) {
+    const std::string advice = output_advice(output);
+    if (!advice.empty()) return "; " + advice;
+  }
+  return outputs.empty() ? "" : "; export what it is computed from, scores or probabilities, as float32";
 }
 
 /// The model's input, checked against what the feature schema makes.
@@ -240,10 +272,13 @@ std::string explain(std::string text) {
       {"Could not find an implementation",
        "this ONNX Runtime has the operator only for other types or opsets; export it with a newer opset or "
        "another type"},
-      {"xternal data", "save the model in one file: onnx.save(model, path, save_as_external_data=False)"},
-      {"model_path must not be empty",
-       "its weights are in another file; save the model in one: onnx.save(model, path, "
+      {"xternal data",
+       "save the model in one file: torch.onnx.export(…, external_data=False), or onnx.save(model, path, "
        "save_as_external_data=False)"},
+      {"model_path must not be empty",
+       "its weights are in another file; save the model in one: torch.onnx.export(…, external_data=False), "
+       "or "
+       "onnx.save(model, path, save_as_external_data=False)"},
       {"fallback to CPU EP", "the provider cannot run all of it; use provider = \"cpu\""},
       {"ORT format", "make it again with this ONNX Runtime: tickwire model optimize --format ort"},
   };
@@ -330,6 +365,7 @@ class OrtModel final : public Model {
     add_inputs(scratch_.data(), info_.max_batch);
     prepare_outputs();
     if (!on_cpu) bind_outputs();
+    check_repeats();
     if (info_.max_batch > 1) check_independence();
   }
 
@@ -468,12 +504,14 @@ class OrtModel final : public Model {
       if (port.is_float()) {
         names_.push_back(port.name);
       } else {
-        info_.notes.push_back("output " + port.text() + " is left out: a score is float32");
+        const std::string advice = output_advice(port);
+        info_.notes.push_back("output " + port.text() + " is left out: a score is float32" +
+                              (advice.empty() ? "" : "; " + advice));
       }
     }
     if (names_.empty()) {
       throw SetupError(info_.path, "at least one output of float32",
-                       declared.empty() ? "none" : text(declared));
+                       declared.empty() ? "none" : text(declared) + outputs_advice(declared));
     }
     for (const std::string& name : names_) output_names_.push_back(name.c_str());
 
@@ -534,10 +572,54 @@ class OrtModel final : public Model {
                      text + "] for a batch of " + std::to_string(count) + "; set max_batch = 1");
   }
 
+  /// A row has one score, or live is not what a replay makes of it: a model that draws random numbers, or
+  /// whose state outlives a run, gives another one each time. Two made-up rows by turns, again and again, for
+  /// as long as that takes no time.
+  void check_repeats() {
+    constexpr std::size_t kRows = 2;
+    constexpr std::size_t kMostPasses = 24;
+    constexpr auto kEnough = std::chrono::milliseconds(50);
+    const std::size_t block = info_.rows * info_.features;
+    const std::size_t scores = score_count();
+    std::vector<float> rows(kRows * block);
+    std::vector<float> first(kRows * scores);
+    std::vector<float> again(scores);
+    for (std::size_t i = 0; i < kRows; ++i) {
+      make_up_rows();
+      std::copy_n(scratch_.data(), block, rows.data() + i * block);
+      // A run that fails is the warm-up's to report, and at run time counted.
+      if (!run_batch(kScratch, 1, {first.data() + i * scores, scores})) return;
+    }
+    const auto end = std::chrono::steady_clock::now() + kEnough;
+    for (std::size_t pass = 0; pass < kMostPasses; ++pass) {
+      if (pass > 0 && std::chrono::steady_clock::now() > end) return;
+      for (std::size_t i = 0; i < kRows; ++i) {
+        std::copy_n(rows.data() + i * block, block, scratch_.data());
+        if (!run_batch(kScratch, 1, again)) return;
+        for (std::size_t k = 0; k < scores; ++k) check_same(k, first[i * scores + k], again[k]);
+      }
+    }
+  }
+
+  void check_same(std::size_t score, float first, float again) const {
+    // A GPU's sums may take another order each time.
+    if (bindings_.empty() ? std::memcmp(&first, &again, sizeof first) == 0 : close(first, again)) return;
+    throw SetupError(
+        info_.path, "the same scores each time a row is scored",
+        info_.score_names[score] + " of " + digits(first) + " and then of " + digits(again) +
+            " for one row: the model draws random numbers, or its state outlives a run; export it "
+            "for inference (model.eval()), without random operators");
+  }
+
+  static bool close(float one, float other) {
+    constexpr float kTolerance = 1e-3F;  // Far above another order of sums, far below another row's weight.
+    if (!std::isfinite(one) || !std::isfinite(other)) return std::isfinite(one) == std::isfinite(other);
+    return std::abs(one - other) <= kTolerance * std::max(1.0F, std::abs(one));
+  }
+
   /// A row's scores must be its own: a model that normalises over the batch, or takes it for the time,
   /// would score a row by its neighbours. Each row of a made-up batch is also scored alone.
   void check_independence() {
-    constexpr float kTolerance = 1e-3F;  // Far above another order of sums, far below another row's weight.
     const std::size_t block = info_.rows * info_.features;
     const std::size_t scores = score_count();
     std::vector<float> together(info_.max_batch * scores);
@@ -549,10 +631,7 @@ class OrtModel final : public Model {
       require_run(1, alone);
       for (std::size_t k = 0; k < scores; ++k) {
         const float other = together[i * scores + k];
-        const bool same = std::isfinite(alone[k]) && std::isfinite(other)
-                              ? std::abs(alone[k] - other) <= kTolerance * std::max(1.0F, std::abs(alone[k]))
-                              : std::isfinite(alone[k]) == std::isfinite(other);
-        if (same) continue;
+        if (close(alone[k], other)) continue;
         throw SetupError(info_.path, "scores that do not depend on the other rows of a batch",
                          info_.score_names[k] + " of " + std::to_string(other) + " in a batch of " +
                              std::to_string(info_.max_batch) + " and " + std::to_string(alone[k]) +

@@ -33,6 +33,8 @@ struct OrtModelConfig {
 ///  - exactly one input: float32 of shape [1 or a free batch, F], or [1 or a free batch, T, F];
 ///  - at least one float32 output, kMaxScores scores in all, of a shape that does not depend on the
 ///    input. Outputs of other types (labels, ZipMap) are left out, with a note in the info.
+/// and unless it gives a row the same scores each time it is asked (tried on made-up rows, bit for bit; on a GPU
+/// to a thousandth).
 /// The file is ONNX, or ONNX Runtime's own format (.ort), as its bytes say.
 /// A free batch is fixed to 1 before the graph is optimised, unless max_batch is more: then the batch
 /// must be free, each output must have one line a block, and a block's scores must not depend on the

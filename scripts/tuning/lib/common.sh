@@ -181,7 +181,8 @@ load_env() {  # FILE
   local file="$1" line key value number=0
   local -A seen=()
   [ -f "$file" ] && [ -r "$file" ] ||
-    refuse "no file $file to read: copy host.env.example there, or name yours with --env FILE"
+    refuse "no file $file to read: write one with \`tickwire tune example\` (or copy host.env.example) and edit" \
+      "it, or name yours with --env FILE"
   while IFS= read -r line || [ -n "$line" ]; do
     number=$((number + 1))
     line="${line%$'\r'}"
@@ -191,13 +192,13 @@ load_env() {  # FILE
     key="${BASH_REMATCH[1]}" value="${BASH_REMATCH[2]}"
     value="${value%"${value##*[![:space:]]}"}"
     if [[ "$value" =~ ^\"([^\"]*)\"$ || "$value" =~ ^\'([^\']*)\'$ ]]; then value="${BASH_REMATCH[1]}"; fi
-    [ -n "${_PATTERN[$key]+known}" ] || refuse "$file:$number: unknown key $key; host.env.example lists them"
+    [ -n "${_PATTERN[$key]+known}" ] || refuse "$file:$number: unknown key $key; \`tickwire tune example\` lists them"
     if [ "$key" != FLOW ] && [ -n "${seen[$key]+again}" ]; then
       refuse "$file:$number: $key is set again, first on line ${seen[$key]}"
     fi
     seen[$key]="$number"
     [[ "$value" =~ ${_PATTERN[$key]} ]] ||
-      refuse "$file:$number: $key: not a value it can have: ${value@Q}; host.env.example shows what it can"
+      refuse "$file:$number: $key: not a value it can have: ${value@Q}; \`tickwire tune example\` shows what it can"
     if [ "$key" = FLOW ]; then FLOWS+=("$value"); else ENV[$key]="$value"; fi
   done <"$file"
   [ -n "${ENV[ENGINE_CPUS]}" ] || refuse "$file: ENGINE_CPUS is not set: the cores on which the engine's threads run"

@@ -181,8 +181,11 @@ TEST(OrtModel, LeavesOutOutputsThatAreNoScores) {
   const auto zipmap = load("good_zipmap", 1, 3);
   ASSERT_EQ(zipmap->info().notes.size(), 2U);
   EXPECT_TRUE(has(zipmap->info().notes[0], {"output label: int64["}));
-  EXPECT_EQ(zipmap->info().notes[1],
-            "output by_class: not a tensor (a sequence or a map) is left out: a score is float32");
+  EXPECT_EQ(
+      zipmap->info().notes[1],
+      "output by_class: not a tensor (a sequence or a map) is left out: a score is float32; convert it with "
+      "options={'zipmap': False} (skl2onnx) or zipmap=False (onnxmltools), so that probabilities are a "
+      "tensor");
 }
 
 TEST(OrtModel, ScoresTheSameBitsOnEveryThreadAndLoad) {
