@@ -151,7 +151,7 @@ rows = ["spread()"]
         ),
         pytest.param(
             FEED + "max_levels = 1000" + FEATURES,
-            "feeds[0].max_levels: expected at least snapshot_limit = 1000, found 1000",
+            "feeds[0].max_levels: expected at least snapshot_limit = 5000, found 1000",
             id="book that holds no snapshot",
         ),
         pytest.param(
