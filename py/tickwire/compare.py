@@ -6,7 +6,7 @@ that flag is compared where it is recorded twice: in a row and in the record of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,20 +24,17 @@ ABSOLUTE_TOLERANCE = 1e-6
 # A difference: its place in the batch at hand, the field's number and the text. The smallest is the first.
 _Finding = tuple[int, int, str]
 
-# What a replayed row is compared in, besides its features.
-_ROW_FIELDS = (
-    "epoch",
-    "row",
-    "sequence",
-    "ts_event",
-    "ts_recv",
-    "state",
-    "reason",
-    "model_id",
-    "missing_trades",
-)
-# What the record of a score has from its row.
-_SCORE_FIELDS = ("sequence", "ts_event", "ts_recv", "reason", "recv_clock", "missing_trades")
+# What two records of one row may differ in: the stamps of stages, which clock stamped the message (no capture
+# carries it), and the place that a record without a score has for one.
+_NOT_OF_A_REPLAY = ("ts_out", "stage_ns", "recv_clock", "scores")
+# What the record of a score has of its own. All else is its row's.
+_OF_A_SCORE = ("ts_out", "stage_ns", "scores", "scored", "model_id", "state")
+
+
+def _fields(rows: Rows, without: tuple[str, ...]) -> list[str]:
+    """All others of a record. What names a row comes first: where that differs, it is another row."""
+    names = [name for name in rows.dtype.names or () if name not in ("instrument", *without)]
+    return sorted(names, key=lambda name: name not in ("epoch", "row"))
 
 
 class _Rows:
@@ -150,7 +147,7 @@ class Comparer:
         self, recorded: Rows, replayed: Rows, places: NDArray[np.intp], found: list[_Finding]
     ) -> None:
         is_row = replayed["row"] != 0
-        expected = {name: replayed[name] for name in (*_ROW_FIELDS, "features")}
+        expected = {name: replayed[name] for name in _fields(replayed, _NOT_OF_A_REPLAY)}
         # The replay has no model whose window could be short; a row that is not finite says that first.
         states = self._layout.states
         short = is_row & (replayed["row"] < self._window) & (replayed["state"] == states.index("valid"))
@@ -191,10 +188,11 @@ class ScoreChecker:
         exact: bool = True,
         warm: bool = False,
         cut_off: bool = False,
+        max_age_ns: Callable[[int], int] | None = None,
     ) -> None:
         """`rows`: what the ingest agents recorded; `warm`: other rows were there before the first of them;
         `cut_off`: the recording ends anywhere, so a score may be there without its row or the rest of its
-        run."""
+        run; `max_age_ns`: of a model's number, at which age its rows leave as stale; 0 where they do not."""
         self.divergence: str | None = None
         self.scores = 0
         self.unchecked = 0
@@ -205,6 +203,7 @@ class ScoreChecker:
         self._exact = exact
         self._window = window_rows
         self._cut_off = cut_off
+        self._max_age_ns = max_age_ns
         self._instruments: dict[int, _Instrument] = {}
         every = [part for part in (file[file["row"] != 0] for file in rows) if len(part)]
         for instrument in sorted({int(i) for part in every for i in np.unique(part["instrument"])}):
@@ -228,7 +227,7 @@ class ScoreChecker:
         elif found:
             self.divergence = min(found)[2]
             return False
-        if not self._compare_with_rows(records, places):
+        if not self._compare_with_rows(records, places) or not self._check_age(records):
             return False
         inputs = np.empty((len(records), self._window, len(self._layout.features)), np.float32)
         known = np.ones(len(records), np.bool_)
@@ -272,7 +271,7 @@ class ScoreChecker:
         for instrument in np.unique(records["instrument"]).tolist():
             mine = np.flatnonzero(records["instrument"] == instrument)
             rows = self._instruments[instrument].rows[places[mine]]
-            for order, name in enumerate((*_SCORE_FIELDS, "features")):
+            for order, name in enumerate(_fields(rows, _OF_A_SCORE)):
                 there = records[name][mine]
                 differs = _bits(there) != _bits(rows[name])
                 if differs.ndim > 1:
@@ -289,10 +288,29 @@ class ScoreChecker:
         if (torn := records["ts_out"] != total).any():
             i = int(np.argmax(torn))
             text = f"{_name(self._layout, records[i])}: ts_out is not ts_recv plus its stages"
-            found.append((i, len(_SCORE_FIELDS), text))
+            found.append((i, len(records.dtype.names or ()), text))
         if found:
             self.divergence = min(found)[2]
         return not found
+
+    def _check_age(self, records: Rows) -> bool:
+        """A row leaves as stale if its stages add up to more than the limit. One that is not finite, or whose
+        run failed, says that."""
+        if self._max_age_ns is None:
+            return True
+        limits = {number: self._max_age_ns(number) for number in np.unique(records["model_id"]).tolist()}
+        limit = np.array([limits[number] for number in records["model_id"].tolist()], np.int64)
+        age = records["ts_out"] - records["ts_recv"]
+        old = (limit != 0) & (age > limit)
+        states = self._layout.states
+        stale, valid = (records["state"] == states.index(name) for name in ("stale", "valid"))
+        wrong = (stale & ~old) | (valid & old)
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            state = self._layout.state(int(records[i]["state"]))
+            most = f"at most {limit[i]:,} ns" if limit[i] else "without a limit"
+            self.divergence = f"{_name(self._layout, records[i])}: it is {state} at {age[i]:,} ns, {most}"
+        return not wrong.any()
 
     def _input_of(self, record: Any, at: int) -> NDArray[np.float32] | str | None:
         """What its model saw, or what is wrong with the record; None if it began before the recording."""

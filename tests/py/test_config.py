@@ -1115,3 +1115,19 @@ def test_every_wrong_value_is_answered_in_words() -> None:
     assert len(answers) > 500
     of_others = ("nput should", "pattern", "[^", "alid ", "class ")
     assert {case: text for case, text in answers.items() if any(part in text for part in of_others)} == {}
+
+
+def test_how_a_recording_comes_to_the_disk() -> None:
+    def resolved(text: str) -> int:
+        feed = '[[feeds]]\nvenue = "binance_spot"\ninstruments = ["A"]\n'
+        config = Config.from_text(f'{feed}[features]\nrows = ["spread()"]\n{text}')
+        value: int = config.resolve()["record_sync_ns"]
+        return value
+
+    assert resolved("") == 1_000_000_000
+    assert resolved('[record]\nfsync = "interval"\nfsync_interval = "250ms"\n') == 250_000_000
+    assert resolved('[record]\nfsync = "never"\n') == 0
+    with pytest.raises(ConfigError, match=r"record\.fsync: expected one of"):
+        resolved('[record]\nfsync = "always"\n')
+    with pytest.raises(ConfigError, match=r"record\.fsync_interval: expected 100ms to 1s, found '1m'"):
+        resolved('[record]\nfsync_interval = "1m"\n')

@@ -184,17 +184,14 @@ def digit(run: Path) -> None:
     ("part", "change"),
     [
         ("rows", put("rows", "stage_ns", 5)),
-        ("rows", put("rows", "recv_clock", 1)),
+        ("rows", put("rows", "recv_clock", 77)),
         ("capture", lambda run: only(run, "capture").write_bytes(only(run, "capture").read_bytes() + b"\n")),
         ("capture", digit),
     ],
     ids=["stage", "clock", "line", "digit"],
 )  # fmt: skip
 async def test_a_file_that_is_not_the_one_recorded_is_named(run: Path, part: str, change: Change) -> None:
-    was = only(run, part).read_bytes()
     change(run)
-    if only(run, part).read_bytes() == was:
-        pytest.skip("it says so already")
     said = f"{only(run, part)}: sha256 "
     with pytest.raises(VerifyError) as refused:
         await verify(run)
