@@ -24,7 +24,6 @@ import re
 import shutil
 import sys
 import sysconfig
-import tomllib
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +41,7 @@ from pydantic import (
     model_validator,
 )
 
+from tickwire import toml_text
 from tickwire.errors import ConfigError
 from tickwire.held import HeldModel, model_number
 from tickwire.names import check_interface, check_name, check_symbol, nearest
@@ -150,7 +150,9 @@ class Engine(_Model):
     a full ring drops the newest row and counts it."""
 
     stat_path: str = ""
-    """Where the mapped statistics file lies. Empty: a private place of this user's in memory."""
+    """Where the mapped statistics file lies. Empty: a private place of this user's in memory, which a later
+    start clears where the engine was killed; a replay's has no name. A replay whose place a running engine
+    uses takes memory as well."""
 
     strict: bool = False
     """Makes errors of what the start-up report warns of: a host that works against the latency asked for, by
@@ -613,6 +615,19 @@ def _one_trade_stream(value: object) -> object:
             "instrument would count each of them twice"
         )
     return value
+
+
+def _plain_name(value: object) -> object:
+    """A name that may be a folder's and a counter's."""
+    plain = isinstance(value, str) and len(value) <= 40 and re.fullmatch(r"[A-Za-z0-9_.-]*", value)
+    if not plain or value in (".", ".."):
+        raise ValueError(
+            'expected a name of at most 40 letters, digits, "_", "-" and ".", other than "." and ".."'
+        )
+    return value
+
+
+_Name = Annotated[str, BeforeValidator(_plain_name)]
 
 
 class Feed(_Model):
@@ -1157,7 +1172,8 @@ class Config(_Model):
         """Reads a file; `ConfigError` names what is wrong with it and where."""
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            with path.open("rb") as file:
+                text = file.read(4 * toml_text.MAX_BYTES + 1).decode("utf-8")
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
         except UnicodeDecodeError as error:
@@ -1168,9 +1184,9 @@ class Config(_Model):
     def from_text(cls, text: str, *, where: str = "", base: Path | None = None) -> Self:
         """Reads TOML text. `where` names it in errors; relative paths start at `base`."""
         try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{where or 'configuration'}: not TOML: {error}") from None
+            data = toml_text.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{where or 'configuration'}: {error}") from None
         return cls.from_dict(data, where=where, base=base, text=text)
 
     @classmethod
@@ -1410,9 +1426,8 @@ class Config(_Model):
 
         `models`: their files, read already, by their labels; without it they are read where they lie.
 
-        A replay reads `inputs` (files by feed name), a live run begins with `warm` (the same). Cores, memory,
-        spinning and the place of the statistics are the live host's business: a replay takes what it gets,
-        anywhere.
+        A replay reads `inputs` (files by feed name), a live run begins with `warm` (the same). Cores, memory
+        and spinning are the live host's business: a replay takes what it gets, anywhere.
         """
         self._check_outputs({**(inputs or {}), **(warm or {})})
         if not replay:
@@ -1456,9 +1471,7 @@ class Config(_Model):
             "layout": self.engine.layout,
             "idle": self.engine.idle if not replay else "backoff",
             "output_slots": self.engine.output_slots,
-            "stat_path": str(self.path_of(self.engine.stat_path))
-            if self.engine.stat_path and not replay
-            else "",
+            "stat_path": str(self.path_of(self.engine.stat_path)) if self.engine.stat_path else "",
             "huge_pages": self.memory.huge_pages if not replay else "auto",
             "lock": self.memory.lock if not replay else "auto",
             "replay": replay,

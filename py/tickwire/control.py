@@ -12,7 +12,6 @@ One request a connection: a line of JSON in, a line of JSON out.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -30,8 +29,9 @@ _log = logging.getLogger("tickwire")
 
 _SUFFIX = ".control"
 _MAX_LINE = 1 << 16
-# How long a client may take over its one line.
-_PATIENCE_S = 10.0
+# For a request to come whole, and for its answer to be taken.
+_IDLE_S = 10.0
+_MOST_OPEN = 32
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -49,6 +49,7 @@ class ControlServer:
         self._handlers = dict(handlers)
         self._server: asyncio.Server | None = None
         self._turn = asyncio.Lock()
+        self._open = 0
 
     async def start(self) -> None:
         """`OSError` where the socket cannot be made: its folder, or the path's length (107 bytes)."""
@@ -71,23 +72,30 @@ class ControlServer:
             self.path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                line = await reader.readline()
-            answer = await self._answer(line)
-        except (TimeoutError, OSError):
-            writer.close()  # Somebody who holds the door open and says nothing, or has gone.
+        if self._open >= _MOST_OPEN:
+            writer.transport.abort()
             return
-        except ValueError:
-            answer = {"error": f"expected a line of at most {_MAX_LINE} bytes"}
-        # Who asked may have gone; what was asked for is done all the same.
-        with contextlib.suppress(OSError):
+        self._open += 1
+        try:
+            try:
+                async with asyncio.timeout(_IDLE_S):
+                    line = await reader.readline()
+                answer = await self._answer(line)
+            except TimeoutError:
+                answer = {"error": f"expected a request within {_IDLE_S:g} s, found none"}
+            except ValueError:
+                answer = {"error": f"expected a line of at most {_MAX_LINE} bytes"}
+            # Who asked may have gone; what was asked for is done all the same.
             writer.write(json.dumps(answer).encode() + b"\n")
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_IDLE_S):
                 await writer.drain()
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+                writer.close()
+                await writer.wait_closed()
+        except (TimeoutError, OSError):
+            writer.transport.abort()
+        finally:
+            self._open -= 1
+            writer.close()
 
     async def _answer(self, line: bytes) -> Mapping[str, Any]:
         """What to tell the client, whatever the line was and whatever came of it."""
@@ -107,9 +115,13 @@ class ControlServer:
             request = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise Error(f"expected a line of JSON: {error}") from None
-        name = request.get("command") if isinstance(request, dict) else None
+        if not isinstance(request, dict):
+            raise Error("expected a JSON object, found another value")
+        name = request.get("command")
         if not isinstance(name, str) or name not in self._handlers:
-            raise Error(f"expected a command of {', '.join(self._handlers)}, found {str(name)[:80]!r}")
+            found = repr(name)
+            found = found if len(found) <= 60 else found[:60] + "…"
+            raise Error(f"expected a command of {', '.join(self._handlers)}, found {found}")
         async with self._turn:
             return await self._handlers[name](request)
 

@@ -40,6 +40,7 @@ from tickwire.sinks.factory import make_sinks
 from tickwire.stat_file import ErrorEntry, Histogram, StatFile, StatFileError
 from tickwire.supervisor import Supervisor
 from tickwire.tasks import end, repeat, to_the_end
+from tickwire.telling import Teller, proxy_note
 from tickwire.warm import WarmInputs, assign_warm
 
 if TYPE_CHECKING:
@@ -156,6 +157,8 @@ class Stats:
     """By instrument, what became of a warm start."""
     recording_lacks: str = ""
     """Once stopped: why what was recorded is not whole; empty where it is, and where nothing was."""
+    whole: bool = True
+    """Of a replay: its input was read to the end, and every row was delivered."""
 
     def count(self, *names: str) -> int:
         """Sum over all scopes of the counters with these names."""
@@ -221,10 +224,13 @@ class Pipeline:
         self._waiting: list[tuple[str, Sink, int]] = []
         self._control: ControlServer | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._teller: Teller | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._swapping = asyncio.Lock()
         self._held: dict[str, HeldModel] = {}  # While it starts.
         self._stop_asked = asyncio.Event()
         self._stopped = False
+        self._whole = True
         self._started_at = 0.0
         self._seconds = 0.0
         self._stat_file: StatFile | None = None
@@ -344,6 +350,7 @@ class Pipeline:
             self._snapshots.start()
             await self._open_control()
             self._begin()
+            self._begin_to_tell(self._snapshots)
         if self._recording is not None:
             self._follower = asyncio.get_running_loop().create_task(
                 self._recording.follow(engine), name="tickwire recording"
@@ -379,6 +386,7 @@ class Pipeline:
         self._stop_asked.set()
         if not self._stopped and self._engine is not None:
             self._stopped = True
+            self._whole = self._engine.finished or not self.replaying
             await to_the_end(self._stop())
 
     async def _stop(self) -> None:
@@ -402,6 +410,7 @@ class Pipeline:
 
     async def _tear_down(self) -> None:
         """Ends whatever has begun, in an order in which nothing is lost that was published."""
+        await end(self._telling)
         if self._control is not None:
             await self._control.close()
         # What has ended can no longer be asked.
@@ -452,6 +461,22 @@ class Pipeline:
             self._router_task = asyncio.get_running_loop().create_task(
                 self._router.run(), name="tickwire router"
             )
+
+    def _begin_to_tell(self, snapshots: SnapshotService) -> None:
+        """What happens while it runs goes to the log when it happens."""
+        if (note := proxy_note(self.config)) is not None:
+            _log.warning("%s", note)
+        if self._stat_file is None:
+            return
+        self._teller = Teller(self.config, lambda line: _log.warning("%s", line))
+        self._telling = asyncio.get_running_loop().create_task(
+            self._teller.run(self._stat_file, snapshots.failures), name="tickwire teller"
+        )
+
+    @property
+    def state(self) -> str:
+        """What stands in the way of rows just now, in a few words; empty where nothing is known to."""
+        return self._teller.state if self._teller is not None and not self._stopped else ""
 
     async def _finish_router(self) -> None:
         assert self._router is not None
@@ -805,6 +830,7 @@ class Pipeline:
             report=self.report,
             warm=self.warm_report,
             recording_lacks=self._recording_lacks,
+            whole=self._whole,
         )
 
     def _thread_shares(self) -> dict[str, float]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from tickwire.config import Config, Feed
 from tickwire.engine import Stats
+from tickwire.stat_file import ErrorEntry
+from tickwire.wording import printable, venue_words
 
 __all__ = ["feed_count", "findings"]
 
@@ -99,7 +101,7 @@ def findings(stats: Stats, config: Config) -> list[str]:
         )
     if stats.count("capture_truncated"):
         out.append("note: an input ends in the middle of a line or of its compressed stream, or is damaged")
-    out += [f"note: {entry.scope}: {entry.text} ({entry.count:,} times)" for entry in stats.errors]
+    out += [f"note: {_error(entry)}" for entry in stats.errors]
     for feed, name in zip(config.feeds, config.feed_names, strict=True):
         out += _never_valid(stats, feed, name)
         if feed.by_order:
@@ -119,6 +121,13 @@ def findings(stats: Stats, config: Config) -> list[str]:
             "once all features were warm"
         )
     return out
+
+
+def _error(entry: ErrorEntry) -> str:
+    """A kind of error in the words of its first time, and of its last where they are others."""
+    texts = [printable(venue_words(text)) for text in (entry.text, entry.newest or entry.text)]
+    last = f"; the last: {texts[1].partition(': ')[2]}" if texts[1] != texts[0] else ""
+    return f"{entry.scope}: {texts[0]} ({entry.count:,} times{last})"
 
 
 def feed_count(stats: Stats, name: str, counter: str) -> int:

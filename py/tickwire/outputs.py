@@ -1,4 +1,4 @@
-"""An output is never one of the inputs, by whatever name it goes.
+"""An output is never one of the inputs, by whatever name it goes, and has its name once it is whole.
 
 Every command that writes a file asks here first, before it opens anything: what is opened for writing is
 empty from then on, and it may be the only copy.
@@ -6,13 +6,15 @@ empty from then on, and it may be the only copy.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from tickwire.errors import ConfigError
+from tickwire.errors import ConfigError, Error
 
-__all__ = ["refuse_inside_recording", "refuse_over"]
+__all__ = ["PendingFile", "refuse_inside_recording", "refuse_over"]
 
 StrPath = str | os.PathLike[str]
 
@@ -48,3 +50,36 @@ def refuse_inside_recording(option: str, folder: StrPath) -> None:
                 f"{option}: expected a folder of its own, found {os.fspath(folder)!r}, which lies in the "
                 f"recorded run {str(parent)!r}; name one elsewhere"
             )
+
+
+class PendingFile:
+    """A file that gets its name when it is whole: until then what is there stays, and an end before that
+    leaves nothing."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        target = Path(os.path.realpath(self.path))
+        self._target: Path | None = None
+        self.partial = self.path  # A pipe or a device takes what comes, as it comes.
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG(target.stat().st_mode):
+                return
+        self._target = target
+        self.partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{self.path.suffix}")
+
+    def renamed(self, error: Error) -> Error:
+        return type(error)(str(error).replace(os.fspath(self.partial), os.fspath(self.path)))
+
+    def commit(self) -> None:
+        if self._target is None:
+            return
+        try:
+            os.replace(self.partial, self._target)
+        except OSError as error:
+            self.discard()
+            raise Error(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def discard(self) -> None:
+        if self._target is not None:
+            with contextlib.suppress(OSError):
+                self.partial.unlink(missing_ok=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from tickwire.config import Config
 from tickwire.engine import Pipeline, Stats
-from tickwire.errors import ConfigError
+from tickwire.errors import ConfigError, Error
 from tickwire.findings import findings
-from tickwire.outputs import refuse_over
+from tickwire.outputs import PendingFile, refuse_over
 from tickwire.table import CsvWriter, Joiner, ParquetWriter, RowWriter, check_out, column_names, open_writer
 
 __all__ = [
@@ -52,22 +53,50 @@ async def replay(
     out: str | os.PathLike[str] | None = None,
     *,
     progress: Callable[[Stats], None] | None = None,
+    begin: Callable[[Pipeline], None] | None = None,
 ) -> Stats:
     """Replays captures to their end and writes the rows, where `out` says so.
 
-    `progress` is called a few times a second.
+    The file gets its name once it is whole. `progress` is called a few times a second, `begin` once, when the
+    pipeline runs; where its `request_stop` ends the replay early, `whole` of the result is false and there
+    is no file.
     """
-    if out is not None:
-        check_out(out)
-        captures = [("an input", file) for files in inputs.values() for file in files]
-        refuse_over("--out", out, [*captures, *config.input_files()])
+    if out is None:
+        return await _replay(config, inputs, None, progress, begin)
+    check_out(out)
+    captures = [("an input", file) for files in inputs.values() for file in files]
+    refuse_over("--out", out, [*captures, *config.input_files()])
+    pending = PendingFile(out)
+    try:
+        stats = await _replay(config, inputs, pending.partial, progress, begin)
+        if stats.whole:
+            pending.commit()
+    except Error as error:
+        raise pending.renamed(error) from None
+    finally:
+        pending.discard()
+    return stats
+
+
+async def _replay(
+    config: Config,
+    inputs: Mapping[str, Sequence[str]],
+    out: Path | None,
+    progress: Callable[[Stats], None] | None,
+    begin: Callable[[Pipeline], None] | None,
+) -> Stats:
     async with Pipeline.replay(config, inputs) as pipeline:
+        if begin is not None:
+            begin(pipeline)
         writer = open_writer(out, pipeline.layout) if out is not None else None
         joiner: Joiner | None = None
+        writing = True
         try:
             if writer is not None:
                 joiner = Joiner(pipeline.layout, writer.write)
-                pipeline.on_rows(joiner.write, shadows=True)
+                write = joiner.write
+                # Of a replay that is ended early the router still drains the ring.
+                pipeline.on_rows(lambda rows: write(rows) if writing else None, shadows=True)
             watcher = asyncio.create_task(_watch(pipeline, progress)) if progress is not None else None
             try:
                 await pipeline.run_until()
@@ -75,6 +104,7 @@ async def replay(
                 if watcher is not None:
                     watcher.cancel()
         finally:
+            writing = False
             if joiner is not None:
                 joiner.close()
             if writer is not None:

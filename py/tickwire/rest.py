@@ -5,13 +5,14 @@ The engine never opens an HTTP connection: it says which instrument wants a snap
 says why it cannot (`fail_snapshot`). How often to try again, and when to give up, is the engine's.
 
 A venue that bans who asks too much is met half-way: a few requests at once per host, `Retry-After`
-of a 429 or 418 holds back every request to that host, and where the venue states the weight used
-this minute the next requests wait for the next minute before the limit is reached.
+of a 429 or 418 holds back every request to that host, for an hour at most, and where the venue states the
+weight used this minute the next requests wait for the next minute before the limit is reached.
 """
 
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import functools
 import logging
 import ssl
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tickwire.tasks import repeat
+from tickwire.wording import printable, venue_words
 
 if TYPE_CHECKING:
     from tickwire._core import Engine
@@ -41,8 +43,15 @@ _MAX_BYTES = 64 << 20
 _CONCURRENT_PER_HOST = 4
 # The ring that takes answers down holds several; an agent empties it within microseconds.
 _HAND_DOWN_TRIES, _HAND_DOWN_S = 20, 0.02
-# A ban can last days; a wait is cut here so that the engine gets its answer and can say so.
-_MAX_WAIT_S = 120.0
+# A ban can last days; a wait is cut here so that the engine, which waits for a minute, gets its answer and
+# can say so.
+_MAX_WAIT_S = 45.0
+# A header is text from outside: what it asks for beyond this is not believed. A ban that is longer costs a
+# request an hour.
+_MAX_HOLD_S = 3600.0
+# Of a refusal's body: enough for any JSON of a venue, and for the head of a page.
+_QUOTED_BYTES = 2048
+_QUOTED_CHARACTERS = 140
 # Of the text that says why there is none: the engine's log keeps less of it.
 _MOST_WHY = 500
 # Request weight a minute that an address may use, by venue, and the share of it that we take.
@@ -90,7 +99,8 @@ class SnapshotService:
     def __init__(self, engine: Engine, config: Config, *, timeout_s: float = _TIMEOUT_S) -> None:
         self.fetched = 0
         self.failed = 0
-        self.last_failure = ""
+        self.failures: dict[tuple[int, int], str] = {}
+        """By feed and instrument, why its last request brought no snapshot; gone with the next that does."""
         self._engine = engine
         self._max_bytes = min(_MAX_BYTES, engine.max_snapshot_bytes)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(5.0, timeout_s))
@@ -108,6 +118,7 @@ class SnapshotService:
         self._hosts: dict[tuple[str, str], _Host] = {}
         self._jobs: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def start(self) -> None:
         self._task = asyncio.create_task(
@@ -116,6 +127,7 @@ class SnapshotService:
 
     async def close(self) -> None:
         """Ends what is under way. Requests without an answer stay so: the engine is stopping."""
+        self._closed = True
         tasks = [task for task in (self._task, *self._jobs.values()) if task is not None]
         for task in tasks:
             task.cancel()
@@ -129,6 +141,8 @@ class SnapshotService:
 
     def poll(self) -> None:
         """Takes the engine's requests and sets about them. Never waits."""
+        if self._closed:  # The router still looks in while it drains.
+            return
         for feed, instrument, _attempt in self._engine.poll_requests():
             # Asked anew, as after a re-connect: the answer to the old question would be taken for that of
             # this one, and it may be of another count of ids.
@@ -147,6 +161,7 @@ class SnapshotService:
             body = await self._fetch(self._feeds[feed], self._symbols[instrument])
             if await self._hand_down(lambda: self._engine.deliver_snapshot(feed, instrument, body)):
                 self.fetched += 1
+                self.failures.pop((feed, instrument), None)
                 return
             why = "the engine had no room for it"
         except _FetchError as error:
@@ -158,9 +173,10 @@ class SnapshotService:
         except Exception as error:  # The engine waits for an answer, whatever we did not think of.
             _log.exception("a snapshot of %s failed in a way that nobody foresaw", self._symbols[instrument])
             why = f"{type(error).__name__}: {error}"
-        why = why.encode("utf-8", "replace").decode()[:_MOST_WHY]  # A file's name may be no text.
+        # A file's name may be no text.
+        why = f"{self._symbols[instrument]}: {why}".encode("utf-8", "replace").decode()[:_MOST_WHY]
         self.failed += 1
-        self.last_failure = f"{self._symbols[instrument]}: {why}"
+        self.failures[feed, instrument] = why
         await self._hand_down(lambda: self._engine.fail_snapshot(feed, instrument, why))
 
     @staticmethod
@@ -180,9 +196,15 @@ class SnapshotService:
             async with host.session.get(feed.rest_url, params=query, allow_redirects=False) as response:
                 self._pace(host, response, feed)
                 if response.status != 200:
-                    text = (await response.content.read(200)).decode("utf-8", "replace").strip()
-                    raise _FetchError(f"HTTP {response.status} {response.reason or ''}: {text}".rstrip(": "))
-                return await _read(response, self._max_bytes)
+                    raise _FetchError(await _refusal(response))
+                body = await _read(response, self._max_bytes)
+                if not body.lstrip(_JSON_SPACE).startswith(b"{"):
+                    kind = response.headers.get("Content-Type", "no content type")
+                    raise _FetchError(
+                        f"expected a snapshot in JSON, found {len(body):,} bytes ({kind}): "
+                        f"{_words(body[:_QUOTED_BYTES])}"
+                    )
+                return body
 
     def _host(self, feed: _Feed) -> _Host:
         """One a host and authority: whom one feed trusts is not whom another does."""
@@ -202,10 +224,13 @@ class SnapshotService:
         """Holds the host back where its answer asks for it."""
         if response.status in (418, 429):
             # Without the header: a minute, as weights count by the minute.
-            seconds = _number(response.headers.get("Retry-After"), 60.0)
-            host.hold(
-                seconds, f"the venue answered HTTP {response.status} and asked for {seconds:.0f} s of silence"
+            asked = _seconds(response.headers.get("Retry-After"), 60.0)
+            said = (
+                f"the venue answered HTTP {response.status} and asked for {min(asked, 1e9):.0f} s of silence"
             )
+            if asked > _MAX_HOLD_S:
+                said += f", of which we keep {_MAX_HOLD_S:.0f}"
+            host.hold(min(asked, _MAX_HOLD_S), said)
             return
         used = _number(response.headers.get("X-MBX-USED-WEIGHT-1M"), 0.0)
         if used > _WEIGHT_PER_MINUTE[feed.venue] * _WEIGHT_SHARE:
@@ -225,6 +250,36 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return b"".join(chunks)
 
 
+async def _refusal(response: aiohttp.ClientResponse) -> str:
+    """An answer that is no snapshot, in the venue's own words."""
+    text = f"HTTP {response.status} {response.reason or ''}".rstrip()
+    if place := response.headers.get("Location"):
+        text += f", elsewhere at {place}"
+    body = b""
+    while len(body) < _QUOTED_BYTES and (chunk := await response.content.read(_QUOTED_BYTES - len(body))):
+        body += chunk
+    return f"{text}: {words}" if (words := _words(body)) else text
+
+
+_JSON_SPACE = b" \t\r\n\xef\xbb\xbf"
+
+
+def _words(body: bytes) -> str:
+    """What a body says to people: the message and code of a venue's JSON, else its beginning."""
+    text = printable(venue_words(body.decode("utf-8", "replace")))
+    return text if len(text) <= _QUOTED_CHARACTERS else text[:_QUOTED_CHARACTERS] + "…"
+
+
 def _number(text: str | None, default: float) -> float:
     """A header's number of seconds or of weight; the default where it is none."""
     return float(text) if text is not None and text.isascii() and text.isdigit() else default
+
+
+def _seconds(text: str | None, default: float) -> float:
+    """`Retry-After`: a number of seconds, or the date until when."""
+    if text is None or text.strip().isdigit():
+        return _number(text.strip() if text is not None else None, default)
+    try:
+        return max(email.utils.parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except (ValueError, OverflowError, TypeError):
+        return default

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 MAGIC = b"TICKWIRE"
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 512
 LABEL_BYTES = 64
 COUNTER_STRIDE = 256
@@ -49,14 +49,15 @@ BUCKET_COUNT = 2048
 #: The first duration that no bucket holds, in nanoseconds.
 BUCKETS_END_NS = 1 << 37
 HISTOGRAM_STRIDE = 256 + 8 * BUCKET_COUNT
-ERROR_KINDS = 32
-ERROR_ENTRY_BYTES = 256
 ERROR_TEXT_BYTES = 224
-ERROR_LOG_STRIDE = 256 + ERROR_ENTRY_BYTES * ERROR_KINDS
+# By version: kinds of errors in a log, and the bytes of one. The first version has no text of the last error.
+_ERROR_SHAPES = {1: (32, 256), VERSION: (64, 512)}
+
 
 _HEADER = struct.Struct("<8sIIQiIQq")
 _SECTION = struct.Struct("<QII")
 _ERROR_HEAD = struct.Struct("<QqqI")
+_NEWEST_HEAD = struct.Struct("<QQ")
 
 
 class StatFileError(Error):
@@ -179,7 +180,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class ErrorEntry:
-    """One kind of error of one agent: the first one's text, and how often it came."""
+    """One kind of error of one agent: the texts of the first and the last, and how often it came."""
 
     scope: str
     kind: int
@@ -187,6 +188,7 @@ class ErrorEntry:
     first_ts: int
     last_ts: int
     count: int
+    newest: str = ""
 
 
 @dataclass(frozen=True)
@@ -272,19 +274,21 @@ class StatFile:
             raise StatFileError(f"{self.path}: expected a stat file, found another file")
         if version == 0:
             raise StatFileError(f"{self.path}: expected a complete stat file, found one still being made")
-        if version != VERSION:
+        if version not in _ERROR_SHAPES:
             raise StatFileError(f"{self.path}: expected version {VERSION}, found version {version}")
         size = len(self._map)
+        self._kinds, self._entry_bytes = _ERROR_SHAPES[version]
+        strides = (COUNTER_STRIDE, HISTOGRAM_STRIDE, 256 + self._kinds * self._entry_bytes)
         shape = struct.unpack_from("<III", self._map, 112)
         sound = (header_bytes, file_bytes, *shape) == (
             HEADER_BYTES,
             size,
             BUCKET_COUNT,
             SUB_BITS,
-            ERROR_KINDS,
+            self._kinds,
         )
         records = []
-        for i, expected in enumerate((COUNTER_STRIDE, HISTOGRAM_STRIDE, ERROR_LOG_STRIDE)):
+        for i, expected in enumerate(strides):
             offset, stride, count = _SECTION.unpack_from(self._map, 64 + i * _SECTION.size)
             sound = sound and stride == expected and offset % 64 == 0 and offset + count * stride <= size
             if not sound:
@@ -338,18 +342,30 @@ class StatFile:
         """Every kind of error that has happened, of all agents."""
         result = []
         for log, scope in self._error_logs:
-            for kind in range(ERROR_KINDS):
-                at = log + 256 + kind * ERROR_ENTRY_BYTES
+            for kind in range(self._kinds):
+                at = log + 256 + kind * self._entry_bytes
                 times, first_ts, last_ts, text_bytes = _ERROR_HEAD.unpack_from(self._map, at)
                 if times == 0:
                     continue
                 # The text was written before the count became 1 and never changes. The length is not
                 # to be trusted in a file that anything may have damaged.
                 text = self._map[at + 32 : at + 32 + min(text_bytes, ERROR_TEXT_BYTES)]
-                result.append(
-                    ErrorEntry(scope, kind, text.decode("utf-8", "replace"), first_ts, last_ts, times)
-                )
+                first = text.decode("utf-8", "replace")
+                newest = self._newest_text(at) if self._entry_bytes > 256 else None
+                if newest is None:
+                    newest = first
+                result.append(ErrorEntry(scope, kind, first, first_ts, last_ts, times, newest))
         return result
+
+    def _newest_text(self, entry: int) -> str | None:
+        """None while it is being written: the next look will find it."""
+        turn, size = _NEWEST_HEAD.unpack_from(self._map, entry + 256)
+        if turn == 0 or turn % 2:
+            return None
+        text = self._map[entry + 272 : entry + 272 + min(size, ERROR_TEXT_BYTES)]
+        if _NEWEST_HEAD.unpack_from(self._map, entry + 256)[0] != turn:
+            return None
+        return text.decode("utf-8", "replace")
 
     def _label(self, at: int) -> str:
         """ "scope/name", or the scope alone where there is no name."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,19 +38,31 @@ def example() -> str:
 
 
 def run(script: str, arguments: Sequence[str | os.PathLike[str]] = ()) -> int:
-    """Runs a script on our own terminal and gives its exit code.
+    """Runs a script on our own terminal, or through our standard output, and gives its exit code.
 
-    Ctrl-C reaches it as it reaches us. It puts back what it had written and says so: we wait for that.
+    A signal that ends us ends it: it puts back what it had written and says so, and we wait for that. Ctrl-C
+    reaches it as it reaches us.
     """
     bash = shutil.which("bash")
     if bash is None:
         raise SetupError("the tuning scripts need bash, which is not on the PATH")
     words = [bash, os.fspath(scripts() / script), *(os.fspath(argument) for argument in arguments)]
-    with subprocess.Popen(words) as process:
+    # Not on its descriptor: where that cannot be written, a script complains with each line.
+    piped = not sys.stdout.isatty()
+    with subprocess.Popen(words, stdout=subprocess.PIPE if piped else None, text=True) as process:
         while True:
             try:
+                if process.stdout is not None:
+                    for line in process.stdout:
+                        print(line, end="")
                 code = process.wait()
                 break
             except KeyboardInterrupt:
                 continue
+            except SystemExit as ended:  # A signal's, of which the shell's exit code tells the number.
+                number = ended.code - 128 if isinstance(ended.code, int) else 0
+                if number not in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    raise
+                if number != signal.SIGINT:
+                    process.send_signal(number)
     return code if code >= 0 else 128 - code

@@ -407,6 +407,7 @@ def _rows_alone(config: Config) -> Config:
     data.pop("model", None)
     data.pop("models", None)
     data["engine"]["layout"] = "inline"
+    data["engine"].pop("stat_path", None)  # Of the engine that recorded, or of one that runs.
     return Config.from_dict(data, where=config.where, base=config.base)
 
 

@@ -445,7 +445,7 @@ def test_resolve_for_a_replay_floats_and_ignores_age(tmp_path: Path) -> None:
     assert resolved["feeds"][0]["inputs"] == ["a.log", "b.log"]
     assert resolved["feeds"][0]["core"] == -1
     assert (resolved["huge_pages"], resolved["lock"]) == ("auto", "auto")
-    assert (resolved["idle"], resolved["stat_path"]) == ("backoff", "")
+    assert (resolved["idle"], resolved["stat_path"]) == ("backoff", str(tmp_path / "s"))
     (model,) = resolved["models"]
     assert (model["cores"], model["workers"], model["max_age_us"]) == ([], 1, 0)
     assert model["members"] == [(str(tmp_path / "m.onnx"), 1.0, -1)]

@@ -100,8 +100,110 @@ async def test_refusal_names_status_and_text(venue: Venue) -> None:
     engine.requests = [(0, 0, 0)]
     await until(lambda: engine.failures)
     await service.close()
-    assert engine.failures == [(0, 0, 'HTTP 400 Bad Request: {"code":-1121,"msg":"Invalid symbol."}')]
+    assert engine.failures == [(0, 0, "BTCUSDT: HTTP 400 Bad Request: Invalid symbol. (code -1121)")]
+    assert service.failures == {(0, 0): engine.failures[0][2]}
     assert engine.delivered == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            {"status": 403, "text": "<html>\n  <title>403  Forbidden</title>\n", "content_type": "text/html"},
+            "HTTP 403 Forbidden: <html> <title>403 Forbidden</title>",
+        ),
+        (
+            {"status": 451, "text": '{"code":0,"msg":"restricted"}'},
+            "HTTP 451 Unavailable For Legal Reasons: restricted",
+        ),
+        (
+            {"status": 302, "headers": {"Location": "https://b/"}, "text": ""},
+            "HTTP 302 Found, elsewhere at https://b/",
+        ),
+        (
+            {"text": "<html>captive portal</html>", "content_type": "text/html"},
+            "expected a snapshot in JSON, found 27 bytes (text/html; charset=utf-8): "
+            "<html>captive portal</html>",
+        ),
+        ({"text": ""}, "expected a snapshot in JSON, found 0 bytes (text/plain; charset=utf-8): "),
+        (
+            {"status": 500, "text": "x\x1b[2J\ufeff" + "y" * 5000},
+            "HTTP 500 Internal Server Error: x [2J " + "y" * 134 + "…",
+        ),
+        (
+            {"status": 500, "text": '{"code":1e999,"msg":["a"]}'},
+            'HTTP 500 Internal Server Error: {"code":1e999,"msg":["a"]}',
+        ),
+        ({"status": 500, "text": "[" * 2000}, "HTTP 500 Internal Server Error: " + "[" * 140 + "…"),
+    ],
+)
+async def test_what_is_no_snapshot_is_told_in_the_venues_words(
+    venue: Venue, answer: dict[str, Any], said: str
+) -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return web.Response(**answer)
+
+    venue.handler = refuse
+    engine, service = start(venue)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.failures)
+    await service.close()
+    assert engine.failures == [(0, 0, f"BTCUSDT: {said}")]
+
+
+async def test_a_snapshot_that_comes_forgets_why_there_was_none(venue: Venue) -> None:
+    async def refuse_once(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=500) if len(venue.requests) == 1 else await venue.answer(request)
+
+    venue.handler = refuse_once
+    engine, service = start(venue)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.failures)
+    assert list(service.failures) == [(0, 0)]
+    engine.requests = [(0, 0, 1)]
+    await until(lambda: engine.delivered)
+    await until(lambda: not service.failures)
+    await service.close()
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("3600", 3600.0),
+        ("3601", 3600.0),
+        ("9" * 5000, 3600.0),
+        ("-5", 60.0),
+        ("nan", 60.0),
+        ("soon", 60.0),
+        ("", 60.0),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", 3600.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+    ],
+)
+async def test_no_venue_is_left_alone_for_more_than_an_hour(header: str, seconds: float) -> None:
+    class Host:
+        held = -1.0
+
+        def hold(self, seconds: float, why: str) -> None:
+            self.held = seconds
+
+    class Answer:
+        status, headers = 429, {"Retry-After": header}
+
+    host = Host()
+    SnapshotService._pace(host, Answer(), None)  # type: ignore[arg-type]
+    assert host.held == seconds
+
+
+async def test_nothing_is_asked_for_once_it_is_closed(venue: Venue) -> None:
+    engine, service = start(venue)
+    await service.close()
+    engine.requests = [(0, 0, 0)]
+    service.poll()
+    await asyncio.sleep(0.05)
+    assert venue.requests == []
+    assert service.counters()["under_way"] == 0
 
 
 async def test_too_many_requests_holds_the_whole_host_for_as_long_as_asked(venue: Venue) -> None:
@@ -166,7 +268,7 @@ async def test_silence_becomes_a_failure(venue: Venue) -> None:
     engine.requests = [(0, 0, 0)]
     await until(lambda: engine.failures)
     await service.close()
-    assert engine.failures == [(0, 0, "no answer within 0.2 s")]
+    assert engine.failures == [(0, 0, "BTCUSDT: no answer within 0.2 s")]
 
 
 @pytest.mark.parametrize("stated", [True, False])
@@ -225,7 +327,7 @@ async def test_asking_anew_gives_up_the_old_request(venue: Venue) -> None:
         number = len(venue.requests)
         if number == 1:
             await asyncio.sleep(0.3)
-        return web.Response(text=str(number))
+        return web.Response(text=f"{{{number}}}")
 
     venue.handler = slow_at_first
     engine, service = start(venue)
@@ -234,7 +336,7 @@ async def test_asking_anew_gives_up_the_old_request(venue: Venue) -> None:
     engine.requests = [(0, 0, 1)]  # As after a re-connect.
     await until(lambda: len(engine.delivered) == 2)
     await asyncio.sleep(0.4)
-    assert engine.delivered == [(0, 1, b"2"), (0, 0, b"3")]
+    assert engine.delivered == [(0, 1, b"{2}"), (0, 0, b"{3}")]
     assert engine.failures == []
     assert service.counters() == {"fetched": 2, "failed": 0, "under_way": 0}
     await service.close()
@@ -265,14 +367,14 @@ async def test_the_engine_gets_an_answer_whatever_nobody_foresaw(
     monkeypatch.setattr(SnapshotService, "_pace", stumble)
     engine.requests = [(0, 0, 0)]
     await until(lambda: engine.failures)
-    assert engine.failures == [(0, 0, "KeyError: 'a header that nobody foresaw'")]
+    assert engine.failures == [(0, 0, "BTCUSDT: KeyError: 'a header that nobody foresaw'")]
     assert "a snapshot of BTCUSDT failed in a way that nobody foresaw" in caplog.text
     monkeypatch.undo()
 
     monkeypatch.setattr(fake_core.Engine, "deliver_snapshot", stumble)
     engine.requests = [(0, 0, 1)]
     await until(lambda: len(engine.failures) == 2)
-    assert engine.failures[1] == (0, 0, "KeyError: 'a header that nobody foresaw'")
+    assert engine.failures[1] == (0, 0, "BTCUSDT: KeyError: 'a header that nobody foresaw'")
     assert service.counters() == {"fetched": 0, "failed": 2, "under_way": 0}
     await service.close()
 
@@ -290,7 +392,7 @@ async def test_a_reason_that_is_no_text_is_one_by_the_time_it_is_told(
     engine.requests = [(0, 0, 0)]
     await until(lambda: engine.failures)
     why = engine.failures[0][2]
-    assert why.startswith("FileNotFoundError: [Errno 2] No such file or directory: '/tmp/")
+    assert why.startswith("BTCUSDT: FileNotFoundError: [Errno 2] No such file or directory: '/tmp/")
     assert len(why.encode()) <= 500
     await service.close()
 

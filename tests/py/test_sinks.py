@@ -140,6 +140,26 @@ async def test_jsonl_full_disk_is_said_once_counted_and_leaves_no_half_line(
     assert "5 signals are missing" in caplog.text
 
 
+async def test_jsonl_to_a_named_pipe_waits_for_no_reader(tmp_path: Path) -> None:
+    path = tmp_path / "signals.jsonl"
+    os.mkfifo(path)
+    sink = JsonlSink(str(path))
+    await asyncio.wait_for(sink.open(), 20.0)
+    await sink.write(signals(1))
+    assert sink.counters() == {"lines": 0, "lost": 1, "write_errors": 1}
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    await sink.write(signals(2, first=2))
+    assert [json.loads(line)["row"] for line in os.read(reader, 1 << 16).splitlines()] == [2, 3]
+    os.close(reader)
+    await sink.write(signals(1, first=4))
+    assert sink.counters() == {"lines": 2, "lost": 2, "write_errors": 2}
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    await sink.write(signals(1, first=5))
+    assert [json.loads(line)["row"] for line in os.read(reader, 1 << 16).splitlines()] == [5]
+    os.close(reader)
+    await sink.close()
+
+
 async def test_jsonl_to_a_device_that_is_full() -> None:
     sink = JsonlSink("/dev/full")
     await sink.open()

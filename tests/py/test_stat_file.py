@@ -24,7 +24,7 @@ from tickwire.stat_file import (
     find_stat_files,
 )
 
-GOLDEN = Path(__file__).parents[1] / "data" / "stat_file_v1.stat"
+GOLDEN = {version: Path(__file__).parents[1] / "data" / f"stat_file_v{version}.stat" for version in (1, 2)}
 END = 1 << 37
 
 
@@ -44,12 +44,12 @@ def histogram_of(values: list[int]) -> Histogram:
 class Layout:
     """Builds a stat file byte by byte from the page in cpp/tickwire/metrics/stat_file.hpp."""
 
-    def __init__(self, pid: int = 0, pid_start: int = 0, start_ts: int = 0, version: int = 1) -> None:
+    def __init__(self, pid: int = 0, pid_start: int = 0, start_ts: int = 0, version: int = 2) -> None:
         self.head = bytearray(512)
         struct.pack_into("<8sII", self.head, 0, b"TICKWIRE", version, 512)
         struct.pack_into("<iIQq", self.head, 24, pid, 0, pid_start, start_ts)
-        struct.pack_into("<III", self.head, 112, 2048, 6, 32)
-        self.sections: list[tuple[int, list[bytes]]] = [(256, []), (16640, []), (8448, [])]
+        struct.pack_into("<III", self.head, 112, 2048, 6, 64)
+        self.sections: list[tuple[int, list[bytes]]] = [(256, []), (16640, []), (33024, [])]
 
     @staticmethod
     def record(scope: str, name: str, payload: bytes, stride: int) -> bytes:
@@ -68,14 +68,14 @@ class Layout:
         self.sections[1][1].append(self.record(scope, stage, payload, 16640))
 
     def errors(self, scope: str, entries: dict[int, tuple[int, int, int, str]], lost: int = 0) -> None:
-        payload = bytearray(8448 - 128)
+        payload = bytearray(33024 - 128)
         struct.pack_into("<Q", payload, 0, lost)
         for kind, (count, first, last, text) in entries.items():
             raw = text.encode()
             struct.pack_into(
-                f"<QqqII{len(raw)}s", payload, 128 + kind * 256, count, first, last, len(raw), 0, raw
+                f"<QqqII{len(raw)}s", payload, 128 + kind * 512, count, first, last, len(raw), 0, raw
             )
-        self.sections[2][1].append(self.record(scope, "", bytes(payload), 8448))
+        self.sections[2][1].append(self.record(scope, "", bytes(payload), 33024))
 
     def build(self, heartbeat: int = 0, end: int = 0, spare: int = 1) -> bytearray:
         """`spare`: records that each section has room for and does not use."""
@@ -162,13 +162,13 @@ def test_reads_what_the_layout_says(tmp_path: Path) -> None:
     layout.counter("spot", "events", 12)
     layout.counter("s" * 63, "n" * 63, -(2**62))
     layout.histogram("spot", "decode", [100, 200, 300], underflow=1)
-    layout.errors("ingest-0", {0: (3, 10, 30, "gap"), 31: (1, 20, 20, "é" * 112)}, lost=4)
+    layout.errors("ingest-0", {0: (3, 10, 30, "gap"), 63: (1, 20, 20, "é" * 112)}, lost=4)
     layout.errors("inference-0", {})
     path = tmp_path / "engine.stat"
     path.write_bytes(layout.build(heartbeat=222, end=333))
     with StatFile.open(path) as stats:
         header = stats.header
-        assert (header.version, header.pid, header.start_ts) == (1, os.getpid(), 111)
+        assert (header.version, header.pid, header.start_ts) == (2, os.getpid(), 111)
         assert (header.heartbeat_ts, header.end_ts) == (222, 333)
         assert stats.alive
         assert not stats.replaced
@@ -181,7 +181,7 @@ def test_reads_what_the_layout_says(tmp_path: Path) -> None:
         first, second = stats.errors()
         assert (first.scope, first.kind, first.text) == ("ingest-0", 0, "gap")
         assert (first.first_ts, first.last_ts, first.count) == (10, 30, 3)
-        assert (second.kind, second.text) == (31, "é" * 112)
+        assert (second.kind, second.text) == (63, "é" * 112)
 
 
 def test_sees_later_values_in_the_same_mapping_and_outlives_a_replacement(tmp_path: Path) -> None:
@@ -221,8 +221,8 @@ def test_says_what_is_wrong(tmp_path: Path) -> None:
     assert "another file" in refusal(path)
     path.write_bytes(Layout(version=0).build())
     assert "still being made" in refusal(path)
-    path.write_bytes(Layout(version=2).build())
-    assert "expected version 1, found version 2" in refusal(path)
+    path.write_bytes(Layout(version=3).build())
+    assert "expected version 2, found version 3" in refusal(path)
     path.write_bytes(Layout().build()[:-1])
     assert "damaged" in refusal(path)
 
@@ -246,7 +246,7 @@ def test_survives_a_damaged_file(tmp_path: Path) -> None:
             damaged[26] ^= 0x40  # Of the process's number: one that there is not.
         for _ in range(2 if i % 2 else 0):
             damaged[rng.randrange(512)] = rng.randrange(256)
-        errors_at = len(good) - 2 * 8448
+        errors_at = len(good) - 2 * 33024
         struct.pack_into("<I", damaged, errors_at + 256 + 24, rng.randrange(2**32))
         damaged[512:640] = bytes([rng.randrange(1, 256)]) * 128
         path.write_bytes(damaged)
@@ -270,9 +270,10 @@ def test_survives_a_damaged_file(tmp_path: Path) -> None:
     assert dead
 
 
-def test_reads_the_file_that_the_engine_wrote() -> None:
+@pytest.mark.parametrize("version", GOLDEN)
+def test_reads_the_file_that_the_engine_wrote(version: int) -> None:
     # tests/cpp/metrics/stat_file_test.cpp writes the same bytes and checks the same values.
-    with StatFile.open(GOLDEN) as stats:
+    with StatFile.open(GOLDEN[version]) as stats:
         assert stats.counters() == {
             "binance_spot/events": 93_958,
             "binance_spot:BTCUSDT/book_depth": -3,
@@ -289,7 +290,8 @@ def test_reads_the_file_that_the_engine_wrote() -> None:
         gap, euro = stats.errors()
         assert (gap.scope, gap.kind, gap.text, gap.count) == ("ingest-0", 2, "gap: expected 17, found 19", 2)
         assert (gap.first_ts, gap.last_ts) == (1_700_000_000_000_000_001, 1_700_000_000_000_000_009)
-        assert (euro.kind, euro.text) == (31, "préfixe €")
+        assert gap.newest == {1: gap.text, 2: "gap: expected 30, found 40"}[version]
+        assert (euro.kind, euro.text, euro.newest) == (31, "préfixe €", "préfixe €")
         assert stats.header.heartbeat_ts == 1_700_000_000_500_000_000
         assert stats.header.end_ts == 1_700_000_001_000_000_000
         assert not stats.alive

@@ -63,17 +63,21 @@ metrics::StatCapacity stat_capacity(const EngineConfig& config) {
   for (const FeedConfig& feed : config.feeds) {
     if (feed.itch) lines += 2 + (feed.itch->multicast ? feed.itch->multicast->lines.size() : 0);
   }
-  return {.counters = static_cast<std::uint32_t>(64 * feeds + 12 * lines + 8 * count_instruments(config) +
+  return {.counters = static_cast<std::uint32_t>(64 * feeds + 12 * lines + 12 * count_instruments(config) +
                                                  16 * agents),
           .histograms = static_cast<std::uint32_t>((signal::kStageCount + 1) * agents),
           .error_logs = static_cast<std::uint32_t>(agents)};
 }
 
-/// A place of this engine's own, where the configuration names none.
+/// A place of this engine's own, where the configuration names none. A replay is nobody's to look at while
+/// it runs, unless its configuration says so, and no rival of the engine that runs with the same one.
 std::string stat_path_of(const EngineConfig& config) {
   static std::atomic<unsigned> engines{0};
+  if (config.replay) return metrics::StatFile::in_use(config.stat_path) ? std::string() : config.stat_path;
   if (!config.stat_path.empty()) return config.stat_path;
-  return metrics::default_stat_directory() + "/engine-" + std::to_string(::getpid()) + "-" +
+  const std::string directory = metrics::default_stat_directory();
+  metrics::remove_dead_stat_files(directory);
+  return directory + "/engine-" + std::to_string(::getpid()) + "-" +
          std::to_string(++engines) + ".stat";
 }
 

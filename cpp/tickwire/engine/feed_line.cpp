@@ -232,13 +232,31 @@ void FeedLine::hand_on(bool all) noexcept {
   }
 }
 
+void FeedLine::End::on_close(std::uint16_t code, std::string_view reason) noexcept {
+  feed::FixedText text;
+  TICKWIRE_HOT_EXEMPT_BEGIN("the connection is at its end: nothing comes in that could be late")
+  if (code == feed::kCloseDropped) {
+    text.assign(reason);
+  } else if (reason.empty()) {
+    text.set("closed with code %u, without a reason", static_cast<unsigned>(code));
+  } else {
+    text.set("%.*s (code %u)", TICKWIRE_PRINTF_VIEW(reason), static_cast<unsigned>(code));
+  }
+  TICKWIRE_HOT_EXEMPT_END
+  line->on_close(*this, text.view());
+}
+
 void FeedLine::on_close(End& end, std::string_view reason) noexcept {
   end.ready = false;
   if (!is_active(end)) {
     if (replacing_) restart_proof();
+    if (replacing_ && !stopping_) owner_.line_ended(config_.conn, reason);
     return;
   }
-  if (!up_) return;
+  if (!up_) {
+    if (!stopping_) owner_.line_ended(config_.conn, reason);
+    return;
+  }
   if (!replacing_ || !ends_[1 - active_].ready || stopping_) {
     up_ = false;
     owner_.line_down(config_.conn, reason);

@@ -54,6 +54,8 @@ class FeedLine {
     virtual void line_message(std::uint32_t conn, const feed::WebSocketMessage& message) noexcept
         TICKWIRE_HOT = 0;
     virtual void line_down(std::uint32_t conn, std::string_view reason) noexcept TICKWIRE_HOT = 0;
+    /// A connection ended before its subscription stood: the line was not up by it.
+    virtual void line_ended(std::uint32_t conn, std::string_view reason) noexcept = 0;
     /// A connection was given up because nothing came; line_down() follows where it was the line's.
     virtual void line_silent(std::uint32_t conn) noexcept = 0;
     /// Reads a message without processing it.
@@ -114,9 +116,7 @@ class FeedLine {
         return line->owner_.line_message(line->config_.conn, message);
       line->on_message_slow(*this, message);
     }
-    void on_close(std::uint16_t /*code*/, std::string_view reason) noexcept override {
-      line->on_close(*this, reason);
-    }
+    void on_close(std::uint16_t code, std::string_view reason) noexcept override;
     FeedLine* line = nullptr;
     std::unique_ptr<feed::WebSocketSource> source;
     std::uint64_t opened_tsc = 0;

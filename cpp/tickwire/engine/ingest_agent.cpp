@@ -191,6 +191,9 @@ struct IngestAgent::Lane {
         epoch(stats.counter(feed_config.name + "/" + instrument.symbol, "epoch")),
         rows(stats.counter(feed_config.name + "/" + instrument.symbol, "rows")),
         left_valid(stats.counter(feed_config.name + "/" + instrument.symbol, "left_valid")),
+        reason(stats.counter(feed_config.name + "/" + instrument.symbol, "book_reason")),
+        since(stats.counter(feed_config.name + "/" + instrument.symbol, "book_since")),
+        heard(stats.counter(feed_config.name + "/" + instrument.symbol, "heard")),
         window_overflows(stats.counter(feed_config.name + "/" + instrument.symbol, "window_overflows")),
         levels_dropped(stats.counter(feed_config.name + "/" + instrument.symbol, "levels_dropped")) {}
 
@@ -211,6 +214,9 @@ struct IngestAgent::Lane {
   metrics::Counter& epoch;
   metrics::Counter& rows;
   metrics::Counter& left_valid;
+  metrics::Counter& reason;  // InvalidReason of the last time that the book left Valid.
+  metrics::Counter& since;   // When the state became what it is, to a tenth of a second.
+  metrics::Counter& heard;   // 1: something of it came since the connection was opened.
   metrics::Counter& window_overflows;
   metrics::Counter& levels_dropped;
 };
@@ -260,6 +266,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         disconnects(stats.counter(config.name, "disconnects")),
         connect_failures(stats.counter(config.name, "connect_failures")),
         timeouts(stats.counter(config.name, "timeouts")),
+        connections_up(stats.counter(config.name, "connections_up")),
         handovers(stats.counter(config.name, "handovers")),
         silent(stats.counter(config.name, "connections_silent")),
         stale(stats.counter(config.name, "data_stale")),
@@ -267,7 +274,8 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         protocol_errors(stats.counter(config.name, "protocol_errors")),
         warm_messages(stats.counter(config.name, "warm_messages")),
         lines_skipped(stats.counter(config.name, "capture_lines_skipped")),
-        truncated(stats.counter(config.name, "capture_truncated")) {}
+        truncated(stats.counter(config.name, "capture_truncated")),
+        input_ts(stats.counter(config.name, "input_ts")) {}
 
   void line_up(std::uint32_t conn) noexcept override {
     if (warm == Warm::Joining) return join->up(conn, monotonic_ns());
@@ -279,10 +287,14 @@ struct IngestAgent::Feed final : FeedLine::Owner {
     agent.on_message(*this, conn, message.payload, message.recv_clock, message.ts_recv);
   }
   void line_down(std::uint32_t conn, std::string_view reason) noexcept override {
-    if (!agent.stopping_) report(agent.errors_, ErrorKind::ConnectionClosed, reason, agent.utc_.now());
+    if (!agent.stopping_) line_ended(conn, reason);
     if (warm == Warm::Joining) return join->down(conn, monotonic_ns());
     if (warm == Warm::HandingOn) hand_on_all();  // What it brought comes before its end.
     agent.on_close(*this, conn, agent.utc_.now());
+  }
+  void line_ended(std::uint32_t conn, std::string_view reason) noexcept override {
+    report(agent.errors_, ErrorKind::ConnectionClosed,
+           {conn == kTradesConn ? config.trades_url : config.url, ": ", reason}, agent.utc_.now());
   }
   void warm_message(std::uint32_t conn, const feed::WebSocketMessage& message) noexcept TICKWIRE_HOT;
   void hand_on_all() noexcept TICKWIRE_HOT {
@@ -386,6 +398,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& disconnects;
   metrics::Counter& connect_failures;
   metrics::Counter& timeouts;  // Of a look-up, an attempt to connect, or a close.
+  metrics::Counter& connections_up;  // Now: subscribed, and something has come.
   metrics::Counter& handovers;
   metrics::Counter& silent;
   metrics::Counter& stale;
@@ -394,6 +407,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& warm_messages;  // Of these, before the first that may give a row.
   metrics::Counter& lines_skipped;
   metrics::Counter& truncated;
+  metrics::Counter& input_ts;  // Replay: when what is read next was received.
 };
 
 /// Set-up, live: the connections.
@@ -685,8 +699,14 @@ void IngestAgent::every_100ms() noexcept {
   for (auto& lane : lanes_) {
     Feed& feed = *feeds_[lane->feed];
     // A book that nothing leaves from is not valid to anybody outside.
-    lane->state.set(static_cast<std::int64_t>(feed.muted ? md::BookState::Empty : lane->pipeline.state()));
+    const auto state = static_cast<std::int64_t>(feed.muted ? md::BookState::Empty : lane->pipeline.state());
+    if (state != lane->state.value() || lane->pipeline.epoch() != lane->epoch.value() ||
+        lane->since.value() == 0) {
+      lane->since.set(now);
+    }
+    lane->state.set(state);
     lane->epoch.set(lane->pipeline.epoch());
+    lane->heard.set((lane->diff_id | lane->trade_id | lane->quote_id) != 0 ? 1 : 0);
     lane->window_overflows.set(static_cast<std::int64_t>(lane->pipeline.window_overflows()));
     lane->levels_dropped.set(static_cast<std::int64_t>(lane->pipeline.book().dropped_levels()));
     if (replay_ || lane->snapshot == Lane::Snapshot::NotWanted || now < lane->due) continue;
@@ -713,6 +733,7 @@ void IngestAgent::every_100ms() noexcept {
       old_events += counts.ignored;
       snapshots_expired += counts.snapshots_expired;
     }
+    if (replay_ && feed->line != nullptr) feed->input_ts.set(feed->line->ts_recv);
     feed->old_events.set(static_cast<std::int64_t>(old_events - feed->old_events_muted));
     feed->snapshots_expired.set(static_cast<std::int64_t>(snapshots_expired - feed->snapshots_expired_muted));
     feed->snapshots_waiting.set(snapshots_waiting);
@@ -756,9 +777,11 @@ void IngestAgent::watch(Feed& feed, TsNs now) noexcept {
   if (!stopping_ && !feed.muted) watch_data(feed);
   feed::WebSocketStats sum;
   std::uint64_t handovers = 0;
+  std::int64_t up = 0;
   std::size_t number = 0;
   for (auto& line : feed.lines) {
     line->check(utc_);
+    up += line->up() ? 1 : 0;
     handovers += line->handovers();
     for (std::size_t i = 0; i < FeedLine::sources(); ++i, ++number) {
       const feed::WebSocketSource& source = line->source(i);
@@ -777,6 +800,7 @@ void IngestAgent::watch(Feed& feed, TsNs now) noexcept {
       }
     }
   }
+  feed.connections_up.set(up);
   feed.connects.set(static_cast<std::int64_t>(sum.opens));
   feed.disconnects.set(static_cast<std::int64_t>(sum.closes));
   feed.connect_failures.set(static_cast<std::int64_t>(sum.connect_failures));
@@ -1170,7 +1194,7 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
       case md::EventKind::BookSnapshot: break;  // Comes by REST, never in a message.
     }
   } else {
-    refuse(feed, conn, outcome, event, arrival);
+    refuse(feed, conn, message, outcome, event, arrival);
   }
   // After the signal is out, so that recording costs it nothing.
   if (feed.tap != nullptr) feed.tap->message(ts_recv, message);
@@ -1211,8 +1235,8 @@ void IngestAgent::on_quote(Feed& feed, Lane& lane, const md::Event& event) noexc
   lane.quote_id = event.last_id;
 }
 
-void IngestAgent::refuse(Feed& feed, std::uint32_t conn, Outcome outcome, const md::Event& event,
-                         const Arrival& arrival) noexcept {
+void IngestAgent::refuse(Feed& feed, std::uint32_t conn, std::span<const char> message, Outcome outcome,
+                         const md::Event& event, const Arrival& arrival) noexcept {
   md::InvalidReason reason = md::InvalidReason::None;
   switch (outcome) {
     case Outcome::Event: return;
@@ -1226,7 +1250,8 @@ void IngestAgent::refuse(Feed& feed, std::uint32_t conn, Outcome outcome, const 
       return;
     case Outcome::SubscribeError:
       feed.subscribe_errors.add(1);
-      return report(errors_, ErrorKind::SubscribeRefused, feed.config.name, arrival.ts_recv);
+      return report(errors_, ErrorKind::SubscribeRefused,
+                    {feed.config.name, ": ", {message.data(), message.size()}}, arrival.ts_recv);
     case Outcome::Malformed:
       feed.malformed.add(1);
       reason = md::InvalidReason::Malformed;
@@ -1275,7 +1300,13 @@ void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const ch
   arrival.tsc_decoded = tsc_now();
   if (outcome != Outcome::Event) {
     feed.snapshots_refused.add(1);
-    report_refused(feed, ErrorKind::SnapshotMalformed, outcome, local, ts_recv);
+    if (outcome == Outcome::Malformed) {
+      report(errors_, ErrorKind::SnapshotMalformed,
+             {symbol_of(feed, lane), ": it reads ", {body.data(), std::min<std::size_t>(body.size(), 120)}},
+             ts_recv);
+    } else {
+      report_refused(feed, ErrorKind::SnapshotMalformed, outcome, local, ts_recv);
+    }
     if (!replay_ && !feed.muted) snapshot_refused(feed, lane);
     return;
   }
@@ -1310,6 +1341,10 @@ void IngestAgent::on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept {
     lane.attempts = 0;
     const Step step = lane.pipeline.on_open();
     if (step.left_valid) emit_notice(feed, lane, step.reason, kNoTime, arrival);
+    // At once and not with the first event: whether the venue knows the symbol at all is said by its answer,
+    // and of a symbol that it does not know no event ever comes. The subscription stands, so what the
+    // snapshot lacks will come.
+    if (!replay_ && !feed.muted && !stopping_) request_snapshot(feed, lane);
   }
 }
 
@@ -1483,6 +1518,7 @@ void IngestAgent::emit_notice(AnyFeed& feed, AnyLane& lane, md::InvalidReason re
   if (feed.muted) return;
   feed.left_valid.add(1);
   lane.left_valid.add(1);
+  lane.reason.set(static_cast<std::int64_t>(reason));
   notices_.add(1);
   signal::SignalHeader header{};
   header.instrument = lane.id;

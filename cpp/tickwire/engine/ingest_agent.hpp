@@ -160,8 +160,8 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   void on_quote(Feed& feed, Lane& lane, const md::Event& event) noexcept TICKWIRE_HOT;
   void report_refused(const Feed& feed, ErrorKind kind, feed::binance::Outcome outcome, InstrumentId local,
                       TsNs ts) noexcept TICKWIRE_HOT;
-  void refuse(Feed& feed, std::uint32_t conn, feed::binance::Outcome outcome, const md::Event& event,
-              const Arrival& arrival) noexcept TICKWIRE_HOT;
+  void refuse(Feed& feed, std::uint32_t conn, std::span<const char> message, feed::binance::Outcome outcome,
+              const md::Event& event, const Arrival& arrival) noexcept TICKWIRE_HOT;
 
   void finish(Feed& feed, Lane& lane, const Step& step, const md::Event& event,
               const Arrival& arrival) noexcept TICKWIRE_HOT;

@@ -81,6 +81,8 @@ OrderLane::OrderLane(InstrumentId id_, const FeedConfig& feed, const InstrumentC
       epoch(stats.counter(feed.name + "/" + instrument.symbol, "epoch")),
       rows(stats.counter(feed.name + "/" + instrument.symbol, "rows")),
       left_valid(stats.counter(feed.name + "/" + instrument.symbol, "left_valid")),
+      reason(stats.counter(feed.name + "/" + instrument.symbol, "book_reason")),
+      since(stats.counter(feed.name + "/" + instrument.symbol, "book_since")),
       window_overflows(stats.counter(feed.name + "/" + instrument.symbol, "window_overflows")) {}
 
 OrderFeed::LineCounters::LineCounters(const std::string& scope, metrics::StatFile& stats)
@@ -125,6 +127,7 @@ OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
       became_valid_(stats.counter(config_.name, "became_valid")),
       orders_(stats.counter(config_.name, "live_orders")),
       truncated_(stats.counter(config_.name, "capture_truncated")),
+      input_ts_(stats.counter(config_.name, "input_ts")),
       sequence_gaps_(stats.counter(config_.name, "sequence_gaps")),
       lost_messages_(stats.counter(config_.name, "lost_messages")),
       requests_(stats.counter(config_.name, "requests")),
@@ -445,11 +448,18 @@ void OrderFeed::finish(OrderLane& lane, const Step& step, TsNs ts_event, const A
 // Counters
 
 void OrderFeed::count() noexcept {
+  const TsNs now = clock_.now();
   for (auto& lane : lanes_) {
-    lane->state.set(static_cast<std::int64_t>(lane->pipeline.state()));
+    const auto state = static_cast<std::int64_t>(lane->pipeline.state());
+    if (state != lane->state.value() || lane->pipeline.epoch() != lane->epoch.value() ||
+        lane->since.value() == 0) {
+      lane->since.set(now);
+    }
+    lane->state.set(state);
     lane->epoch.set(lane->pipeline.epoch());
     set(lane->window_overflows, lane->pipeline.window_overflows());
   }
+  input_ts_.set(item_.ts_recv);
   const feed::itch::MarketCounts& counts = market_.counts();
   set(others_, counts.others);
   set(unknown_type_, market_.decoder().unknown());

@@ -51,6 +51,8 @@ struct OrderLane {
   metrics::Counter& epoch;
   metrics::Counter& rows;
   metrics::Counter& left_valid;
+  metrics::Counter& reason;  // InvalidReason of the last time that the book left Valid.
+  metrics::Counter& since;   // When the state became what it is, to a tenth of a second.
   metrics::Counter& window_overflows;
 };
 
@@ -220,6 +222,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   metrics::Counter& became_valid_;
   metrics::Counter& orders_;
   metrics::Counter& truncated_;
+  metrics::Counter& input_ts_;  // Replay: when what was read last was received.
   metrics::Counter& sequence_gaps_;
   metrics::Counter& lost_messages_;
   metrics::Counter& requests_;

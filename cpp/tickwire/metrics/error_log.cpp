@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace tickwire::metrics {
 
@@ -10,16 +11,17 @@ void ErrorLog::report(std::uint32_t kind, std::string_view text, TsNs ts) noexce
     return lost_.add(1);
   Entry& entry = entries_[kind];
   const std::uint64_t before = entry.count.load();
+  // Cut where a character begins: half a UTF-8 sequence would make the whole text unreadable.
+  std::size_t bytes = std::min(text.size(), kMaxText);
+  if (bytes < text.size()) {
+    while (bytes != 0 && (static_cast<unsigned char>(text[bytes]) & 0xC0U) == 0x80U) --bytes;
+  }
   if (before == 0) {
-    // Cut where a character begins: half a UTF-8 sequence would make the whole text unreadable.
-    std::size_t bytes = std::min(text.size(), kMaxText);
-    if (bytes < text.size()) {
-      while (bytes != 0 && (static_cast<unsigned char>(text[bytes]) & 0xC0U) == 0x80U) --bytes;
-    }
     if (bytes != 0) std::memcpy(entry.text, text.data(), bytes);
     entry.text_bytes = static_cast<std::uint32_t>(bytes);
     entry.first_ts.store(ts);
   }
+  entry.newest.store(text.substr(0, bytes));
   entry.last_ts.store(ts);
   entry.count.publish(before + 1);
 }
@@ -32,8 +34,10 @@ std::vector<ErrorEntry> ErrorLog::entries() const {
     if (count == 0) continue;
     // A mapped file may hold anything: never read past the text.
     const std::size_t bytes = std::min<std::size_t>(entry.text_bytes, kMaxText);
-    result.push_back(
-        {kind, std::string(entry.text, bytes), entry.first_ts.load(), entry.last_ts.load(), count});
+    std::string first(entry.text, bytes);
+    std::string newest = entry.newest.load().value_or(first);
+    result.push_back({kind, std::move(first), std::move(newest), entry.first_ts.load(), entry.last_ts.load(),
+                      count});
   }
   return result;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tickwire/concurrent/cell.hpp"
+#include "tickwire/concurrent/text_cell.hpp"
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/types.hpp"
 
@@ -16,21 +17,22 @@ namespace tickwire::metrics {
 /// One kind of error as a reader sees it.
 struct ErrorEntry {
   std::uint32_t kind;
-  std::string text;
+  std::string text;    // Of the first one.
+  std::string newest;  // Of the last one.
   TsNs first_ts;
   TsNs last_ts;
   std::uint64_t count;
 };
 
-/// Errors of one agent, once per kind: the text of the first, the times of first and last, the count.
-/// A fault that repeats a million times a second stays one line and costs a few stores. One writing
+/// Errors of one agent, once per kind: the texts of the first and the last, their times, the count.
+/// A fault that repeats a million times a second stays one line and costs some stores. One writing
 /// thread, any reader, also from another process; allocates nothing.
 ///
-/// An entry's text and first time are written once, before its count becomes 1, and never change: a
-/// reader that observes the count sees them whole.
+/// An entry's first text and time are written once, before its count becomes 1, and never change: a
+/// reader that observes the count sees them whole. The last text changes with each.
 class ErrorLog {
  public:
-  static constexpr std::size_t kKinds = 32;
+  static constexpr std::size_t kKinds = 64;
   static constexpr std::size_t kMaxText = 224;
 
   /// `kind` is the agent's own numbering from 0; from kKinds on only the total in lost() grows. `text`
@@ -49,14 +51,16 @@ class ErrorLog {
     std::uint32_t text_bytes;
     std::uint32_t reserved;
     char text[kMaxText];
+    concurrent::TextCell<kMaxText> newest;
+    [[maybe_unused]] std::array<std::byte, 16> reserved_end;
   };
-  static_assert(sizeof(Entry) == 256, "mirrored in py/tickwire/stat_file.py");
+  static_assert(sizeof(Entry) == 512, "mirrored in py/tickwire/stat_file.py");
 
   concurrent::Cell<std::uint64_t> lost_;
   [[maybe_unused]] std::array<std::byte, 120> reserved_{};
   std::array<Entry, kKinds> entries_{};
 };
 
-static_assert(sizeof(ErrorLog) == 128 + 256 * ErrorLog::kKinds, "mirrored in py/tickwire/stat_file.py");
+static_assert(sizeof(ErrorLog) == 128 + 512 * ErrorLog::kKinds, "mirrored in py/tickwire/stat_file.py");
 
 }  // namespace tickwire::metrics

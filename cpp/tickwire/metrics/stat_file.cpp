@@ -1,9 +1,12 @@
 #include "tickwire/metrics/stat_file.hpp"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +18,7 @@
 #include <cstring>
 #include <fstream>
 #include <new>
+#include <optional>
 #include <stdexcept>
 #include <system_error>
 
@@ -68,8 +72,33 @@ static_assert(sizeof(Header) == 512 && offsetof(Header, sections) == 64 && offse
 
 constexpr std::array<std::uint32_t, kSectionCount> kStrides = {256, kPayloadOffset + sizeof(Histogram),
                                                                kPayloadOffset + sizeof(ErrorLog)};
-static_assert(kStrides[kHistograms] == 16640 && kStrides[kErrorLogs] == 8448, "the layout in stat_file.hpp");
+static_assert(kStrides[kHistograms] == 16640 && kStrides[kErrorLogs] == 33024, "the layout in stat_file.hpp");
 static_assert(sizeof(Counter) == 8);
+
+/// Version 1, which stays readable: half as many kinds of errors, and of each the first text alone.
+constexpr std::uint32_t kOldVersion = 1;
+constexpr std::uint32_t kOldKinds = 32;
+constexpr std::uint32_t kOldEntryBytes = 256;
+constexpr std::uint32_t kOldErrorStride = 256 + kOldKinds * kOldEntryBytes;
+
+/// Of what the error logs of version 1 hold, as a reader of ours sees it.
+std::vector<ErrorEntry> old_entries(const std::byte* log) {
+  std::vector<ErrorEntry> result;
+  for (std::uint32_t kind = 0; kind < kOldKinds; ++kind) {
+    const std::byte* const entry = log + 256 + std::size_t{kind} * kOldEntryBytes;
+    std::uint64_t count = 0;
+    TsNs times[2];
+    std::uint32_t bytes = 0;
+    std::memcpy(&count, entry, sizeof count);
+    std::memcpy(times, entry + 8, sizeof times);
+    std::memcpy(&bytes, entry + 24, sizeof bytes);
+    if (count == 0) continue;
+    const std::string text(reinterpret_cast<const char*>(entry + 32),
+                           std::min<std::size_t>(bytes, kOldEntryBytes - 32));
+    result.push_back({kind, text, text, times[0], times[1], count});
+  }
+  return result;
+}
 
 Header& header_of(std::byte* data) { return *std::launder(reinterpret_cast<Header*>(data)); }
 const Header& header_of(const std::byte* data) {
@@ -194,15 +223,17 @@ Mapped map_published(const std::string& path, int open_flags, int protection) {
     if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0) refuse("a stat file", "another file");
     const std::uint32_t version = header.version.observe();
     if (version == 0) refuse("a complete stat file", "one that is still being made, or whose maker died");
-    if (version != kStatVersion) {
+    const bool old = version == kOldVersion && protection == PROT_READ;
+    if (version != kStatVersion && !old) {
       refuse("version " + std::to_string(kStatVersion), "version " + std::to_string(version));
     }
     bool sound = header.header_bytes == sizeof(Header) && header.file_bytes == bytes &&
                  header.buckets == Buckets::kCount && header.sub_bits == Buckets::kSubBits &&
-                 header.error_kinds == ErrorLog::kKinds;
+                 header.error_kinds == (old ? kOldKinds : ErrorLog::kKinds);
     for (std::size_t i = 0; i < kSectionCount; ++i) {
       const Section& section = header.sections[i];
-      sound = sound && section.stride == kStrides[i] && section.offset <= bytes && section.offset % 64 == 0 &&
+      const std::uint32_t stride = old && i == kErrorLogs ? kOldErrorStride : kStrides[i];
+      sound = sound && section.stride == stride && section.offset <= bytes && section.offset % 64 == 0 &&
               std::uint64_t{section.count} * section.stride <= bytes - section.offset;
     }
     if (!sound) refuse("sections that lie within the file", "a damaged file");
@@ -217,6 +248,75 @@ Mapped map_published(const std::string& path, int open_flags, int protection) {
 }
 
 }  // namespace
+
+namespace {
+
+/// engine-PID-N.stat: what follows it, "", ".XXXXXX" of one that is being made, or ".control".
+std::optional<std::string_view> after_automatic_name(std::string_view name) noexcept {
+  const auto text = [&](std::string_view expected) {
+    if (!name.starts_with(expected)) return false;
+    name.remove_prefix(expected.size());
+    return true;
+  };
+  const auto digits = [&] {
+    const std::size_t count = std::min(name.find_first_not_of("0123456789"), name.size());
+    name.remove_prefix(count);
+    return count != 0;
+  };
+  if (!text("engine-") || !digits() || !text("-") || !digits() || !text(".stat")) return std::nullopt;
+  if (name.empty() || name == ".control" || (name.size() == 7 && name[0] == '.')) return name;
+  return std::nullopt;
+}
+
+/// Deletes the file at `path` where no engine holds it.
+void remove_dead_file(const std::string& path) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat ours{};
+  struct stat there{};
+  if (!fd || ::fstat(fd.get(), &ours) != 0 || !S_ISREG(ours.st_mode) || ours.st_uid != ::geteuid()) return;
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return;
+  // Held while it is deleted: whoever makes one of this name looks whether its own was.
+  if (::lstat(path.c_str(), &there) != 0 || there.st_dev != ours.st_dev || there.st_ino != ours.st_ino) return;
+  ::unlink(path.c_str());
+}
+
+/// Deletes a control socket where nobody listens.
+void remove_dead_socket(const std::string& path) {
+  struct stat info{};
+  if (::lstat(path.c_str(), &info) != 0 || !S_ISSOCK(info.st_mode) || info.st_uid != ::geteuid()) return;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return;
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  const Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return;
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return;
+  if (errno == ECONNREFUSED) ::unlink(path.c_str());
+}
+
+}  // namespace
+
+void remove_dead_stat_files(const std::string& directory) noexcept try {
+  DIR* const open = ::opendir(directory.c_str());
+  if (open == nullptr) return;
+  std::vector<std::string> names;
+  while (const dirent* const entry = ::readdir(open)) names.emplace_back(entry->d_name);
+  ::closedir(open);
+  // Sockets last: a living engine's has its statistics file beside it.
+  for (const bool sockets : {false, true}) {
+    for (const std::string& name : names) {
+      const std::optional<std::string_view> rest = after_automatic_name(name);
+      if (!rest || (*rest == ".control") != sockets) continue;
+      const std::string path = directory + "/" + name;
+      if (!sockets) {
+        remove_dead_file(path);
+      } else if (::access(path.substr(0, path.rfind('.')).c_str(), F_OK) != 0) {
+        remove_dead_socket(path);
+      }
+    }
+  }
+} catch (const std::exception&) {  // No memory: whoever comes next clears it.
+}
 
 std::string default_stat_directory() {
   const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
@@ -258,22 +358,37 @@ std::unique_ptr<StatFile> StatFile::create(const std::string& path, StatCapacity
 void StatFile::open(const std::string& path, std::size_t bytes) {
   int flags = MAP_SHARED;
   if (path.empty()) {
-    flags |= MAP_ANONYMOUS;
+    in_memory_ = true;
+    fd_ = ::memfd_create("tickwire-stat", MFD_CLOEXEC);
+    if (fd_ >= 0 && ::ftruncate(fd_, static_cast<off_t>(bytes)) == 0) {
+      path_ = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(fd_);
+    } else {
+      flags |= MAP_ANONYMOUS;
+    }
   } else {
     require_private_directory(path);
     require_replaceable(path);
-    std::string name = path + ".XXXXXX";
-    fd_ = ::mkostemp(name.data(), O_CLOEXEC);  // Makes it 0600.
-    if (fd_ < 0) throw SetupError("stat file " + path, "a file that can be created", text_of(errno));
     path_ = path;
-    temporary_ = name;
-    ::flock(fd_, LOCK_EX | LOCK_NB);
+    // Until it is locked nobody can tell it from what a dead engine left, and somebody may just clear that.
+    for (bool ours = false; !ours;) {
+      if (fd_ >= 0) ::close(fd_);
+      temporary_ = path + ".XXXXXX";
+      fd_ = ::mkostemp(temporary_.data(), O_CLOEXEC);  // Makes it 0600.
+      if (fd_ < 0) {
+        const int error = errno;
+        temporary_.clear();
+        throw SetupError("stat file " + path, "a file that can be created", text_of(error));
+      }
+      struct stat info{};
+      const bool taken = ::flock(fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+      ours = ::fstat(fd_, &info) != 0 || (info.st_nlink != 0 && !taken);
+    }
     // Reserves the space: a full tmpfs is an error here instead of a SIGBUS at some later write.
     const int error = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
     if (error != 0)
       throw SetupError("stat file " + path, std::to_string(bytes) + " bytes of space", text_of(error));
   }
-  void* const mapping = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, fd_, 0);
+  void* const mapping = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, path_.empty() ? -1 : fd_, 0);
   if (mapping == MAP_FAILED) {
     throw SetupError("stat file " + path, std::to_string(bytes) + " bytes to map", text_of(errno));
   }
@@ -294,6 +409,11 @@ std::unique_ptr<StatFile> StatFile::attach(const std::string& path) {
   // Into our page table before the data plane writes there; an older kernel does so at the first access.
   ::madvise(file->data_, file->bytes_, MADV_POPULATE_WRITE);
   return file;
+}
+
+bool StatFile::in_use(const std::string& path) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  return fd && ::flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
 StatFile::~StatFile() {
@@ -375,7 +495,7 @@ void StatFile::heartbeat(TsNs ts) noexcept TICKWIRE_HOT {
 void StatFile::end(TsNs ts) noexcept { header_of(data_).end_ts.publish(ts); }
 
 void StatFile::remove() noexcept {
-  if (fd_ < 0 || !temporary_.empty()) return;
+  if (fd_ < 0 || in_memory_ || !temporary_.empty()) return;
   struct stat ours{};
   struct stat there{};
   if (::fstat(fd_, &ours) != 0 || ::stat(path_.c_str(), &there) != 0) return;
@@ -385,7 +505,7 @@ void StatFile::remove() noexcept {
 std::string StatFile::report_line() const {
   char size[32];
   std::snprintf(size, sizeof size, "%.1f MiB", static_cast<double>(bytes_) / 1048576.0);
-  return "stat file: " + (path_.empty() ? std::string("in memory") : path_) + ", " + size +
+  return "stat file: " + (in_memory_ ? std::string("in memory") : path_) + ", " + size +
          (locked_in_memory_ ? ", locked" : ", not locked (the limit for locked memory)");
 }
 
@@ -435,6 +555,12 @@ std::vector<ErrorReading> StatReader::error_logs() const {
   const Section& section = header_of(data_).sections[kErrorLogs];
   for (std::uint32_t i = 0; i < section.count; ++i) {
     const std::byte* const record = data_ + section.offset + std::size_t{i} * section.stride;
+    if (header_of(data_).version.load() == kOldVersion) {
+      std::uint64_t lost = 0;
+      std::memcpy(&lost, record + kPayloadOffset, sizeof lost);
+      result.push_back({label_at(record), old_entries(record), lost});
+      continue;
+    }
     const auto* const log = std::launder(reinterpret_cast<const ErrorLog*>(record + kPayloadOffset));
     result.push_back({label_at(record), log->entries(), log->lost()});
   }

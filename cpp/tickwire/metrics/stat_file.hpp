@@ -20,7 +20,8 @@ namespace tickwire::metrics {
 /// The one mapped file in which an engine can be observed from outside, by C++ (StatReader) and by
 /// Python (py/tickwire/stat_file.py). The writer does nothing for a reader and never waits for one.
 ///
-/// Layout, version 1. Little-endian; every field fixed; offsets in bytes. Labels are UTF-8, padded
+/// Layout, version 2 (1 is read as well: 32 kinds of errors, entries of 256 bytes that end with the text of
+/// the first). Little-endian; every field fixed; offsets in bytes. Labels are UTF-8, padded
 /// with zero bytes.
 ///
 ///     header, 512 bytes
@@ -36,7 +37,7 @@ namespace tickwire::metrics {
 ///             +0 u64 offset   +8 u32 stride   +12 u32 count
 ///       112 u32      histogram buckets, 2048
 ///       116 u32      bits of a sub-bucket, 6
-///       120 u32      error kinds in a log, 32
+///       120 u32      error kinds in a log, 64
 ///       256 i64      heartbeat_ts, UTC ns: grows while the writer is well
 ///       264 i64      end_ts, UTC ns: 0 until the writer ended in an orderly way
 ///     counter, stride 256
@@ -44,14 +45,15 @@ namespace tickwire::metrics {
 ///     histogram, stride 16640
 ///       0 char[64] scope   64 char[64] name
 ///       128 u64 underflow   136 u64 overflow   144 u64 sum   152 i64 max   256 u64 buckets[2048]
-///     error log, stride 8448
-///       0 char[64] scope   64 char[64] reserved   128 u64 lost   256 entry[32], 256 bytes each:
-///         0 u64 count   8 i64 first_ts   16 i64 last_ts   24 u32 text_bytes   32 char[224] text
+///     error log, stride 33024
+///       0 char[64] scope   64 char[64] reserved   128 u64 lost   256 entry[64], 512 bytes each:
+///         0 u64 count   8 i64 first_ts   16 i64 last_ts   24 u32 text_bytes   32 char[224] text of the first
+///         256 u64 turn, odd while the next two are written   264 u64 bytes   272 char[224] text of the last
 ///
 /// Values lie 128 bytes or more apart, because two threads that write neighbours would pass one cache
 /// line back and forth.
 
-inline constexpr std::uint32_t kStatVersion = 1;
+inline constexpr std::uint32_t kStatVersion = 2;
 inline constexpr std::size_t kMaxLabel = 63;
 
 /// How much the file has room for; all of it is made before the data plane starts.
@@ -66,7 +68,8 @@ struct StatCapacity {
 class StatFile {
  public:
   /// Makes the file under a temporary name in `path`'s directory, which is created 0700 where it lacks
-  /// and must be writable by this user alone. An empty path gives memory that only this process sees.
+  /// and must be writable by this user alone. An empty path gives memory of this process, needs no file system,
+  /// and path() leads there for as long as the process lives.
   /// The directory should be on a tmpfs: on a disk the kernel stops the writer while it writes pages
   /// back. Throws SetupError: also where another engine runs on that path, or where what is there is no
   /// stat file.
@@ -77,6 +80,9 @@ class StatFile {
   /// did not make is a SetupError. Each still has one writer at a time: whoever attaches takes the place
   /// of one that ended. heartbeat(), end() and remove() stay the engine's. Throws SetupError.
   static std::unique_ptr<StatFile> attach(const std::string& path);
+
+  /// Is there a stat file at the path that a running engine holds?
+  static bool in_use(const std::string& path);
 
   /// Unmaps. The file stays for whoever wants to know how it ended; see remove().
   ~StatFile();
@@ -102,7 +108,7 @@ class StatFile {
   /// Deletes the file, unless another engine has put its own there meanwhile.
   void remove() noexcept;
 
-  /// Empty for memory of this process.
+  /// Empty where the kernel gives no name to memory of a process.
   const std::string& path() const noexcept { return path_; }
 
   /// For the start-up report.
@@ -125,8 +131,15 @@ class StatFile {
   bool locked_in_memory_ = false;
   bool published_ = false;
   bool attached_ = false;
+  bool in_memory_ = false;
   std::unordered_set<std::string> labels_;  // Until publish(): a whole exchange's are tens of thousands.
 };
+
+/// Deletes what engines that were killed left in the automatic places of a directory: engine-PID-N.stat, one
+/// that was still being made, and the control socket beside it. A file that is in use is locked by its engine
+/// for as long as that lives, in whatever pid namespace, so neither the number in the name nor that of a
+/// process is asked. Leaves alone what is not this user's, and what cannot be deleted.
+void remove_dead_stat_files(const std::string& directory) noexcept;
 
 /// Where the file goes when the configuration names no place: $XDG_RUNTIME_DIR/tickwire, else
 /// /dev/shm/tickwire-UID.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-import uvloop
 from rich.console import Console
 
 from tickwire import control
-from tickwire.cli import output
+from tickwire.cli import output, signals
 from tickwire.config import Config
 from tickwire.demo import run_demo
 from tickwire.engine import Pipeline, Stats
@@ -24,11 +22,12 @@ __all__ = ["demo", "run", "swap"]
 def run(
     config: Path, *, record: Path | None, warm: Sequence[str], seconds: float | None, as_json: bool
 ) -> None:
+    output.log_to_stderr()
     settings = Config.from_toml(config)
     # Standard output belongs to the JSON that goes there.
     to_stdout = any(sink.type == "jsonl" and sink.path == "-" for sink in settings.sinks)
     out = output.console(to_stderr=as_json or to_stdout)
-    stats = uvloop.run(_run(settings, out, record, warm, seconds))
+    stats = signals.run(_run(settings, out, record, warm, seconds))
     output.print_report(out, stats, settings)
     if record is not None:
         _say_recorded(out, record, stats)
@@ -51,7 +50,7 @@ async def _run(
     config: Config, out: Console, record: Path | None, warm: Sequence[str], seconds: float | None
 ) -> Stats:
     async with Pipeline(config, record_dir=record, warm=warm) as pipeline:
-        stop_at_signals(pipeline)
+        signals.on_signals(lambda number: pipeline.request_stop())
         for line in pipeline.report:
             out.print(line, soft_wrap=True, markup=False)
         said: list[str] = []
@@ -81,7 +80,7 @@ async def _say_warm(pipeline: Pipeline, out: Console, said: list[str]) -> None:
 def swap(files: Sequence[Path], name: str | None, engine: Path | None) -> None:
     stat_path = engine or control.find_engine()
     request = {"command": "swap", "model": name, "files": [str(file.resolve()) for file in files]}
-    done = asyncio.run(control.ask(stat_path, request))
+    done = signals.run(control.ask(stat_path, request))
     out = output.console(to_stderr=False)
     if done["before"] == done["after"]:
         out.print(f"model {done['model']}: {done['after']} runs already", soft_wrap=True)
@@ -90,18 +89,6 @@ def swap(files: Sequence[Path], name: str | None, engine: Path | None) -> None:
             f"model {done['model']}: {done['before']} -> {done['after']} in {done['seconds']} s",
             soft_wrap=True,
         )
-
-
-def stop_at_signals(pipeline: Pipeline) -> None:
-    """Ctrl-C and a service manager's stop end the run in good order; a second one ends it at once."""
-    loop = asyncio.get_running_loop()
-
-    def stop(number: int) -> None:
-        loop.remove_signal_handler(number)
-        pipeline.request_stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
 
 
 async def _ended(task: asyncio.Future[Any]) -> None:
@@ -129,6 +116,7 @@ def demo(
     ):
         if value not in known:
             raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
+    output.log_to_stderr()
     out = output.console(to_stderr=as_json)
     out.print("a local venue, the engine and a small model, all on this machine", soft_wrap=True)
 
@@ -136,12 +124,12 @@ def demo(
 
     def watch(pipeline: Pipeline) -> Coroutine[Any, Any, None]:
         settings.append(pipeline.config)
-        stop_at_signals(pipeline)
+        signals.on_signals(lambda number: pipeline.request_stop())
         for line in pipeline.report:
             out.print(line, soft_wrap=True, markup=False)
         return output.watch(pipeline, out)
 
-    stats = uvloop.run(
+    stats = signals.run(
         run_demo(
             seconds=seconds,
             layout=layout,

@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from tickwire.cli import output
+from tickwire.cli import output, signals
 from tickwire.config import Config
-from tickwire.engine import Stats
+from tickwire.engine import Pipeline, Stats
 
 __all__ = ["latency", "replay", "verify"]
 
 
 def replay(config: Path, inputs: list[str], out: Path | None) -> None:
-    import uvloop
-
     from tickwire.replay import assign_inputs, summary
     from tickwire.replay import replay as run_replay
 
     settings = Config.from_toml(config)
     files = assign_inputs(settings, inputs)
+    ended: list[int] = []
     with _progress() as progress:
         task = progress.add_task("replaying", rows=0, messages=0)
+
+        def begin(pipeline: Pipeline) -> None:
+            def stop(number: int) -> None:
+                ended.append(number)
+                pipeline.request_stop()
+
+            signals.on_signals(stop)
 
         def show(stats: Stats) -> None:
             progress.update(task, rows=stats.rows, messages=stats.count("messages"))
 
-        stats = uvloop.run(run_replay(settings, files, out, progress=show))
+        stats = signals.run(run_replay(settings, files, out, progress=show, begin=begin))
+    if not stats.whole:
+        print(_how_far(stats, out), file=sys.stderr)
+        raise signals.Ended(ended[0])
     for line in summary(stats, settings):
         print(line)
+
+
+def _how_far(stats: Stats, out: Path | None) -> str:
+    """Of a replay that was ended before its input was."""
+    came = f"ended after {stats.count('messages'):,} messages and {stats.rows:,} rows"
+    newest = max((value for key, value in stats.counters.items() if key.endswith("/input_ts")), default=0)
+    if newest:
+        came += f", at what was received {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(newest // 10**9))}"
+    return f"tickwire: replay: {came}" + (f"; {out} is not written" if out is not None else "")
 
 
 def _progress() -> Progress:
@@ -44,11 +63,9 @@ def _progress() -> Progress:
 
 
 def verify(run_dir: Path, *, salvage: bool = False) -> int:
-    import uvloop
-
     from tickwire import verify as verification
 
-    result = uvloop.run(verification.verify(run_dir, salvage=salvage))
+    result = signals.run(verification.verify(run_dir, salvage=salvage))
     for line in verification.describe(result):
         print(line, file=sys.stdout if result.same else sys.stderr)
     return 0 if result.same else 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
+import time
 from typing import Any
 
 from rich.console import Console
@@ -17,7 +19,7 @@ from tickwire.engine import Pipeline, Stats
 from tickwire.findings import findings
 from tickwire.latency import in_us, latency_table
 
-__all__ = ["console", "print_json", "print_report", "report_dict", "watch"]
+__all__ = ["console", "log_to_stderr", "print_json", "print_report", "report_dict", "watch"]
 
 _REFRESH_S = 0.25
 _PLAIN_EVERY_S = 5.0
@@ -29,8 +31,34 @@ def console(*, to_stderr: bool) -> Console:
     return Console(stderr=to_stderr, highlight=False)
 
 
-def status_text(stats: Stats, previous: Stats | None) -> str:
-    """The state of a run in one line that fits a terminal: valid books, rows, tick-to-signal, losses."""
+class _StderrHandler(logging.StreamHandler[Any]):
+    """To what standard error is at the time: a live display takes it over and gives it back."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        formatter = logging.Formatter("%(asctime)sZ %(message)s", "%H:%M:%S")
+        formatter.converter = time.gmtime
+        self.setFormatter(formatter)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        pass
+
+
+def log_to_stderr() -> None:
+    """What happens while a command runs is said on standard error, with the time, UTC."""
+    log = logging.getLogger("tickwire")
+    if not log.handlers:
+        log.addHandler(_StderrHandler())
+
+
+def status_text(stats: Stats, previous: Stats | None, state: str = "") -> str:
+    """The state of a run in one line that fits a terminal: valid books, rows, tick-to-signal, losses; and
+    what stands in the way of rows, where something does."""
     since = previous.seconds if previous is not None else 0.0
     rate = (stats.rows - (previous.rows if previous is not None else 0)) / max(stats.seconds - since, 1e-9)
     books = [value for key, value in stats.counters.items() if key.endswith("/book_state")]
@@ -40,7 +68,7 @@ def status_text(stats: Stats, previous: Stats | None) -> str:
     return (
         f"{stats.seconds:5.1f} s{valid}  rows {stats.rows:,} ({rate:,.0f}/s)  "
         f"p50 {stats.latency.p50 / 1e3:.1f} µs  p99 {stats.latency.p99 / 1e3:.1f} µs  "
-        f"gaps {stats.gaps}  dropped {stats.dropped}{sinks}"
+        f"gaps {stats.gaps}  dropped {stats.dropped}{sinks}" + (f"  {state}" if state else "")
     )
 
 
@@ -51,13 +79,15 @@ async def watch(pipeline: Pipeline, out: Console) -> None:
         while True:
             await asyncio.sleep(_PLAIN_EVERY_S)
             stats = pipeline.stats()
-            out.print(status_text(stats, previous), soft_wrap=True)
+            out.print(status_text(stats, previous, pipeline.state), soft_wrap=True, markup=False)
             previous = stats
     # Drawn by us and not by a thread of rich's: nothing else of Python's should want a core.
-    with Live(console=out, auto_refresh=False, transient=True) as live:
+    # What is logged meanwhile goes above the line, where both are on one terminal.
+    with Live(console=out, auto_refresh=False, transient=True, redirect_stderr=sys.stderr.isatty()) as live:
         while True:
             stats = pipeline.stats()
-            live.update(Text(status_text(stats, previous), overflow="ellipsis", no_wrap=True), refresh=True)
+            text = status_text(stats, previous, pipeline.state)
+            live.update(Text(text, overflow="ellipsis", no_wrap=True), refresh=True)
             if previous is None or stats.seconds - previous.seconds > 1.0:
                 previous = stats
             await asyncio.sleep(_REFRESH_S)

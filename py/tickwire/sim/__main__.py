@@ -1,7 +1,7 @@
 """`python -m tickwire.sim`, or `tickwire sim`: a local venue as a process of its own.
 
 Prints one line of JSON when it is ready (addresses and instruments) and one with its counters at the
-end. Ends with the play, or at SIGTERM or SIGINT.
+end. Ends with the play, or at SIGTERM, SIGINT or SIGHUP.
 
     tickwire sim --synthetic --market usdm --instruments 2 --fault drop=0.001
     tickwire sim --multicast --synthetic --instruments 2 --fault line_a_loss=0.01 --fault line_b_loss=0.01
@@ -144,7 +144,9 @@ def _rates(arguments: argparse.Namespace) -> dict[str, float]:
 
 def _stop_at_signals() -> asyncio.Event:
     stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if name == signal.SIGHUP and signal.getsignal(name) is signal.SIG_IGN:
+            continue  # Under nohup.
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     return stop
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import select
 import stat
 from collections.abc import Sequence
 
@@ -16,12 +18,16 @@ __all__ = ["JsonlSink"]
 
 _log = logging.getLogger("tickwire.sinks")
 
+# How long a batch waits for the reader of a named pipe.
+_PIPE_WAIT_S = 1.0
+
 
 class JsonlSink:
     """Appends to a file. Writes happen in the loop's executor, a batch at a time.
 
     A disk that is full, or an output that went away, is said once and counted; writing goes on being
-    tried, and the file never keeps half a line.
+    tried, and the file never keeps half a line. A named pipe that nobody reads is no reason to wait with the
+    start: what is written until somebody does is lost, said and counted in the same way.
     """
 
     def __init__(self, path: str) -> None:
@@ -32,15 +38,27 @@ class JsonlSink:
         self._fd = -1
         self._failing = False
         self._cut = False
+        self._pipe = False
 
     async def open(self) -> None:
         if self.path == "-":
             self._fd = os.dup(1)
             return
         try:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        except OSError as error:
+            self._pipe = stat.S_ISFIFO(os.stat(self.path).st_mode)
+        except OSError:
+            self._pipe = False
+        error = self._open()
+        if error is not None and not (self._pipe and error.errno == errno.ENXIO):  # Nobody reads yet.
             raise SetupError(f"sinks: jsonl: {self.path}: cannot be opened: {error.strerror}") from None
+
+    def _open(self) -> OSError | None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self.path, flags | (os.O_NONBLOCK if self._pipe else 0), 0o644)
+        except OSError as error:
+            return error
+        return None
 
     async def write(self, signals: Sequence[Signal]) -> None:
         text = "".join(encode(signal) + "\n" for signal in signals).encode()
@@ -71,16 +89,23 @@ class JsonlSink:
 
     def _write(self, data: bytes) -> OSError | None:
         """The whole batch or, as far as the file allows, none of it. Runs in the executor."""
+        if self._fd < 0 and (error := self._open()) is not None:
+            return error
         if self._cut:
             data = b"\n" + data
         view = memoryview(data)
         written = 0
         try:
             while written < len(view):
+                if self._pipe and not select.select([], [self._fd], [], _PIPE_WAIT_S)[1]:
+                    raise TimeoutError(errno.ETIMEDOUT, "its reader does not read")
                 written += os.write(self._fd, view[written:])
         except OSError as error:
             if written:
                 self._take_back(written)
+            if self._pipe and error.errno == errno.EPIPE:  # The next reader gets whole lines.
+                os.close(self._fd)
+                self._fd, self._cut = -1, False
             return error
         self._cut = False
         return None

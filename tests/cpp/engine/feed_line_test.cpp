@@ -45,6 +45,7 @@ class Owner final : public FeedLine::Owner {
     if (event.kind == LineEvent::Kind::Trade) trade_id = event.last_id;
   }
   void line_down(std::uint32_t, std::string_view) noexcept override { said.emplace_back("down"); }
+  void line_ended(std::uint32_t, std::string_view reason) noexcept override { ended.emplace_back(reason); }
   void line_silent(std::uint32_t) noexcept override { said.emplace_back("silent"); }
   LineEvent line_event(std::span<const char> message) noexcept override {
     return read_event({message.data(), message.size()});
@@ -60,6 +61,7 @@ class Owner final : public FeedLine::Owner {
   }
 
   std::vector<std::string> said;
+  std::vector<std::string> ended;  // Why connections ended before their subscription stood.
   std::uint64_t diff_id = 0;
   std::uint64_t trade_id = 0;
   bool valid = true;
@@ -173,6 +175,20 @@ TEST_F(FeedLineTest, IsUpWithTheFirstMessageAndDownWithTheConnection) {
   settle(second);
   EXPECT_EQ(said(), (Said{"up", "D 0 1"}));
   EXPECT_EQ(line().handovers(), 0U);
+}
+
+TEST_F(FeedLineTest, SaysWhyAConnectionEndedBeforeItsSubscriptionStood) {
+  accept().send(feed::test::server_close(1008, "Too many requests"));
+  ASSERT_TRUE(until([&] { return !owner.ended.empty(); }));
+  accept().send(feed::test::server_close(1013, ""));
+  ASSERT_TRUE(until([&] { return owner.ended.size() == 2; }));
+  accept().reset();
+  ASSERT_TRUE(until([&] { return owner.ended.size() == 3; }));
+  EXPECT_EQ(owner.ended[0], "Too many requests (code 1008)");
+  EXPECT_EQ(owner.ended[1], "closed with code 1013, without a reason");
+  EXPECT_NE(owner.ended[2].find("Connection reset by peer"), std::string::npos) << owner.ended[2];
+  EXPECT_FALSE(line().up());
+  EXPECT_TRUE(said().empty());
 }
 
 TEST_F(FeedLineTest, AReplacementWaitsUntilTheOldConnectionHasComeToItsFirst) {

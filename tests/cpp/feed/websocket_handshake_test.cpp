@@ -184,7 +184,16 @@ TEST(Handshake, RefusesAndSaysWhy) {
       {"HTTP/1.\r\n\r\n", "handshake: expected an HTTP status line, found \"HTTP/1.\""},
       {"HTTP/1.1 403 Forbidden\r\n\r\n", "handshake: expected HTTP 101, found 403 Forbidden"},
       {"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\n\r\n",
-       "handshake: expected HTTP 101, found 429 Too Many Requests"},
+       "handshake: expected HTTP 101, found 429 Too Many Requests, Retry-After: 7"},
+      {"HTTP/1.1 302 Found\r\nLocation: https://b/\r\n\r\n",
+       "handshake: expected HTTP 101, found 302 Found, elsewhere at https://b/"},
+      {"HTTP/1.1 451 No\r\nContent-Length: 40\r\n\r\n{\"code\":0,\r\n  \"msg\":\"restricted\"}",
+       "handshake: expected HTTP 101, found 451 No: {\"code\":0, \"msg\":\"restricted\"}"},
+      {"HTTP/1.1 403 No\r\ntransfer-encoding: Chunked\r\n\r\n9\r\nForbidden\r\n0\r\n\r\n",
+       "handshake: expected HTTP 101, found 403 No: Forbidden 0 "},
+      {"HTTP/1.1\r\n\r\n", "handshake: expected an HTTP status line, found \"HTTP/1.1\""},
+      {"HTTP/1.1 \r\n\r\n", "handshake: expected an HTTP status line, found \"HTTP/1.1 \""},
+      {"HTTP/1.1 10\r\n\r\n", "handshake: expected an HTTP status line, found \"HTTP/1.1 10\""},
       {"HTTP/1.1 200 OK\r\n" + upgrade + connection + accept + "\r\n",
        "handshake: expected HTTP 101, found 200 OK"},
       {start + connection + accept + "\r\n",
@@ -214,6 +223,29 @@ TEST(Handshake, RefusesAndSaysWhy) {
     FixedText error;
     EXPECT_EQ(check_handshake(answer, kAccept, error).status, HandshakeStatus::Refused) << answer;
     EXPECT_EQ(error.view(), expected);
+  }
+}
+
+TEST(Handshake, SaysWhetherTheReasonOfARefusalIsStillComing) {
+  const std::string head = "HTTP/1.1 451 No\r\nContent-Length: 5\r\n\r\n";
+  const std::string of_no_length = "HTTP/1.1 451 No\r\n\r\n";
+  const std::string of_a_long_page = "HTTP/1.1 451 No\r\nContent-Length: 99999999999999999999\r\n\r\n";
+  const std::vector<std::pair<std::string, bool>> cases = {
+      {head, true},
+      {head + "abcd", true},
+      {head + "abcde", false},
+      {of_no_length, true},
+      {of_no_length + "a", false},
+      {of_a_long_page + std::string(511, 'x'), true},
+      {of_a_long_page + std::string(512, 'x'), false},
+      {"HTTP/1.1 451 No\r\nContent-Length: 0\r\n\r\n", false},
+      {"HTTP/1.1 101 x\r\n\r\n", false},
+  };
+  for (const auto& [answer, more] : cases) {
+    FixedText error;
+    const HandshakeAnswer got = check_handshake(answer, kAccept, error);
+    EXPECT_EQ(got.status, HandshakeStatus::Refused) << answer;
+    EXPECT_EQ(got.more, more) << answer;
   }
 }
 

@@ -9,7 +9,7 @@
 namespace tickwire::metrics {
 namespace {
 
-TEST(ErrorLog, KeepsTheFirstTextAndCountsTheRest) {
+TEST(ErrorLog, KeepsTheFirstAndTheLastTextAndCounts) {
   const auto log = std::make_unique<ErrorLog>();
   EXPECT_TRUE(log->entries().empty());
   log->report(4, "gap after 17", 1000);
@@ -23,6 +23,8 @@ TEST(ErrorLog, KeepsTheFirstTextAndCountsTheRest) {
   EXPECT_EQ(entries[0].count, 1U);
   EXPECT_EQ(entries[1].kind, 4U);
   EXPECT_EQ(entries[1].text, "gap after 17");
+  EXPECT_EQ(entries[1].newest, "gap after 100");
+  EXPECT_EQ(entries[0].newest, "malformed");
   EXPECT_EQ(entries[1].first_ts, 1000);
   EXPECT_EQ(entries[1].last_ts, 4000);
   EXPECT_EQ(entries[1].count, 3U);
@@ -74,6 +76,24 @@ TEST(ErrorLog, ShowsAReaderWholeEntries) {
     last_count = entries.empty() ? 0 : entries.back().count;
   }
   writer.join();
+}
+
+TEST(ErrorLog, ShowsAReaderNoMixtureOfTwoTexts) {
+  const auto log = std::make_unique<ErrorLog>();
+  std::thread writer([&] {
+    for (int i = 0; i < 20'000; ++i) {
+      log->report(0, std::string(1 + static_cast<std::size_t>(i) % ErrorLog::kMaxText,
+                                 static_cast<char>('a' + i % 26)), i);
+    }
+  });
+  for (std::uint64_t count = 0; count < 20'000;) {
+    for (const ErrorEntry& entry : log->entries()) {
+      count = entry.count;
+      ASSERT_EQ(entry.newest, std::string(entry.newest.size(), entry.newest.front()));
+    }
+  }
+  writer.join();
+  EXPECT_EQ(log->entries()[0].newest, std::string(1 + 19'999 % ErrorLog::kMaxText, 'a' + 19'999 % 26));
 }
 
 }  // namespace

@@ -1,15 +1,20 @@
 #include "tickwire/metrics/stat_file.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -79,7 +84,7 @@ void fill(StatFile& file) {
   file.end(1'700'000'001'000'000'000);
 }
 
-void expect_filled(const StatReader& reader) {
+void expect_filled(const StatReader& reader, const char* newest = "gap: expected 30, found 40") {
   const std::vector<CounterReading> counters = reader.counters();
   ASSERT_EQ(counters.size(), 3U);
   EXPECT_EQ(counters[0].scope, "binance_spot");
@@ -109,6 +114,7 @@ void expect_filled(const StatReader& reader) {
   ASSERT_EQ(logs[0].entries.size(), 2U);
   EXPECT_EQ(logs[0].entries[0].kind, 2U);
   EXPECT_EQ(logs[0].entries[0].text, "gap: expected 17, found 19");
+  EXPECT_EQ(logs[0].entries[0].newest, newest);
   EXPECT_EQ(logs[0].entries[0].first_ts, 1'700'000'000'000'000'001);
   EXPECT_EQ(logs[0].entries[0].last_ts, 1'700'000'000'000'000'009);
   EXPECT_EQ(logs[0].entries[0].count, 2U);
@@ -147,7 +153,7 @@ TEST_F(StatFileTest, ReaderSeesLaterValuesInTheSameMapping) {
 }
 
 TEST_F(StatFileTest, IsTheGoldenFileExceptForProcessAndTime) {
-  const fs::path golden = fs::path(__FILE__).parent_path() / "../../data/stat_file_v1.stat";
+  const fs::path golden = fs::path(__FILE__).parent_path() / "../../data/stat_file_v2.stat";
   expect_filled(StatReader(golden));
   {
     const auto file = StatFile::create(path(), kCapacity);
@@ -160,7 +166,14 @@ TEST_F(StatFileTest, IsTheGoldenFileExceptForProcessAndTime) {
     bytes->replace(32, 16, 16, '\0');  // pid_start, start_ts
   }
   ASSERT_EQ(expected.size(), found.size());
-  EXPECT_TRUE(expected == found) << "the layout moved: it needs a new version, and version 1 stays readable";
+  EXPECT_TRUE(expected == found) << "the layout moved: it needs a new version, and older ones stay readable";
+}
+
+TEST_F(StatFileTest, ReadsTheFirstVersionAndWritesNoMoreOfIt) {
+  const fs::path old = fs::path(__FILE__).parent_path() / "../../data/stat_file_v1.stat";
+  expect_filled(StatReader(old), "gap: expected 17, found 19");
+  fs::copy_file(old, path());
+  EXPECT_THROW((void)StatFile::attach(path()), SetupError);
 }
 
 TEST_F(StatFileTest, IsPrivateAndComplete) {
@@ -259,9 +272,64 @@ TEST_F(StatFileTest, BoundsWhatSetupMayAsk) {
 TEST_F(StatFileTest, WorksInMemoryOfItsOwn) {
   const auto file = StatFile::create("", kCapacity);
   fill(*file);
-  EXPECT_EQ(file->path(), "");
   EXPECT_NE(file->report_line().find("in memory"), std::string::npos);
   file->remove();
+  expect_filled(StatReader(file->path()));
+}
+
+TEST_F(StatFileTest, TellsAPathThatARunningEngineHolds) {
+  EXPECT_FALSE(StatFile::in_use(path()));
+  auto file = StatFile::create(path(), kCapacity);
+  file->publish();
+  EXPECT_TRUE(StatFile::in_use(path()));
+  file.reset();
+  EXPECT_TRUE(fs::exists(path()));
+  EXPECT_FALSE(StatFile::in_use(path()));
+}
+
+TEST_F(StatFileTest, ClearsWhatKilledEnginesLeftAndNothingElse) {
+  const auto name = [&](const char* file) { return (directory_ / file).string(); };
+  const auto living = StatFile::create(name("engine-1-1.stat"), kCapacity);
+  living->publish();
+  const auto beginning = StatFile::create(name("engine-2-1.stat"), kCapacity);  // Not published yet.
+  StatFile::create(name("engine-3-1.stat"), kCapacity)->publish();              // Stays, as after a kill.
+  write_bytes(name("engine-4-1.stat"), "");                                     // Killed while it was made.
+  write_bytes(name("engine-4-2.stat.a1B2c3"), std::string(100, 'x'));
+  // Of others, of tools and of users.
+  for (const char* other : {"jitter.stat", "engine-x-1.stat", "engine-5.stat", "engine-6-1.statx", "notes"}) {
+    write_bytes(name(other), "x");
+  }
+  fs::create_symlink(name("notes"), name("engine-7-1.stat"));
+  ASSERT_EQ(::mkfifo(name("engine-8-1.stat").c_str(), 0600), 0);
+  // Sockets: of the living, of one that was killed, of one that listens without a file.
+  const auto bind_to = [&](const char* file) {
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::snprintf(address.sun_path, sizeof address.sun_path, "%s", name(file).c_str());
+    EXPECT_EQ(::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    return fd;
+  };
+  ::close(bind_to("engine-1-1.stat.control"));  // It does not listen just now, but its engine lives.
+  ::close(bind_to("engine-3-1.stat.control"));
+  ::close(bind_to("engine-9-1.stat.control"));
+  const int listening = bind_to("engine-9-2.stat.control");
+  ASSERT_EQ(::listen(listening, 1), 0);
+
+  remove_dead_stat_files(directory_.string());
+
+  std::set<std::string> left;
+  for (const auto& entry : fs::directory_iterator(directory_)) left.insert(entry.path().filename());
+  const std::string making = fs::path(*std::find_if(left.begin(), left.end(), [](const std::string& file) {
+    return file.starts_with("engine-2-1.stat.");
+  })).string();
+  EXPECT_EQ(left, (std::set<std::string>{"engine-1-1.stat", "engine-1-1.stat.control", making, "jitter.stat",
+                                         "engine-x-1.stat", "engine-5.stat", "engine-6-1.statx", "notes",
+                                         "engine-7-1.stat", "engine-8-1.stat", "engine-9-2.stat.control"}));
+  beginning->publish();
+  EXPECT_TRUE(fs::exists(name("engine-2-1.stat")));
+  ::close(listening);
+  remove_dead_stat_files((directory_ / "nowhere").string());
 }
 
 TEST_F(StatFileTest, ReaderSaysWhatIsWrong) {
@@ -279,9 +347,9 @@ TEST_F(StatFileTest, ReaderSaysWhatIsWrong) {
   bytes[8] = 0;
   write_bytes(path(), bytes);
   EXPECT_NE(refusal(path()).find("still being made"), std::string::npos);
-  bytes[8] = 2;
+  bytes[8] = 3;
   write_bytes(path(), bytes);
-  EXPECT_NE(refusal(path()).find("expected version 1, found version 2"), std::string::npos);
+  EXPECT_NE(refusal(path()).find("expected version 2, found version 3"), std::string::npos);
   write_bytes(path(), good.substr(0, good.size() - 1));
   EXPECT_NE(refusal(path()).find("damaged"), std::string::npos);
 }

@@ -43,6 +43,55 @@ bool lists(std::string_view list, std::string_view token) noexcept {
   return false;
 }
 
+/// Bytes of a refusal's body that are waited for: as many as an error has room for, and what a page puts first.
+constexpr std::size_t kQuotedBytes = 512;
+
+/// The value of a header, without spaces around it; empty where there is none.
+std::string_view header_value(std::string_view headers, std::string_view name) noexcept {
+  while (!headers.empty()) {
+    const std::size_t end = std::min(headers.find("\r\n"), headers.size());
+    const std::string_view line = headers.substr(0, end);
+    headers.remove_prefix(std::min(end + 2, headers.size()));
+    const std::size_t colon = line.find(':');
+    if (colon != std::string_view::npos && same_ignoring_case(line.substr(0, colon), name)) {
+      return trimmed(line.substr(colon + 1));
+    }
+  }
+  return {};
+}
+
+/// Of a refusal: its status and whatever the server says of it.
+HandshakeAnswer quote_refusal(std::string_view status, std::string_view headers, std::string_view body,
+                              FixedText& error) noexcept {
+  std::size_t expected = 1;  // Of a length that nobody says: any.
+  if (const std::string_view length = header_value(headers, "Content-Length"); !length.empty()) {
+    expected = 0;
+    for (const char c : length.substr(0, 9)) {
+      if (c < '0' || c > '9') break;
+      expected = expected * 10 + static_cast<std::size_t>(c - '0');
+    }
+  }
+  const bool more = body.size() < std::min(expected, kQuotedBytes);
+  if (same_ignoring_case(header_value(headers, "Transfer-Encoding"), "chunked")) {
+    body.remove_prefix(std::min(body.find("\r\n"), body.size()));  // The length of the first part.
+  }
+  // Pages are indented: a run of what is no letter of theirs is one space.
+  char words[kQuotedBytes];
+  std::size_t size = 0;
+  for (const char c : body.substr(0, kQuotedBytes)) {
+    const bool space = c == ' ' || c == '\t' || c == '\r' || c == '\n';
+    if (space && (size == 0 || words[size - 1] == ' ')) continue;
+    words[size++] = space ? ' ' : c;
+  }
+  const std::string_view place = header_value(headers, "Location");
+  const std::string_view pause = header_value(headers, "Retry-After");
+  error.set("handshake: expected HTTP 101, found %.*s%s%.*s%s%.*s%s%.*s", TICKWIRE_PRINTF_VIEW(status),
+            place.empty() ? "" : ", elsewhere at ", TICKWIRE_PRINTF_VIEW(place),
+            pause.empty() ? "" : ", Retry-After: ", TICKWIRE_PRINTF_VIEW(pause), size == 0 ? "" : ": ",
+            static_cast<int>(size), words);
+  return {.status = HandshakeStatus::Refused, .more = more};
+}
+
 }  // namespace
 
 std::array<char, 28> accept_for_key(std::string_view key) noexcept {
@@ -100,7 +149,7 @@ void HandshakeRequest::renew(KeyGenerator& keys) noexcept {
 
 HandshakeAnswer check_handshake(std::string_view received, std::string_view expected_accept,
                                 FixedText& error) noexcept {
-  const HandshakeAnswer refused{HandshakeStatus::Refused, 0};
+  const HandshakeAnswer refused{.status = HandshakeStatus::Refused};
   constexpr std::string_view kVersion = "HTTP/1.";
   if (received.substr(0, kVersion.size()) != kVersion.substr(0, received.size())) {
     const std::string_view start = received.substr(0, 20);
@@ -126,16 +175,14 @@ HandshakeAnswer check_handshake(std::string_view received, std::string_view expe
   const auto digit = [&](std::size_t i) noexcept {
     return i < status.size() && status[i] >= '0' && status[i] <= '9';
   };
-  if (!digit(7) || status[8] != ' ' || !digit(9) || !digit(10) || !digit(11) ||
+  // The length first: a line that ends early has nothing at the places behind its end.
+  if (status.size() < 12 || !digit(7) || status[8] != ' ' || !digit(9) || !digit(10) || !digit(11) ||
       (status.size() > 12 && status[12] != ' ')) {
     error.set("handshake: expected an HTTP status line, found \"%.*s\"", TICKWIRE_PRINTF_VIEW(status));
     return refused;
   }
   const std::string_view code = status.substr(9, 3);
-  if (code != "101") {
-    error.set("handshake: expected HTTP 101, found %.*s", TICKWIRE_PRINTF_VIEW(status.substr(9)));
-    return refused;
-  }
+  if (code != "101") return quote_refusal(status.substr(9), rest, received.substr(end + 4), error);
 
   bool upgrade = false;
   bool connection = false;
@@ -177,7 +224,7 @@ HandshakeAnswer check_handshake(std::string_view received, std::string_view expe
                                                                                                : "several");
     return refused;
   }
-  return {HandshakeStatus::Accepted, end + 4};
+  return {.status = HandshakeStatus::Accepted, .header_bytes = end + 4};
 }
 
 }  // namespace tickwire::feed

@@ -46,9 +46,11 @@ enum class HandshakeStatus : std::uint8_t { Incomplete, Accepted, Refused };
 struct HandshakeAnswer {
   HandshakeStatus status = HandshakeStatus::Incomplete;
   std::size_t header_bytes = 0;  // Where Accepted: what follows belongs to the first frame.
+  bool more = false;             // Where Refused: its body, which says why, has not come whole yet.
 };
 
-/// Looks at everything received so far. Where it gives Refused, `error` says what was expected and found.
+/// Looks at everything received so far. Where it gives Refused, `error` says what was expected and found, with
+/// the server's own words as far as they have come.
 HandshakeAnswer check_handshake(std::string_view received, std::string_view expected_accept,
                                 FixedText& error) noexcept;
 

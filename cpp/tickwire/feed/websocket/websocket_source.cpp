@@ -27,6 +27,9 @@ constexpr std::size_t kCloseReserve = masked_frame_bytes(125);
 /// How often a look-up that runs on the resolver's thread is looked at while the agent sleeps.
 constexpr std::int64_t kLookupPollNs = 1'000'000;
 
+/// How long a refused handshake waits for the rest of the body that says why.
+constexpr std::int64_t kReasonNs = 1'000'000'000;
+
 void require_positive(const std::string& where, const char* field, std::int64_t value) {
   if (value <= 0) throw SetupError(where + '.' + field, "a positive number", std::to_string(value));
 }
@@ -462,6 +465,7 @@ int WebSocketSource::service_tls(std::uint64_t now, const UtcClock& clock) noexc
 void WebSocketSource::begin_handshake() noexcept {
   state_ = WebSocketState::Handshake;
   answer_bytes_ = 0;
+  refused_in_part_ = false;
   request_.renew(keys_);
   std::memcpy(out_.data(), request_.text().data(), request_.text().size());
   out_begin_ = 0;
@@ -479,6 +483,7 @@ int WebSocketSource::service_handshake(std::uint64_t now, WebSocketHandler& hand
   std::size_t count = 0;
   const std::span<char> room{answer_.data() + answer_bytes_, answer_.size() - answer_bytes_};
   const Read read = read_socket(tls_ != nullptr ? tls_->received_room() : room, count, clock);
+  if (refused_in_part_ && (read == Read::End || now >= deadline_tsc_)) return refused();
   if (read == Read::Nothing) {
     if (now < deadline_tsc_) return 0;
     attempt_timed_out("handshake");
@@ -507,7 +512,13 @@ int WebSocketSource::service_handshake(std::uint64_t now, WebSocketHandler& hand
   // First what came, then how it ended: both may lie in one receive.
   const HandshakeAnswer answer =
       check_handshake({answer_.data(), answer_bytes_}, request_.expected_accept(), last_error_);
-  if (answer.status == HandshakeStatus::Refused) return refused();
+  if (answer.status == HandshakeStatus::Refused) {
+    // The reason is worth a moment, as long as there is room for it.
+    if (!answer.more || ended != 0 || answer_bytes_ == answer_.size()) return refused();
+    if (!refused_in_part_) deadline_tsc_ = std::min(deadline_tsc_, after(now, kReasonNs));
+    refused_in_part_ = true;
+    return 1;
+  }
   if (answer.status == HandshakeStatus::Incomplete) {
     if (ended == 0) return 1;
     if (ended == TlsClient::kClosed) {
