@@ -1,0 +1,117 @@
+"""A running engine at a venue that refuses, from the venue's answer to the line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import logging
+from typing import Any
+
+import pytest
+from aiohttp import web
+from scripted import Run, ScriptedVenue, config_of
+
+from tickwire.config import Config
+from tickwire.engine import Pipeline
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+
+
+async def says(caplog: pytest.LogCaptureFixture, pipeline: Pipeline, *texts: str) -> None:
+    """Waits for each of the texts in the log, in this order."""
+    place = 0
+    for text in texts:
+        async with asyncio.timeout(30.0):
+            while text not in caplog.text[place:]:
+                pipeline.raise_if_failed()
+                await asyncio.sleep(0.02)
+        place += caplog.text[place:].index(text)
+
+
+def pipeline_at(venue: ScriptedVenue) -> Pipeline:
+    return Pipeline(Config.from_dict(config_of(venue), where="test"))
+
+
+async def test_a_symbol_that_the_venue_does_not_know_is_told_before_any_event(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def unknown(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
+
+    venue = ScriptedVenue()
+    venue.rest = [unknown] * 1000
+    with caplog.at_level(logging.WARNING, "tickwire"):
+        async with venue.serve(), pipeline_at(venue) as pipeline:  # It says nothing but the snapshots.
+            await says(
+                caplog,
+                pipeline,
+                "main: snapshot_failed: BTCUSDT: HTTP 400 Bad Request: Invalid symbol. (code -1121)",
+                "main: BTCUSDT is not valid since ",
+                "Z: there is no snapshot: HTTP 400 Bad Request: Invalid symbol. (code -1121)",
+            )
+            assert "BTCUSDT not valid since" in pipeline.state
+            assert "ETHUSDT is not valid since" in caplog.text
+            assert "no message of ETHUSDT has come: check the symbol" in caplog.text
+
+
+async def test_a_refusal_is_over_when_the_venue_answers(caplog: pytest.LogCaptureFixture) -> None:
+    async def restricted(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"code": 0, "msg": "restricted location"}, status=451)
+
+    venue = ScriptedVenue()
+    venue.handshake = restricted
+    with caplog.at_level(logging.WARNING, "tickwire"):
+        async with venue.serve(), pipeline_at(venue) as pipeline:
+            run = Run(venue, pipeline)
+            pipeline.on_rows(run.on_rows)
+            words = "connection_handshake: handshake: expected HTTP 101, found 451"
+            await says(caplog, pipeline, f"main: {words}", ": restricted location")
+            await says(caplog, pipeline, "main: BTCUSDT, ETHUSDT are not valid since ", words)
+            venue.handshake = None
+            stop = asyncio.Event()
+            chatter = asyncio.create_task(venue.chatter(stop))
+            try:
+                await says(caplog, pipeline, "main: connection_handshake: over, ")
+                await says(caplog, pipeline, "main: BTCUSDT")
+                await run.goes_on()
+            finally:
+                stop.set()
+                await chatter
+
+
+async def test_a_refused_subscription_is_told_in_the_venues_words(caplog: pytest.LogCaptureFixture) -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        ws = web.WebSocketResponse(compress=False)
+        await ws.prepare(request)
+        async for message in ws:
+            asked: dict[str, Any] = json.loads(message.data)
+            error = {"code": 2, "msg": "Invalid request: unknown stream"}
+            await ws.send_str(json.dumps({"error": error, "id": asked["id"]}))
+        return ws
+
+    venue = ScriptedVenue()
+    venue.handshake = refuse
+    with caplog.at_level(logging.WARNING, "tickwire"):
+        async with venue.serve(), pipeline_at(venue) as pipeline:
+            await says(
+                caplog, pipeline, "main: subscribe_refused: main: Invalid request: unknown stream (code 2)"
+            )
+
+
+async def test_a_connection_that_the_venue_closes_at_once_is_told_with_its_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def close(request: web.Request) -> web.StreamResponse:
+        ws = web.WebSocketResponse(compress=False)
+        await ws.prepare(request)
+        await ws.close(code=1008, message=b"Too many requests")
+        return ws
+
+    venue = ScriptedVenue()
+    venue.handshake = close
+    with caplog.at_level(logging.WARNING, "tickwire"):
+        async with venue.serve(), pipeline_at(venue) as pipeline:
+            await says(caplog, pipeline, f"connection_closed: {venue.ws_url}: Too many requests (code 1008)")
