@@ -617,19 +617,6 @@ def _one_trade_stream(value: object) -> object:
     return value
 
 
-def _plain_name(value: object) -> object:
-    """A name that may be a folder's and a counter's."""
-    plain = isinstance(value, str) and len(value) <= 40 and re.fullmatch(r"[A-Za-z0-9_.-]*", value)
-    if not plain or value in (".", ".."):
-        raise ValueError(
-            'expected a name of at most 40 letters, digits, "_", "-" and ".", other than "." and ".."'
-        )
-    return value
-
-
-_Name = Annotated[str, BeforeValidator(_plain_name)]
-
-
 class Feed(_Model):
     """`[[feeds]]`: one venue, or a part of its instruments, with its own ingest agent."""
 

@@ -77,8 +77,7 @@ std::string stat_path_of(const EngineConfig& config) {
   if (!config.stat_path.empty()) return config.stat_path;
   const std::string directory = metrics::default_stat_directory();
   metrics::remove_dead_stat_files(directory);
-  return directory + "/engine-" + std::to_string(::getpid()) + "-" +
-         std::to_string(++engines) + ".stat";
+  return directory + "/engine-" + std::to_string(::getpid()) + "-" + std::to_string(++engines) + ".stat";
 }
 
 std::unique_ptr<SharedRegion> waker_memory(const EngineConfig& config) {

@@ -48,18 +48,36 @@ enum class ErrorKind : std::uint32_t {
   WorkerStopped,
 };
 
-inline constexpr auto kErrorKindNames = std::to_array<std::string_view>({
-    "connection",           "connection_closed",    "connection_silent",
-    "connection_lookup",    "connection_refused",   "connection_tls",
-    "connection_handshake", "connection_protocol",  "subscribe_refused",
-    "message_malformed",    "message_bad_number",   "message_too_many_levels",
-    "snapshot_malformed",   "snapshot_refused",     "snapshot_timeout",
-    "snapshot_failed",      "snapshot_given_up",    "snapshot_without_instrument",
-    "data_stale",           "messages_lost",        "trades_missing",
-    "receive_failed",
-    "capture_truncated",    "capture_line_skipped", "model_run",
-    "recorder_disk",        "worker_died",          "worker_hung",
-    "worker_memory",        "worker_stopped"});
+inline constexpr auto kErrorKindNames = std::to_array<std::string_view>({"connection",
+                                                                         "connection_closed",
+                                                                         "connection_silent",
+                                                                         "connection_lookup",
+                                                                         "connection_refused",
+                                                                         "connection_tls",
+                                                                         "connection_handshake",
+                                                                         "connection_protocol",
+                                                                         "subscribe_refused",
+                                                                         "message_malformed",
+                                                                         "message_bad_number",
+                                                                         "message_too_many_levels",
+                                                                         "snapshot_malformed",
+                                                                         "snapshot_refused",
+                                                                         "snapshot_timeout",
+                                                                         "snapshot_failed",
+                                                                         "snapshot_given_up",
+                                                                         "snapshot_without_instrument",
+                                                                         "data_stale",
+                                                                         "messages_lost",
+                                                                         "trades_missing",
+                                                                         "receive_failed",
+                                                                         "capture_truncated",
+                                                                         "capture_line_skipped",
+                                                                         "model_run",
+                                                                         "recorder_disk",
+                                                                         "worker_died",
+                                                                         "worker_hung",
+                                                                         "worker_memory",
+                                                                         "worker_stopped"});
 static_assert(kErrorKindNames.size() == static_cast<std::size_t>(ErrorKind::WorkerStopped) + 1);
 static_assert(kErrorKindNames.size() <= metrics::ErrorLog::kKinds);
 

@@ -397,7 +397,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& connects;
   metrics::Counter& disconnects;
   metrics::Counter& connect_failures;
-  metrics::Counter& timeouts;  // Of a look-up, an attempt to connect, or a close.
+  metrics::Counter& timeouts;        // Of a look-up, an attempt to connect, or a close.
   metrics::Counter& connections_up;  // Now: subscribed, and something has come.
   metrics::Counter& handovers;
   metrics::Counter& silent;

@@ -36,8 +36,8 @@ std::vector<ErrorEntry> ErrorLog::entries() const {
     const std::size_t bytes = std::min<std::size_t>(entry.text_bytes, kMaxText);
     std::string first(entry.text, bytes);
     std::string newest = entry.newest.load().value_or(first);
-    result.push_back({kind, std::move(first), std::move(newest), entry.first_ts.load(), entry.last_ts.load(),
-                      count});
+    result.push_back(
+        {kind, std::move(first), std::move(newest), entry.first_ts.load(), entry.last_ts.load(), count});
   }
   return result;
 }

@@ -276,7 +276,8 @@ void remove_dead_file(const std::string& path) {
   if (!fd || ::fstat(fd.get(), &ours) != 0 || !S_ISREG(ours.st_mode) || ours.st_uid != ::geteuid()) return;
   if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return;
   // Held while it is deleted: whoever makes one of this name looks whether its own was.
-  if (::lstat(path.c_str(), &there) != 0 || there.st_dev != ours.st_dev || there.st_ino != ours.st_ino) return;
+  if (::lstat(path.c_str(), &there) != 0 || there.st_dev != ours.st_dev || there.st_ino != ours.st_ino)
+    return;
   ::unlink(path.c_str());
 }
 

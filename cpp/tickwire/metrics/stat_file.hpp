@@ -68,11 +68,10 @@ struct StatCapacity {
 class StatFile {
  public:
   /// Makes the file under a temporary name in `path`'s directory, which is created 0700 where it lacks
-  /// and must be writable by this user alone. An empty path gives memory of this process, needs no file system,
-  /// and path() leads there for as long as the process lives.
-  /// The directory should be on a tmpfs: on a disk the kernel stops the writer while it writes pages
-  /// back. Throws SetupError: also where another engine runs on that path, or where what is there is no
-  /// stat file.
+  /// and must be writable by this user alone. An empty path gives memory of this process, needs no file
+  /// system, and path() leads there for as long as the process lives. The directory should be on a tmpfs: on
+  /// a disk the kernel stops the writer while it writes pages back. Throws SetupError: also where another
+  /// engine runs on that path, or where what is there is no stat file.
   static std::unique_ptr<StatFile> create(const std::string& path, StatCapacity capacity);
 
   /// A writer in another process: maps the file that an engine has published. counter(), histogram() and

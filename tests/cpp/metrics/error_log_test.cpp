@@ -82,8 +82,10 @@ TEST(ErrorLog, ShowsAReaderNoMixtureOfTwoTexts) {
   const auto log = std::make_unique<ErrorLog>();
   std::thread writer([&] {
     for (int i = 0; i < 20'000; ++i) {
-      log->report(0, std::string(1 + static_cast<std::size_t>(i) % ErrorLog::kMaxText,
-                                 static_cast<char>('a' + i % 26)), i);
+      log->report(
+          0,
+          std::string(1 + static_cast<std::size_t>(i) % ErrorLog::kMaxText, static_cast<char>('a' + i % 26)),
+          i);
     }
   });
   for (std::uint64_t count = 0; count < 20'000;) {

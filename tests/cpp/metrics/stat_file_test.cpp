@@ -321,8 +321,8 @@ TEST_F(StatFileTest, ClearsWhatKilledEnginesLeftAndNothingElse) {
   std::set<std::string> left;
   for (const auto& entry : fs::directory_iterator(directory_)) left.insert(entry.path().filename());
   const std::string making = fs::path(*std::find_if(left.begin(), left.end(), [](const std::string& file) {
-    return file.starts_with("engine-2-1.stat.");
-  })).string();
+                               return file.starts_with("engine-2-1.stat.");
+                             })).string();
   EXPECT_EQ(left, (std::set<std::string>{"engine-1-1.stat", "engine-1-1.stat.control", making, "jitter.stat",
                                          "engine-x-1.stat", "engine-5.stat", "engine-6-1.statx", "notes",
                                          "engine-7-1.stat", "engine-8-1.stat", "engine-9-2.stat.control"}));

@@ -43,7 +43,8 @@ bool lists(std::string_view list, std::string_view token) noexcept {
   return false;
 }
 
-/// Bytes of a refusal's body that are waited for: as many as an error has room for, and what a page puts first.
+/// Bytes of a refusal's body that are waited for: as many as an error has room for, and what a page puts
+/// first.
 constexpr std::size_t kQuotedBytes = 512;
 
 /// The value of a header, without spaces around it; empty where there is none.

@@ -49,8 +49,8 @@ struct HandshakeAnswer {
   bool more = false;             // Where Refused: its body, which says why, has not come whole yet.
 };
 
-/// Looks at everything received so far. Where it gives Refused, `error` says what was expected and found, with
-/// the server's own words as far as they have come.
+/// Looks at everything received so far. Where it gives Refused, `error` says what was expected and found,
+/// with the server's own words as far as they have come.
 HandshakeAnswer check_handshake(std::string_view received, std::string_view expected_accept,
                                 FixedText& error) noexcept;
 
