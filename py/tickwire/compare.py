@@ -6,7 +6,7 @@ that flag is compared where it is recorded twice: in a row and in the record of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,11 +188,10 @@ class ScoreChecker:
         exact: bool = True,
         warm: bool = False,
         cut_off: bool = False,
-        max_age_ns: Callable[[int], int] | None = None,
     ) -> None:
         """`rows`: what the ingest agents recorded; `warm`: other rows were there before the first of them;
         `cut_off`: the recording ends anywhere, so a score may be there without its row or the rest of its
-        run; `max_age_ns`: of a model's number, at which age its rows leave as stale; 0 where they do not."""
+        run."""
         self.divergence: str | None = None
         self.scores = 0
         self.unchecked = 0
@@ -203,7 +202,6 @@ class ScoreChecker:
         self._exact = exact
         self._window = window_rows
         self._cut_off = cut_off
-        self._max_age_ns = max_age_ns
         self._instruments: dict[int, _Instrument] = {}
         every = [part for part in (file[file["row"] != 0] for file in rows) if len(part)]
         for instrument in sorted({int(i) for part in every for i in np.unique(part["instrument"])}):
@@ -227,7 +225,7 @@ class ScoreChecker:
         elif found:
             self.divergence = min(found)[2]
             return False
-        if not self._compare_with_rows(records, places) or not self._check_age(records):
+        if not self._compare_with_rows(records, places):
             return False
         inputs = np.empty((len(records), self._window, len(self._layout.features)), np.float32)
         known = np.ones(len(records), np.bool_)
@@ -292,25 +290,6 @@ class ScoreChecker:
         if found:
             self.divergence = min(found)[2]
         return not found
-
-    def _check_age(self, records: Rows) -> bool:
-        """A row leaves as stale if its stages add up to more than the limit. One that is not finite, or whose
-        run failed, says that."""
-        if self._max_age_ns is None:
-            return True
-        limits = {number: self._max_age_ns(number) for number in np.unique(records["model_id"]).tolist()}
-        limit = np.array([limits[number] for number in records["model_id"].tolist()], np.int64)
-        age = records["ts_out"] - records["ts_recv"]
-        old = (limit != 0) & (age > limit)
-        states = self._layout.states
-        stale, valid = (records["state"] == states.index(name) for name in ("stale", "valid"))
-        wrong = (stale & ~old) | (valid & old)
-        if wrong.any():
-            i = int(np.argmax(wrong))
-            state = self._layout.state(int(records[i]["state"]))
-            most = f"at most {limit[i]:,} ns" if limit[i] else "without a limit"
-            self.divergence = f"{_name(self._layout, records[i])}: it is {state} at {age[i]:,} ns, {most}"
-        return not wrong.any()
 
     def _input_of(self, record: Any, at: int) -> NDArray[np.float32] | str | None:
         """What its model saw, or what is wrong with the record; None if it began before the recording."""

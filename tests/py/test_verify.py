@@ -302,36 +302,6 @@ def test_scores_of_another_machine_within_tolerance() -> None:
     assert not compare(ingest_side(rows), rows, rows, exact=False, models=TwinModels(factor=1.01)).same
 
 
-@pytest.mark.parametrize(
-    ("state", "age", "expected"),
-    [
-        ("valid", 28_000, None),  # What the stages add up to, which is the limit.
-        ("valid", 28_001, "it is valid at 28,001 ns, at most 28,000 ns"),
-        ("stale", 28_001, None),
-        ("stale", 28_000, "it is stale at 28,000 ns, at most 28,000 ns"),
-        ("warming", 99_000, None),  # It says that, whatever its age.
-    ],
-)
-def test_what_depends_on_age_follows_from_the_stamps(state: str, age: int, expected: str | None) -> None:
-    rows = make_rows(6, 2, 2)
-    scores = rows.copy()
-    scores["stage_ns"][3, -1] += age - int(scores["stage_ns"][3].sum())
-    scores["ts_out"][3] = scores["ts_recv"][3] + age
-    scores["state"][3] = STATES.index(state)
-    if state != "valid":
-        scores["scores"][3], scores["scored"][3] = np.nan, state == "stale"
-    window = 5 if state == "warming" else 1
-    scores = scores[3:4] if window > 1 else scores
-    checker = ScoreChecker([ingest_side(rows)], layout_of(rows), window, max_age_ns={77: 28_000}.__getitem__)
-    assert checker.check(scores, TwinModels()) == (expected is None), checker.divergence
-    if expected is not None:
-        assert checker.divergence is not None
-        assert checker.divergence.startswith("binance_spot BTCUSDT, epoch 1, row 4")
-        assert checker.divergence.endswith(expected)
-    without = ScoreChecker([ingest_side(rows)], layout_of(rows), window, max_age_ns=lambda number: 0)
-    assert without.check(scores, TwinModels()) == (state != "stale")
-
-
 # Whole folders.
 
 
