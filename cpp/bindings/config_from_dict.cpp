@@ -151,6 +151,7 @@ engine::FeedConfig feed_from(const Section& s) {
           .core = s.get<int>("core"),
           .snapshot_retries = s.get<std::uint32_t>("snapshot_retries"),
           .snapshot_backoff_ns = s.get<std::int64_t>("snapshot_backoff_ns"),
+          .snapshot_limit = s.get<std::uint32_t>("snapshot_limit"),
           .max_levels = s.get<std::size_t>("max_levels"),
           .max_frame_bytes = s.get<std::size_t>("max_frame_bytes"),
           .buffer_events = s.get<std::size_t>("buffer_events"),
@@ -194,6 +195,7 @@ engine::FeaturesConfig features_from(const Section& s) {
       .max_event_rate = s.get<double>("max_event_rate"),
       .trade_gaps = s.choose<engine::TradeGaps>(
           "trade_gaps", {{"count", engine::TradeGaps::Count}, {"suspect", engine::TradeGaps::Suspect}}),
+      .accept_beyond_depth = s.get<bool>("accept_beyond_depth"),
       .plan = plan_from(s)};
 }
 

@@ -866,6 +866,10 @@ class Features(_Model):
     every: Duration | None = None
     """Instead of `trigger`: a row at the first event at or past each multiple of this."""
 
+    beyond_depth: Literal["suspect", "accept"] = "suspect"
+    """A snapshot says nothing of levels behind its last one. Where the market moves so far that a row would
+    look at them, its book is suspect until more is known; or the rows are taken as they are, and counted."""
+
     rows: Annotated[list[str], Field(min_length=1, max_length=4096)]
     """The features, one expression a column: `"imbalance(levels=5)"`."""
 
@@ -1298,7 +1302,6 @@ class Config(_Model):
         except ConfigError as error:
             prefix = f"{self._where}: " if self._where else ""
             raise ConfigError(f"{prefix}{error}") from None
-        levels = max((int(node["levels"]) for node in self._plan.nodes), default=0)
         by_order = [kernel for kernel in self._plan.kernels if features.KERNELS[kernel].by_order]
         for i, feed in enumerate(self.feeds):
             if by_order and not feed.by_order:
@@ -1309,10 +1312,27 @@ class Config(_Model):
                 )
             if feed.by_order:
                 continue
-            # Beyond what a snapshot shows a level is unknown until it changes.
-            if int(feed.snapshot_limit or 0) < min(10 * levels, _VENUES[feed.venue]["snapshot_limits"][-1]):
-                expected = f"expected at least ten times the {levels} levels that features.rows look at"
-                raise _at(f"feeds[{i}].snapshot_limit", expected, feed.snapshot_limit)
+
+    def warnings(self) -> list[str]:
+        """What is no error and yet may not be what was meant, a line each."""
+        from tickwire import features
+
+        reach = features.reach(self.plan)
+        lines = []
+        for i, feed in enumerate(self.feeds):
+            limit = int(feed.snapshot_limit or 0)
+            if feed.by_order or limit >= min(10 * reach, _VENUES[feed.venue]["snapshot_limits"][-1]):
+                continue
+            how_often = (
+                "at every move of the best price: no row is valid between"
+                if limit <= reach
+                else f"each time the market moves by {limit - reach} levels or so"
+            )
+            lines.append(
+                f"feeds[{i}].snapshot_limit: features.rows look at {reach} levels and a snapshot shows "
+                f"{limit}: another one is needed {how_often}; ten times as many levels are usual"
+            )
+        return lines
 
     @property
     def plan(self) -> Plan:
@@ -1440,6 +1460,7 @@ class Config(_Model):
                     "core": feed.core if feed.core is not None and not replay else -1,
                     "snapshot_retries": feed.snapshot_retries,
                     "snapshot_backoff_ns": parse_duration(feed.snapshot_backoff),
+                    "snapshot_limit": int(feed.snapshot_limit or 0),
                     "max_levels": feed.max_levels,
                     "max_frame_bytes": feed.max_frame_bytes,
                     "buffer_events": feed.buffer_events,
@@ -1474,6 +1495,7 @@ class Config(_Model):
                 "window_rows": self.features.window_rows,
                 "max_event_rate": self.features.max_event_rate,
                 "trade_gaps": self.features.trade_gaps,
+                "accept_beyond_depth": self.features.beyond_depth == "accept",
                 "nodes": list(self.plan.nodes),
                 "outputs": list(self.plan.outputs),
             },

@@ -771,6 +771,7 @@ class Pipeline:
         with, and where sinks listen."""
         lines = list(self._engine.report) if self._engine is not None else []
         lines += self._host.all() if self._host is not None else []
+        lines += [f"warning: {line}" for line in self.config.warnings()]
         for name, files in self._warm.items():
             more = f" and {len(files) - 1} before it" if len(files) > 1 else ""
             lines.append(f"warm: {name} begins with {files[-1]}{more}")

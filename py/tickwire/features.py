@@ -42,6 +42,7 @@ __all__ = [
     "Schema",
     "compile_rows",
     "parse",
+    "reach",
 ]
 
 MAX_LENGTH = 1000
@@ -107,6 +108,9 @@ class Kernel:
     """Grows when the same input gives another value: a model bound to the old one is then refused."""
     by_order: bool = False
     """Does it need a venue that tells of every order?"""
+    reach: Literal["none", "best", "levels"] = "none"
+    """Which levels of each side its value depends on, by itself: the best, so many as `levels` says, or none.
+    They must be known for a row to be valid."""
 
     @property
     def signature(self) -> str:
@@ -129,6 +133,7 @@ _TABLE = (
         "many as there are). NaN where the book is empty.",
         "Cao, Hansch & Wang (2009), The information content of an open limit-order book",
         version=2,
+        reach="levels",
     ),
     Kernel(
         "spread",
@@ -137,6 +142,7 @@ _TABLE = (
         "basis points of mid",
         "The best ask less the best bid. NaN where a side of the book is empty, as all that needs mid.",
         version=2,
+        reach="best",
     ),
     Kernel(
         "microprice_offset",
@@ -146,6 +152,7 @@ _TABLE = (
         "The mid weighted by what stands on the other side, less the plain mid: positive when more is bid.",
         "Gatheral & Oomen (2010), Zero-intelligence realized variance estimation: the weighted mid",
         version=2,
+        reach="best",
     ),
     Kernel(
         "mid_return",
@@ -155,6 +162,7 @@ _TABLE = (
         "mid now over the mid of the last book state at or before t − w; with a count, over the mid that "
         "many book events ago. The book that the epoch began with counts as a state.",
         version=2,
+        reach="best",
     ),
     Kernel(
         "ofi",
@@ -166,6 +174,7 @@ _TABLE = (
         "missing level is a quantity of 0 at the worst of prices. A count is of book events.",
         "Cont, Kukanov & Stoikov (2014), The price impact of order book events",
         version=2,
+        reach="levels",
     ),
     Kernel(
         "trade_flow",
@@ -192,6 +201,7 @@ _TABLE = (
         "basis points of mid",
         "Where trades happened against where the market is now; 0 when nothing traded. A count is of trades.",
         version=2,
+        reach="best",
     ),
     Kernel(
         "realized_vol",
@@ -201,6 +211,7 @@ _TABLE = (
         "Realized volatility of mid over the book events of the window, not annualised. A count is of these.",
         "Andersen, Bollerslev, Diebold & Labys (2003), Modeling and forecasting realized volatility",
         version=2,
+        reach="best",
     ),
     Kernel(
         "queue_imbalance",
@@ -210,6 +221,7 @@ _TABLE = (
         "How much more waits at the best bid than at the best ask. NaN where a side of the book is empty.",
         "Gould & Bonart (2016), Queue imbalance as a one-tick-ahead price predictor in a limit order book",
         version=2,
+        reach="best",
     ),
     Kernel(
         "order_arrival_rate",
@@ -554,6 +566,15 @@ def compile_rows(rows: Sequence[str], where: str = "features.rows") -> Plan:
         canonical=[str(expression) for expression in expressions],
         kernels=tuple(sorted({node["kernel"] for node in compiler.nodes})),
     )
+
+
+def reach(plan: Plan) -> int:
+    """Levels a side of the book that a row depends on; 0 for features of trades and orders alone."""
+    levels = 0
+    for node in plan.nodes:
+        own = KERNELS[node["kernel"]].reach
+        levels = max(levels, int(node["levels"]) if own == "levels" else int(own == "best"))
+    return levels
 
 
 # --- What a model is bound to -------------------------------------------------------------------------

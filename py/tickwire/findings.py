@@ -27,7 +27,22 @@ _COUNTED = (
     _Counted(
         ("unknown_symbol",), "messages of instruments that the configuration does not name were skipped"
     ),
-    _Counted(("snapshots_refused",), "snapshots fitted none of the events around them"),
+    _Counted(("snapshots_misfit",), "snapshots fitted none of the events around them"),
+    _Counted(("snapshots_empty",), "snapshots were empty and not believed"),
+    _Counted(("snapshots_one_sided",), "snapshots had one empty side, which no other confirmed at once"),
+    _Counted(("snapshots_crossed",), "snapshots were crossed and not believed"),
+    _Counted(("snapshots_unsorted",), "snapshots were not in the order of their prices and not believed"),
+    _Counted(("snapshots_duplicate",), "snapshots had a price twice and were not believed"),
+    _Counted(("snapshots_too_long",), "snapshots had more levels than were asked for and were not believed"),
+    _Counted(("snapshots_contradicted",), "snapshots said of a level that was known what it is not: a gap"),
+    _Counted(
+        ("ids_went_back",), "times an id came that was passed, of no recent message: the venue may count anew"
+    ),
+    _Counted(
+        ("partial_books_refused",),
+        "partial books were not used, because their instrument has a stream of changes",
+    ),
+    _Counted(("other_streams",), "book changes of other kinds of streams, as their names say, were not used"),
     _Counted(("window_overflows",), "samples left a window early; raise features.max_event_rate"),
     _Counted(("levels_dropped",), "book levels fell off the deep end; raise feeds[].max_levels"),
     _Counted(
@@ -95,6 +110,15 @@ def findings(stats: Stats, config: Config) -> list[str]:
         count = stats.count(*counted.counters)
         if count:
             out.append(f"note: {count:,} {counted.text}")
+    if beyond := stats.count("rows_beyond_depth"):
+        if config.features.beyond_depth == "accept":
+            text = 'rows looked at levels that no snapshot showed, as features.beyond_depth = "accept" says'
+        else:
+            text = (
+                "rows did not leave because they would have looked at levels that no snapshot showed: raise "
+                'feeds[].snapshot_limit, or take them as they are with features.beyond_depth = "accept"'
+            )
+        out.append(f"note: {beyond:,} {text}")
     if stats.late:
         out.append(
             f"note: {stats.late:,} rows of a slower worker came after the end of their epoch: withheld"
@@ -192,6 +216,8 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
         return []
 
     def count(counter: str) -> int:
+        if counter == "rows_beyond_depth":
+            return feed_count(stats, name, counter)
         return stats.counters.get(f"{name}/{counter}", 0)
 
     if feed.by_order and not count("messages") and not count("capture_truncated"):
@@ -220,6 +246,17 @@ def _why_no_message(stats: Stats, feed: Feed, name: str) -> str:
     return "datagrams came, but no message that could be used"
 
 
+# Snapshots that cannot be a book, by their counter.
+_UNBELIEVED = {
+    "snapshots_empty": "empty",
+    "snapshots_one_sided": "with one side empty",
+    "snapshots_crossed": "crossed",
+    "snapshots_unsorted": "not in the order of their prices",
+    "snapshots_duplicate": "with a price twice",
+    "snapshots_too_long": "with more levels than were asked for",
+}
+
+
 def _why_never_valid(count: Callable[[str], int], *, alone: bool) -> str:
     """As far as the feed's counters tell. `alone`: no other instrument of the feed adds to them."""
     messages, snapshots = count("messages"), count("snapshots")
@@ -241,6 +278,12 @@ def _why_never_valid(count: Callable[[str], int], *, alone: bool) -> str:
         return f"none of the {refused:,} snapshots could be read, or told which instrument it is of"
     if snapshots == 0:
         return "no snapshot came"
+    unbelieved = {name: n for name in _UNBELIEVED if (n := count(name))}
+    if snapshots and sum(unbelieved.values()) >= snapshots:
+        kinds = ", ".join(f"{n:,} {_UNBELIEVED[name]}" for name, n in unbelieved.items())
+        return f"none of the {snapshots:,} snapshots could be believed: {kinds}"
+    if count("rows_beyond_depth"):
+        return "the snapshots show fewer levels than the features look at: raise feeds[].snapshot_limit"
     events = f"the {count('book_events'):,} book events"
     if count("snapshots_waiting"):
         return f"its snapshot is newer than all of {events}: the one that continues it never came"

@@ -80,6 +80,7 @@ class AllocTest : public ::testing::Test {
                        .core = -1,
                        .snapshot_retries = 3,
                        .snapshot_backoff_ns = kStepNs,
+                       .snapshot_limit = 1000,
                        .max_levels = 1024,
                        .max_frame_bytes = 1U << 20U,
                        .buffer_events = 4096,
@@ -95,6 +96,7 @@ class AllocTest : public ::testing::Test {
                          .window_rows = 1,
                          .max_event_rate = 2000,
                          .trade_gaps = engine::TradeGaps::Count,
+                         .accept_beyond_depth = false,
                          .plan = plan()},
             .models = {},
             .worker_program = ""};

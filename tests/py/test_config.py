@@ -155,12 +155,6 @@ rows = ["spread()"]
             id="book that holds no snapshot",
         ),
         pytest.param(
-            FEED + "snapshot_limit = 4" + FEATURES.replace("spread()", "imbalance(levels=5)"),
-            "feeds[0].snapshot_limit: expected at least ten times the 5 levels that features.rows look at, "
-            "found 4",
-            id="snapshot that shows less than the features need",
-        ),
-        pytest.param(
             FEED + 'url = "wss://:9443/ws"' + FEATURES,
             "feeds[0].url: expected a URL with a host, and a port that there is, found 'wss://:9443/ws'",
             id="URL without a host",
@@ -387,6 +381,7 @@ def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
         "core": -1,
         "snapshot_retries": 8,
         "snapshot_backoff_ns": 500_000_000,
+        "snapshot_limit": 1000,
         "max_levels": 16384,
         "max_frame_bytes": 16 << 20,
         "buffer_events": 4096,
@@ -1131,3 +1126,18 @@ def test_how_a_recording_comes_to_the_disk() -> None:
         resolved('[record]\nfsync = "always"\n')
     with pytest.raises(ConfigError, match=r"record\.fsync_interval: expected 100ms to 1s, found '1m'"):
         resolved('[record]\nfsync_interval = "1m"\n')
+
+
+def test_few_levels_of_a_snapshot_are_warned_of() -> None:
+    five = FEATURES.replace("spread()", "imbalance(levels=5)")
+    (line,) = load(FEED + "snapshot_limit = 20" + five).warnings()
+    assert line == (
+        "feeds[0].snapshot_limit: features.rows look at 5 levels and a snapshot shows 20: another one is "
+        "needed each time the market moves by 15 levels or so; ten times as many levels are usual"
+    )
+    (line,) = load(FEED + "snapshot_limit = 5" + five).warnings()
+    assert "at every move of the best price: no row is valid between" in line
+    assert load(FEED + "snapshot_limit = 50" + five).warnings() == []
+    assert (
+        load(FEED + "snapshot_limit = 1" + FEATURES.replace("spread()", "trade_count('1s')")).warnings() == []
+    )

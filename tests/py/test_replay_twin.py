@@ -160,9 +160,12 @@ def lose_some(path: Path, symbol: str, at: int, count: int) -> None:
         if not (is_diff and at <= seen < at + count):
             kept.append(line)
         if is_diff and seen == at + count + 10:
-            levels = [[[p, q] for p, q in side.items() if float(q)] for side in (bids, asks)]
+            levels = [
+                sorted(([p, q] for p, q in side.items() if float(q)), key=lambda x: float(x[0]), reverse=down)
+                for side, down in ((bids, True), (asks, False))
+            ]
             body = {"lastUpdateId": data["data"]["u"], "bids": levels[0], "asks": levels[1]}
-            note = {"tickwire": "snapshot", "conn": 0, "instrument": symbol, "body": body}
+            note = {"tickwire": "snapshot", "conn": 0, "instrument": symbol, "limit": 5000, "body": body}
             kept.append(stamp + b" " + twin.json.dumps(note, separators=(",", ":")).encode() + b"\n")
     path.write_bytes(b"".join(kept))
 

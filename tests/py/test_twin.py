@@ -41,7 +41,9 @@ def quote(at: float) -> str:
 
 
 def snapshot(at: float, last_id: int, bids: list[Any], asks: list[Any]) -> str:
-    return f"{int(at * S)} {json.dumps({'lastUpdateId': last_id, 'bids': bids, 'asks': asks})}"
+    body = {"lastUpdateId": last_id, "bids": bids, "asks": asks}
+    note = {"tickwire": "snapshot", "conn": 0, "instrument": "X", "limit": 1000, "body": body}
+    return f"{int(at * S)} {json.dumps(note)}"
 
 
 # Book and mid after each event, quantities behind the colon:
@@ -228,8 +230,8 @@ def test_spot_needs_no_previous_id(tmp_path: Path) -> None:
     lines = [
         diff(1.0, (1, 3, 0), [["90", "1"]], []),
         snapshot(2.0, 3, [["100", "2"]], [["101", "1"]]),
-        diff(2.1, (4, 5, 0), [["100", "3"]], []),
-        diff(2.2, (5, 6, 0), [["100", "4"]], []),  # Overlaps: no gap.
+        diff(2.1, (3, 5, 0), [["100", "3"]], []),  # Bridges, though the snapshot has the first id.
+        diff(2.2, (6, 6, 0), [["100", "4"]], []),
         diff(2.3, (7, 7, 0), [["100", "5"]], []),
         diff(2.4, (9, 9, 0), [["100", "6"]], []),  # 8 is missing.
     ]
@@ -255,18 +257,51 @@ def test_crossed_book_ends_the_epoch_without_a_row(tmp_path: Path) -> None:
     assert list(rows.sequence) == [15, 17, 22]
 
 
-def test_duplicate_is_ignored_and_an_old_id_sent_later_is_a_gap(tmp_path: Path) -> None:
+def test_duplicate_is_ignored_and_an_old_id_is_a_doubt(tmp_path: Path) -> None:
     lines = [
-        diff(1.0, (10, 12, 9), [], [], event_ms=1000),
+        diff(1.0, (10, 12, 9), [], []),
         snapshot(2.0, 11, [["100", "2"]], [["101", "1"]]),
-        diff(2.1, (13, 14, 12), [["100", "3"]], [], event_ms=2000),
-        diff(2.2, (13, 14, 12), [["100", "3"]], [], event_ms=2000),
-        diff(2.3, (15, 16, 14), [["100", "4"]], [], event_ms=2100),
-        diff(2.4, (5, 6, 4), [["100", "5"]], [], event_ms=2200),
-        diff(2.5, (17, 18, 16), [["100", "5"]], [], event_ms=2300),
+        diff(2.1, (13, 14, 12), [["100", "3"]], []),
+        diff(2.2, (13, 14, 12), [["100", "3"]], []),
+        diff(2.3, (15, 16, 14), [["100", "4"]], []),
+        diff(2.4, (5, 6, 4), [["100", "5"]], []),
+        diff(2.5, (17, 18, 16), [["100", "5"]], []),  # Ends the doubt: the second epoch begins with it.
+        diff(2.6, (19, 20, 18), [["100", "6"]], []),
     ]
     rows = replay(tmp_path, lines, "spread()")
-    assert list(rows.sequence) == [14, 16]
+    assert list(rows.sequence) == [14, 16, 20]
+    assert list(rows.epoch) == [1, 1, 2]
+
+
+def test_ids_that_follow_each_other_are_another_count(tmp_path: Path) -> None:
+    lines = [
+        diff(1.0, (10, 12, 9), [], []),
+        snapshot(2.0, 11, [["100", "2"]], [["101", "1"]]),
+        *(diff(2.1 + n / 10, (n, n, n - 1), [["99", str(n)]], []) for n in range(1, 5)),
+        diff(2.7, (5, 5, 4), [["99", "5"]], []),
+        snapshot(2.8, 5, [["90", "2"]], [["101", "1"]]),
+        diff(2.9, (6, 6, 5), [["99", "6"]], []),
+    ]
+    rows = replay(tmp_path, lines, "imbalance(levels=1)")
+    assert list(rows.sequence) == [6]
+
+
+def test_no_row_looks_behind_the_horizon(tmp_path: Path) -> None:
+    bids, asks = [["100", "1"], ["99", "1"], ["98", "1"]], [["101", "1"], ["102", "1"], ["103", "1"]]
+    lines = [
+        diff(1.0, (10, 12, 9), [], []),
+        f"{2 * S} {json.dumps({'lastUpdateId': 11, 'bids': bids, 'asks': asks})}",
+        diff(2.1, (13, 14, 12), [["90", "5"]], []),  # Known, since it changed, and yet behind.
+        diff(2.2, (15, 16, 14), [["100", "0"]], []),
+        diff(2.3, (17, 18, 16), [["99", "0"]], []),  # One is left of the two that a row needs.
+        diff(2.4, (19, 20, 18), [["89", "5"]], []),
+        diff(2.5, (21, 22, 20), [["100", "2"]], []),  # Back: the second epoch begins with it.
+        diff(2.6, (23, 24, 22), [["100", "3"]], []),
+    ]
+    rows = replay(tmp_path, lines, "imbalance(levels=2)")
+    assert list(rows.sequence) == [14, 16, 24]
+    assert list(rows.epoch) == [1, 1, 2]
+    assert rows.values[:, 0].tolist() == [0, 0, (4 - 2) / 6]
 
 
 def test_event_clock_is_a_running_maximum(tmp_path: Path) -> None:

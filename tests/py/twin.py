@@ -73,6 +73,28 @@ class Book:
     asks: dict[int, int] = field(default_factory=dict)
     bid_prices: list[int] = field(default_factory=list)
     ask_prices: list[int] = field(default_factory=list)
+    bid_horizon: int | None = None  # The deepest price that a snapshot showed; None where it showed all.
+    ask_horizon: int | None = None
+
+    def load(self, bids: list[list[str]], asks: list[list[str]], limit: int | None) -> None:
+        """A snapshot of `limit` levels a side. A side with fewer is shown whole; where nobody knows how many
+        were asked for, only the shorter one is."""
+        self.set(bids, asks)
+        if len(bids) >= (limit or len(asks)):
+            self.bid_horizon = exact(bids[-1][0])
+        if len(asks) >= (limit or len(bids)):
+            self.ask_horizon = exact(asks[-1][0])
+
+    def knows(self, levels: int) -> bool:
+        """Are the best so many levels of both sides within their horizons?"""
+        bids = (
+            self.bid_horizon is None
+            or sum(p >= self.bid_horizon for p in self.bid_prices[-levels:]) >= levels
+        )
+        asks = (
+            self.ask_horizon is None or sum(p <= self.ask_horizon for p in self.ask_prices[:levels]) >= levels
+        )
+        return levels == 0 or (bids and asks)
 
     def set(self, bids: list[list[str]], asks: list[list[str]]) -> bool:
         """True where anything is not as it was."""
@@ -143,16 +165,23 @@ class Epoch:
 class Synchronizer:
     """One instrument by the venue's document: buffer, snapshot, bridge, apply, gap.
 
-    What is buffered is one unbroken chain, begun anew where a link is missing.
+    What is buffered is one unbroken chain, begun anew where a link is missing. An old id, of a message that
+    did not come a moment ago, puts the book in doubt until the next event that continues it; three such that
+    follow each other are another count of ids.
     """
 
-    def __init__(self, futures: bool) -> None:
+    def __init__(self, futures: bool, reach: int = 0) -> None:
         self.futures = futures
+        self.reach = reach  # Levels a side that must be known.
+        self.seen: list[tuple[Any, ...]] = []
         self.lose()
 
     def lose(self, first: dict[str, Any] | None = None) -> None:
         """The book is not known any more; `first` begins the new buffer."""
         self.valid = False
+        self.followed = False  # Not valid, but every event is in the book.
+        self.strays: list[dict[str, Any]] = []
+        self.late: list[dict[str, Any]] = []  # Old ids while there is no book.
         self.changed = False  # Did the last event that was applied change the book?
         self.book = Book()
         self.last_id = 0
@@ -161,9 +190,7 @@ class Synchronizer:
 
     def disconnect(self) -> None:
         self.lose()
-        self.newest_event = -1
-
-    newest_event = -1
+        self.seen = []
 
     def _in_snapshot(self, diff: dict[str, Any], last_id: int) -> bool:
         return diff["u"] < last_id if self.futures else diff["u"] <= last_id
@@ -174,7 +201,7 @@ class Synchronizer:
         return diff["U"] <= last_id + 1 <= diff["u"]
 
     def _follows(self, diff: dict[str, Any], last_id: int) -> bool:
-        return diff["pu"] == last_id if self.futures else diff["U"] <= last_id + 1
+        return diff["pu"] == last_id if self.futures else diff["U"] == last_id + 1
 
     def _apply(self, diff: dict[str, Any]) -> bool:
         """False where the book is crossed by it and lost."""
@@ -185,65 +212,113 @@ class Synchronizer:
             return False
         return True
 
-    def on_snapshot(self, body: dict[str, Any]) -> bool:
+    def _usable(self) -> bool:
+        """The book is whole. True where that makes it valid."""
+        self.valid = self.book.knows(self.reach)
+        self.followed = not self.valid
+        return self.valid
+
+    @staticmethod
+    def _is_book(bids: list[list[str]], asks: list[list[str]]) -> bool:
+        """Sorted, without a price twice, not crossed. No snapshot of ours lacks a side."""
+        bid_prices, ask_prices = [exact(p) for p, _ in bids], [exact(p) for p, _ in asks]
+        return bool(
+            bids
+            and asks
+            and bid_prices == sorted(set(bid_prices), reverse=True)
+            and ask_prices == sorted(set(ask_prices))
+            and bid_prices[0] < ask_prices[0]
+        )
+
+    def on_snapshot(self, body: dict[str, Any], limit: int | None = None) -> bool:
         """True where the book is valid from here on."""
         last_id = body["lastUpdateId"]
-        if self.valid or (
-            self.held and (last_id == self.last_id or not self.buffer) and last_id <= self.last_id
-        ):
+        if self.valid or self.followed:
+            return False
+        if self.held and last_id <= self.last_id and (last_id == self.last_id or not self.buffer):
+            return False
+        if not self._is_book(body["bids"], body["asks"]):
             return False
         rest = [diff for diff in self.buffer if not self._in_snapshot(diff, last_id)]
         if rest and not self._bridges(rest[0], last_id):
             return False  # It fits none of the buffered events: another one is needed.
         book = Book()
-        book.set(body["bids"], body["asks"])
+        book.load(body["bids"], body["asks"], limit)
         for diff in rest:
             book.set(diff["b"], diff["a"])
         if book.crossed():
             return False
         self.book = book
-        if rest:
-            self.buffer = []
         self.last_id = rest[-1]["u"] if rest else last_id
-        self.valid = bool(rest)
         self.held = not rest
-        return self.valid
+        if not rest:
+            return False
+        self.buffer = []
+        return self._usable()
 
     def on_diff(self, diff: dict[str, Any]) -> tuple[bool, bool]:
         """Was the event applied to a valid book, and did it make the book valid?"""
-        # Sent later than all before it, and yet an old id: the venue counts anew.
-        newest = diff.get("E", -1) > self.newest_event
-        self.newest_event = max(diff.get("E", -1), self.newest_event)
-        if self.valid:
-            if diff["u"] <= self.last_id and not newest:
-                return False, False  # A duplicate.
-            if diff["u"] <= self.last_id or not self._follows(diff, self.last_id):
+        name = (diff["U"], diff["u"], diff.get("pu"), diff.get("E"))
+        if name in self.seen[-512:]:
+            return False, False
+        self.seen.append(name)
+        if self.valid or self.followed:
+            passed = diff["u"] <= self.last_id or (not self.futures and diff["U"] <= self.last_id)
+            if passed or (self.strays and self._follows(diff, self.strays[-1]["u"])):
+                self._doubt(diff)
+                return False, False
+            if not self._follows(diff, self.last_id):
                 self.lose(diff)
                 return False, False
-            return self._apply(diff), False
+            self.strays = []
+            was_valid = self.valid
+            if not self._apply(diff):
+                return False, False
+            became = self._usable() and not was_valid
+            return was_valid and self.valid, became
         if self.held and not self._in_snapshot(diff, self.last_id):
             if self._bridges(diff, self.last_id):
                 self.held = False
                 self.buffer = []
-                self.valid = self._apply(diff)
-                return False, self.valid
+                return False, self._apply(diff) and self._usable()
             self.lose(diff)
             return False, False
         if self.buffer:
-            last_id = self.buffer[-1]["u"]
-            if diff["u"] <= last_id and not newest:
-                return False, False
-            if diff["u"] <= last_id or not self._follows(diff, last_id):
-                self.buffer = []
+            last = self.buffer[-1]["u"]
+            if diff["u"] <= last:
+                follows = self.late and self._follows(diff, self.late[-1]["u"])
+                self.late = [*self.late, diff] if follows else [diff]
+                if len(self.late) < 3:
+                    return False, False
+            if diff["u"] <= last or not self._follows(diff, last):
+                self.buffer, self.late = [], []
         self.buffer.append(diff)
         return False, False
 
+    def _doubt(self, diff: dict[str, Any]) -> None:
+        self.valid, self.followed = False, True
+        last = self.strays[-1]["u"] if self.strays else None
+        if last is None or diff["u"] <= last or not self._follows(diff, last):
+            self.strays = []
+        self.strays.append(diff)
+        if len(self.strays) == 3:
+            strays = self.strays
+            self.lose()
+            self.buffer = strays
+
 
 def epochs_of(
-    paths: Sequence[str | Path], *, venue: str, symbol: str, levels: int, clock: str, trades: str
+    paths: Sequence[str | Path],
+    *,
+    venue: str,
+    symbol: str,
+    levels: int,
+    reach: int,
+    clock: str,
+    trades: str,
 ) -> Iterator[Epoch]:
     """Plays the capture; an epoch is yielded when it is over."""
-    sync = Synchronizer(futures=venue != "binance_spot")
+    sync = Synchronizer(futures=venue != "binance_spot", reach=reach)
     epoch: Epoch | None = None
     number = 0
     now: int | None = None
@@ -263,10 +338,12 @@ def epochs_of(
         return Epoch(number, now, levels, [sync.book.top(levels)], [now])
 
     for ts_recv, message in read_lines(paths):
+        limit = None
         if "tickwire" in message:
             if message["tickwire"] == "snapshot":
                 if message["instrument"] != symbol:
                     continue
+                limit = message.get("limit")
                 message = message["body"]
             else:  # open, close: what the book was is lost either way.
                 sync.disconnect()
@@ -276,7 +353,7 @@ def epochs_of(
                 continue
         if "lastUpdateId" in message:
             advance(ts_recv, message)
-            if sync.on_snapshot(message):
+            if sync.on_snapshot(message, limit):
                 epoch = begin()
             continue
         data = message.get("data", message)
@@ -384,6 +461,14 @@ def _call(node: ast.expr) -> Call:
 
 def levels_of(call: Call) -> int:
     return max(call.levels, levels_of(call.x) if call.x else 1)
+
+
+def reach_of(call: Call) -> int:
+    """Levels a side that the value depends on; none where it is of trades or orders alone."""
+    without = ("trade_flow", "trade_count", "order_arrival_rate", "cancel_rate")
+    if call.x:
+        return reach_of(call.x)
+    return 0 if call.kernel in without else call.levels
 
 
 # ---- features ----
@@ -730,7 +815,12 @@ def replay(
 ) -> Rows:
     """All rows of one instrument of a capture."""
     levels = max(levels_of(parse(text)) for text in rows)
-    epochs = epochs_of(inputs, venue=venue, symbol=symbol, levels=levels, clock=clock, trades=trades)
+    reach = max(reach_of(parse(text)) for text in rows)
+    if trigger == "top" and every is None:
+        reach = max(reach, 1)  # It looks at the best price, whatever the features do.
+    epochs = epochs_of(
+        inputs, venue=venue, symbol=symbol, levels=levels, reach=reach, clock=clock, trades=trades
+    )
     return rows_of(epochs, symbol, rows, trigger=trigger, every=every)
 
 

@@ -110,6 +110,7 @@ inline engine::FeaturesConfig rows_on_every_event() {
           .window_rows = 1,
           .max_event_rate = 400,
           .trade_gaps = engine::TradeGaps::Count,
+          .accept_beyond_depth = false,
           .plan = sixteen_features()};
 }
 

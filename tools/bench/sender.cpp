@@ -343,7 +343,7 @@ int capture(const Options& options) {
       line(ts);
       text.append(R"({"tickwire":"snapshot","conn":0,"instrument":")")
           .append(book.symbol())
-          .append(R"(","body":)");
+          .append(R"(","limit":5000,"body":)");
       book.snapshot(text, event_ms);
       text.append("}\n");
     }

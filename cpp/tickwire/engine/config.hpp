@@ -62,6 +62,7 @@ struct FeedConfig {
   int core;
   std::uint32_t snapshot_retries;
   std::int64_t snapshot_backoff_ns;
+  std::uint32_t snapshot_limit;  // Levels a side to ask for.
   std::size_t max_levels;
   std::size_t max_frame_bytes;
   std::size_t buffer_events;
@@ -80,6 +81,7 @@ struct FeaturesConfig {
   std::size_t window_rows;
   double max_event_rate;
   TradeGaps trade_gaps;
+  bool accept_beyond_depth;  // Rows also where they look at levels that nobody has told of.
   features::FeaturePlan plan;
 };
 

@@ -13,6 +13,7 @@
 #include "tickwire/engine/finite.hpp"
 #include "tickwire/engine/warm_join.hpp"
 #include "tickwire/engine/work.hpp"
+#include "tickwire/feed/venue/binance/stream_name.hpp"
 
 namespace tickwire::engine {
 
@@ -27,6 +28,10 @@ constexpr int kLinesATurn = 256;                   // Replay: bounds a turn, so 
 constexpr std::int64_t kAnswerTimeoutNs = 60'000'000'000;  // The control plane's own limits are shorter.
 constexpr std::uint32_t kAttemptsWhileItFits = 3;          // At most four times half the configured pause.
 constexpr std::int64_t kMaxBackoffNs = 60'000'000'000;
+constexpr std::int64_t kDepthPauseNs = 5'000'000'000;       // Between two snapshots for more depth …
+constexpr std::int64_t kMaxDepthPauseNs = 320'000'000'000;  // … doubled while they contradict the book.
+constexpr std::uint64_t kFirstLines = 2'000;                // Of a capture, that tell what its streams are.
+constexpr std::uint32_t kPartialInARow = 3;            // Messages of that shape; changes look so by chance.
 constexpr std::size_t kSendBufferBytes = 256U << 10U;  // A subscription to a thousand streams, and pongs.
 constexpr std::int64_t kConnectTimeoutNs = 10'000'000'000;
 constexpr std::int64_t kCloseTimeoutNs = 2'000'000'000;
@@ -195,7 +200,8 @@ struct IngestAgent::Lane {
         since(stats.counter(feed_config.name + "/" + instrument.symbol, "book_since")),
         heard(stats.counter(feed_config.name + "/" + instrument.symbol, "heard")),
         window_overflows(stats.counter(feed_config.name + "/" + instrument.symbol, "window_overflows")),
-        levels_dropped(stats.counter(feed_config.name + "/" + instrument.symbol, "levels_dropped")) {}
+        levels_dropped(stats.counter(feed_config.name + "/" + instrument.symbol, "levels_dropped")),
+        rows_beyond_depth(stats.counter(feed_config.name + "/" + instrument.symbol, "rows_beyond_depth")) {}
 
   const InstrumentId id;
   const std::uint32_t feed;  // Its place in feeds_.
@@ -209,7 +215,12 @@ struct IngestAgent::Lane {
   feed::OldIds old_quotes;
   TsNs fresh = 0;  // ts_recv of the newest diff, or of what made the book valid.
   TsNs valid_since = 0;
-  TsNs due = 0;  // Requested: when to give up waiting; WaitingToRetry: when to ask again.
+  TsNs due = 0;        // Requested: when to give up waiting; WaitingToRetry: when to ask again.
+  TsNs depth_due = 0;  // When a snapshot for more depth may be asked for.
+  std::int64_t depth_pause_ns = kDepthPauseNs;
+  // Replay, of what no stream's name tells:
+  std::uint32_t unnamed_partial = 0;  // Its messages are partial books of so many levels.
+  bool bare_partial = false;          // Bare snapshot lines are partial books.
   metrics::Counter& state;
   metrics::Counter& epoch;
   metrics::Counter& rows;
@@ -219,6 +230,7 @@ struct IngestAgent::Lane {
   metrics::Counter& heard;   // 1: something of it came since the connection was opened.
   metrics::Counter& window_overflows;
   metrics::Counter& levels_dropped;
+  metrics::Counter& rows_beyond_depth;
 };
 
 /// One feed: where its bytes come from, how they are decoded, what was seen.
@@ -244,6 +256,9 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         malformed(stats.counter(config.name, "malformed")),
         bad_number(stats.counter(config.name, "bad_number")),
         too_many_levels(stats.counter(config.name, "too_many_levels")),
+        partial_books(stats.counter(config.name, "partial_books")),
+        partial_refused(stats.counter(config.name, "partial_books_refused")),
+        other_streams(stats.counter(config.name, "other_streams")),
         subscribe_errors(stats.counter(config.name, "subscribe_errors")),
         shutdown_notices(stats.counter(config.name, "shutdown_notices")),
         gaps(stats.counter(config.name, "gaps")),
@@ -257,6 +272,16 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         became_valid(stats.counter(config.name, "became_valid")),
         snapshots(stats.counter(config.name, "snapshots")),
         snapshots_refused(stats.counter(config.name, "snapshots_refused")),
+        snapshots_by_fault{&stats.counter(config.name, "snapshots_misfit"),
+                           &stats.counter(config.name, "snapshots_empty"),
+                           &stats.counter(config.name, "snapshots_one_sided"),
+                           &stats.counter(config.name, "snapshots_crossed"),
+                           &stats.counter(config.name, "snapshots_unsorted"),
+                           &stats.counter(config.name, "snapshots_duplicate"),
+                           &stats.counter(config.name, "snapshots_too_long")},
+        snapshots_merged(stats.counter(config.name, "snapshots_merged")),
+        snapshots_contradicted(stats.counter(config.name, "snapshots_contradicted")),
+        ids_went_back(stats.counter(config.name, "ids_went_back")),
         snapshots_expired(stats.counter(config.name, "snapshots_expired")),
         snapshots_waiting(stats.counter(config.name, "snapshots_waiting")),
         snapshots_failed(stats.counter(config.name, "snapshots_failed")),
@@ -376,6 +401,9 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& malformed;
   metrics::Counter& bad_number;
   metrics::Counter& too_many_levels;
+  metrics::Counter& partial_books;
+  metrics::Counter& partial_refused;  // Beside a stream of changes.
+  metrics::Counter& other_streams;
   metrics::Counter& subscribe_errors;
   metrics::Counter& shutdown_notices;
   metrics::Counter& gaps;
@@ -389,6 +417,10 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& became_valid;
   metrics::Counter& snapshots;
   metrics::Counter& snapshots_refused;
+  std::array<metrics::Counter*, feed::kSnapshotFaults> snapshots_by_fault;  // Of these.
+  metrics::Counter& snapshots_merged;
+  metrics::Counter& snapshots_contradicted;
+  metrics::Counter& ids_went_back;
   metrics::Counter& snapshots_expired;
   metrics::Counter& snapshots_waiting;  // At this moment: ahead of all events.
   metrics::Counter& snapshots_failed;
@@ -475,7 +507,8 @@ LineEvent IngestAgent::Feed::line_event(std::span<const char> message) noexcept 
     case md::EventKind::Trade:
       return {LineEvent::Kind::Trade, event.instrument, event.trade.id - 1, event.trade.id};
     case md::EventKind::Quote: return {LineEvent::Kind::Quote, event.instrument, 0, event.last_id};
-    case md::EventKind::BookSnapshot: break;
+    case md::EventKind::BookSnapshot:
+    case md::EventKind::PartialBook: break;
   }
   return {LineEvent::Kind::Control, 0, 0, 0};
 }
@@ -541,8 +574,11 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
                                               instrument, setup.config.features, stats, arena));
     }
     if (replay_) {
+      learn_streams(*feed);
       feed->reader = std::make_unique<md::CaptureReader>(config.inputs);
     } else {
+      // What is subscribed to.
+      for (std::size_t i = feed->first_lane; i < lanes_.size(); ++i) lanes_[i]->pipeline.expect_diffs();
       feed->connect(arena);
     }
     if (!replay_ && !config.warm.empty()) {
@@ -571,6 +607,59 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
 }
 
 IngestAgent::~IngestAgent() = default;
+
+/// Set-up, replay: which of the instruments have a stream of changes, and what their messages are where no
+/// name of a stream says it, by the first lines of the capture. A partial book beside changes is refused from
+/// the first line on.
+void IngestAgent::learn_streams(Feed& feed) {
+  struct Found {
+    std::uint64_t changes = 0;
+    std::uint64_t unnamed_partial = 0;
+    std::size_t shape = 0;  // The most levels of these.
+    std::uint64_t bare = 0;
+    std::size_t most_bare_levels = 0;
+  };
+  std::vector<Found> found(feed.table.size());
+  if (feed.config.inputs.empty()) return;
+  md::CaptureReader reader({feed.config.inputs.front()});
+  for (std::uint64_t lines = 0; lines < kFirstLines; ++lines) {
+    const md::CaptureLine* const line = reader.next();
+    if (line == nullptr) break;
+    md::Event event;
+    if (line->kind == md::CaptureKind::BareSnapshot && found.size() == 1) {
+      if (feed.decoder.decode_snapshot(line->body, 0, RecvClock::Recorded, line->ts_recv, event) !=
+          Outcome::Event)
+        continue;
+      ++found[0].bare;
+      found[0].most_bare_levels = std::max({found[0].most_bare_levels, event.bids.size(), event.asks.size()});
+    }
+    if (line->kind == md::CaptureKind::Snapshot && line->limit != 0) {
+      // Our own recording: whoever asked for it had subscribed to changes.
+      const InstrumentId local = feed.table.find(line->instrument);
+      if (local != kNoInstrument) ++found[local].changes;
+    }
+    if (line->kind != md::CaptureKind::Message) continue;
+    if (feed.decoder.decode(line->body, RecvClock::Recorded, line->ts_recv, event) != Outcome::Event ||
+        event.kind != md::EventKind::BookDiff) {
+      continue;
+    }
+    Found& of = found[event.instrument];
+    const std::size_t shape = event.named ? 0 : feed::binance::partial_shape(event);
+    of.shape = std::max(of.shape, shape);
+    ++(shape == 0 ? of.changes : of.unnamed_partial);
+  }
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    Lane& lane = *lanes_[feed.first_lane + i];
+    const Found& of = found[i];
+    if (of.changes == 0 && of.unnamed_partial >= kPartialInARow && feed::binance::is_partial_size(of.shape))
+      lane.unnamed_partial = static_cast<std::uint32_t>(of.shape);
+    if (of.changes != 0 || (of.unnamed_partial != 0 && lane.unnamed_partial == 0))
+      lane.pipeline.expect_diffs();
+    // The venue's partial books have no more levels; longer ones are snapshots that somebody asked for.
+    lane.bare_partial = of.changes == 0 && of.unnamed_partial == 0 && of.bare >= kPartialInARow &&
+                        of.most_bare_levels <= feed::binance::kMostPartialLevels;
+  }
+}
 
 void IngestAgent::send_rows_to(signal::SignalPort& router) { router_ = &router; }
 
@@ -709,6 +798,7 @@ void IngestAgent::every_100ms() noexcept {
     lane->heard.set((lane->diff_id | lane->trade_id | lane->quote_id) != 0 ? 1 : 0);
     lane->window_overflows.set(static_cast<std::int64_t>(lane->pipeline.window_overflows()));
     lane->levels_dropped.set(static_cast<std::int64_t>(lane->pipeline.book().dropped_levels()));
+    lane->rows_beyond_depth.set(static_cast<std::int64_t>(lane->pipeline.rows_beyond_depth()));
     if (replay_ || lane->snapshot == Lane::Snapshot::NotWanted || now < lane->due) continue;
     if (lane->snapshot == Lane::Snapshot::Requested) {
       report(errors_, ErrorKind::SnapshotTimeout, feed.table[lane->id - feed.first_instrument].symbol, now);
@@ -726,17 +816,26 @@ void IngestAgent::every_100ms() noexcept {
     std::uint64_t old_events = 0;
     std::uint64_t snapshots_expired = 0;
     std::int64_t snapshots_waiting = 0;
+    std::uint64_t merged = 0;
+    std::uint64_t contradicted = 0;
+    std::uint64_t went_back = 0;
     for (std::size_t i = 0; i < feed->config.instruments.size(); ++i) {
       const feed::BookSync& sync = lanes_[feed->first_lane + i]->pipeline.sync();
       const feed::SyncCounts& counts = sync.counts();
       snapshots_waiting += sync.holds_snapshot() ? 1 : 0;
       old_events += counts.ignored;
+      merged += counts.snapshots_merged;
+      contradicted += counts.snapshots_contradicted;
+      went_back += counts.doubted;
       snapshots_expired += counts.snapshots_expired;
     }
     if (replay_ && feed->line != nullptr) feed->input_ts.set(feed->line->ts_recv);
     feed->old_events.set(static_cast<std::int64_t>(old_events - feed->old_events_muted));
     feed->snapshots_expired.set(static_cast<std::int64_t>(snapshots_expired - feed->snapshots_expired_muted));
     feed->snapshots_waiting.set(snapshots_waiting);
+    feed->snapshots_merged.set(static_cast<std::int64_t>(merged));
+    feed->snapshots_contradicted.set(static_cast<std::int64_t>(contradicted));
+    feed->ids_went_back.set(static_cast<std::int64_t>(went_back));
     watch(*feed, now);
   }
 }
@@ -865,7 +964,8 @@ void IngestAgent::on_line(Feed& feed, const md::CaptureLine& line) noexcept {
     case md::CaptureKind::Message:
       return on_message(feed, kBookConn, line.body, RecvClock::Recorded, line.ts_recv);
     case md::CaptureKind::BareSnapshot:
-      if (feed.table.size() == 1) return on_snapshot(feed, 0, line.body, RecvClock::Recorded, line.ts_recv);
+      if (feed.table.size() == 1)
+        return on_snapshot(feed, 0, line.body, 0, RecvClock::Recorded, line.ts_recv);
       feed.snapshots_refused.add(1);
       return report(errors_, ErrorKind::SnapshotWithoutInstrument,
                     "a bare REST snapshot line is accepted in a feed of one instrument", line.ts_recv);
@@ -887,7 +987,7 @@ void IngestAgent::on_line(Feed& feed, const md::CaptureLine& line) noexcept {
   if (local == kNoInstrument) return feed.unknown_symbol.add(1);
   Lane& lane = *lanes_[feed.first_lane + local];
   if (line.kind == md::CaptureKind::Snapshot) {
-    on_snapshot(feed, local, line.body, RecvClock::Recorded, line.ts_recv);
+    on_snapshot(feed, local, line.body, line.limit, RecvClock::Recorded, line.ts_recv);
   } else if (line.kind == md::CaptureKind::Cold) {
     on_cold(feed, lane, line.ts_recv);
   } else {
@@ -1164,29 +1264,36 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
     Lane& lane = *lanes_[feed.first_lane + event.instrument];
     if (feed.in_capture) [[unlikely]]
       note_captured(feed, event);
-    Step step;
     switch (event.kind) {
       case md::EventKind::BookDiff:
-        feed.book_events.add(1);
-        if (is_stale(feed, lane, ts_recv)) [[unlikely]]
-          on_stale(feed, lane, arrival);
-        step = lane.pipeline.on_diff(event);
-        if (step.repeated) [[unlikely]]
+        if (!event.named && lane.unnamed_partial != 0) [[unlikely]] {
+          event.kind = md::EventKind::PartialBook;
+          event.limit = lane.unnamed_partial;
+          on_book(feed, lane, event, arrival);
           break;
-        lane.diff_id = event.last_id;
-        lane.fresh = std::max(lane.fresh, ts_recv);
-        if (!feed.muted) stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
-        finish(feed, lane, step, event, arrival);
+        }
+        feed.book_events.add(1);
+        on_book(feed, lane, event, arrival);
         break;
-      case md::EventKind::Trade:
+      case md::EventKind::PartialBook:
+        if (lane.pipeline.sync().has_diffs()) {
+          feed.partial_refused.add(1);
+          report(errors_, ErrorKind::StreamRefused,
+                 {feed.decoder.stream(), ": partial books beside a stream of changes are not used"}, ts_recv);
+          break;
+        }
+        on_book(feed, lane, event, arrival);
+        break;
+      case md::EventKind::Trade: {
         feed.trades.add(1);
-        step = lane.pipeline.on_trade(event);
+        const Step step = lane.pipeline.on_trade(event);
         lane.trade_id = lane.pipeline.trade_id();
         if (step.repeated || lane.pipeline.trade_step().late || lane.pipeline.trade_step().missing != 0)
             [[unlikely]]
           note_trade_ids(feed, lane, event);
         if (!step.repeated) finish(feed, lane, step, event, arrival);
         break;
+      }
       case md::EventKind::Quote:
         feed.quotes.add(1);
         on_quote(feed, lane, event);
@@ -1235,6 +1342,61 @@ void IngestAgent::on_quote(Feed& feed, Lane& lane, const md::Event& event) noexc
   lane.quote_id = event.last_id;
 }
 
+/// An event of the book, whether it says what changed or what the best levels are.
+void IngestAgent::on_book(Feed& feed, Lane& lane, const md::Event& event, const Arrival& arrival) noexcept {
+  const TsNs ts_recv = arrival.ts_recv;
+  if (is_stale(feed, lane, ts_recv)) [[unlikely]]
+    on_stale(feed, lane, arrival);
+  Step step;
+  if (event.kind == md::EventKind::PartialBook) [[unlikely]] {
+    feed.partial_books.add(1);
+    step = lane.pipeline.on_partial(event);
+    if (step.snapshot_refused) count_refused(feed, lane, step, ts_recv);
+  } else {
+    const std::uint64_t doubted = lane.pipeline.sync().counts().doubted;
+    step = lane.pipeline.on_diff(event);
+    if (lane.pipeline.sync().counts().doubted != doubted) [[unlikely]]
+      report(errors_, ErrorKind::IdsWentBack,
+             {symbol_of(feed, lane),
+              ": an id that was passed, of a message "
+              "that repeats none of the last ones: the venue may count anew"},
+             ts_recv);
+  }
+  if (step.repeated) [[unlikely]]
+    return;
+  lane.diff_id = event.last_id;
+  lane.fresh = std::max(lane.fresh, ts_recv);
+  if (!feed.muted) stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
+  finish(feed, lane, step, event, arrival);
+  if (lane.pipeline.merging()) [[unlikely]]
+    merge(feed, lane, arrival);
+}
+
+/// A slice of a snapshot that joins a book. It is no event: all that can leave is the news that the book left
+/// valid, or has become it.
+void IngestAgent::merge(Feed& feed, Lane& lane, const Arrival& arrival) noexcept {
+  const feed::SyncCounts& counts = lane.pipeline.sync().counts();
+  const std::uint64_t contradicted = counts.snapshots_contradicted;
+  const std::uint64_t merged = counts.snapshots_merged;
+  md::Event none{};
+  none.ts_event = kNoTime;
+  const Step step = lane.pipeline.merge(arrival.ts_recv);
+  if (counts.snapshots_merged != merged) lane.depth_pause_ns = kDepthPauseNs;
+  if (counts.snapshots_contradicted != contradicted) {
+    lane.depth_pause_ns = std::min(2 * lane.depth_pause_ns, kMaxDepthPauseNs);
+    lane.depth_due = utc_.now() + lane.depth_pause_ns;
+    report(errors_, ErrorKind::SnapshotContradicts, symbol_of(feed, lane), arrival.ts_recv);
+  }
+  finish(feed, lane, step, none, arrival);
+}
+
+void IngestAgent::count_refused(Feed& feed, const Lane& lane, const Step& step, TsNs ts_recv) noexcept {
+  feed.snapshots_refused.add(1);
+  feed.snapshots_by_fault[static_cast<std::size_t>(step.fault)]->add(1);
+  report(errors_, ErrorKind::SnapshotRefused, {symbol_of(feed, lane), ": ", feed::name_of(step.fault)},
+         ts_recv);
+}
+
 void IngestAgent::refuse(Feed& feed, std::uint32_t conn, std::span<const char> message, Outcome outcome,
                          const md::Event& event, const Arrival& arrival) noexcept {
   md::InvalidReason reason = md::InvalidReason::None;
@@ -1243,6 +1405,10 @@ void IngestAgent::refuse(Feed& feed, std::uint32_t conn, std::span<const char> m
     case Outcome::Ignored: return feed.ignored.add(1);
     case Outcome::OtherTradeStream: return feed.other_trades.add(1);
     case Outcome::UnknownSymbol: return feed.unknown_symbol.add(1);
+    case Outcome::OtherStream:
+      feed.other_streams.add(1);
+      return report(errors_, ErrorKind::StreamRefused,
+                    {feed.decoder.stream(), ": book changes of another kind are not used"}, arrival.ts_recv);
     case Outcome::Shutdown:
       feed.shutdown_notices.add(1);
       // In a capture it was said to somebody else.
@@ -1271,6 +1437,7 @@ void IngestAgent::refuse(Feed& feed, std::uint32_t conn, std::span<const char> m
   if (event.instrument == kNoInstrument) return;
   // A message for this instrument is lost, so its book is: what it said is unknown.
   Lane& lane = *lanes_[feed.first_lane + event.instrument];
+  if (event.kind == md::EventKind::PartialBook && lane.pipeline.sync().has_diffs()) return;
   finish(feed, lane, lane.pipeline.on_damaged(reason), event, arrival);
 }
 
@@ -1291,8 +1458,8 @@ void IngestAgent::report_refused(const Feed& feed, ErrorKind kind, Outcome outco
          ts);
 }
 
-void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const char> body, RecvClock clock,
-                              TsNs ts_recv) noexcept {
+void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const char> body, std::uint32_t limit,
+                              RecvClock clock, TsNs ts_recv) noexcept {
   Lane& lane = *lanes_[feed.first_lane + local];
   Arrival arrival{tsc_now(), 0, ts_recv, clock};
   md::Event event;
@@ -1310,19 +1477,26 @@ void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const ch
     if (!replay_ && !feed.muted) snapshot_refused(feed, lane);
     return;
   }
+  event.limit = limit;
+  if (lane.bare_partial && limit == 0) {
+    event.kind = md::EventKind::PartialBook;
+    return on_book(feed, lane, event, arrival);
+  }
   feed.snapshots.add(1);
   if (feed.in_capture) feed.in_capture_of[local].named = feed.in_capture_of[local].snapshot = true;
   if (lane.snapshot == Lane::Snapshot::Requested) lane.snapshot = Lane::Snapshot::NotWanted;
   const Step step = lane.pipeline.on_snapshot(event);
   // Before finish(), which may ask for another: the file says what happened in its order.
-  if (feed.tap != nullptr) feed.tap->snapshot(ts_recv, lane.id, body);
+  if (feed.tap != nullptr) feed.tap->snapshot(ts_recv, lane.id, limit, body);
   if (step.snapshot_refused) {
-    feed.snapshots_refused.add(1);
-    report(errors_, ErrorKind::SnapshotRefused, feed.table[local].symbol, ts_recv);
+    count_refused(feed, lane, step, ts_recv);
     // The next one is asked for after a pause.
     if (!replay_ && !feed.muted) snapshot_refused(feed, lane);
+  } else if (lane.pipeline.merging()) {
+    lane.attempts = 0;
   }
   finish(feed, lane, step, event, arrival);
+  if (lane.pipeline.merging()) merge(feed, lane, arrival);
 }
 
 void IngestAgent::on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept {
@@ -1402,6 +1576,14 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
       request_snapshot(feed, lane);
     } else {
       snapshot_refused(feed, lane);
+    }
+  } else if (lane.pipeline.wants_depth() && !replay_ && !feed.muted &&
+             lane.snapshot == Lane::Snapshot::NotWanted) [[unlikely]] {
+    const TsNs now = utc_.now();
+    if (now >= lane.depth_due) {
+      lane.depth_due = now + lane.depth_pause_ns;
+      lane.attempts = 0;
+      request_snapshot(feed, lane);
     }
   }
 }
@@ -1601,7 +1783,8 @@ int IngestAgent::take_commands() noexcept {
     const std::size_t size = message.size() - sizeof command;
     std::memcpy(command_body_.data(), message.data() + sizeof command, size);
     if (expected && command.kind == Command::Kind::Snapshot) {
-      on_snapshot(feed, local, {command_body_.data(), size}, RecvClock::Read, utc_.now());
+      on_snapshot(feed, local, {command_body_.data(), size}, feed.config.snapshot_limit, RecvClock::Read,
+                  utc_.now());
     } else if (expected) {
       feed.snapshots_failed.add(1);
       report(errors_, ErrorKind::SnapshotFailed, {command_body_.data(), size}, utc_.now());

@@ -125,6 +125,7 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
     [[nodiscard]] signal::SignalPort& port_of(InstrumentId instrument) const noexcept TICKWIRE_HOT;
   };
 
+  void learn_streams(Feed& feed);
   int replay_turn() noexcept TICKWIRE_HOT;
   void end_replay() noexcept;
   void order_row(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept override;
@@ -152,8 +153,11 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
 
   void on_message(Feed& feed, std::uint32_t conn, std::span<const char> message, RecvClock clock,
                   TsNs ts_recv) noexcept TICKWIRE_HOT;
-  void on_snapshot(Feed& feed, InstrumentId local, std::span<const char> body, RecvClock clock,
-                   TsNs ts_recv) noexcept TICKWIRE_HOT;
+  void on_book(Feed& feed, Lane& lane, const md::Event& event, const Arrival& arrival) noexcept TICKWIRE_HOT;
+  void merge(Feed& feed, Lane& lane, const Arrival& arrival) noexcept TICKWIRE_HOT;
+  void count_refused(Feed& feed, const Lane& lane, const Step& step, TsNs ts_recv) noexcept TICKWIRE_HOT;
+  void on_snapshot(Feed& feed, InstrumentId local, std::span<const char> body, std::uint32_t limit,
+                   RecvClock clock, TsNs ts_recv) noexcept TICKWIRE_HOT;
   void on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
   void on_close(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
   void note_trade_ids(Feed& feed, Lane& lane, const md::Event& event) noexcept TICKWIRE_HOT;

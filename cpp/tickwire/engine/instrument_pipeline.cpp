@@ -34,7 +34,10 @@ bool needs_trades(const FeaturesConfig& features) {
 InstrumentPipeline::InstrumentPipeline(const FeedConfig& feed, const InstrumentConfig& instrument,
                                        const FeaturesConfig& features, Arena& arena)
     : book_(arena, feed.max_levels),
-      sync_(rule_of(feed.market), book_, arena, feed.buffer_events, kMaxEventLevels),
+      sync_(rule_of(feed.market), book_, arena, feed.buffer_events, kMaxEventLevels,
+            {.reach = std::max<std::size_t>(features.plan.reach(), features.trigger == Trigger::Top ? 1 : 0),
+             .accept = features.accept_beyond_depth,
+             .snapshot_levels = feed.snapshot_limit}),
       trades_(arena, remembered_trades(features)),
       rows_(features, instrument.qty_decimals, arena),
       ends_at_trade_gap_(features.trade_gaps == TradeGaps::Suspect && needs_trades(features)) {}
@@ -43,17 +46,6 @@ features::TopOfBook InstrumentPipeline::read_top() noexcept {
   const std::size_t bids = book_.top(md::Side::Bid, rows_.bids());
   const std::size_t asks = book_.top(md::Side::Ask, rows_.asks());
   return {rows_.bids().first(bids), rows_.asks().first(asks)};
-}
-
-bool InstrumentPipeline::deep_enough(const features::TopOfBook& top) const noexcept {
-  // A level that a full book had to drop may be one that the features would count.
-  const bool bids = top.bids.size() == rows_.bids().size()
-                        ? book_.complete_to(md::Side::Bid, top.bids.back().price)
-                        : book_.complete(md::Side::Bid);
-  const bool asks = top.asks.size() == rows_.asks().size()
-                        ? book_.complete_to(md::Side::Ask, top.asks.back().price)
-                        : book_.complete(md::Side::Ask);
-  return bids && asks;
 }
 
 void InstrumentPipeline::begin_epoch(const features::TopOfBook& top) noexcept {
@@ -68,31 +60,47 @@ Step InstrumentPipeline::on_diff(const md::Event& event) noexcept {
   if (synced.result == feed::SyncResult::Ignored) [[unlikely]]
     return {.repeated = true, .tsc_book = tsc_now()};
   rows_.advance_clock(event.ts_event, event.ts_recv);
+  return on_book(synced);
+}
+
+Step InstrumentPipeline::on_partial(const md::Event& event) noexcept {
+  const feed::SyncStep synced = sync_.on_partial(event);
+  if (synced.result == feed::SyncResult::Ignored) return {.repeated = true, .tsc_book = tsc_now()};
+  rows_.advance_clock(event.ts_event, event.ts_recv);
+  return on_book(synced);
+}
+
+Step InstrumentPipeline::on_book(const feed::SyncStep& synced) noexcept {
   Step step{.became_valid = synced.became_valid,
             .left_valid = synced.left_valid,
+            .snapshot_refused = synced.result == feed::SyncResult::SnapshotRefused,
+            .fault = synced.fault,
             .reason = synced.reason,
             .tsc_book = tsc_now()};
-  if (!synced.event_applied && !synced.became_valid) [[unlikely]]
-    return step;
+  if (!synced.event_applied) [[unlikely]]
+    return on_no_event(step, synced);
 
   const features::TopOfBook top = read_top();
-  if (!deep_enough(top)) [[unlikely]] {
-    const Step lost = on_damaged(md::InvalidReason::Depth);
-    step.left_valid = lost.left_valid;
-    step.reason = lost.reason;
-    return step;
-  }
   if (synced.became_valid) [[unlikely]]
     begin_epoch(top);
-  if (!synced.event_applied) [[unlikely]] {
-    // It bridged a snapshot, so it is part of what the epoch begins with.
-    book_changes_ = book_.changes();
-    return step;
-  }
   const bool top_changed = rows_.on_book(top);
   // To become valid is a change, whatever the event said that ended a pause.
   step.row = rows_.emit({.book = book_.changes() != book_changes_ || synced.became_valid,
                          .top = top_changed || synced.became_valid});
+  book_changes_ = book_.changes();
+  if (step.row && sync_.beyond_depth()) [[unlikely]]
+    ++rows_beyond_depth_;
+  return step;
+}
+
+Step InstrumentPipeline::on_no_event(Step step, const feed::SyncStep& synced) noexcept {
+  if (synced.became_valid) {
+    // It bridged a snapshot, or showed what was beyond the horizon: it is part of what the epoch begins with.
+    begin_epoch(read_top());
+  } else if (synced.result == feed::SyncResult::Shallow) {
+    const bool top_changed = rows_.follow(read_top());
+    if (rows_.fires({.book = book_.changes() != book_changes_, .top = top_changed})) ++rows_beyond_depth_;
+  }
   book_changes_ = book_.changes();
   return step;
 }
@@ -115,30 +123,24 @@ Step InstrumentPipeline::on_trade(const md::Event& event) noexcept {
     step.reason = paused.reason;
     return step;
   }
-  if (sync_.state() != md::BookState::Valid || !event.trade.printable) return step;
+  if (!event.trade.printable) return step;
+  if (sync_.state() != md::BookState::Valid) {
+    if (sync_.shallow() && rows_.fires({.trade = true})) ++rows_beyond_depth_;
+    return step;
+  }
   rows_.on_trade(event.trade);
   step.row = rows_.emit({.trade = true});
+  if (step.row && sync_.beyond_depth()) [[unlikely]]
+    ++rows_beyond_depth_;
   return step;
 }
 
 Step InstrumentPipeline::on_snapshot(const md::Event& event) noexcept {
   rows_.advance_clock(event.ts_event, event.ts_recv);
-  const feed::SyncStep synced = sync_.on_snapshot(event);
-  Step step{.became_valid = synced.became_valid,
-            .left_valid = synced.left_valid,
-            .snapshot_refused = synced.result == feed::SyncResult::SnapshotRefused,
-            .reason = synced.reason};
-  book_changes_ = book_.changes();
-  if (!synced.became_valid) return step;
-  const features::TopOfBook top = read_top();
-  begin_epoch(top);
-  if (!deep_enough(top)) {
-    const Step lost = on_damaged(md::InvalidReason::Depth);
-    step.left_valid = lost.left_valid;
-    step.reason = lost.reason;
-  }
-  return step;
+  return on_book(sync_.on_snapshot(event));
 }
+
+Step InstrumentPipeline::merge(TsNs ts_recv) noexcept { return on_book(sync_.merge(ts_recv)); }
 
 Step InstrumentPipeline::on_open() noexcept {
   const feed::SyncStep synced = sync_.on_open();

@@ -28,7 +28,11 @@ class InstrumentPipeline {
 
   Step on_diff(const md::Event& event) noexcept TICKWIRE_HOT;
   Step on_trade(const md::Event& event) noexcept TICKWIRE_HOT;
+  Step on_partial(const md::Event& event) noexcept TICKWIRE_HOT;
   Step on_snapshot(const md::Event& event) noexcept TICKWIRE_HOT;
+  /// After each of the above but a trade: the next slice of a snapshot that joins the book. No event, no row.
+  [[nodiscard]] bool merging() const noexcept TICKWIRE_HOT { return sync_.merging(); }
+  Step merge(TsNs ts_recv) noexcept TICKWIRE_HOT;
   Step on_open() noexcept TICKWIRE_HOT;
   Step on_close() noexcept TICKWIRE_HOT;
   /// Nothing came for too long: no row until an event continues the book.
@@ -55,6 +59,12 @@ class InstrumentPipeline {
   [[nodiscard]] std::uint64_t trade_id() const noexcept TICKWIRE_HOT { return trades_.newest(); }
   /// Trades of this epoch that never came.
   [[nodiscard]] std::uint64_t missing_trades() const noexcept TICKWIRE_HOT { return missing_trades_; }
+  [[nodiscard]] bool wants_depth() const noexcept TICKWIRE_HOT { return sync_.wants_depth(); }
+  /// Set-up: the instrument has a stream of diffs, so partial books are not for it.
+  void expect_diffs() noexcept { sync_.expect_diffs(); }
+  /// Rows that looked at levels which nobody has told of, where that is accepted; else those that did not
+  /// leave because they would have.
+  [[nodiscard]] std::uint64_t rows_beyond_depth() const noexcept { return rows_beyond_depth_; }
   /// Number of the newest row within the epoch.
   [[nodiscard]] std::uint64_t row() const noexcept TICKWIRE_HOT { return rows_.row(); }
   [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return rows_.history(); }
@@ -67,7 +77,8 @@ class InstrumentPipeline {
  private:
   [[nodiscard]] features::TopOfBook read_top() noexcept TICKWIRE_HOT;
   void begin_epoch(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
-  [[nodiscard]] bool deep_enough(const features::TopOfBook& top) const noexcept TICKWIRE_HOT;
+  Step on_book(const feed::SyncStep& synced) noexcept TICKWIRE_HOT;
+  Step on_no_event(Step step, const feed::SyncStep& synced) noexcept TICKWIRE_HOT;
 
   md::PriceBook book_;
   feed::BookSync sync_;
@@ -78,6 +89,7 @@ class InstrumentPipeline {
   std::uint64_t missing_trades_ = 0;
   std::uint64_t missing_from_ = 0;  // Of ids above this.
   std::uint64_t book_changes_ = 0;  // Of the book, up to the last applied event.
+  std::uint64_t rows_beyond_depth_ = 0;
 };
 
 }  // namespace tickwire::engine

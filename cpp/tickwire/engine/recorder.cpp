@@ -31,8 +31,9 @@ constexpr md::PcapEndpoint kNowhere{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0
 
 }  // namespace
 
-void CaptureTap::put(Kind kind, TsNs ts, std::uint32_t subject, std::span<const char> bytes) noexcept {
-  const Head head{ts, subject, kind};
+void CaptureTap::put(Kind kind, TsNs ts, std::uint32_t subject, std::span<const char> bytes,
+                     std::uint32_t limit) noexcept {
+  const Head head{ts, subject, kind, limit};
   std::byte* place = ring_.try_claim(sizeof head + bytes.size());
   if (place == nullptr) [[unlikely]] {
     lost_.add(1);
@@ -154,7 +155,7 @@ int Recorder::drain(CaptureStream& stream) noexcept {
     switch (head.kind) {
       case CaptureTap::Kind::Message: md::format_message(line_, head.ts, bytes); break;
       case CaptureTap::Kind::Snapshot:
-        md::format_snapshot(line_, head.ts, 0, symbols_[head.subject], bytes);
+        md::format_snapshot(line_, head.ts, 0, symbols_[head.subject], head.limit, bytes);
         break;
       case CaptureTap::Kind::Open: md::format_open(line_, head.ts, head.subject); break;
       case CaptureTap::Kind::Close: md::format_close(line_, head.ts, head.subject); break;

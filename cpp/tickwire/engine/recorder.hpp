@@ -43,8 +43,10 @@ class CaptureTap {
   void message(TsNs ts_recv, std::span<const char> bytes) noexcept TICKWIRE_HOT {
     put(Kind::Message, ts_recv, kNoInstrument, bytes);
   }
-  void snapshot(TsNs ts_recv, InstrumentId instrument, std::span<const char> body) noexcept TICKWIRE_HOT {
-    put(Kind::Snapshot, ts_recv, instrument, body);
+  /// `limit` levels a side were asked for; 0 where nobody knows.
+  void snapshot(TsNs ts_recv, InstrumentId instrument, std::uint32_t limit,
+                std::span<const char> body) noexcept TICKWIRE_HOT {
+    put(Kind::Snapshot, ts_recv, instrument, body, limit);
   }
   void open(TsNs ts, std::uint32_t conn) noexcept TICKWIRE_HOT { put(Kind::Open, ts, conn, {}); }
   void close(TsNs ts, std::uint32_t conn) noexcept TICKWIRE_HOT { put(Kind::Close, ts, conn, {}); }
@@ -66,9 +68,11 @@ class CaptureTap {
     TsNs ts;
     std::uint32_t subject;  // An instrument; the connection of an opening or a close.
     Kind kind;
+    std::uint32_t limit;  // Of a snapshot.
   };
 
-  void put(Kind kind, TsNs ts, std::uint32_t subject, std::span<const char> bytes) noexcept TICKWIRE_HOT;
+  void put(Kind kind, TsNs ts, std::uint32_t subject, std::span<const char> bytes,
+           std::uint32_t limit = 0) noexcept TICKWIRE_HOT;
 
   concurrent::SpscByteRing ring_;
   metrics::Counter& lost_;

@@ -34,6 +34,8 @@ void RowBuilder::begin_epoch(const features::TopOfBook& top) noexcept {
 }
 
 bool RowBuilder::boundary_passed() noexcept {
+  // No epoch has begun yet.
+  if (next_boundary_ == 0) next_boundary_ = clock_ - clock_ % every_ns_ + every_ns_;
   if (clock_ < next_boundary_) return false;
   next_boundary_ = clock_ - clock_ % every_ns_ + every_ns_;
   return true;
@@ -49,21 +51,24 @@ bool RowBuilder::write_row() noexcept {
 
 bool RowBuilder::on_book(const features::TopOfBook& top) noexcept {
   features_.on_book(top, clock_);
+  return follow(top);
+}
+
+bool RowBuilder::follow(const features::TopOfBook& top) noexcept {
   const Best best = best_of(top);
   const bool changed = best != best_;
   best_ = best;
   return changed;
 }
 
-bool RowBuilder::emit(const Happened& happened) noexcept {
-  bool fires = false;
+bool RowBuilder::fires(const Happened& happened) noexcept {
   switch (trigger_) {
-    case Trigger::Book: fires = happened.book; break;
-    case Trigger::Top: fires = happened.top; break;
-    case Trigger::Trade: fires = happened.trade; break;
-    case Trigger::Every: fires = boundary_passed(); break;
+    case Trigger::Book: return happened.book;
+    case Trigger::Top: return happened.top;
+    case Trigger::Trade: return happened.trade;
+    case Trigger::Every: return boundary_passed();
   }
-  return fires && write_row();
+  return false;
 }
 
 }  // namespace tickwire::engine

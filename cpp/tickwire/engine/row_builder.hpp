@@ -14,6 +14,7 @@
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/row_history.hpp"
 #include "tickwire/features/feature_engine.hpp"
+#include "tickwire/feed/book_sync.hpp"
 #include "tickwire/md/book_state.hpp"
 #include "tickwire/md/event.hpp"
 
@@ -24,8 +25,9 @@ struct Step {
   bool row = false;  // A new row is the newest of history().
   bool became_valid = false;
   bool left_valid = false;        // Tell the reader, with `reason`.
-  bool snapshot_refused = false;  // It fits none of the buffered events, or is crossed.
-  bool repeated = false;          // The message came before: nothing was done.
+  bool snapshot_refused = false;  // It fits none of the buffered events, or is no book for `fault`.
+  feed::SnapshotFault fault = feed::SnapshotFault::None;
+  bool repeated = false;  // The message came before: nothing was done.
   md::InvalidReason reason = md::InvalidReason::None;
   std::uint64_t tsc_book = 0;  // When the book was up to date and the kernels began.
 };
@@ -59,7 +61,13 @@ class RowBuilder {
   /// Did the best price or quantity change?
   [[nodiscard]] bool on_book(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
   /// At its end: does a row leave? It is the newest of history() then.
-  [[nodiscard]] bool emit(const Happened& happened) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool emit(const Happened& happened) noexcept TICKWIRE_HOT {
+    return fires(happened) && write_row();
+  }
+  /// Would one, were all warm and the book valid? Asked instead of emit().
+  [[nodiscard]] bool fires(const Happened& happened) noexcept TICKWIRE_HOT;
+  /// Instead of on_book(), where the book is not valid: did the best price or quantity change?
+  [[nodiscard]] bool follow(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
 
   /// Room for the levels that the kernels and the trigger look at; at least one a side.
   [[nodiscard]] std::span<md::Level> bids() const noexcept TICKWIRE_HOT { return top_bids_; }

@@ -11,32 +11,36 @@ namespace {
 
 enum class Takes : std::uint8_t { Nothing, Levels, Window, Duration, Halflife, Lag, LevelsAndWindow };
 
+/// The levels a side that a kernel's value depends on, by itself: what it wraps has its own.
+enum class Reach : std::uint8_t { None, Best, Levels };
+
 struct KernelTraits {
   std::string_view name;
   bool wraps;  // Is a kernel of another expression.
   Takes takes;
+  Reach reach;
 };
 
 constexpr std::array<KernelTraits, 19> kTraits{{
-    {"imbalance", false, Takes::Levels},
-    {"spread", false, Takes::Nothing},
-    {"microprice_offset", false, Takes::Nothing},
-    {"mid_return", false, Takes::Window},
-    {"ofi", false, Takes::LevelsAndWindow},
-    {"trade_flow", false, Takes::Window},
-    {"trade_count", false, Takes::Duration},
-    {"vwap_offset", false, Takes::Window},
-    {"realized_vol", false, Takes::Window},
-    {"queue_imbalance", false, Takes::Nothing},
-    {"order_arrival_rate", false, Takes::Duration},
-    {"cancel_rate", false, Takes::Duration},
-    {"mean", true, Takes::Window},
-    {"std", true, Takes::Window},
-    {"min", true, Takes::Window},
-    {"max", true, Takes::Window},
-    {"zscore", true, Takes::Window},
-    {"ema", true, Takes::Halflife},
-    {"diff", true, Takes::Lag},
+    {"imbalance", false, Takes::Levels, Reach::Levels},
+    {"spread", false, Takes::Nothing, Reach::Best},
+    {"microprice_offset", false, Takes::Nothing, Reach::Best},
+    {"mid_return", false, Takes::Window, Reach::Best},
+    {"ofi", false, Takes::LevelsAndWindow, Reach::Levels},
+    {"trade_flow", false, Takes::Window, Reach::None},
+    {"trade_count", false, Takes::Duration, Reach::None},
+    {"vwap_offset", false, Takes::Window, Reach::Best},
+    {"realized_vol", false, Takes::Window, Reach::Best},
+    {"queue_imbalance", false, Takes::Nothing, Reach::Best},
+    {"order_arrival_rate", false, Takes::Duration, Reach::None},
+    {"cancel_rate", false, Takes::Duration, Reach::None},
+    {"mean", true, Takes::Window, Reach::None},
+    {"std", true, Takes::Window, Reach::None},
+    {"min", true, Takes::Window, Reach::None},
+    {"max", true, Takes::Window, Reach::None},
+    {"zscore", true, Takes::Window, Reach::None},
+    {"ema", true, Takes::Halflife, Reach::None},
+    {"diff", true, Takes::Lag, Reach::None},
 }};
 
 const KernelTraits& traits_of(KernelKind kernel) noexcept {
@@ -103,6 +107,18 @@ std::optional<KernelKind> kernel_from_name(std::string_view name) noexcept {
 std::size_t FeaturePlan::max_levels() const noexcept {
   std::size_t levels = 1;
   for (const NodeSpec& node : nodes) levels = std::max<std::size_t>(levels, node.levels);
+  return levels;
+}
+
+std::size_t FeaturePlan::reach() const noexcept {
+  std::size_t levels = 0;
+  for (const NodeSpec& node : nodes) {
+    switch (traits_of(node.kernel).reach) {
+      case Reach::None: break;
+      case Reach::Best: levels = std::max<std::size_t>(levels, 1); break;
+      case Reach::Levels: levels = std::max<std::size_t>(levels, node.levels); break;
+    }
+  }
   return levels;
 }
 

@@ -63,6 +63,10 @@ struct FeaturePlan {
   /// How many levels a side of the book FeatureEngine wants to see; at least one.
   std::size_t max_levels() const noexcept;
 
+  /// How many of them a value depends on: a row is right only where these are known. None for features of
+  /// trades and orders alone.
+  std::size_t reach() const noexcept;
+
   /// Throws SetupError that names the node and the field.
   void validate() const;
 };

@@ -15,26 +15,45 @@
 ///       ^                                                ^                                │
 ///       └──────── close, from anywhere                   └──────── snapshot + bridge ─────┘
 ///
-/// A whole book can be out of use without being wrong: pause() says that nothing came for too long or that
-/// trades are missing, block() that something which belongs beside the book, such as the instrument's
+/// A whole book can be out of use without being wrong: pause() says that nothing came for too long or
+/// that trades are missing, block() that something which belongs beside the book, such as the instrument's
 /// trades, does not come at all. Its diffs go on to be applied, so it needs no snapshot: it is valid again,
 /// in a new epoch, with the first diff that continues it once it is not blocked.
+///
+/// Two more such states are Suspect:
+/// - Shallow. A snapshot of so many levels says nothing of those behind its last one, which is the side's
+///   horizon (see PriceBook). While fewer levels are known than the features look at, no row can be right.
+///   The book is valid again when the market has come back, or when a further snapshot was merged.
+/// - In doubt. An id that was passed already, of a message that repeats none of the recent ones, says that
+/// the
+///   venue may have begun to number anew. The next diff that continues the book ends the doubt; a few that
+///   follow each other decide that it was so, and the book is lost. A message's time decides neither, because
+///   a venue's clock can be wrong.
 ///
 /// A snapshot that is ahead of everything buffered is loaded and held until an event bridges it, however
 /// long that takes; after two seconds wants_snapshot() asks for another beside it. The event that bridges it
 /// belongs to what the epoch begins with, as those do that were buffered: it is no event of the epoch. One
 /// that is behind, or that lies between two events (seen on USD-M, where ids have holes), is refused,
-/// the buffer stays, and wants_snapshot() asks for another; how often is for the caller to bound.
-/// A snapshot while the book is valid is ignored: it cannot say anything that the events did not, and
-/// where it stands in a capture depends on the recorder alone.
+/// the buffer stays, and wants_snapshot() asks for another; how often is for the caller to bound. So is one
+/// that cannot be a book.
+///
+/// While the book is valid and deep a snapshot is ignored: it cannot say anything that the events did not.
+/// Once little is left within the horizon, wants_depth() asks for one and recent events are kept in the
+/// buffer. Then a snapshot is merged (see BookMerge): its id says behind which of these events it belongs, on
+/// futures also where it lies between two of them. merge() does a slice; it is called after each diff and
+/// snapshot.
+///
+/// Where an instrument has no diffs, a stream of partial books may tell of it: each replaces the book.
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/types.hpp"
+#include "tickwire/feed/book_merge.hpp"
 #include "tickwire/md/book_state.hpp"
 #include "tickwire/md/event.hpp"
 #include "tickwire/md/price_book.hpp"
@@ -43,8 +62,8 @@ namespace tickwire::feed {
 
 /// How a venue numbers its events; see the venue's page on managing a local order book.
 enum class SyncRule : std::uint8_t {
-  /// Ids are contiguous: an event must begin at the last id + 1 or before. Events up to and with the
-  /// snapshot's id are in it.
+  /// Ids are contiguous: an event begins at the last id + 1. Events up to and with the snapshot's id are in
+  /// it, and the one behind them may begin before its end.
   Spot,
   /// Ids have holes, each event names the one before. An event that ends at the snapshot's id still
   /// bridges it, and so does one whose predecessor ends there.
@@ -57,11 +76,38 @@ enum class SyncResult : std::uint8_t {
   Buffered,         // The event waits for a snapshot, alone or with others.
   SnapshotApplied,  // The book is valid by the snapshot and the events buffered behind it.
   SnapshotHeld,     // The snapshot waits for the event that bridges it.
-  SnapshotRefused,  // It fits none of the buffered events, or is crossed.
+  SnapshotRefused,  // It fits none of the buffered events, or cannot be a book: see `fault`.
+  SnapshotMerging,  // Its levels join those that are known, slice by slice.
   Invalid,          // The book left Valid, or did not reach it, for `reason`.
   Blocked,          // The event is in the book, which is whole but must not be used.
+  Shallow,          // The event is in the book, of which too little is known.
   StateChanged,     // A connection opened or closed.
 };
+
+/// Why a snapshot cannot be believed, whatever its id.
+enum class SnapshotFault : std::uint8_t {
+  None,
+  Empty,
+  OneSided,  // Believed when the next one says so, too.
+  Crossed,   // By itself, or with the events behind it.
+  Unsorted,
+  Duplicate,  // A price stands there twice.
+  TooLong,    // More levels than were asked for.
+};
+inline constexpr std::size_t kSnapshotFaults = 7;
+
+constexpr std::string_view name_of(SnapshotFault fault) noexcept {
+  switch (fault) {
+    case SnapshotFault::None: return "fits no event";
+    case SnapshotFault::Empty: return "empty";
+    case SnapshotFault::OneSided: return "one side is empty";
+    case SnapshotFault::Crossed: return "crossed";
+    case SnapshotFault::Unsorted: return "not in the order of prices";
+    case SnapshotFault::Duplicate: return "a price twice";
+    case SnapshotFault::TooLong: return "more levels than asked for";
+  }
+  return "unknown";
+}
 
 /// What one call did. An event that left Valid by a gap is itself kept as the first of the new buffer.
 struct SyncStep {
@@ -71,6 +117,15 @@ struct SyncStep {
   bool event_applied = false;
   bool left_valid = false;
   md::InvalidReason reason = md::InvalidReason::None;
+  SnapshotFault fault = SnapshotFault::None;
+};
+
+/// How much of a book must be known.
+struct DepthRule {
+  std::size_t reach = 0;  // Levels a side that a row looks at.
+  bool accept = false;    // Valid also where fewer are known.
+  /// Most levels a side of a snapshot that can be merged; 0: none can.
+  std::size_t snapshot_levels = 0;
 };
 
 /// What happened so far, each counted once.
@@ -82,25 +137,38 @@ struct SyncCounts {
   std::uint64_t buffer_restarts = 0;  // A gap between buffered events.
   std::uint64_t gaps = 0;             // While valid.
   std::uint64_t crossed = 0;          // Books, and snapshots by themselves.
+  std::uint64_t doubted = 0;          // Old ids that repeat no recent message.
+  std::uint64_t shallow = 0;          // Times that too few levels were known, while valid.
   std::uint64_t paused = 0;           // While valid: by pause() and block().
   std::uint64_t snapshots_applied = 0;
   std::uint64_t snapshots_held = 0;
-  std::uint64_t snapshots_refused = 0;  // Behind the buffer, or between two events.
-  std::uint64_t snapshots_expired = 0;  // Held, but what came next does not follow it.
-  std::uint64_t snapshots_ignored = 0;  // While valid, or no help beside the one that is held.
+  std::uint64_t snapshots_refused = 0;  // Behind the buffer, between two events, or no book.
+  std::uint64_t snapshots_merged = 0;
+  std::uint64_t snapshots_contradicted = 0;  // Merged, until a price differed.
+  std::uint64_t snapshots_expired = 0;       // Held, but what came next does not follow it.
+  std::uint64_t snapshots_ignored = 0;       // While valid, or no help beside the one that is held.
 };
 
 class BookSync {
  public:
   /// `max_event_levels` is the most levels a side that one message can hold.
   BookSync(SyncRule rule, md::PriceBook& book, Arena& arena, std::size_t buffer_events,
-           std::size_t max_event_levels);
+           std::size_t max_event_levels, DepthRule depth = {});
 
   SyncStep on_diff(const md::Event& event) noexcept TICKWIRE_HOT;
+  /// A message of a stream of partial books. Ignored where the instrument has diffs.
+  SyncStep on_partial(const md::Event& event) noexcept TICKWIRE_HOT;
+  /// `event.limit` levels were asked for; 0 where nobody knows.
   SyncStep on_snapshot(const md::Event& event) noexcept TICKWIRE_HOT;
   /// A connection was opened: what came before it says nothing about what comes.
   SyncStep on_open() noexcept TICKWIRE_HOT;
   SyncStep on_close() noexcept TICKWIRE_HOT;
+  /// A slice of the merge that is under way. What it changes is no event.
+  SyncStep merge(TsNs ts_recv) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool merging() const noexcept TICKWIRE_HOT { return merge_.busy(); }
+  /// The instrument has a stream of diffs, though none may have come yet.
+  void expect_diffs() noexcept { expect_diffs_ = has_diffs_ = true; }
+  [[nodiscard]] bool has_diffs() const noexcept TICKWIRE_HOT { return has_diffs_; }
   /// A message of this instrument was lost on our side and may have been a diff. A valid book is
   /// valid no more; before that, the ids show the hole by themselves.
   SyncStep on_damaged(md::InvalidReason reason) noexcept TICKWIRE_HOT;
@@ -120,8 +188,15 @@ class BookSync {
   [[nodiscard]] std::uint64_t last_id() const noexcept TICKWIRE_HOT { return last_id_; }
   /// True once an event is buffered, so that a snapshot taken from now on is not older than the buffer.
   [[nodiscard]] bool wants_snapshot() const noexcept TICKWIRE_HOT {
-    return state_ != md::BookState::Valid && (!held_ || overdue_) && !whole_ && buffer_.size() != 0;
+    return state_ != md::BookState::Valid && (!held_ || overdue_) && (!whole_ || doubted_) &&
+           buffer_.size() != 0 && !partial_;
   }
+  /// Too little is left within the horizon.
+  [[nodiscard]] bool wants_depth() const noexcept TICKWIRE_HOT { return recent_kept_ && !merge_.busy(); }
+  /// Too little is known for a row.
+  [[nodiscard]] bool shallow() const noexcept TICKWIRE_HOT { return shallow_; }
+  /// Does a row look at what nobody has told of? Only where that is accepted.
+  [[nodiscard]] bool beyond_depth() const noexcept TICKWIRE_HOT { return !reaches(); }
   /// A snapshot is ahead of all events that came, and waits for the one that bridges it.
   [[nodiscard]] bool holds_snapshot() const noexcept TICKWIRE_HOT { return held_; }
   [[nodiscard]] std::size_t buffered_events() const noexcept TICKWIRE_HOT { return buffer_.size(); }
@@ -170,28 +245,78 @@ class BookSync {
                              std::uint64_t snapshot_id) const noexcept TICKWIRE_HOT;
   void apply(std::span<const md::Level> bids, std::span<const md::Level> asks) noexcept TICKWIRE_HOT;
   void load(const md::Event& snapshot) noexcept TICKWIRE_HOT;
+  void shown(md::Side side, std::size_t levels) noexcept TICKWIRE_HOT;
+  [[nodiscard]] SnapshotFault judge(const md::Event& snapshot) noexcept TICKWIRE_HOT;
+  SyncStep refuse(SnapshotFault fault) noexcept TICKWIRE_HOT;
   SyncStep invalidate(const md::Event* first_of_buffer, md::InvalidReason reason) noexcept TICKWIRE_HOT;
+  SyncStep lose(md::InvalidReason reason) noexcept TICKWIRE_HOT;
   SyncStep disconnect(md::BookState state) noexcept TICKWIRE_HOT;
   [[nodiscard]] bool complete() noexcept TICKWIRE_HOT;
-  SyncStep on_diff_slow(const md::Event& event, bool went_back) noexcept TICKWIRE_HOT;
-  SyncStep bridge_held(const md::Event& event, bool went_back) noexcept TICKWIRE_HOT;
-  SyncStep buffer(const md::Event& event, bool went_back) noexcept TICKWIRE_HOT;
+  SyncStep completed(bool is_event) noexcept TICKWIRE_HOT;
+  SyncStep on_diff_slow(const md::Event& event) noexcept TICKWIRE_HOT;
+  SyncStep on_depth(const md::Event& event) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool follows_doubted(const md::Event& event) const noexcept TICKWIRE_HOT;
+  SyncStep doubt(const md::Event& event) noexcept TICKWIRE_HOT;
+  SyncStep bridge_held(const md::Event& event) noexcept TICKWIRE_HOT;
+  SyncStep buffer(const md::Event& event) noexcept TICKWIRE_HOT;
+  SyncStep begin_merge(const md::Event& snapshot) noexcept TICKWIRE_HOT;
+  void keep_recent(const md::Event& event) noexcept TICKWIRE_HOT;
+  void forget_recent() noexcept TICKWIRE_HOT;
+
+  /// Are the levels known that a row looks at?
+  [[nodiscard]] bool reaches() const noexcept TICKWIRE_HOT {
+    return book_.reaches(md::Side::Bid, depth_.reach) && book_.reaches(md::Side::Ask, depth_.reach);
+  }
+  /// And those that more should be asked for before?
+  [[nodiscard]] bool deep() const noexcept TICKWIRE_HOT {
+    return book_.reaches(md::Side::Bid, enough_[0]) && book_.reaches(md::Side::Ask, enough_[1]);
+  }
+
+  /// What tells a message from others. Ids alone would not: a venue that counts anew has them again.
+  struct Seen {
+    std::uint64_t last_id;
+    std::uint64_t rest;
+    bool operator==(const Seen&) const = default;
+  };
+  static constexpr std::size_t kSeen = 512;
+  [[nodiscard]] static Seen seen_of(const md::Event& event) noexcept TICKWIRE_HOT {
+    return {event.last_id, event.first_id * 0x9E3779B97F4A7C15U + static_cast<std::uint64_t>(event.ts_event) +
+                               event.prev_id};
+  }
+  void remember(const md::Event& event) noexcept TICKWIRE_HOT {
+    seen_[seen_count_++ % kSeen] = seen_of(event);
+  }
+  [[nodiscard]] bool repeats(const md::Event& event) const noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool is_book(const md::Event& event) const noexcept TICKWIRE_HOT;
 
   const SyncRule rule_;
+  const DepthRule depth_;
   md::PriceBook& book_;
-  Buffer buffer_;
+  Buffer buffer_;  // Also of the recent events of a book that is followed.
+  BookMerge merge_;
+  std::size_t merge_at_ = 0;  // The first of the recent events that the merge has not heard of.
   md::BookState state_ = md::BookState::Empty;
   bool held_ = false;     // The book is a snapshot that no event has bridged yet …
   bool overdue_ = false;  // … and it has been held for so long that another is asked for.
-  bool whole_ = false;    // Not valid, but only because it was paused or is blocked.
+  bool whole_ = false;    // Not valid, but followed: it was paused, or is one of what follows.
   bool blocked_ = false;
+  bool shallow_ = false;
+  bool doubted_ = false;  // The buffer holds what may be another count of ids.
+  bool recent_kept_ = false;
+  bool partial_ = false;  // The book is of a stream of partial books.
+  bool has_diffs_ = false;
+  bool expect_diffs_ = false;
+  std::size_t strays_ = 0;      // Old ids that followed each other while there was no book …
+  std::uint64_t stray_id_ = 0;  // … up to this one.
+  SnapshotFault last_fault_ = SnapshotFault::None;
+  bool bids_were_empty_ = false;    // Where that was OneSided.
+  std::size_t enough_[2] = {0, 0};  // Levels within the horizon, a side, that no more are asked for.
   TsNs held_since_ = 0;
-  TsNs hold_ns_;  // How long the next snapshot that is ahead may be held.
+  TsNs hold_ns_;  // How long the next snapshot that is ahead may be held before another is asked for.
   std::uint32_t epoch_ = 0;
   std::uint64_t last_id_ = 0;
-  // Of this connection's diffs, whatever became of them.
-  TsNs newest_ts_event_ = kNoTime;
-  std::uint64_t stream_id_ = 0;
+  std::span<Seen> seen_;  // Of this connection's diffs, whatever became of them.
+  std::uint64_t seen_count_ = 0;
   SyncCounts counts_;
 };
 

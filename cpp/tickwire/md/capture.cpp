@@ -46,7 +46,11 @@ class OwnLineParser {
       return false;
     }
     if (line.kind != CaptureKind::Snapshot) return rest_ == "}";
-    if (!literal(",") || !literal("\"body\":")) return false;
+    if (!literal(",")) return false;
+    if (rest_.starts_with("\"limit\"") && (!literal("\"limit\":") || !number(line.limit) || !literal(","))) {
+      return false;
+    }
+    if (!literal("\"body\":")) return false;
     // What the body holds is for the decoder to judge.
     if (rest_.size() < 3 || rest_.front() != '{' || rest_.back() != '}') return false;
     line.body = {rest_.data(), rest_.size() - 1};
@@ -135,6 +139,7 @@ bool parse_line(std::string_view text, CaptureLine& line) {
 
   line.conn = 0;
   line.instrument = {};
+  line.limit = 0;
   line.body = {};
   if (text.starts_with(kOwnLine)) return OwnLineParser(text).parse(line);
   line.kind = is_bare_snapshot(text) ? CaptureKind::BareSnapshot : CaptureKind::Message;
@@ -362,9 +367,15 @@ void format_message(std::string& out, TsNs ts_recv, std::span<const char> messag
 }
 
 void format_snapshot(std::string& out, TsNs ts_recv, std::uint32_t conn, std::string_view instrument,
-                     std::span<const char> body) {
+                     std::uint32_t limit, std::span<const char> body) {
   append_own(out, ts_recv, "snapshot", conn);
-  out.append(",\"instrument\":\"").append(instrument).append("\",\"body\":");
+  out.append(",\"instrument\":\"").append(instrument).append("\",");
+  if (limit != 0) {
+    out.append("\"limit\":");
+    append_number(out, limit);
+    out.push_back(',');
+  }
+  out.append("\"body\":");
   append_text(out, body);
   out.append("}\n");
 }

@@ -5,7 +5,7 @@
 /// ours, at the place where it happened:
 ///
 ///     1723161254087891268 {"stream":"btcusdt@bookTicker","data":{…}}
-///     1723161254206652067 {"tickwire":"snapshot","conn":0,"instrument":"BTCUSDT","body":{…}}
+///     1723161254206652067 {"tickwire":"snapshot","conn":0,"instrument":"BTCUSDT","limit":1000,"body":{…}}
 ///     1723161253900000000 {"tickwire":"open","conn":0}
 ///     1723161263900000000 {"tickwire":"stale","conn":0,"instrument":"BTCUSDT"}
 ///
@@ -45,6 +45,7 @@ struct CaptureLine {
   TsNs ts_recv;
   std::uint32_t conn;           // Of a line of ours.
   std::string_view instrument;  // Snapshot, Stale, Cold.
+  std::uint32_t limit;          // Snapshot: levels a side that were asked for; 0 where the line does not say.
   /// The message, or the body of a snapshot. CaptureReader::kPaddingBytes beyond its end are
   /// readable, as the JSON parser wants them.
   std::span<const char> body;
@@ -103,7 +104,7 @@ class CaptureReader {
 /// alone, becomes a tab: as white space it means the same, and inside a string both are refused.
 void format_message(std::string& out, TsNs ts_recv, std::span<const char> message);
 void format_snapshot(std::string& out, TsNs ts_recv, std::uint32_t conn, std::string_view instrument,
-                     std::span<const char> body);
+                     std::uint32_t limit, std::span<const char> body);
 void format_open(std::string& out, TsNs ts, std::uint32_t conn);
 void format_close(std::string& out, TsNs ts, std::uint32_t conn);
 void format_stale(std::string& out, TsNs ts, std::uint32_t conn, std::string_view instrument);

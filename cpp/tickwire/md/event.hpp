@@ -41,6 +41,7 @@ enum class EventKind : std::uint8_t {
   BookSnapshot = 1,  // The whole book, in `bids` and `asks`.
   Trade = 2,
   Quote = 3,
+  PartialBook = 4,  // The best levels as they are, in `bids` and `asks`: not what changed.
 };
 
 /// One whole venue message with all its records, normalized.
@@ -57,8 +58,10 @@ struct Event {
   std::uint64_t prev_id;        // Binance pu; 0 where the venue states none.
   std::span<const Level> bids;  // As the venue ordered them.
   std::span<const Level> asks;
-  Trade trade;  // Where kind is Trade.
-  Quote quote;  // Where kind is Quote.
+  std::uint32_t limit;  // Of a snapshot or partial book: levels a side that it may have; 0: nobody knows.
+  bool named;           // The message says of which stream it is.
+  Trade trade;          // Where kind is Trade.
+  Quote quote;          // Where kind is Quote.
 };
 
 }  // namespace tickwire::md

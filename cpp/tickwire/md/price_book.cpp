@@ -62,7 +62,8 @@ void PriceBook::reset(HalfBook& half) noexcept {
     }
   }
   half.far.clear();
-  half.cut = std::numeric_limits<std::int64_t>::min();
+  half.cut = half.dropped = kNoCut;
+  half.known = half.known_from = 0;
   half.best_cell = -1;
   // No window: every key is worse than its base.
   half.base = std::numeric_limits<std::int64_t>::max();
@@ -110,7 +111,9 @@ bool PriceBook::set_cell(HalfBook& half, std::size_t cell, std::int64_t qty) noe
   half.cells[cell] = qty;
   std::uint64_t& word = half.used[cell / 64];
   word = (word & ~(std::uint64_t{1} << (cell % 64))) | (static_cast<std::uint64_t>(has) << (cell % 64));
-  half.near += static_cast<std::size_t>(has) - static_cast<std::size_t>(had);
+  const std::size_t change = static_cast<std::size_t>(has) - static_cast<std::size_t>(had);
+  half.near += change;
+  half.known += cell >= half.known_from ? change : 0;
   changes_ += old != qty ? 1 : 0;
   if (static_cast<std::ptrdiff_t>(cell) >= half.best_cell) [[unlikely]] {
     if (has) {
@@ -127,18 +130,31 @@ bool PriceBook::set_cell(HalfBook& half, std::size_t cell, std::int64_t qty) noe
 bool PriceBook::set_cell_full(HalfBook& half, std::size_t cell, std::int64_t qty) noexcept {
   ++dropped_levels_;
   if (!half.far.empty()) {
-    half.cut = std::max(half.cut, half.far.worst().price);
-    half.far.pop_worst();
+    drop_worst(half);
   } else {
     std::size_t word = 0;
     while (half.used[word] == 0) ++word;
     const std::size_t deepest = word * 64 + static_cast<std::size_t>(std::countr_zero(half.used[word]));
-    half.cut = std::max(half.cut, half.key_of(std::min(cell, deepest)));
+    if (cell >= deepest) (void)set_cell(half, deepest, 0);
+    drop(half, half.key_of(std::min(cell, deepest)));
     if (cell < deepest) return false;
-    (void)set_cell(half, deepest, 0);
   }
   (void)set_cell(half, cell, qty);
   return false;
+}
+
+/// A level of this key, the deepest, is not kept, and is in no count any more.
+void PriceBook::drop(HalfBook& half, std::int64_t key) noexcept {
+  half.dropped = std::max(half.dropped, key);
+  set_cut(half, std::max(half.cut, key));
+}
+
+/// Of the sorted array.
+void PriceBook::drop_worst(HalfBook& half) noexcept {
+  const std::int64_t key = half.far.worst().price;
+  half.far.pop_worst();
+  half.known -= key > half.cut ? 1 : 0;
+  drop(half, key);
 }
 
 bool PriceBook::set_far(HalfBook& half, std::int64_t key, std::int64_t qty) noexcept {
@@ -146,14 +162,16 @@ bool PriceBook::set_far(HalfBook& half, std::int64_t key, std::int64_t qty) noex
   if (qty != 0 && half.depth() == max_levels_ && !half.far.contains(key)) [[unlikely]] {
     ++dropped_levels_;
     if (half.far.empty() || key < half.far.worst().price) {
-      half.cut = std::max(half.cut, key);
+      drop(half, key);
       return false;
     }
-    half.cut = std::max(half.cut, half.far.worst().price);
-    half.far.pop_worst();
+    drop_worst(half);
     kept_all = false;
   }
-  changes_ += half.far.exchange(key, qty) != qty ? 1 : 0;
+  const std::int64_t old = half.far.exchange(key, qty);
+  changes_ += old != qty ? 1 : 0;
+  const std::size_t change = static_cast<std::size_t>(qty != 0) - static_cast<std::size_t>(old != 0);
+  half.known += key > half.cut ? change : 0;
   if (half.near == 0) [[unlikely]]
     refresh_best(half);
   return kept_all;
@@ -245,6 +263,89 @@ void PriceBook::move_window(HalfBook& half, std::int64_t best_key) noexcept {
       half.far.pop_best();
     }
   }
+  find_known_from(half);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The horizon
+
+/// `known` is right for the new one, but for the cells where it begins.
+void PriceBook::set_cut(HalfBook& half, std::int64_t key) noexcept {
+  half.cut = key;
+  find_known_from(half);
+}
+
+void PriceBook::find_known_from(HalfBook& half) noexcept {
+  half.known_from =
+      half.cut < half.base || half.step == 0 ? 0 : distance(half.base, half.cut) / half.step + 1;
+}
+
+void PriceBook::limit(Side side, std::int64_t price) noexcept {
+  HalfBook& half = side == Side::Bid ? bids_ : asks_;
+  const std::int64_t cut = (half.is_ask ? turned(price) : price) - 1;
+  if (cut <= half.cut) return;
+  // From the deepest level on; a snapshot that was just loaded has none to go.
+  set_cut(half, cut);
+  count_known(half);
+}
+
+void PriceBook::extend(Side side, const std::int64_t* price) noexcept {
+  HalfBook& half = side == Side::Bid ? bids_ : asks_;
+  const std::int64_t told = price == nullptr ? kNoCut : (half.is_ask ? turned(*price) : *price) - 1;
+  const std::int64_t cut = std::max(told, half.dropped);
+  if (cut >= half.cut) return;
+  set_cut(half, cut);
+  count_known(half);
+}
+
+void PriceBook::count_known(HalfBook& half) noexcept {
+  half.known = 0;
+  const std::size_t first = std::min(half.known_from, half.cells.size());
+  if (half.near != 0) {
+    for (std::size_t word = first / 64; word < half.used.size(); ++word) {
+      std::uint64_t bits = half.used[word];
+      if (word == first / 64) bits &= ~std::uint64_t{0} << (first % 64);
+      half.known += static_cast<std::size_t>(std::popcount(bits));
+    }
+  }
+  half.known += half.far.count_better(half.cut);
+}
+
+std::int64_t PriceBook::qty(Side side, std::int64_t price) const noexcept {
+  const HalfBook& half = of(side);
+  const std::int64_t key = half.is_ask ? turned(price) : price;
+  const std::uint64_t away = distance(half.base, key);
+  if (half.step != 0 && key >= half.base && away < half.span) {
+    return away % half.step == 0 ? half.cells[away / half.step] : 0;
+  }
+  return half.far.qty(key);
+}
+
+bool PriceBook::next_key(const HalfBook& half, std::int64_t key, Level& out) noexcept {
+  if (half.near != 0 && key > half.base) {
+    // Of the cells in use, the last one before the key's.
+    std::size_t end = half.cells.size();
+    if (const std::uint64_t away = distance(half.base, key); away < half.span) {
+      end = away / half.step + (away % half.step != 0 ? 1 : 0);
+    }
+    end = std::min(end, static_cast<std::size_t>(half.best_cell) + 1);
+    for (std::size_t word = (end + 63) / 64; word-- != 0;) {
+      std::uint64_t bits = half.used[word];
+      if (end - word * 64 < 64) bits &= (std::uint64_t{1} << (end - word * 64)) - 1;
+      if (bits == 0) continue;
+      const std::size_t cell = word * 64 + 63 - static_cast<std::size_t>(std::countl_zero(bits));
+      out = {half.key_of(cell), half.cells[cell]};
+      return true;
+    }
+  }
+  return half.far.worse(key, out);
+}
+
+bool PriceBook::next(Side side, std::int64_t price, Level& out) const noexcept {
+  const HalfBook& half = of(side);
+  if (!next_key(half, half.is_ask ? turned(price) : price, out)) return false;
+  if (half.is_ask) out.price = turned(out.price);
+  return true;
 }
 
 std::size_t PriceBook::top(Side side, std::span<Level> out) const noexcept {

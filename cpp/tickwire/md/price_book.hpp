@@ -19,6 +19,9 @@
 /// times in eleven minutes of recorded BTCUSDT spot, never in the futures. Of the changes there 92 %
 /// (spot), 95 % (USD-M) and 99 % (COIN-M) fall into the window. It is slow on a book whose prices have
 /// no common step and lie far apart; then the sorted array does the work.
+///
+/// A side may have a horizon: the price up to which the venue told of it. Behind it stand those levels alone
+/// that have changed since. A side that is full and has to drop a level has its horizon there, too.
 
 #include <cstddef>
 #include <cstdint>
@@ -68,19 +71,41 @@ class PriceBook {
   /// what was known.
   [[nodiscard]] std::uint64_t changes() const noexcept TICKWIRE_HOT { return changes_; }
   [[nodiscard]] std::uint64_t dropped_levels() const noexcept TICKWIRE_HOT { return dropped_levels_; }
-  /// Since the last clear(), was every level at `price` and better kept? False from the best level on
-  /// that a full side had to drop.
-  [[nodiscard]] bool complete_to(Side side, std::int64_t price) const noexcept TICKWIRE_HOT {
+
+  /// The side was told up to and with this price: what lies behind it is unknown, but for what has changed
+  /// since. Moves a horizon that lies farther out in.
+  void limit(Side side, std::int64_t price) noexcept TICKWIRE_HOT;
+  /// The side is known up to and with this price. Moves a horizon that lies nearer out; null: it has none.
+  void extend(Side side, const std::int64_t* price) noexcept TICKWIRE_HOT;
+  /// Has the side no horizon?
+  [[nodiscard]] bool whole(Side side) const noexcept TICKWIRE_HOT { return of(side).cut == kNoCut; }
+  /// Has a side its horizon where a level had to go because it was full?
+  [[nodiscard]] bool cut_by_drop() const noexcept TICKWIRE_HOT {
+    return (bids_.cut != kNoCut && bids_.cut == bids_.dropped) ||
+           (asks_.cut != kNoCut && asks_.cut == asks_.dropped);
+  }
+  /// Levels within the horizon; they are the best ones.
+  [[nodiscard]] std::size_t known(Side side) const noexcept TICKWIRE_HOT { return of(side).known; }
+  [[nodiscard]] bool within(Side side, std::int64_t price) const noexcept TICKWIRE_HOT {
     const HalfBook& half = of(side);
     return (half.is_ask ? turned(price) : price) > half.cut;
   }
-  /// Was nothing dropped?
-  [[nodiscard]] bool complete(Side side) const noexcept TICKWIRE_HOT {
-    return of(side).cut == std::numeric_limits<std::int64_t>::min();
+  /// Are the best so many levels of the side known, or all there are?
+  [[nodiscard]] bool reaches(Side side, std::size_t levels) const noexcept TICKWIRE_HOT {
+    const HalfBook& half = of(side);
+    return half.known >= levels || half.cut == kNoCut;
   }
+
+  /// The quantity at a price, zero where there is no level.
+  [[nodiscard]] std::int64_t qty(Side side, std::int64_t price) const noexcept TICKWIRE_HOT;
+  /// The best level that is worse than this price, into `out`. False where there is none.
+  [[nodiscard]] bool next(Side side, std::int64_t price, Level& out) const noexcept TICKWIRE_HOT;
+
   [[nodiscard]] std::size_t max_levels() const noexcept TICKWIRE_HOT { return max_levels_; }
 
  private:
+  static constexpr std::int64_t kNoCut = std::numeric_limits<std::int64_t>::min();
+
   /// One side. Keys are prices turned so that a larger one is better: an ask's price is negated.
   struct HalfBook {
     HalfBook(Arena& arena, bool is_ask, std::size_t max_levels, std::size_t window);
@@ -102,8 +127,11 @@ class PriceBook {
     std::uint64_t inverse;  // a product with the inverse of step_odd modulo 2^64, exact on the grid.
     std::ptrdiff_t best_cell = -1;
     SortedLevels far;
-    std::int64_t cut = std::numeric_limits<std::int64_t>::min();  // Best key that was ever dropped.
-    Level best{};                                                 // By price. Where the side is not empty.
+    std::int64_t cut = kNoCut;      // Best key behind the horizon; the smallest there is where all is known.
+    std::int64_t dropped = kNoCut;  // Best key that was ever dropped.
+    std::size_t known = 0;          // Levels with better keys than that …
+    std::size_t known_from = 0;     // … and the first cell of theirs.
+    Level best{};                   // By price. Where the side is not empty.
     bool is_ask;
   };
 
@@ -124,6 +152,13 @@ class PriceBook {
   static void empty_window(HalfBook& half) noexcept TICKWIRE_HOT;
   static void move_window(HalfBook& half, std::int64_t best_key) noexcept TICKWIRE_HOT;
   static void reset(HalfBook& half) noexcept TICKWIRE_HOT;
+  static void drop(HalfBook& half, std::int64_t key) noexcept TICKWIRE_HOT;
+  static void drop_worst(HalfBook& half) noexcept TICKWIRE_HOT;
+  static void count_known(HalfBook& half) noexcept TICKWIRE_HOT;
+  static void set_cut(HalfBook& half, std::int64_t key) noexcept TICKWIRE_HOT;
+  static void find_known_from(HalfBook& half) noexcept TICKWIRE_HOT;
+  [[nodiscard]] static bool next_key(const HalfBook& half, std::int64_t key, Level& out) noexcept
+      TICKWIRE_HOT;
 
   std::size_t max_levels_;
   std::uint64_t dropped_levels_ = 0;

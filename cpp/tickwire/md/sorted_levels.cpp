@@ -60,6 +60,35 @@ bool SortedLevels::contains(std::int64_t key) const noexcept {
   return place.at < entry.count && pool_[entry.block].levels[place.at].price == key;
 }
 
+std::int64_t SortedLevels::qty(std::int64_t key) const noexcept {
+  if (empty()) return 0;
+  const Place place = find(key);
+  const Entry& entry = entries_[place.entry];
+  if (place.at == entry.count) return 0;
+  const Level& level = pool_[entry.block].levels[place.at];
+  return level.price == key ? level.qty : 0;
+}
+
+bool SortedLevels::worse(std::int64_t key, Level& out) const noexcept {
+  if (empty()) return false;
+  const Place place = find(key);
+  if (place.at == 0 && place.entry == 0) return false;
+  const Entry& entry = entries_[place.at != 0 ? place.entry : place.entry - 1];
+  out = pool_[entry.block].levels[(place.at != 0 ? place.at : entry.count) - 1];
+  return true;
+}
+
+std::size_t SortedLevels::count_better(std::int64_t key) const noexcept {
+  if (empty()) return 0;
+  const Place place = find(key);
+  const Entry& first = entries_[place.entry];
+  // From the first level that is not worse, which may be the key's own.
+  std::size_t count = first.count - place.at;
+  if (place.at < first.count && pool_[first.block].levels[place.at].price == key) --count;
+  for (std::size_t i = place.entry + 1; i < entry_count_; ++i) count += entries_[i].count;
+  return count;
+}
+
 std::int64_t SortedLevels::exchange(std::int64_t key, std::int64_t qty) noexcept {
   if (empty()) [[unlikely]] {
     if (qty != 0) push_best({key, qty});

@@ -29,6 +29,13 @@ class SortedLevels {
   std::int64_t exchange(std::int64_t key, std::int64_t qty) noexcept TICKWIRE_HOT;
   [[nodiscard]] bool contains(std::int64_t key) const noexcept TICKWIRE_HOT;
 
+  /// The quantity at a key, zero where there is none.
+  [[nodiscard]] std::int64_t qty(std::int64_t key) const noexcept TICKWIRE_HOT;
+  /// The best level that is worse than a key, into `out`. False where there is none.
+  [[nodiscard]] bool worse(std::int64_t key, Level& out) const noexcept TICKWIRE_HOT;
+  /// How many levels are better than a key.
+  [[nodiscard]] std::size_t count_better(std::int64_t key) const noexcept TICKWIRE_HOT;
+
   /// A level better than all.
   void push_best(Level level) noexcept TICKWIRE_HOT;
   void pop_best() noexcept TICKWIRE_HOT;

@@ -48,6 +48,9 @@ _IDS = re.compile(rb'"(U|u|pu)":(\d+)')
 _SNAPSHOT_TIMEOUT_S = 30.0
 _STUCK_CLIENT_S = 10.0
 
+_ALL_LEVELS = 1 << 30
+"""More than any book has: a snapshot of so many shows it whole."""
+
 
 class BookChange(NamedTuple):
     """What became of a true book, told before any fault can touch the message that says so."""
@@ -539,8 +542,9 @@ class Venue:
         if self._record is None:
             return
         for symbol, book in play.market.books.items():
-            body = book.snapshot(1 << 30, id_offset=play.id_offset)
-            line = b'{"tickwire":"snapshot","conn":0,"instrument":"%s","body":%s}' % (symbol.encode(), body)
+            body = book.snapshot(_ALL_LEVELS, id_offset=play.id_offset)
+            note = b'{"tickwire":"snapshot","conn":0,"instrument":"%s","limit":%d,"body":%s}'
+            line = note % (symbol.encode(), _ALL_LEVELS, body)
             self._record.write(b"%d %s\n" % (time.time_ns(), line))
 
     # ---- WebSocket ----

@@ -350,6 +350,7 @@ def write_capture(
             file.write(b'%d {"stream":"%s","data":%s}\n' % (ts_recv, message.stream.encode(), message.data))
         if message.symbol in held and seen[message.symbol] == diffs_before_snapshot:
             body = held.pop(message.symbol)
-            line = b'{"tickwire":"snapshot","conn":0,"instrument":"%s","body":%s}'
-            file.write(b"%d %s\n" % (ts_recv, line % (message.symbol.encode(), body)))
+            line = b'{"tickwire":"snapshot","conn":0,"instrument":"%s","limit":%d,"body":%s}'
+            own = line % (message.symbol.encode(), market.rules.max_depth, body)
+            file.write(b"%d %s\n" % (ts_recv, own))
     return written

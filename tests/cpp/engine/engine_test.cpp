@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <optional>
 #include <random>
@@ -51,8 +52,11 @@ class Market {
 
   void snapshot(std::size_t i) {
     std::string body = R"({"lastUpdateId":)" + std::to_string(books_[i].last_id) + R"(,"E":1,"T":1,"bids":[)";
-    body += levels(books_[i].bids) + R"(],"asks":[)" + levels(books_[i].asks) + "]}";
-    line(R"({"tickwire":"snapshot","conn":0,"instrument":")" + symbol(i) + R"(","body":)" + body + "}");
+    // Best first.
+    const std::map<int, int, std::greater<>> bids(books_[i].bids.begin(), books_[i].bids.end());
+    body += levels(bids) + R"(],"asks":[)" + levels(books_[i].asks) + "]}";
+    line(R"({"tickwire":"snapshot","conn":0,"instrument":")" + symbol(i) + R"(","limit":1000,"body":)" +
+         body + "}");
     books_[i].valid = true;
     books_[i].rows = 0;
     ++books_[i].epoch;
@@ -138,7 +142,8 @@ class Market {
 
   static std::string symbol(std::size_t i) { return i == 0 ? "BTCUSDT" : "ETHUSDT"; }
 
-  static std::string levels(const std::map<int, int>& side) {
+  template <typename Side>
+  static std::string levels(const Side& side) {
     std::string text;
     for (const auto& [price, qty] : side) {
       char level[64];
@@ -199,6 +204,7 @@ class EngineTest : public ::testing::Test {
                        .core = -1,
                        .snapshot_retries = 3,
                        .snapshot_backoff_ns = 1'000'000,
+                       .snapshot_limit = 1000,
                        .max_levels = 64,
                        .max_frame_bytes = 1U << 16U,
                        .buffer_events = 64,
@@ -214,6 +220,7 @@ class EngineTest : public ::testing::Test {
                          .window_rows = 1,
                          .max_event_rate = 100,
                          .trade_gaps = TradeGaps::Count,
+                         .accept_beyond_depth = false,
                          .plan = plan},
             .models = {},
             .worker_program = ""};

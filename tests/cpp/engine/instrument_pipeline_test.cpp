@@ -20,6 +20,7 @@ class InstrumentPipelineTest : public ::testing::Test {
             .window_rows = 1,
             .max_event_rate = 100,
             .trade_gaps = TradeGaps::Count,
+            .accept_beyond_depth = false,
             .plan = {.nodes = {{features::KernelKind::Imbalance, -1, 5, 0, 0, 0, 0}}, .outputs = {0}}};
   }
   static FeedConfig feed() {
@@ -144,7 +145,8 @@ TEST_F(InstrumentPipelineTest, NoRowDiffersFromTheTruthHoweverSmallTheBook) {
       ASSERT_FLOAT_EQ(pipeline_.history().newest()[0], static_cast<float>((b - a) / (b + a)))
           << "event " << i;
     }
-    if (pipeline_.wants_snapshot()) {
+    if (pipeline_.wants_snapshot() ||
+        (pipeline_.wants_depth() && pipeline_.state() != md::BookState::Valid)) {
       std::vector<md::Level> top_bids;
       std::vector<md::Level> top_asks;
       for (const auto& [price, qty] : bids) top_bids.push_back({price, qty});

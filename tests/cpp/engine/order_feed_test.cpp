@@ -88,6 +88,7 @@ class OrderFeedTest : public ::testing::Test {
                          .window_rows = 1,
                          .max_event_rate = 1000,
                          .trade_gaps = TradeGaps::Count,
+                         .accept_beyond_depth = false,
                          .plan = plan},
             .models = {},
             .worker_program = ""};

@@ -9,7 +9,10 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include "tickwire/feed/venue/binance/stream_name.hpp"
 
 namespace tickwire::feed::binance {
 namespace {
@@ -108,6 +111,89 @@ TEST_F(BinanceDecoder, ReadsAFuturesDiffAndItsPreviousId) {
   EXPECT_EQ(r.event.prev_id, 1007198631198U);
   EXPECT_TRUE(r.event.bids.empty());
   EXPECT_EQ(list(r.event.asks), (Levels{{618014, 0}, {618180, 4}}));
+}
+
+TEST_F(BinanceDecoder, GoesByTheNameOfTheStream) {
+  make(Market::UsdM);
+  const std::string data =
+      R"("data":{"e":"depthUpdate","E":7,"s":"BTCUSDT","U":5,"u":9,"pu":4,"b":[["1.00","2"]],"a":[["2.00","3"]]})";
+  const auto named = [&](std::string_view name) {
+    return decode("{\"stream\":\"" + std::string(name) + "\"," + data + "}");
+  };
+  for (const char* const name : {"btcusdt@depth", "btcusdt@depth@100ms", "btcusdt", "", "anything"}) {
+    const Result result = named(name);
+    ASSERT_EQ(result.outcome, Outcome::Event) << name;
+    EXPECT_EQ(result.event.kind, EventKind::BookDiff) << name;
+    EXPECT_EQ(result.event.named, std::string_view(name).find('@') != std::string_view::npos) << name;
+    EXPECT_EQ(result.event.prev_id, 4U);
+  }
+  for (const auto& [name, levels] :
+       {std::pair{"btcusdt@depth20@0ms", 20U}, std::pair{"btcusdt@depth5", 5U}}) {
+    const Result result = named(name);
+    ASSERT_EQ(result.outcome, Outcome::Event) << name;
+    EXPECT_EQ(result.event.kind, EventKind::PartialBook) << name;
+    EXPECT_EQ(result.event.limit, levels);
+    EXPECT_EQ(result.event.last_id, 9U);
+    EXPECT_EQ(list(result.event.bids), (Levels{{100, 2000}}));
+  }
+  for (const char* const name :
+       {"btcusdt@rpiDepth@500ms", "btcusdt@depthX", "btcusdt@depth0", "btcusdt@trade"}) {
+    EXPECT_EQ(named(name).outcome, Outcome::OtherStream) << name;
+    EXPECT_EQ(decoder_->stream(), name);
+  }
+  // Behind the data, and written as nobody does, it says the same.
+  EXPECT_EQ(decode("{" + data + R"(, "stream" : "btcusdt@depth20" })").event.kind, EventKind::PartialBook);
+  EXPECT_FALSE(decode(data.substr(7)).event.named);
+}
+
+TEST_F(BinanceDecoder, ReadsAPartialBookOfSpotByTheNameOfItsStream) {
+  const std::string data = R"("data":{"lastUpdateId":160,"bids":[["0.10","5.000"]],"asks":[["0.20","6"]]})";
+  for (const std::string& text :
+       {R"({"stream":"btcusdt@depth5@100ms",)" + data + "}", "{" + data + R"(,"stream":"btcusdt@depth5"})"}) {
+    const Result result = decode(text);
+    ASSERT_EQ(result.outcome, Outcome::Event) << text;
+    EXPECT_EQ(result.event.kind, EventKind::PartialBook);
+    EXPECT_EQ(result.event.instrument, 0U);
+    EXPECT_EQ(result.event.last_id, 160U);
+    EXPECT_EQ(result.event.limit, 5U);
+    EXPECT_EQ(list(result.event.bids), (Levels{{10, 5000}}));
+    EXPECT_EQ(list(result.event.asks), (Levels{{20, 6000}}));
+  }
+  EXPECT_EQ(outcome(R"({"stream":"xrpusdt@depth5",)" + data + "}"), Outcome::UnknownSymbol);
+  EXPECT_EQ(outcome(R"({"stream":"btcusdt@depth",)" + data + "}"), Outcome::Ignored);
+  EXPECT_EQ(outcome("{" + data + "}"), Outcome::Ignored);
+  EXPECT_EQ(outcome(R"({"stream":"btcusdt@depth5","data":{"lastUpdateId":1,"bids":[["x","1"]],"asks":[]}})"),
+            Outcome::BadNumber);
+}
+
+TEST(PartialShape, IsSortedWithoutZerosAndNotTooLong) {
+  for (const std::size_t count : {1U, 4U, 5U, 10U, 11U, 20U, 21U}) {
+    std::vector<md::Level> bids;
+    std::vector<md::Level> asks;
+    for (std::size_t i = 0; i < count; ++i) {
+      bids.push_back({1000 - static_cast<std::int64_t>(i), 1});
+      asks.push_back({1001 + static_cast<std::int64_t>(i), 1});
+    }
+    md::Event event{};
+    const auto shape = [&] {
+      event.bids = bids;
+      event.asks = asks;
+      return partial_shape(event);
+    };
+    EXPECT_EQ(shape(), count <= 20 ? count : 0);
+    asks.back().qty = 0;
+    EXPECT_EQ(shape(), 0U);
+    asks.back() = {1'000'000, 1};
+    std::swap(bids.front(), bids.back());
+    if (count > 1) {
+      EXPECT_EQ(shape(), 0U);
+    }
+    std::swap(bids.front(), bids.back());
+    bids.front().price = 2'000'000;  // Crossed.
+    EXPECT_EQ(shape(), 0U);
+    bids.clear();
+    EXPECT_EQ(shape(), 0U);
+  }
 }
 
 TEST_F(BinanceDecoder, ReadsTrades) {

@@ -337,12 +337,13 @@ struct ValidRig : Rig {
   }
 };
 
-TEST(BookSyncSpot, AcceptsOverlapAndIgnoresWhatIsOld) {
+TEST(BookSyncSpot, IgnoresWhatItHasSeen) {
   ValidRig rig(SyncRule::Spot);
-  EXPECT_TRUE(rig.diff(spot(8, 12, 7)).event_applied);
-  EXPECT_EQ(rig.diff(spot(8, 12, 9)).result, SyncResult::Ignored);
-  EXPECT_EQ(rig.diff(spot(1, 11, 9)).result, SyncResult::Ignored);
+  EXPECT_TRUE(rig.diff(spot(11, 12, 7)).event_applied);
+  EXPECT_EQ(rig.diff(spot(11, 12, 9)).result, SyncResult::Ignored);
+  EXPECT_EQ(rig.diff(spot(1, 10, 9)).result, SyncResult::Ignored);
   EXPECT_EQ(rig.sync.counts().ignored, 2U);
+  EXPECT_EQ(rig.sync.state(), BookState::Valid);
   EXPECT_TRUE(same(rig.bids(), {{100, 7}, {99, 5}, {98, 5}}));
 }
 
@@ -367,45 +368,163 @@ TEST(BookSyncFutures, FollowsThePreviousIdAlone) {
   ValidRig rig(SyncRule::Futures);
   EXPECT_TRUE(rig.diff(futures(10, 50, 60, 2)).event_applied) << "ids have holes";
   EXPECT_EQ(rig.diff(futures(10, 50, 60, 9)).result, SyncResult::Ignored) << "a duplicate";
-  EXPECT_EQ(rig.diff(futures(5, 6, 8, 9)).result, SyncResult::Ignored) << "older still";
   const SyncStep step = rig.diff(futures(61, 62, 70, 3));
   EXPECT_TRUE(step.left_valid);
   EXPECT_EQ(step.reason, InvalidReason::Gap);
 }
 
-TEST(BookSync, TakesIdsThatGoBackUnderANewerStampForAGap) {
+// ---------------------------------------------------------------------------------------------------
+// Ids that were passed
+
+/// Event n of a count of ids whose first is `from`, one id an event.
+Message nth(SyncRule rule, std::uint64_t from, std::uint64_t n, TsNs ts_event = kNoTime) {
+  const std::uint64_t id = from + n;
+  Message message = rule == SyncRule::Spot ? spot(id, id, static_cast<std::int64_t>(n))
+                                           : futures(id - 1, id, id, static_cast<std::int64_t>(n));
+  message.ts_event = ts_event;
+  return message;
+}
+
+struct CountedRig : Rig {
+  explicit CountedRig(SyncRule rule_) : Rig(rule_), rule(rule_) {
+    sync.on_open();
+    for (std::uint64_t n = 1; n <= 5; ++n) diff(nth(rule, 1000, n));
+    EXPECT_TRUE(snapshot(rest(1002)).became_valid);
+  }
+  SyncRule rule;
+};
+
+TEST(BookSync, IsInDoubtByOneOldIdAndNoMoreByTheNextEvent) {
+  for (const SyncRule rule : {SyncRule::Spot, SyncRule::Futures}) {
+    CountedRig rig(rule);
+    // Whatever its time says.
+    for (const TsNs ts_event : {kNoTime, TsNs{1}, TsNs{4'102'444'800'000'000'000}}) {
+      const std::uint32_t epoch = rig.sync.epoch();
+      const std::uint64_t next = rig.sync.last_id() + 1 - 1000;
+      const SyncStep step = rig.diff(nth(rule, 500, next, ts_event));
+      EXPECT_TRUE(step.left_valid);
+      EXPECT_EQ(step.reason, InvalidReason::Gap);
+      EXPECT_EQ(rig.sync.state(), BookState::Suspect);
+      EXPECT_TRUE(rig.sync.wants_snapshot());
+      const SyncStep again = rig.diff(nth(rule, 1000, next));
+      EXPECT_TRUE(again.became_valid);
+      EXPECT_FALSE(again.event_applied) << "what an epoch begins with";
+      EXPECT_EQ(rig.sync.epoch(), epoch + 1);
+      EXPECT_TRUE(rig.diff(nth(rule, 1000, next + 1)).event_applied);
+      EXPECT_EQ(rig.bids()[0].qty, static_cast<std::int64_t>(next + 1)) << "the old one is not in the book";
+    }
+    EXPECT_EQ(rig.sync.counts().doubted, 3U);
+  }
+}
+
+TEST(BookSync, ThreeOldIdsThatFollowEachOtherAreAnotherCount) {
+  for (const SyncRule rule : {SyncRule::Spot, SyncRule::Futures}) {
+    CountedRig rig(rule);
+    rig.diff(nth(rule, 1, 1));
+    rig.diff(nth(rule, 1, 2));
+    EXPECT_EQ(rig.snapshot(rest(7)).result, SyncResult::Ignored) << "nobody knows yet of which count it is";
+    EXPECT_EQ(rig.diff(nth(rule, 1, 3)).result, SyncResult::Invalid);
+    EXPECT_NE(rig.sync.state(), BookState::Valid);
+    rig.diff(nth(rule, 1, 4));
+    EXPECT_TRUE(rig.sync.wants_snapshot());
+    EXPECT_EQ(rig.snapshot(rest(6)).result, SyncResult::SnapshotHeld);
+    EXPECT_TRUE(rig.diff(nth(rule, 1, 6)).became_valid);
+    EXPECT_EQ(rig.bids()[0].qty, 6);
+  }
+}
+
+TEST(BookSync, ASnapshotOfTheOtherCountDecidesToo) {
+  for (const SyncRule rule : {SyncRule::Spot, SyncRule::Futures}) {
+    CountedRig rig(rule);
+    rig.diff(nth(rule, 1, 1));
+    rig.diff(nth(rule, 1, 2));
+    EXPECT_TRUE(rig.snapshot(rest(2)).became_valid);
+    EXPECT_EQ(rig.sync.last_id(), 3U);
+    EXPECT_TRUE(rig.diff(nth(rule, 1, 3)).event_applied);
+  }
+}
+
+TEST(BookSync, IdsThatWentBackALittleAreNotTakenForTheOldCount) {
+  // The new count comes to where the old one stopped: what continues both decides nothing.
+  for (std::uint64_t back = 1; back <= 3; ++back) {
+    CountedRig rig(SyncRule::Spot);
+    ASSERT_EQ(rig.sync.last_id(), 1005U);
+    for (std::uint64_t n = 1; n <= 6; ++n) {
+      Message message = spot(1005 - back + 2 * n - 1, 1005 - back + 2 * n, 70);
+      message.ts_event = 1;
+      EXPECT_FALSE(rig.diff(message).event_applied) << back << " " << n;
+      EXPECT_NE(rig.sync.state(), BookState::Valid) << back << " " << n;
+    }
+  }
+}
+
+TEST(BookSync, BeginsTheBufferAnewWithIdsThatWentBack) {
   for (const SyncRule rule : {SyncRule::Spot, SyncRule::Futures}) {
     Rig rig(rule);
     rig.sync.on_open();
-    Message first = rule == SyncRule::Spot ? spot(1000, 1010, 1) : futures(999, 1000, 1010, 1);
-    first.ts_event = 50;
-    rig.diff(first);
-    rig.snapshot(rest(1005));
-    ASSERT_EQ(rig.sync.state(), BookState::Valid);
-    Message again = rule == SyncRule::Spot ? spot(1, 5, 2) : futures(0, 1, 5, 2);
-    again.ts_event = 50;
-    EXPECT_EQ(rig.diff(again).result, SyncResult::Ignored) << "as old as it says";
-    again.ts_event = 51;
-    const SyncStep step = rig.diff(again);
-    EXPECT_TRUE(step.left_valid);
-    EXPECT_EQ(step.reason, InvalidReason::Gap);
-    EXPECT_TRUE(rig.snapshot(rest(3)).became_valid);
-    EXPECT_EQ(rig.sync.last_id(), 5U);
-
-    // While buffering or holding, too.
-    rig.sync.on_open();
-    rig.diff(first);
+    rig.diff(nth(rule, 1000, 1));
     ASSERT_EQ(rig.snapshot(rest(2000)).result, SyncResult::SnapshotHeld);
-    EXPECT_EQ(rig.diff(again).result, SyncResult::Buffered);
-    EXPECT_TRUE(rig.sync.wants_snapshot());
-
-    rig.sync.on_open();
-    rig.diff(first);
-    again.ts_event = 52;
-    rig.diff(again);
-    EXPECT_EQ(rig.sync.buffered_events(), 1U);
-    EXPECT_TRUE(rig.snapshot(rest(3)).became_valid);
+    rig.diff(nth(rule, 1000, 2));
+    EXPECT_EQ(rig.diff(nth(rule, 1, 1)).result, SyncResult::Ignored) << "it may have been late";
+    EXPECT_EQ(rig.diff(nth(rule, 1000, 3)).result, SyncResult::Buffered);
+    EXPECT_EQ(rig.sync.buffered_events(), 3U);
+    for (std::uint64_t n = 2; n <= 5; ++n) rig.diff(nth(rule, 1, n));
+    EXPECT_EQ(rig.sync.buffered_events(), 3U);
+    EXPECT_TRUE(rig.snapshot(rest(5)).became_valid) << "older than the held one, and yet of now";
+    EXPECT_EQ(rig.sync.last_id(), 6U);
   }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Snapshots that are none
+
+TEST(BookSync, RefusesWhatCannotBeABook) {
+  struct Case {
+    Message snapshot;
+    SnapshotFault fault;
+  };
+  const Levels bids{{99, 5}, {98, 5}};
+  const Levels asks{{101, 5}, {102, 5}};
+  for (const Case& c :
+       {Case{{5, 5, 0, {}, {}}, SnapshotFault::Empty}, Case{{5, 5, 0, bids, {}}, SnapshotFault::OneSided},
+        Case{{5, 5, 0, {}, asks}, SnapshotFault::OneSided},
+        Case{{5, 5, 0, {{101, 5}, {98, 5}}, asks}, SnapshotFault::Crossed},
+        Case{{5, 5, 0, {{98, 5}, {99, 5}}, asks}, SnapshotFault::Unsorted},
+        Case{{5, 5, 0, bids, {{102, 5}, {101, 5}}}, SnapshotFault::Unsorted},
+        Case{{5, 5, 0, {{99, 5}, {99, 4}}, asks}, SnapshotFault::Duplicate},
+        Case{{5, 5, 0, bids, {{101, 5}, {101, 5}}}, SnapshotFault::Duplicate},
+        Case{{5, 5, 0, {{99, 5}, {98, 5}, {97, 5}, {96, 5}}, asks}, SnapshotFault::TooLong}}) {
+    Rig rig(SyncRule::Spot);
+    rig.sync.on_open();
+    rig.diff(spot(1, 10, 1));
+    md::Event event = c.snapshot.event(md::EventKind::BookSnapshot);
+    event.limit = 3;
+    const SyncStep step = rig.sync.on_snapshot(event);
+    EXPECT_EQ(step.result, SyncResult::SnapshotRefused) << name_of(c.fault);
+    EXPECT_EQ(step.fault, c.fault) << name_of(step.fault);
+    EXPECT_TRUE(rig.sync.wants_snapshot());
+    // One empty side is believed when it is said twice in a row; the others never.
+    const bool believed = c.fault == SnapshotFault::OneSided;
+    EXPECT_EQ(rig.sync.on_snapshot(event).became_valid, believed) << name_of(c.fault);
+    EXPECT_EQ(rig.sync.counts().snapshots_refused, believed ? 1U : 2U);
+    if (!believed) {
+      EXPECT_TRUE(rig.snapshot(rest(5)).became_valid);
+    }
+  }
+}
+
+TEST(BookSync, OneEmptySideIsBelievedOnlyWhenTheNextSnapshotSaysTheSame) {
+  Rig rig(SyncRule::Spot);
+  rig.sync.on_open();
+  rig.diff({1, 10, 0, {}, {}});
+  const Message no_asks{5, 5, 0, {{99, 5}}, {}};
+  const Message no_bids{5, 5, 0, {}, {{101, 5}}};
+  EXPECT_EQ(rig.snapshot(no_asks).fault, SnapshotFault::OneSided);
+  EXPECT_EQ(rig.snapshot(no_bids).fault, SnapshotFault::OneSided);
+  EXPECT_EQ(rig.snapshot(no_asks).fault, SnapshotFault::OneSided);
+  EXPECT_EQ(rig.snapshot({5, 5, 0, {}, {}}).fault, SnapshotFault::Empty);
+  EXPECT_EQ(rig.snapshot(no_asks).fault, SnapshotFault::OneSided);
+  EXPECT_TRUE(rig.snapshot(no_asks).became_valid);
 }
 
 TEST(BookSync, IgnoresASnapshotWhileValid) {
@@ -542,9 +661,10 @@ TEST(BookSyncBuffer, KeepsLevelsWhereverTheRingWraps) {
     const std::size_t kept = rig.sync.buffered_events();
     ASSERT_GE(kept, 1U);
     messages.erase(messages.begin(), messages.end() - static_cast<std::ptrdiff_t>(kept));
-    ASSERT_TRUE(rig.snapshot({messages.front().first, messages.front().first, 0, {}, {}}).became_valid);
-    std::map<std::int64_t, std::int64_t, std::greater<>> bids;
-    std::map<std::int64_t, std::int64_t> asks;
+    const std::uint64_t front = messages.front().first;
+    ASSERT_TRUE(rig.snapshot({front, front, 0, {{1, 7}}, {{10'000, 7}}}).became_valid);
+    std::map<std::int64_t, std::int64_t, std::greater<>> bids{{1, 7}};
+    std::map<std::int64_t, std::int64_t> asks{{10'000, 7}};
     for (const Message& message : messages) {
       for (const Level& level : message.bids) bids[level.price] = level.qty;
       for (const Level& level : message.asks) asks[level.price] = level.qty;
@@ -836,7 +956,8 @@ TEST_P(BookSyncRecording, AgreesWithTheVenuesOwnBestQuotes) {
       }
       case md::EventKind::Trade: ++trades; break;
       case md::EventKind::Quote: quotes.push_back({event.last_id, event.quote}); break;
-      case md::EventKind::BookSnapshot: FAIL();
+      case md::EventKind::BookSnapshot:
+      case md::EventKind::PartialBook: FAIL();
     }
   }
   EXPECT_FALSE(reader.truncated());

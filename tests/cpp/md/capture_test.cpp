@@ -102,14 +102,14 @@ TEST_F(Capture, GivesWhatTheWriterWrote) {
   std::string text;
   format_open(text, 1000, 3);
   format_message(text, 1001, chars(R"({"e":"trade","s":"BTCUSDT"})"));
-  format_snapshot(text, 1002, 3, "BTCUSDT", chars(R"({"lastUpdateId":7,"bids":[],"asks":[]})"));
+  format_snapshot(text, 1002, 3, "BTCUSDT", 500, chars(R"({"lastUpdateId":7,"bids":[],"asks":[]})"));
   format_message(text, 1003, chars("[1,2]"));
   format_message(text, 1003, {});
   format_close(text, 1004, 3);
   EXPECT_EQ(text,
             "1000 {\"tickwire\":\"open\",\"conn\":3}\n"
             "1001 {\"e\":\"trade\",\"s\":\"BTCUSDT\"}\n"
-            "1002 {\"tickwire\":\"snapshot\",\"conn\":3,\"instrument\":\"BTCUSDT\","
+            "1002 {\"tickwire\":\"snapshot\",\"conn\":3,\"instrument\":\"BTCUSDT\",\"limit\":500,"
             "\"body\":{\"lastUpdateId\":7,\"bids\":[],\"asks\":[]}}\n"
             "1003 [1,2]\n"
             "1003 \n"
@@ -122,6 +122,21 @@ TEST_F(Capture, GivesWhatTheWriterWrote) {
                 {CaptureKind::Message, 1003, 0, "", "[1,2]", 4},
                 {CaptureKind::Message, 1003, 0, "", "", 5},
                 {CaptureKind::Close, 1004, 3, "", "", 6}}));
+}
+
+TEST_F(Capture, TellsHowManyLevelsASnapshotWasAskedFor) {
+  const std::string begin = R"(7 {"tickwire":"snapshot","conn":0,"instrument":"X",)";
+  const std::string path =
+      write("c.log", begin + R"("limit":20,"body":{}})" + "\n" + begin + R"("limit": 5000, "body":{}})" +
+                         "\n" + begin + R"("body":{}})" + "\n" + begin + R"("limit":-1,"body":{}})" + "\n");
+  CaptureReader reader({path});
+  for (const std::uint32_t limit : {20U, 5000U, 0U}) {
+    const CaptureLine* const line = reader.next();
+    ASSERT_NE(line, nullptr);
+    EXPECT_EQ(line->limit, limit);
+  }
+  EXPECT_EQ(reader.next(), nullptr);
+  EXPECT_EQ(reader.skipped_lines(), 1U);
 }
 
 TEST_F(Capture, KeepsAMessageWithLineBreaksOnOneLine) {
@@ -222,7 +237,7 @@ TEST_F(Capture, GivesTheSameLinesWhateverTheBlock) {
   for (int i = 0; i < 60; ++i) {
     switch (random() % 5) {
       case 0: text += "no line\n"; break;
-      case 1: format_snapshot(text, i, 1, "BTCUSDT", chars("{\"lastUpdateId\":1,\"bids\":[]}")); break;
+      case 1: format_snapshot(text, i, 1, "BTCUSDT", 0, chars("{\"lastUpdateId\":1,\"bids\":[]}")); break;
       default: {
         const std::string message = "{\"k\":\"" + std::string(random() % 90, 'x') + "\"}";
         format_message(text, i, chars(message));

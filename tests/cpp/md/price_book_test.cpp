@@ -122,6 +122,112 @@ TEST(PriceBook, CountsAChangeExactlyWhereTheLevelsBecomeOthers) {
   }
 }
 
+// Of each side: which levels are within the horizon, what stands at a price and what comes behind it, against
+// lists that are searched from the front. The horizon moves in with limit() and with a level that had to go,
+// and out with extend(), but not beyond what went.
+TEST(PriceBook, CountsWhatIsWithinItsHorizon) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  Arena arena;
+  PriceBook book(arena, 64);
+  SlowBook truth(64);
+  struct Horizon {
+    bool whole = true;
+    std::int64_t price = 0;  // The deepest that is known.
+    bool dropped = false;
+    std::int64_t drop = 0;  // The best that had to go.
+  } horizons[2];
+  const auto better = [](Side side, std::int64_t a, std::int64_t b) {
+    return side == Side::Bid ? a > b : a < b;
+  };
+  std::size_t beyond = 0;
+  for (int i = 0; i < 40'000; ++i) {
+    const Side side = random() % 2 == 0 ? Side::Bid : Side::Ask;
+    Horizon& horizon = horizons[side == Side::Bid ? 0 : 1];
+    const std::int64_t price = 100'000 + static_cast<std::int64_t>(random() % 90) * 10 +
+                               (random() % 100 == 0 ? static_cast<std::int64_t>(random() % 40'000) : 0);
+    switch (random() % 40) {
+      case 0:
+        book.limit(side, price);
+        if (horizon.whole || better(side, price, horizon.price))
+          horizon = {false, price, horizon.dropped, horizon.drop};
+        break;
+      case 1: {
+        const bool whole = random() % 2 == 0;
+        book.extend(side, whole ? nullptr : &price);
+        // Never beyond what went: one step before it is the farthest.
+        std::int64_t told = price;
+        bool none = whole;
+        if (horizon.dropped && (none || !better(side, told, horizon.drop))) {
+          told = horizon.drop + (side == Side::Bid ? 1 : -1);
+          none = false;
+        }
+        if (!horizon.whole && (none || better(side, horizon.price, told))) {
+          horizon.whole = none;
+          horizon.price = told;
+        }
+        break;
+      }
+      case 2:
+        if (random() % 20 != 0) break;
+        book.clear();
+        truth.clear();
+        horizons[0] = horizons[1] = {};
+        break;
+      default: {
+        std::vector<Level> before = truth.levels(side);
+        const auto qty = static_cast<std::int64_t>(random() % 3);
+        truth.set(side, price, qty);
+        if (!book.set(side, price, qty)) {
+          // The deepest of those there were, or the new one.
+          std::int64_t gone = before.back().price;
+          if (better(side, gone, price)) gone = price;
+          if (!horizon.dropped || better(side, gone, horizon.drop)) horizon.drop = gone;
+          horizon.dropped = true;
+          const std::int64_t known = gone + (side == Side::Bid ? 1 : -1);
+          if (horizon.whole || better(side, known, horizon.price)) horizon.price = known;
+          horizon.whole = false;
+        }
+      }
+    }
+    for (const Side each : {Side::Bid, Side::Ask}) {
+      const Horizon& of = horizons[each == Side::Bid ? 0 : 1];
+      const std::vector<Level> levels = levels_of(book, each);
+      std::size_t known = 0;
+      for (const Level& level : levels) {
+        const bool within = of.whole || !better(each, of.price, level.price);
+        ASSERT_EQ(book.within(each, level.price), within) << "step " << i;
+        known += within ? 1 : 0;
+      }
+      ASSERT_EQ(book.known(each), known) << "step " << i;
+      ASSERT_EQ(book.whole(each), of.whole) << "step " << i;
+      for (const std::size_t n : {std::size_t{0}, known, known + 1}) {
+        ASSERT_EQ(book.reaches(each, n), of.whole || n <= known) << "step " << i;
+      }
+      beyond += levels.size() - known;
+    }
+    const std::int64_t at = 100'000 + static_cast<std::int64_t>(random() % 900);
+    std::int64_t qty = 0;
+    Level next{};
+    bool has_next = false;
+    for (const Level& level : levels_of(book, side)) {
+      if (level.price == at) qty = level.qty;
+      if (!has_next && better(side, at, level.price)) {
+        next = level;
+        has_next = true;
+      }
+    }
+    ASSERT_EQ(book.qty(side, at), qty) << "step " << i;
+    Level found{};
+    ASSERT_EQ(book.next(side, at, found), has_next) << "step " << i;
+    if (has_next) {
+      ASSERT_EQ(found, next) << "step " << i;
+    }
+  }
+  EXPECT_GT(beyond, 10'000U);
+}
+
 TEST(PriceBook, KnowsHowFarItIsCompleteAfterItWasFull) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE(seed);
@@ -144,11 +250,11 @@ TEST(PriceBook, KnowsHowFarItIsCompleteAfterItWasFull) {
     }
     const std::vector<Level> kept = levels_of(book, side);
     const std::vector<Level> all = truth.levels(side);
-    for (std::size_t k = 0; k < kept.size() && book.complete_to(side, kept[k].price); ++k) {
+    for (std::size_t k = 0; k < kept.size() && book.within(side, kept[k].price); ++k) {
       ASSERT_EQ(kept[k], all[k]) << "level " << k << " after step " << i;
       ++complete;
     }
-    incomplete += !kept.empty() && !book.complete_to(side, kept.back().price) ? 1 : 0;
+    incomplete += !kept.empty() && !book.within(side, kept.back().price) ? 1 : 0;
   }
   EXPECT_GT(complete, 100'000U);
   EXPECT_GT(incomplete, 100U);

@@ -3,6 +3,7 @@
 #include <simdjson.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -16,6 +17,7 @@
 #include "tickwire/core/error.hpp"
 #include "tickwire/feed/venue/binance/fields.hpp"
 #include "tickwire/feed/venue/binance/scanner.hpp"
+#include "tickwire/feed/venue/binance/stream_name.hpp"
 
 namespace tickwire::feed::binance {
 
@@ -34,6 +36,10 @@ Key key_of_message(const char* key) noexcept TICKWIRE_HOT {
   if (key[1] == '"') return key_of_letter(key[0]);
   if (std::strncmp(key, "pu\"", 3) == 0) return Key::PrevId;
   if (std::strncmp(key, "data\"", 5) == 0) return Key::Data;
+  if (std::strncmp(key, "stream\"", 7) == 0) return Key::Stream;
+  if (std::strncmp(key, "lastUpdateId\"", 13) == 0) return Key::LastId;  // As spot's partial books have it.
+  if (std::strncmp(key, "bids\"", 5) == 0) return Key::Bids;
+  if (std::strncmp(key, "asks\"", 5) == 0) return Key::Asks;
   if (std::strncmp(key, "error\"", 6) == 0 || std::strncmp(key, "code\"", 5) == 0) return Key::Error;
   return Key::Other;
 }
@@ -105,11 +111,14 @@ class Decoder::Impl {
     if (outcome == Outcome::Event) outcome = interpret(out);
     if (outcome == Outcome::Malformed) [[unlikely]] {
       out.instrument = diff_instrument_in(message);
-    } else if (outcome != Outcome::Event && out.kind != md::EventKind::BookDiff) [[unlikely]] {
+    } else if (outcome != Outcome::Event && out.kind != md::EventKind::BookDiff &&
+               out.kind != md::EventKind::PartialBook) [[unlikely]] {
       out.instrument = kNoInstrument;
     }
     return outcome;
   }
+
+  [[nodiscard]] std::string_view stream() const noexcept TICKWIRE_HOT { return fields_.stream; }
 
   Outcome decode_snapshot(std::span<const char> body, InstrumentId instrument, md::Event& out) noexcept
       TICKWIRE_HOT {
@@ -192,7 +201,7 @@ class Decoder::Impl {
       if (std::move(result).get(field) != simdjson::SUCCESS) return false;
       ondemand::value& value = field.value();
       const Key key = kKeyOf(field.key().raw());
-      if (key == Key::Other || (key == Key::Data && !kOutermost)) {
+      if (key == Key::Other || ((key == Key::Data || key == Key::Stream) && !kOutermost)) {
         if (!skip(value, kMaxSkippedDepth)) return false;
         continue;
       }
@@ -220,12 +229,31 @@ class Decoder::Impl {
       }
       Token& token = fields_.token(key);
       if (!scalar(value, token)) return false;
-      if (key == Key::Symbol && fields_.instrument == kNoInstrument) {
+      if (key == Key::Stream && token.quoted) {
+        fields_.stream = token.text;
+        // A partial book of spot names its instrument nowhere else.
+        const StreamName name = parse_stream_name(token.text);
+        if (name.kind == StreamName::Kind::Partial && fields_.instrument == kNoInstrument) {
+          fields_.instrument = find_lower(name.symbol);
+        }
+      }
+      if (key == Key::Symbol) {
         if (!token.quoted) return false;
-        fields_.instrument = instruments_.find(token.text);
+        const InstrumentId named = instruments_.find(token.text);
+        if (fields_.instrument == kNoInstrument) fields_.instrument = named;
+        if (fields_.instrument != named) return false;
       }
     }
     return true;
+  }
+
+  /// The instrument whose symbol this is in lower case.
+  [[nodiscard]] InstrumentId find_lower(std::string_view symbol) const noexcept {
+    std::array<char, 64> upper;
+    if (symbol.size() > upper.size()) return kNoInstrument;
+    std::transform(symbol.begin(), symbol.end(), upper.begin(),
+                   [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; });
+    return instruments_.find({upper.data(), symbol.size()});
   }
 
   [[nodiscard]] static char first_char(ondemand::value& value) noexcept {
@@ -364,13 +392,23 @@ class Decoder::Impl {
     out.instrument = fields_.instrument;
     if (has(Key::Symbol) && fields_.instrument == kNoInstrument) return Outcome::UnknownSymbol;
     if (!has(Key::EventType)) {
+      constexpr std::uint32_t kPartial = bit(Key::LastId) | bit(Key::Bids) | bit(Key::Asks);
+      const StreamName name = parse_stream_name(fields_.stream);
+      if (name.kind == StreamName::Kind::Partial && (fields_.seen & kPartial) == kPartial) {
+        return fields_.instrument == kNoInstrument ? Outcome::UnknownSymbol : partial(out, name);
+      }
       if (has(Key::Error)) return Outcome::SubscribeError;
       if ((fields_.seen & kQuote) == kQuote) return quote(out);
       return Outcome::Ignored;
     }
     const Token& type = token(Key::EventType);
     if (!type.quoted) return Outcome::Malformed;
-    if (type.text == "depthUpdate") return diff(out);
+    if (type.text == "depthUpdate") {
+      const StreamName name = parse_stream_name(fields_.stream);
+      out.named = name.kind != StreamName::Kind::None;
+      if (name.kind == StreamName::Kind::Other) return Outcome::OtherStream;
+      return name.kind == StreamName::Kind::Partial ? partial(out, name) : diff(out);
+    }
     if (type.text == "trade") return trade(out, TradeStream::Trade, Key::TradeId);
     if (type.text == "aggTrade") return trade(out, TradeStream::AggTrade, Key::Asks);
     if (type.text == "bookTicker") return (fields_.seen & kQuote) == kQuote ? quote(out) : Outcome::Malformed;
@@ -388,6 +426,15 @@ class Decoder::Impl {
     if (config_.market != Market::Spot && (!has(Key::PrevId) || !id(Key::PrevId, out.prev_id))) {
       return Outcome::Malformed;
     }
+    return take_levels(out);
+  }
+
+  Outcome partial(md::Event& out, const StreamName& name) noexcept {
+    out.kind = md::EventKind::PartialBook;
+    out.limit = name.levels;
+    out.named = true;
+    if (!has(Key::LastId) || !id(Key::LastId, out.last_id) || !event_time(out)) return Outcome::Malformed;
+    out.first_id = out.last_id;
     return take_levels(out);
   }
 
@@ -446,6 +493,8 @@ class Decoder::Impl {
   [[nodiscard]] InstrumentId diff_instrument_in(std::span<const char> message) const noexcept TICKWIRE_HOT {
     const std::string_view text{message.data(), message.size()};
     if (text.find("\"depthUpdate\"") == std::string_view::npos) return kNoInstrument;
+    const StreamName::Kind kind = parse_stream_name(find_between(text, "\"stream\":\"", '"')).kind;
+    if (kind == StreamName::Kind::Partial || kind == StreamName::Kind::Other) return kNoInstrument;
     return instruments_.find(find_between(text, "\"s\":\"", '"'));
   }
 
@@ -463,6 +512,8 @@ class Decoder::Impl {
 Decoder::Decoder(const md::InstrumentTable& instruments, const DecoderConfig& config)
     : impl_(std::make_unique<Impl>(instruments, config)) {}
 Decoder::~Decoder() = default;
+
+std::string_view Decoder::stream() const noexcept { return impl_->stream(); }
 
 namespace {
 

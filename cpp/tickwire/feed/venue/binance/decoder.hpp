@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string_view>
 
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/types.hpp"
@@ -51,6 +52,10 @@ class Decoder {
   /// read leaves out shows as a gap in the ids of the next.
   Outcome decode(std::span<const char> message, RecvClock recv_clock, TsNs ts_recv, md::Event& out) noexcept
       TICKWIRE_HOT;
+
+  /// The name of the stream that the last message said it is of; empty where it said none. Holds as long as
+  /// the message.
+  [[nodiscard]] std::string_view stream() const noexcept TICKWIRE_HOT;
 
   /// A REST reply to a request for `instrument`'s book: Event, Malformed (also what the venue answers
   /// to a bad request), BadNumber or TooManyLevels.

@@ -35,6 +35,7 @@ enum class Key : std::uint8_t {
   BuyerMaker,  // m
   TradeType,   // X
   Data,        // data, of a combined stream
+  Stream,      // stream, of a combined stream
   Error,       // error; code, with msg
   Other,
 };
@@ -84,6 +85,7 @@ struct Levels {
 struct Fields {
   std::uint32_t seen = 0;  // Of each key that came, its bit.
   InstrumentId instrument = kNoInstrument;
+  std::string_view stream;  // Its name, where the message has one.
   Levels bids;
   Levels asks;
   Token tokens[kKeyCount];  // Of the keys seen whose value is a scalar.
@@ -101,6 +103,7 @@ struct Fields {
   void clear(InstrumentId of) noexcept TICKWIRE_HOT {
     seen = 0;
     instrument = of;
+    stream = {};
     for (Levels* side : {&bids, &asks}) {
       side->count = 0;
       side->state = LevelsState::None;

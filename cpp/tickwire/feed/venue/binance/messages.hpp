@@ -8,7 +8,8 @@
 ///     trade, aggTrade  s t|a p q m E T, futures also X  m: the buyer was the maker
 ///     bookTicker       s u b B a A, futures also e E   spot sends it without an event type
 ///     serverShutdown   the connection is about to be closed; open its replacement first
-///     REST depth       lastUpdateId bids asks, futures also E, COIN-M also symbol
+///     partial books    futures as depthUpdate, spot as REST depth: the stream's name tells, see
+///     stream_name.hpp REST depth       lastUpdateId bids asks, futures also E, COIN-M also symbol
 ///
 /// Protocol: https://github.com/binance/binance-spot-api-docs and
 /// https://developers.binance.com/docs/derivatives.
@@ -32,6 +33,7 @@ enum class Outcome : std::uint8_t {
   Event,             // One normalized event.
   Ignored,           // A reply of the control channel, or a stream that is not spoken here.
   OtherTradeStream,  // A trade of the stream that was not chosen.
+  OtherStream,       // Book changes of a stream that is not spoken here, by its name.
   UnknownSymbol,
   Shutdown,
   SubscribeError,  // The venue refused a request of ours.
@@ -45,6 +47,7 @@ constexpr std::string_view name_of(Outcome outcome) noexcept {
     case Outcome::Event: return "event";
     case Outcome::Ignored: return "ignored";
     case Outcome::OtherTradeStream: return "other_trade_stream";
+    case Outcome::OtherStream: return "other_stream";
     case Outcome::UnknownSymbol: return "unknown_symbol";
     case Outcome::Shutdown: return "shutdown";
     case Outcome::SubscribeError: return "subscribe_error";

@@ -272,8 +272,10 @@ bool scan(std::span<const char> message, const md::InstrumentTable& instruments,
   if (at == end) return false;
   const bool combined = starts_with(at, kStream);
   if (combined) {
-    at = skip<plain_at>(at + kStream.size(), end);
+    const char* const name = at + kStream.size();
+    at = skip<plain_at>(name, end);
     if (!starts_with(at, kData)) return false;
+    fields.stream = {name, static_cast<std::size_t>(at - name)};
     at += kData.size();
   }
   if (*at != '{') return false;

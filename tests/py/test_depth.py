@@ -1,0 +1,255 @@
+"""No valid row looks at a level that nobody has told of: random markets that walk through what their
+snapshots showed, and the recorded days with shorter snapshots than they had, against an independent book."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from market_of_levels import Market, imbalance, line, own_snapshot, rows_in, spread, written
+
+from tickwire.config import Config
+from tickwire.engine import Stats
+from tickwire.findings import findings
+from tickwire.replay import replay
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("TICKWIRE_DATA", ROOT.parent / "shared" / "data")) / "binance"
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+
+
+def config(
+    venue: str,
+    levels: int,
+    *,
+    symbol: str = "BTCUSDT",
+    trigger: str = "book",
+    beyond: str = "suspect",
+    max_levels: int = 16384,
+    limit: int = 1000,
+) -> Config:
+    return Config.from_text(
+        f'[engine]\nlayout = "inline"\n[[feeds]]\nvenue = "{venue}"\nsource = "file"\n'
+        f'instruments = ["{symbol}"]\nmax_levels = {max_levels}\nsnapshot_limit = {limit}\n'
+        f'[features]\ntrigger = "{trigger}"\nbeyond_depth = "{beyond}"\n'
+        f'rows = ["imbalance(levels={levels})", "spread()"]\n'
+    )
+
+
+async def run(settings: Config, path: Path) -> tuple[list[dict[str, str]], Stats]:
+    out = path.with_suffix(".csv")
+    stats = await replay(settings, {settings.feed_names[0]: [str(path)]}, out)
+    return rows_in(out), stats
+
+
+def wrong(row: dict[str, str], market: Market, levels: int) -> bool:
+    truth = market.at[int(row["ts_recv"])]
+    return not (
+        float(row["spread()"]) == pytest.approx(spread(truth), rel=1e-6)
+        and float(row[f"imbalance(levels={levels})"])
+        == pytest.approx(imbalance(truth, levels), rel=1e-6, abs=1e-7)
+    )
+
+
+def weather(market: Market, rng: random.Random, limit: int, steps: int) -> list[str]:
+    """A capture of a bad day: snapshots now and then, late and early ones, some that cannot be believed;
+    messages lost and doubled; a clock that jumps; ids that begin anew."""
+    one_sided = False
+    lines: list[str] = []
+    sent: list[str] = []
+    waiting: list[tuple[int, str]] = []
+    for i in range(steps):
+        data = market.step()
+        if rng.random() < 0.01:
+            data["E"] += rng.choice((-1, 1)) * rng.randrange(10**12)
+        if rng.random() < 0.003:
+            market.renumber(rng.randrange(1, max(2, market.last_id - 500)))
+            data = market.step()
+        message = line(market.now, data)
+        if rng.random() > 0.004:
+            lines.append(message)
+            sent.append(message)
+        if rng.random() < 0.01:
+            lines.append(rng.choice(sent[-20:]))
+        for _, note in [entry for entry in waiting if entry[0] <= i]:
+            lines.append(note)
+        waiting = [entry for entry in waiting if entry[0] > i]
+        if i in (0, 3) or rng.random() < 0.03:
+            body: dict[str, Any] = market.snapshot(limit)
+            told: int | None = limit if rng.random() < 0.7 else None
+            spoilt = rng.randrange(20)
+            if spoilt == 0 and not one_sided:  # Twice in a row it would be believed.
+                one_sided = True
+                body = body | {rng.choice(("bids", "asks")): []}
+            elif spoilt == 1:
+                body = body | {"bids": [], "asks": []}
+            elif spoilt == 2:
+                body = body | {"bids": body["bids"][::-1]}
+            elif spoilt == 3:
+                body = body | {"asks": [body["asks"][0], *body["asks"]]}
+            elif spoilt == 4:
+                body = body | {"bids": body["asks"], "asks": body["bids"]}
+            waiting.append((i + rng.randrange(6), own_snapshot(market.now, market.symbol, body, told)))
+    return lines
+
+
+@pytest.mark.parametrize("trigger", ["book", "top"])
+@pytest.mark.parametrize("futures", [False, True], ids=["spot", "futures"])
+async def test_no_valid_row_differs_from_the_market(tmp_path: Path, futures: bool, trigger: str) -> None:
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    rows_seen = 0
+    for number in range(6):
+        levels, limit = rng.choice(((1, 3), (2, 10), (5, 12), (10, 20)))
+        market = Market(futures, seed=rng.randrange(1 << 30), drift=rng.choice((-1, 0, 0, 1)))
+        path = written(tmp_path / f"{number}.log", weather(market, rng, limit, 900))
+        venue = "binance_usdm" if futures else "binance_spot"
+        max_levels = rng.choice((1024, 1024, 16384))
+        rows, _ = await run(config(venue, levels, trigger=trigger, max_levels=max_levels), path)
+        for row in rows:
+            assert not wrong(row, market, levels), f"{path}: {row}"
+        rows_seen += len(rows)
+    assert rows_seen > 300, "too bad a weather to show anything"
+
+
+async def test_what_it_costs_is_counted_and_the_switch_named(tmp_path: Path) -> None:
+    market = Market(False, seed=11, drift=-1)
+    lines = [market.told(), line(market.now, market.snapshot(10))]
+    lines += [market.told() for _ in range(200)]
+    path = written(tmp_path / "c.log", lines)
+    settings = config("binance_spot", 2)
+    rows, stats = await run(settings, path)
+    assert not any(wrong(row, market, 2) for row in rows)
+    cost = stats.count("rows_beyond_depth")
+    assert cost > 100
+    (said,) = [text for text in findings(stats, settings) if "rows did not leave" in text]
+    assert said.startswith(f"note: {cost:,} ")
+    assert "snapshot_limit" in said
+    assert 'features.beyond_depth = "accept"' in said
+
+    taken = config("binance_spot", 2, beyond="accept")
+    all_rows, stats = await run(taken, path)
+    assert stats.count("rows_beyond_depth") > 100
+    assert sum(wrong(row, market, 2) for row in all_rows) > 10
+    assert any("rows looked at levels that no snapshot showed" in text for text in findings(stats, taken))
+    # The second epoch of the strict run costs its first event.
+    assert len(all_rows) >= len(rows) + cost
+
+
+@pytest.mark.parametrize("futures", [False, True], ids=["spot", "futures"])
+async def test_one_stamp_from_the_future_hides_no_new_count_of_ids(tmp_path: Path, futures: bool) -> None:
+    market = Market(futures, seed=12)
+    lines = [market.told(), line(market.now, market.snapshot(1000))]
+    lines += [market.told() for _ in range(20)]
+    lines.append(market.told(E=4_102_444_800_000))
+    lines += [market.told() for _ in range(20)]
+    until = market.now
+    market.renumber(5)
+    for i in range(60):
+        lines.append(market.told())
+        if i == 30:
+            lines.append(line(market.now, market.snapshot(1000)))
+        lines.append(trade(market, i))
+    path = written(tmp_path / "c.log", lines)
+    venue = "binance_usdm" if futures else "binance_spot"
+    settings = config(venue, 2, trigger="trade")
+    rows, stats = await run(settings, path)
+    assert not any(wrong(row, market, 2) for row in rows)
+    assert len(rows) > 20
+    assert min(int(row["ts_recv"]) for row in rows) > until
+    assert stats.count("ids_went_back") == 1
+    assert any("the venue may count anew" in text for text in findings(stats, settings))
+
+
+def trade(market: Market, number: int) -> str:
+    data = {"e": "trade", "E": market.stamp_ms, "s": market.symbol, "t": 1 + number, "p": "1000.00", "q": "1"}
+    return line(market.now, data | {"X": "MARKET", "m": False})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "counter"),
+    [
+        (lambda body: body | {"bids": [], "asks": []}, "snapshots_empty"),
+        (lambda body: body | {"asks": []}, "snapshots_one_sided"),
+        (lambda body: body | {"bids": body["asks"], "asks": body["bids"]}, "snapshots_unsorted"),
+        (lambda body: body | {"bids": [["2000.00", "1"], *body["bids"][1:]]}, "snapshots_crossed"),
+        (lambda body: body | {"bids": body["bids"][::-1]}, "snapshots_unsorted"),
+        (lambda body: body | {"bids": [body["bids"][0], *body["bids"][:-1]]}, "snapshots_duplicate"),
+        (lambda body: body, "snapshots_too_long"),
+    ],
+    ids=["empty", "one side", "sides exchanged", "crossed", "unsorted", "a price twice", "too long"],
+)
+async def test_an_absurd_snapshot_is_refused_and_the_next_one_taken(
+    tmp_path: Path, spoil: Any, counter: str
+) -> None:
+    market = Market(True, seed=13)
+    lines = [market.told()]
+    told = 10 if counter == "snapshots_too_long" else 20
+    lines.append(own_snapshot(market.now, market.symbol, spoil(market.snapshot(20)), told))
+    lines += [market.told() for _ in range(10)]
+    begun = market.now
+    lines.append(own_snapshot(market.now, market.symbol, market.snapshot(20), 20))
+    lines += [market.told() for _ in range(20)]
+    settings = config("binance_usdm", 2)
+    rows, stats = await run(settings, written(tmp_path / "c.log", lines))
+    assert stats.count(counter) == 1
+    assert stats.count("snapshots_refused") == 1
+    assert min(int(row["ts_recv"]) for row in rows) > begun
+    assert len(rows) >= 15
+    assert not any(wrong(row, market, 2) for row in rows)
+
+
+# ---- recorded days with shorter snapshots than they had ----
+
+DAYS = {
+    "spot": ("binance_spot", "BTCUSDT", "spot_btcusdt_20240808"),
+    "usdm": ("binance_usdm", "BTCUSDT", "usdm_btcusdt_20240808"),
+    "coinm": ("binance_coinm", "BTCUSD_PERP", "coinm_btcusd_perp_20240808"),
+}
+
+
+def cut(source: Path, path: Path, levels: int) -> Path:
+    with gzip.open(source, "rt") as lines, path.open("w") as out:
+        for text in lines:
+            stamp, _, message = text.partition(" ")
+            if '"lastUpdateId"' in message and '"stream"' not in message:
+                body = json.loads(message)
+                body["bids"], body["asks"] = body["bids"][:levels], body["asks"][:levels]
+                text = f"{stamp} {json.dumps(body)}\n"
+            if '"depthUpdate"' in message or '"lastUpdateId"' in message:
+                out.write(text)
+    return path
+
+
+@pytest.mark.parametrize("day", DAYS)
+async def test_recorded_days_with_shorter_snapshots(tmp_path: Path, day: str) -> None:
+    venue, symbol, name = DAYS[day]
+    source = DATA / f"{name}.log.gz"
+    if not source.exists():
+        pytest.skip(f"recorded data is not there: {DATA}")
+    for limit, levels in ((10, 1), (50, 5), (100, 10)):
+        column = f"imbalance(levels={levels})"
+        # What the whole snapshot gives, which is deep enough to the end, is the truth.
+        whole = cut(source, tmp_path / "whole.log", 1000)
+        everything, _ = await run(config(venue, levels, symbol=symbol, beyond="accept"), whole)
+        truth = {row["sequence"]: (row[column], row["spread()"]) for row in everything}
+        path = cut(source, tmp_path / f"{limit}.log", limit)
+        rows, stats = await run(config(venue, levels, symbol=symbol), path)
+        differ = sum(truth[row["sequence"]] != (row[column], row["spread()"]) for row in rows)
+        taken, _ = await run(config(venue, levels, symbol=symbol, beyond="accept"), path)
+        off = sum(truth[row["sequence"]] != (row[column], row["spread()"]) for row in taken)
+        print(
+            f"{day}: {limit} levels for {levels}: {len(rows)} of {len(truth)} rows valid, accept: {off} wrong"
+        )
+        assert differ == 0
+        assert len(rows) + stats.count("rows_beyond_depth") <= len(truth)
