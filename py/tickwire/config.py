@@ -909,7 +909,6 @@ _OF_PROCESSES = (
     "max_restarts",
     "restart_window",
     "heartbeat_timeout",
-    "start_timeout",
     "max_rss_mb",
 )
 
@@ -986,7 +985,8 @@ class Model(_Model):
     longest run of the model."""
 
     start_timeout: Duration = "1m"
-    """Layout `processes`: a worker that has not loaded and warmed its model by then has failed."""
+    """A model that is not read, or not loaded and warm, by then is refused, at a start and at an exchange: it
+    is tried in a process of its own. Layout `processes`: a worker that needs longer has failed."""
 
     max_rss_mb: Annotated[int, Field(ge=0, le=1 << 24)] = 0
     """Layout `processes`: a worker that holds more memory of its own than this is replaced by a fresh one, in

@@ -25,13 +25,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from tickwire.config import Config
+from tickwire.config import Config, Model, parse_duration
 from tickwire.control import ControlServer
 from tickwire.errors import ConfigError, EngineError, Error, SetupError
 from tickwire.held import HeldModel
 from tickwire.host.startup import HostReport
 from tickwire.host.startup import report as host_report
 from tickwire.latency import RowLatencies
+from tickwire.limits import Limit
 from tickwire.records import ModelInfo, RowLayout, Rows, Signal
 from tickwire.rest import SnapshotService
 from tickwire.router import FeatureStream, Router, SignalStream
@@ -228,6 +229,7 @@ class Pipeline:
         self._telling: asyncio.Task[None] | None = None
         self._swapping = asyncio.Lock()
         self._held: dict[str, HeldModel] = {}  # While it starts.
+        self._limits: set[Limit] = set()  # Of models that are being read or tried.
         self._stop_asked = asyncio.Event()
         self._stopped = False
         self._whole = True
@@ -294,12 +296,9 @@ class Pipeline:
 
     async def _start(self, core: Any) -> None:
         held = self._held
-        for model in self.config.all_models:
-            files, weights = self.config.model_files(model), model.member_weights()
-            held[model.label] = await _in_thread(HeldModel, files, weights)
         schema = self.config.schema()
-        for one in held.values():
-            await _in_thread(self._check_model, one, schema)
+        for model in self.config.all_models:
+            await self._take(model, schema)
         if self._record_dir is not None:
             from tickwire.verify import Recording
 
@@ -410,6 +409,8 @@ class Pipeline:
 
     async def _tear_down(self) -> None:
         """Ends whatever has begun, in an order in which nothing is lost that was published."""
+        for limit in list(self._limits):  # An exchange that waits for a model.
+            limit.give_up()
         await end(self._telling)
         if self._control is not None:
             await self._control.close()
@@ -508,16 +509,43 @@ class Pipeline:
         await runner.open()
         self._sinks.append(runner)
 
-    def _check_model(self, held: HeldModel, schema: Schema) -> None:
-        """Compares each file's fingerprint with the configuration's, and tries it where that is safe."""
+    async def _take(self, model: Model, schema: Schema) -> None:
+        """Reads and checks a model of the configuration. Cancelled, it waits for neither."""
+        limit = self._limit_of(model)
+
+        def take() -> None:
+            files, weights = self.config.model_files(model), model.member_weights()
+            held = self._held[model.label] = HeldModel(files, weights, limit)
+            self._check_model(model, held, schema, limit)
+
+        task = asyncio.ensure_future(asyncio.to_thread(take))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            limit.give_up()
+            await asyncio.wait([task])
+            task.exception()  # Seen.
+            raise
+        finally:
+            self._limits.discard(limit)
+
+    def _limit_of(self, model: Model) -> Limit:
+        limit = Limit(parse_duration(model.start_timeout) / 1e9)
+        self._limits.add(limit)
+        if self._stopped:
+            limit.give_up()
+        return limit
+
+    def _check_model(self, model: Model, held: HeldModel, schema: Schema, limit: Limit) -> None:
+        """Compares each file's fingerprint with the configuration's, and tries it in a process of its own."""
         from tickwire import models
 
         for file in held.files:
             if self.config.engine.layout == "processes":
-                # Whether it can be loaded is for a worker to find out: it may take down who tries.
+                # Whether it can be loaded is for a worker to find out.
                 models.check_fingerprint(file.path, schema, held=file)
             else:
-                models.check(file.path, schema, held=file)
+                models.check(file.path, schema, max_batch=model.max_batch, held=file, limit=limit)
 
     def _layout(self, core: Any, engine: Engine) -> RowLayout:
         return RowLayout(
@@ -584,20 +612,30 @@ class Pipeline:
     async def _go_over(self, index: int, label: str, paths: Sequence[Path], weights: Sequence[float]) -> int:
         """The number of the model that scores from now on."""
         assert self._engine is not None
-        with await asyncio.to_thread(HeldModel, paths, weights) as held:
-            await asyncio.to_thread(self._check_model, held, self.config.schema())
-            number, before = held.number, self._running_id(index)
-            if number == before:
-                return number
-            self.layout.expect(label, number)
-            async with self._kept(index, label, held):
-                if self._supervisor is None:
-                    await asyncio.to_thread(self._engine.swap_model, index, held.members, number)
-                else:
-                    await asyncio.to_thread(self._engine.prepare_model, index, held.members, number)
-                    await self._supervisor.swap(index)
-                    self._engine.went_over(index)
-            self.layout.exchanged(number)
+        settings = self.config.all_models[index]
+        limit = self._limit_of(settings)
+        try:
+            held = await asyncio.to_thread(HeldModel, paths, weights, limit)
+            with held:
+                await asyncio.to_thread(self._check_model, settings, held, self.config.schema(), limit)
+                return await self._go_over_to(index, label, held)
+        finally:
+            self._limits.discard(limit)
+
+    async def _go_over_to(self, index: int, label: str, held: HeldModel) -> int:
+        assert self._engine is not None
+        number, before = held.number, self._running_id(index)
+        if number == before:
+            return number
+        self.layout.expect(label, number)
+        async with self._kept(index, label, held):
+            if self._supervisor is None:
+                await asyncio.to_thread(self._engine.swap_model, index, held.members, number)
+            else:
+                await asyncio.to_thread(self._engine.prepare_model, index, held.members, number)
+                await self._supervisor.swap(index)
+                self._engine.went_over(index)
+        self.layout.exchanged(number)
         _log.info("model %s: went over from %08x to %08x", label, before, number)
         return number
 

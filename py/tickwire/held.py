@@ -12,18 +12,27 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tickwire.errors import ModelError
+from tickwire.limits import Expired, Limit
 
 __all__ = ["HeldFile", "HeldModel", "held_file", "model_number"]
 
 #: Protocol buffers end at 2 GiB, and so does an ONNX file.
 MAX_BYTES = 2**31 - 1
 _CHUNK = 1 << 20
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
@@ -60,9 +69,25 @@ class HeldFile:
             self.descriptor = -1
 
 
-def held_file(path: Path) -> HeldFile:
-    """Reads a file once. `ModelError` where that cannot be done."""
+#: Seconds in which a model must have been read, where no configuration says otherwise.
+READ_S = 60.0
 
+
+def held_file(path: Path, limit: Limit | None = None) -> HeldFile:
+    """Reads a file once. `ModelError` where that cannot be done, or does not end within the limit."""
+    limit = limit or Limit(READ_S)
+    try:
+        # A disk that is not there any more may hold whoever reads from it for ever.
+        return limit.wait(lambda: _read_once(path))
+    except Expired:
+        found = "one that nobody waits for any more" if limit.given_up else "none"
+        raise ModelError(
+            f"{path}: expected an ONNX model that can be read within {limit.seconds:g} s, found {found}; "
+            "copy it to a disk of this machine"
+        ) from None
+
+
+def _read_once(path: Path) -> HeldFile:
     def refuse(found: str) -> ModelError:
         return ModelError(
             f"{path}: expected an ONNX model, found {found}; name a file that `tickwire model inspect` can "
@@ -70,8 +95,14 @@ def held_file(path: Path) -> HeldFile:
         )
 
     try:
-        with path.open("rb", buffering=0) as file:
-            if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+        # A pipe's open would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise refuse(_KINDS.get(stat.S_IFMT(status.st_mode), "no file"))
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            if (size := status.st_size) > MAX_BYTES:
                 raise ModelError(
                     f"{path}: expected an ONNX model of less than 2 GiB, found {size} bytes; quantise it, or "
                     "take a smaller one"
@@ -103,13 +134,13 @@ def _write_all(descriptor: int, data: bytes) -> None:
 class HeldModel:
     """The files of one model, an ensemble's all of them. A context manager, or `close`."""
 
-    def __init__(self, files: Sequence[Path], weights: Sequence[float]) -> None:
-        """Reads them; `ModelError` where one cannot be read."""
+    def __init__(self, files: Sequence[Path], weights: Sequence[float], limit: Limit | None = None) -> None:
+        """Reads them; `ModelError` where one cannot be read, or not within the limit."""
         self.files: list[HeldFile] = []
         self.weights = list(weights)
         try:
             for path in files:
-                self.files.append(held_file(path))
+                self.files.append(held_file(path, limit))
         except BaseException:
             self.close()
             raise

@@ -31,8 +31,10 @@ from tickwire import _core
 from tickwire.errors import FingerprintMismatch, ModelError, SetupError
 from tickwire.features import Schema
 from tickwire.held import MAX_BYTES, HeldFile, held_file
+from tickwire.limits import Limit
 from tickwire.outputs import refuse_over
 from tickwire.random_operators import random_operator
+from tickwire.trial import Trial, try_model
 
 __all__ = [
     "ModelSummary",
@@ -47,10 +49,13 @@ __all__ = [
     "onnxruntime_library",
     "optimize",
     "providers",
+    "try_out",
 ]
 
 SCHEMA_KEY: Final = "tickwire.schema"
 SHA256_KEY: Final = "tickwire.schema.sha256"
+#: Seconds in which a model must be loaded and warm, where no configuration says otherwise.
+TRIAL_S: float = 60.0
 #: Scores may differ by this much between a model and its optimised self: another order of sums.
 _TOLERANCE: Final = 1e-3
 
@@ -181,7 +186,7 @@ def _bind(
             "written again; bind the .onnx file, then: tickwire model optimize --format ort"
         )
     _check_repeats(path, file)
-    _load_for(path, Schema.from_json(schema_json), held=held)
+    _try_for(path, held, Schema.from_json(schema_json))
     model = file.model
     kept = {p.key: p.value for p in model.metadata_props if p.key not in (SCHEMA_KEY, SHA256_KEY)}
     helper.set_model_props(model, {**kept, SCHEMA_KEY: schema_json, SHA256_KEY: sha256})
@@ -205,7 +210,7 @@ def _inspect(path: Path, held: HeldFile) -> ModelSummary:
     scores: tuple[str, ...] = ()
     refused = None
     try:
-        scores = tuple(load([path], held=[held]).score_names)
+        scores = try_out([path], [held]).scores
         _check_repeats(path, file)
     except ModelError as error:
         refused = str(error)
@@ -233,35 +238,69 @@ def check(
     provider: str = "cpu",
     max_batch: int = 1,
     held: HeldFile | None = None,
+    limit: Limit | None = None,
 ) -> tuple[str, ...]:
     """Whether an engine of this schema can run the model; returns the names of its scores.
 
-    `held`: its bytes, where they were read already.
+    `held`: its bytes, where they were read already. `limit`: how long it may take, as for `try_out`.
     """
     path = Path(model_path)
     if held is None:
-        with contextlib.closing(held_file(path)) as held:
-            return check(path, schema, provider=provider, max_batch=max_batch, held=held)
+        with contextlib.closing(held_file(path, limit)) as held:
+            return check(path, schema, provider=provider, max_batch=max_batch, held=held, limit=limit)
     check_fingerprint(path, schema, held=held)
-    return tuple(_load_for(path, schema, provider=provider, max_batch=max_batch, held=held).score_names)
+    return _try_for(path, held, schema, provider=provider, max_batch=max_batch, limit=limit).scores
 
 
-def _load_for(
+def _try_for(
     path: Path,
+    held: HeldFile,
     schema: Schema,
     *,
     provider: str = "cpu",
     max_batch: int = 1,
-    held: HeldFile | None = None,
-) -> _core.Model:
-    return load(
+    limit: Limit | None = None,
+) -> Trial:
+    return try_out(
         [path],
+        [held],
         provider=provider,
         max_batch=max_batch,
         rows=schema.window_rows,
         features=len(schema.expressions),
-        held=[held] if held is not None else [],
+        limit=limit,
     )
+
+
+def try_out(
+    paths: Sequence[Path],
+    held: Sequence[HeldFile] = (),
+    *,
+    provider: str = "cpu",
+    cache_dir: str | os.PathLike[str] = "",
+    max_batch: int = 1,
+    rows: int = 0,
+    features: int = 0,
+    limit: Limit | None = None,
+) -> Trial:
+    """Loads and warms a model in a process of its own, which is stopped where it does not end: after a
+    minute, if no limit says otherwise. `ModelError` says why an engine could not have it. `held`: the files,
+    read already."""
+    limit = limit or Limit(TRIAL_S)
+    with contextlib.ExitStack() as opened:
+        if not held:
+            held = [opened.enter_context(contextlib.closing(held_file(path, limit))) for path in paths]
+        return try_model(
+            [os.fspath(path) for path in paths],
+            [file.descriptor for file in held],
+            limit,
+            library=str(onnxruntime_library()),
+            provider=provider,
+            cache_dir=os.fspath(cache_dir),
+            max_batch=max_batch,
+            rows=rows,
+            features=features,
+        )
 
 
 @dataclass(frozen=True)
@@ -295,6 +334,7 @@ def optimize(
     target = Path(out) if out is not None else path.with_suffix(f".optimized.{format}")
     refuse_over("--out", target, [("the model", path)])
     before = _read(path)
+    try_out([path], provider=provider)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     made = Path(name)

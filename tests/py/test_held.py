@@ -63,6 +63,6 @@ def test_a_file_that_is_not_there_leaves_no_other_open(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(ModelError, match="b: expected an ONNX model, found No such file"):
         HeldModel([tmp_path / "a", tmp_path / "b"], [1.0, 1.0])
-    with pytest.raises(ModelError, match="found Is a directory"):
+    with pytest.raises(ModelError, match="found a folder"):
         held_file(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before

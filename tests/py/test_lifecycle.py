@@ -200,12 +200,12 @@ async def test_what_was_checked_is_what_is_loaded_and_recorded(
     good = path.read_bytes()
     models.make_demo_model(tmp_path / "other.onnx", config().schema(), seed=8)
     opened: list[str] = []
-    real = Path.open
+    real = os.open
 
-    def count(self: Path, *args: Any, **options: Any) -> Any:
-        if self.name == "m.onnx":
-            opened.append(str(self))
-        return real(self, *args, **options)
+    def count(file: Any, *args: Any, **options: Any) -> Any:
+        if file == path:
+            opened.append(str(file))
+        return real(file, *args, **options)
 
     loaded: list[bytes] = []
     begun = core.Engine.__init__
@@ -223,7 +223,7 @@ async def test_what_was_checked_is_what_is_loaded_and_recorded(
 
     monkeypatch.setattr(core.Engine, "__init__", load)
     monkeypatch.setattr(models, "check", check)
-    monkeypatch.setattr(Path, "open", count)
+    monkeypatch.setattr(os, "open", count)
     async with Pipeline(
         config(base=tmp_path, model={"path": "m.onnx"}), record_dir=tmp_path / "run"
     ) as pipeline:

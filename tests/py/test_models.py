@@ -317,7 +317,7 @@ def test_refuses_a_file_that_is_no_model(content: bytes, tmp_path: Path) -> None
 def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="expected an ONNX model, found No such file or directory"):
         models.inspect(tmp_path / "none.onnx")
-    with pytest.raises(ModelError, match="expected an ONNX model, found Is a directory"):
+    with pytest.raises(ModelError, match="expected an ONNX model, found a folder"):
         models.inspect(tmp_path)
 
 

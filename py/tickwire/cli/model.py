@@ -12,8 +12,9 @@ from rich.table import Table
 
 from tickwire import models
 from tickwire.cli import output
-from tickwire.config import Config
+from tickwire.config import Config, parse_duration
 from tickwire.errors import ConfigError, Error, SetupError
+from tickwire.limits import Limit
 from tickwire.outputs import refuse_over
 
 __all__ = ["bench", "bind", "check", "inspect", "optimize"]
@@ -63,12 +64,14 @@ def _indented(schema: str) -> str:
 def check(model: Path, config: Path | None, provider: str | None, max_batch: int | None) -> int:
     """Every step that a start takes with a model, in its order, as far as it comes."""
     schema = None
+    limit = Limit(models.TRIAL_S)
     if config is not None:
         settings = Config.from_toml(config)
         schema = settings.schema()
         for entry in settings.all_models:
             if model.resolve() in (file.resolve() for file in settings.model_files(entry)):
                 provider, max_batch = provider or entry.provider, max_batch or entry.max_batch
+                limit = Limit(parse_duration(entry.start_timeout) / 1e9)
     provider, max_batch = provider or "cpu", max_batch or 1
     steps: list[tuple[str, Callable[[], object]]] = [("file", lambda: _declared(model))]
     if schema is None:
@@ -78,9 +81,10 @@ def check(model: Path, config: Path | None, provider: str | None, max_batch: int
 
     def load() -> str:
         rows, features = (schema.window_rows, len(schema.expressions)) if schema is not None else (0, 0)
-        loaded = models.load([model], provider=provider, max_batch=max_batch, rows=rows, features=features)
-        scores = ", ".join(loaded.score_names)
-        return f"{loaded.executor}; scores {scores}; {loaded.warm_up()} warm-up runs"
+        found = models.try_out(
+            [model], provider=provider, max_batch=max_batch, rows=rows, features=features, limit=limit
+        )
+        return f"{found.executor}; scores {', '.join(found.scores)}; {found.warm_up_runs} warm-up runs"
 
     steps.append(("run", load))
     refused = 0
@@ -150,6 +154,7 @@ def bench(
 
     chosen = model_bench.Settings(**settings)
     todo = model_bench.cells(providers or models.providers(), chosen)
+    models.try_out([model])
     about = model_bench.conditions(core)
     screen = output.console(to_stderr=True)
     results = []
