@@ -145,6 +145,48 @@ async def test_a_stop_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.Monk
     gone.set()
 
 
+def endless_for_some(feature_above: float) -> onnx.ModelProto:
+    """It goes on for as long as a whole number may count, but only for rows that no trial is made with."""
+    model = endless(width=1)
+    loop = model.graph.node.pop()
+    loop.input[0] = "often"
+    graph = model.graph
+    graph.initializer.extend(
+        [
+            constant("few", TensorProto.INT64, [], [1]),
+            constant("limit", TensorProto.FLOAT, [], [feature_above]),
+        ]
+    )
+    graph.node.extend(
+        [
+            node("ReduceMax", ["x"], ["m"], keepdims=0),
+            node("Greater", ["m", "limit"], ["far"]),
+            node("Where", ["far", "times", "few"], ["often"]),
+            loop,
+        ]
+    )
+    return model
+
+
+@pytest.mark.parametrize("layout", ["threads", "inline"])
+async def test_a_stop_waits_for_no_run(layout: str, tmp_path: Path) -> None:
+    async with market() as venue:
+        settings = configuration(venue, tmp_path, layout=layout, model={"path": "m.onnx"})
+        settings = settings.model_copy(update={"features": {"rows": ["trade_count(window='1s')"]}})
+        bound(tmp_path / "m.onnx", endless_for_some(2.0), settings.schema())
+
+        async def run() -> Any:
+            async with Pipeline(settings) as pipeline:
+                # The first row is one without an end.
+                await until(lambda: pipeline.stats().counters["ingest0/rows"] > 0)
+            return pipeline.stats()
+
+        # Where a run had no end, this had none.
+        found = await asyncio.wait_for(run(), 60)
+        errors = [count for name, count in found.counters.items() if name.endswith("model_errors")]
+        assert sum(errors) >= 1
+
+
 def _zeros(path: Path) -> None:
     path.symlink_to("/dev/zero")
 

@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -25,6 +28,9 @@ namespace {
 constexpr std::size_t kRecordsAPoll = 1024;
 // For an agent to go over to another model: the longest run of a model that anybody would wait for.
 constexpr std::chrono::seconds kGoOver{10};
+// A model that still runs so long after the end was asked for is interrupted: an agent takes two seconds for
+// what waits.
+constexpr std::chrono::milliseconds kInterruptAfter{2500};
 
 /// Waits until the stage's agent has gone over; the model it used before. Null when it does not come.
 std::unique_ptr<LoadedModel> exchange(ScoringStage& stage, std::unique_ptr<LoadedModel> model) {
@@ -36,6 +42,33 @@ std::unique_ptr<LoadedModel> exchange(ScoringStage& stage, std::unique_ptr<Loade
     std::this_thread::sleep_for(std::chrono::microseconds(200));
   }
 }
+
+/// Does something after a while, unless it goes before: for what may wait for ever.
+class Otherwise {
+ public:
+  template <typename Act>
+  Otherwise(std::chrono::nanoseconds after, Act act)
+      : thread_([this, after, act] {
+          std::unique_lock lock(mutex_);
+          if (!ended_.wait_for(lock, after, [this] { return over_; })) act();
+        }) {}
+  ~Otherwise() {
+    {
+      const std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    ended_.notify_one();
+    thread_.join();
+  }
+  Otherwise(const Otherwise&) = delete;
+  Otherwise& operator=(const Otherwise&) = delete;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  bool over_ = false;
+  std::thread thread_;
+};
 
 std::string joined(const std::vector<std::string>& names) {
   std::string all;
@@ -210,9 +243,11 @@ signal::SignalPort& Engine::add_router_ring() {
 
 ScoringStage::Setup Engine::scoring_setup(const std::string& scope, const ModelConfig& model,
                                           signal::SignalPort* router) {
+  std::unique_ptr<infer::Model> loaded = load_model(model);
+  use({loaded.get()});
   return {.scope = scope,
           .config = model,
-          .model = {.model = load_model(model), .id = model.id},
+          .model = {.model = std::move(loaded), .id = model.id},
           .layout = layout_,
           .replay = config_.replay,
           .router = router,
@@ -382,11 +417,15 @@ void Engine::swap_model(std::size_t model, const std::vector<ModelMember>& membe
     }
     stage->prepare(*ready.back());
   }
+  std::vector<infer::Model*> fresh;
+  for (const auto& loaded : ready) fresh.push_back(loaded->model.get());
+  use(fresh);
   std::vector<std::unique_ptr<LoadedModel>> older;
   for (std::size_t i = 0; i < stages.size(); ++i) {
     std::unique_ptr<LoadedModel> old = exchange(*stages[i], std::move(ready[i]));
     if (old == nullptr) {
       // An agent that stands still: those before it go back, so that all score with the same model.
+      forget(fresh);
       for (std::size_t k = 0; k < i; ++k) (void)exchange(*stages[k], std::move(older[k]));
       throw SetupError(members.front().path, "every agent to go over to it", "one that stands still");
     }
@@ -394,6 +433,26 @@ void Engine::swap_model(std::size_t model, const std::vector<ModelMember>& membe
     if (i == 0) report.ids.push_back(id);
   }
   report.id = id;
+  std::vector<infer::Model*> former;
+  for (const auto& loaded : older) former.push_back(loaded->model.get());
+  forget(former);
+}
+
+void Engine::use(const std::vector<infer::Model*>& models) {
+  const std::lock_guard lock(in_use_mutex_);
+  in_use_.insert(in_use_.end(), models.begin(), models.end());
+}
+
+void Engine::forget(const std::vector<infer::Model*>& models) {
+  const std::lock_guard lock(in_use_mutex_);
+  std::erase_if(in_use_, [&](infer::Model* model) {
+    return std::find(models.begin(), models.end(), model) != models.end();
+  });
+}
+
+void Engine::interrupt_models() noexcept {
+  const std::lock_guard lock(in_use_mutex_);
+  for (infer::Model* model : in_use_) model->interrupt();
 }
 
 void Engine::hand_over(std::size_t worker) {
@@ -438,6 +497,9 @@ void Engine::stop() {
   if (!started_ || stopped_) return;
   stopped_ = true;
   std::exception_ptr first;
+  // Not in a replay, which may take as long as it likes for each row.
+  std::optional<Otherwise> watchdog;
+  if (!config_.replay) watchdog.emplace(kInterruptAfter, [this] { interrupt_models(); });
   // Worker processes end behind the feeds and before the recorder, which runs first of all.
   std::size_t feeds = workers_.empty() ? 0 : ingest_.size();
   for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) {

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -165,6 +166,9 @@ class Engine {
   [[nodiscard]] ModelReport describe(std::size_t model, const ModelImage* image);
   void record(const Output& output, std::size_t count) noexcept;
   [[nodiscard]] std::vector<ScoringStage*> stages_of(std::size_t model);
+  void use(const std::vector<infer::Model*>& models);
+  void forget(const std::vector<infer::Model*>& models);
+  void interrupt_models() noexcept;
   void add_runner(concurrent::Agent& agent, int core);
 
   const EngineConfig config_;
@@ -173,6 +177,8 @@ class Engine {
   signal::RecordLayout layout_{};
   std::vector<ModelReport> models_;
   std::vector<std::string> model_notes_;
+  std::mutex in_use_mutex_;
+  std::vector<infer::Model*> in_use_;  // Models that agents of ours run, or are about to.
   std::size_t instrument_count_ = 0;
   std::vector<std::uint32_t> agent_of_feed_;
   std::unique_ptr<SharedRegion> waker_memory_;  // Where worker processes wake the router as well.

@@ -58,6 +58,10 @@ class Ensemble final : public Model {
 
   [[nodiscard]] const ModelInfo& info() const noexcept override { return info_; }
 
+  void interrupt() noexcept override {
+    for (const auto& member : members_) member->interrupt();
+  }
+
   std::size_t bind(const float* inputs) override {
     return add([&](Model& member) { return member.bind(inputs); });
   }

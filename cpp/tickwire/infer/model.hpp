@@ -76,6 +76,10 @@ class Model {
   [[nodiscard]] virtual bool run_batch(std::size_t handle, std::size_t count,
                                        std::span<float> scores) noexcept TICKWIRE_HOT = 0;
 
+  /// Any thread, once, at the end: a run that goes on is ended at the next operator, as failed, and so is
+  /// each later one. For a model that would keep its thread for ever.
+  virtual void interrupt() noexcept {}
+
   /// Why a run last returned false; valid until the next one.
   [[nodiscard]] virtual std::string_view last_error() const noexcept TICKWIRE_HOT = 0;
 };

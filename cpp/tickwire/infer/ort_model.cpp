@@ -418,6 +418,11 @@ class OrtModel final : public Model {
     return true;
   }
 
+  void interrupt() noexcept override {
+    // The runtime looks at the flag between operators, those of a loop's body too.
+    if (OrtStatus* const status = api_.RunOptionsSetTerminate(run_options_)) api_.ReleaseStatus(status);
+  }
+
   [[nodiscard]] std::string_view last_error() const noexcept override { return error_; }
 
  private:
