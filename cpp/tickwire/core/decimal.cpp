@@ -40,10 +40,7 @@ const char* append_digits(const char* text, const char* end, std::uint64_t& valu
   return text;
 }
 
-}  // namespace
-
-bool parse_decimal(std::string_view token, int decimals, std::int64_t& out) noexcept TICKWIRE_HOT {
-  if (decimals < 0 || decimals > kMaxDecimals) return false;
+bool parse_plain(std::string_view token, int decimals, std::int64_t& out) noexcept TICKWIRE_HOT {
   const char* text = token.data();
   const char* const end = text + token.size();
   const bool negative = text != end && *text == '-';
@@ -76,6 +73,61 @@ bool parse_decimal(std::string_view token, int decimals, std::int64_t& out) noex
   }
   out = negative ? -static_cast<std::int64_t>(value) : static_cast<std::int64_t>(value);
   return true;
+}
+
+/// As a writer of JSON makes it of a double that is very small or very large. Rare: it is read digit by
+/// digit.
+[[gnu::noinline]] bool parse_with_exponent(std::string_view token, std::size_t at, int decimals,
+                                           std::int64_t& out) noexcept TICKWIRE_HOT {
+  std::string_view digits = token.substr(0, at);
+  const bool negative = digits.starts_with('-');
+  if (negative) digits.remove_prefix(1);
+  const std::size_t point = digits.find('.');
+  const std::size_t whole = std::min(point, digits.size());
+  if (whole == 0 || whole + 1 == digits.size()) return false;
+
+  int exponent = 0;
+  std::string_view rest = token.substr(at + 1);
+  const bool down = rest.starts_with('-');
+  if (down || rest.starts_with('+')) rest.remove_prefix(1);
+  if (rest.empty()) return false;
+  for (const char c : rest) {
+    if (!is_digit(c)) return false;
+    exponent = std::min(exponent * 10 + (c - '0'), 10'000);
+  }
+  if (down) exponent = -exponent;
+
+  // What is left of the point once the units are taken; a digit right of it must be zero.
+  const int places = exponent + decimals;
+  std::uint64_t value = 0;
+  int left = static_cast<int>(std::min<std::size_t>(whole, 10'000)) + places;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i == point) continue;
+    if (!is_digit(digits[i])) return false;
+    const auto digit = static_cast<std::uint64_t>(digits[i] - '0');
+    if (left-- <= 0) {
+      if (digit != 0) return false;
+    } else if (__builtin_mul_overflow(value, std::uint64_t{10}, &value) ||
+               __builtin_add_overflow(value, digit, &value)) {
+      return false;
+    }
+  }
+  for (; left > 0 && value != 0; --left) {
+    if (__builtin_mul_overflow(value, std::uint64_t{10}, &value)) return false;
+  }
+  if (value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) return false;
+  out = negative ? -static_cast<std::int64_t>(value) : static_cast<std::int64_t>(value);
+  return true;
+}
+
+}  // namespace
+
+bool parse_decimal(std::string_view token, int decimals, std::int64_t& out) noexcept {
+  if (decimals < 0 || decimals > kMaxDecimals) return false;
+  if (parse_plain(token, decimals, out)) [[likely]]
+    return true;
+  const std::size_t at = token.find_first_of("eE");
+  return at != std::string_view::npos && parse_with_exponent(token, at, decimals, out);
 }
 
 bool parse_decimal_padded(std::string_view token, int decimals, std::int64_t& out) noexcept {

@@ -15,10 +15,11 @@ inline constexpr int kMaxDecimals = 18;
 /// thread. Reads no byte outside the token; eight digits a step, so that a 14-character price costs
 /// a few nanoseconds.
 ///
-/// A token is an optional '-', at least one digit, and optionally '.' with at least one digit. False,
-/// with `out` untouched, on anything else (also "+1", ".5", "5.", "1e3", spaces), on a magnitude
-/// above 2^63 - 1, on `decimals` outside 0..kMaxDecimals, and on a non-zero digit beyond `decimals`:
-/// a price finer than its instrument's units is a configuration that is wrong, not one to round.
+/// A token is an optional '-', at least one digit, optionally '.' with at least one digit, and optionally
+/// an exponent, as JSON has it: 6.183763e4. False, with `out` untouched, on anything else (also "+1", ".5",
+/// "5.", spaces), on a magnitude above 2^63 - 1, on `decimals` outside 0..kMaxDecimals, and on a non-zero
+/// digit beyond `decimals`: a price finer than its instrument's units is a configuration that is wrong, not
+/// one to round.
 [[nodiscard]] bool parse_decimal(std::string_view token, int decimals, std::int64_t& out) noexcept
     TICKWIRE_HOT;
 

@@ -65,12 +65,53 @@ TEST(Decimal, ScalesWhatVenuesSend) {
 
 TEST(Decimal, RefusesWhatIsNoPlainDecimal) {
   for (const char* token :
-       {"",     "-",         ".",        "-.",       ".5",       "5.",        "+1",   "1e3",
-        "1E-7", " 1",        "1 ",       "1,5",      "1.2.3",    "--1",       "0x10", "nan",
-        "inf",  "12345678x", "1234567:", "123456/8", "\xB1\xB2", "1.1234567x"}) {
+       {"",    "-",         ".",        "-.",       ".5",       "5.",        "+1",   "1e",
+        "e3",  " 1",        "1 ",       "1,5",      "1.2.3",    "--1",       "0x10", "nan",
+        "inf", "12345678x", "1234567:", "123456/8", "\xB1\xB2", "1.1234567x"}) {
     EXPECT_EQ(parse(token, 8), std::nullopt) << token;
   }
   EXPECT_EQ(parse(std::string("1\0", 2), 8), std::nullopt);
+}
+
+TEST(Decimal, ReadsAnExponent) {
+  EXPECT_EQ(parse("1e3", 2), 100'000);
+  EXPECT_EQ(parse("6.183763E4", 2), 6'183'763);
+  EXPECT_EQ(parse("1e-05", 8), 1'000);
+  EXPECT_EQ(parse("-2.50e+1", 1), -250);
+  EXPECT_EQ(parse("100e-2", 0), 1);
+  EXPECT_EQ(parse("1234.5e-2", 3), 12'345);
+  EXPECT_EQ(parse("0e9999999", 8), 0);
+  EXPECT_EQ(parse("0.0e-400", 8), 0);
+  EXPECT_EQ(parse("9.223372036854775807e18", 0), std::numeric_limits<std::int64_t>::max());
+  EXPECT_EQ(parse("000000000000000000001e0", 0), 1);
+  // Finer than the unit, or beyond 64 bits.
+  for (const char* token : {"1e-9", "1.5e-8", "1e400", "1e11", "9.223372036854775808e10"}) {
+    EXPECT_EQ(parse(token, 8), std::nullopt) << token;
+  }
+  for (const char* token :
+       {"1e", "1e+", "1e1.5", "1e 3", ".5e1", "5.e1", "1ee3", "1e3e3", "--1e3", "1,5e3"}) {
+    EXPECT_EQ(parse(token, 8), std::nullopt) << token;
+  }
+}
+
+TEST(Decimal, ReadsAnExponentAsTheNumberWrittenOut) {
+  std::mt19937 random(7);
+  for (int i = 0; i < 20'000; ++i) {
+    // `digits` with the point moved by `exponent`, once as an exponent and once written out.
+    std::string digits(1 + random() % 12, '0');
+    for (char& c : digits) c = static_cast<char>('0' + random() % (random() % 2 == 0 ? 1 : 10));
+    const int exponent = static_cast<int>(random() % 21) - 10;
+    const std::size_t point = 1 + random() % digits.size();
+    std::string token = digits.substr(0, point);
+    if (point != digits.size()) token += "." + digits.substr(point);
+    token += "e" + std::to_string(exponent);
+    const int shifted = static_cast<int>(point) + exponent;
+    const std::string padded = std::string(24, '0') + digits + std::string(24, '0');
+    const auto at = static_cast<std::size_t>(24 + shifted);
+    const std::string written = padded.substr(0, at) + "." + padded.substr(at);
+    const int decimals = static_cast<int>(random() % 9);
+    EXPECT_EQ(parse(token, decimals), parse(written, decimals)) << token << " " << written;
+  }
 }
 
 TEST(Decimal, RefusesAPriceFinerThanItsUnit) {

@@ -410,7 +410,7 @@ TEST_F(BinanceDecoder, RefusesADiffWithAFieldThatIsMissingOrWrong) {
   ASSERT_EQ(outcome(diff_with("", "")), Outcome::Event);
   EXPECT_EQ(outcome(diff_with("e", "")), Outcome::Ignored) << "no kind of message that is known here";
   for (const char* key : {"U", "u", "pu", "b", "a"}) {
-    for (const char* value : {"", "null", "true", "{}", "-1", "1.5", "1e3", "\"\"", "\"x\"",
+    for (const char* value : {"", "null", "true", "{}", "-1", "1.5", "1e-3", "\"\"", "\"x\"",
                               "18446744073709551616", "[1]", "[[]]", "[[\"1\"]]", "[[[],[]]]", "[{}]"}) {
       const Result r = decode(diff_with(key, value));
       EXPECT_EQ(r.outcome, Outcome::Malformed) << key << " " << value;
@@ -430,10 +430,58 @@ TEST_F(BinanceDecoder, RefusesADiffWithAFieldThatIsMissingOrWrong) {
   EXPECT_EQ(outcome(diff_with("pu", "")), Outcome::Event) << "spot has none";
 }
 
+TEST_F(BinanceDecoder, ReadsNumbersAndTextsAsAnyWriterOfJsonMakesThem) {
+  make(Market::UsdM);
+  const Result plain = decode(diff_with("b", R"([["12340.5","0.001"]])"));
+  ASSERT_EQ(plain.outcome, Outcome::Event);
+  const Levels wanted = list(plain.event.bids);
+  ASSERT_EQ(wanted, (Levels{{1'234'050, 1}}));
+  for (const char* bids :
+       {"[[12340.5,0.001]]", "[[1.23405e4,1e-3]]", "[[1.23405E+4,1E-03]]", "[[\"1.23405e4\",\"1e-3\"]]",
+        "[ [ 12340.50 , 0.00100 ] ]", "[[\"1234\\u0030.5\",\"0.001\"]]"}) {
+    const Result r = decode(diff_with("b", bids));
+    ASSERT_EQ(r.outcome, Outcome::Event) << bids;
+    EXPECT_EQ(list(r.event.bids), wanted) << bids;
+  }
+  for (const char* key : {"U", "u", "pu", "E"}) {
+    const Result r = decode(diff_with(key, "15.0"));
+    ASSERT_EQ(r.outcome, Outcome::Event) << key;
+    EXPECT_EQ(decode(diff_with(key, "1.5e1")).outcome, Outcome::Event) << key;
+  }
+  EXPECT_EQ(decode(diff_with("u", "1.5e1")).event.last_id, 15U);
+  EXPECT_EQ(decode(diff_with("u", "1.8e19")).outcome, Outcome::Malformed)
+      << "beyond 2^63, but for plain digits";
+  // Escapes: none of these keeps a letter of the name as it is.
+  for (const char* symbol : {R"("BTC\u0055SDT")", R"("\u0042\u0054\u0043\u0055\u0053\u0044\u0054")"}) {
+    const Result r = decode(diff_with("s", symbol));
+    ASSERT_EQ(r.outcome, Outcome::Event) << symbol;
+    EXPECT_EQ(r.event.instrument, 0U) << symbol;
+  }
+  EXPECT_EQ(decode(diff_with("s", R"("BTC\/USDT")")).outcome, Outcome::UnknownSymbol);
+  EXPECT_EQ(decoder_->symbol(), "BTC/USDT");
+  EXPECT_EQ(decode(diff_with("e", R"("depth\u0055pdate")")).outcome, Outcome::Event);
+  EXPECT_EQ(decode(diff_with("s", R"("BTC\uD800")")).outcome, Outcome::Malformed) << "half a character";
+}
+
+TEST_F(BinanceDecoder, ShowsTheValueThatItCouldNotUse) {
+  make(Market::UsdM);
+  const auto shown = [&](const std::string& message) {
+    (void)decode(message);
+    return std::string(decoder_->refused().key) + "=" + std::string(decoder_->refused().value);
+  };
+  EXPECT_EQ(shown(diff_with("", "")), "=");
+  EXPECT_EQ(shown(diff_with("b", R"([["1","1"],["1.234","1"]])")), "b=1.234");
+  EXPECT_EQ(shown(diff_with("a", "[[1,1e-9]]")), "a=1e-9");
+  EXPECT_EQ(shown(diff_with("u", "1.5")), "u=1.5");
+  EXPECT_EQ(shown(diff_with("E", "\"yesterday\"")), "E=yesterday");
+  EXPECT_EQ(shown(R"({"e":"trade","E":1,"s":"BTCUSDT","t":1,"p":"1.234","q":"1","m":true})"), "p=1.234");
+  EXPECT_EQ(shown(R"({"e":"depthUpdate")"), "=");
+}
+
 TEST_F(BinanceDecoder, RefusesNumbersThatAreNotTheInstruments) {
   make(Market::UsdM);
-  for (const char* price : {"\"1.234\"", "\"-1\"", "\"0\"", "\"0.00\"", "\"\"", "\"1e3\"", "\"NaN\"", "null",
-                            "\"1,5\"", "\"92233720368547758.08\"", "\"1\\u0030\""}) {
+  for (const char* price : {"\"1.234\"", "\"-1\"", "\"0\"", "\"0.00\"", "\"\"", "\"1e-3\"", "\"NaN\"", "null",
+                            "\"1,5\"", "\"92233720368547758.08\"", "1e-3", "\"1\\u0078\""}) {
     const Result r = decode(diff_with("b", std::string("[[") + price + ",\"1\"]]"));
     EXPECT_EQ(r.outcome, Outcome::BadNumber) << price;
     EXPECT_EQ(r.event.instrument, 0U);

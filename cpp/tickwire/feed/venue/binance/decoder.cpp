@@ -53,11 +53,21 @@ Key key_of_snapshot(const char* key) noexcept TICKWIRE_HOT {
   return Key::Other;
 }
 
+/// A whole number, also where it is written with a point or an exponent.
+bool parse_whole(std::string_view text, std::uint64_t& out) noexcept TICKWIRE_HOT {
+  if (parse_whole_padded(text, out)) [[likely]]
+    return true;
+  std::int64_t value = 0;
+  if (!parse_decimal(text, 0, value) || text.front() == '-') return false;
+  out = static_cast<std::uint64_t>(value);
+  return true;
+}
+
 /// Milliseconds, or microseconds where the stream was asked for them: no millisecond of ours has 15
 /// digits.
 bool parse_time(std::string_view text, TsNs& out) noexcept TICKWIRE_HOT {
   std::uint64_t value = 0;
-  if (!parse_whole_padded(text, value)) return false;
+  if (!parse_whole(text, value)) return false;
   const std::uint64_t unit_ns = value > 100'000'000'000'000U ? 1'000 : 1'000'000;
   if (value > static_cast<std::uint64_t>(std::numeric_limits<TsNs>::max()) / unit_ns) return false;
   out = static_cast<TsNs>(value * unit_ns);
@@ -69,15 +79,50 @@ bool parse_amount(std::string_view text, int decimals, std::int64_t& out) noexce
   return parse_decimal_padded(text, decimals, out) && out >= 0;
 }
 
-std::string_view find_between(std::string_view text, std::string_view before, char after) noexcept
-    TICKWIRE_HOT {
-  const std::size_t found = text.find(before);
-  if (found == std::string_view::npos) return {};
-  text.remove_prefix(found + before.size());
-  const std::size_t end = text.find(after);
-  if (end == std::string_view::npos) return {};
-  text.remove_suffix(text.size() - end);
-  return text;
+/// The text that stands behind a key, as far as bytes that are no JSON can tell.
+std::string_view find_text(std::string_view text, std::string_view key) noexcept TICKWIRE_HOT {
+  constexpr std::string_view kSpace = " \t\r\n";
+  const auto skip_space = [&] {
+    while (!text.empty() && kSpace.find(text.front()) != std::string_view::npos) text.remove_prefix(1);
+  };
+  for (std::size_t found = text.find(key); found != std::string_view::npos; found = text.find(key)) {
+    text.remove_prefix(found + key.size());
+    skip_space();
+    if (!text.starts_with(':')) continue;
+    text.remove_prefix(1);
+    skip_space();
+    if (!text.starts_with('"')) continue;
+    text.remove_prefix(1);
+    const std::size_t end = text.find('"');
+    return end == std::string_view::npos ? std::string_view{} : text.substr(0, end);
+  }
+  return {};
+}
+
+/// A key as messages have it.
+std::string_view text_of(Key key) noexcept TICKWIRE_HOT {
+  switch (key) {
+    case Key::EventType: return "e";
+    case Key::EventTime: return "E";
+    case Key::Symbol: return "s";
+    case Key::FirstId: return "U";
+    case Key::LastId: return "u";
+    case Key::PrevId: return "pu";
+    case Key::Bids: return "b";
+    case Key::Asks: return "a";
+    case Key::BidQty: return "B";
+    case Key::AskQty: return "A";
+    case Key::TradeId: return "t";
+    case Key::Price: return "p";
+    case Key::Qty: return "q";
+    case Key::BuyerMaker: return "m";
+    case Key::TradeType: return "X";
+    case Key::Stream: return "stream";
+    case Key::Data: return "data";
+    case Key::Error: return "error";
+    case Key::Other: break;
+  }
+  return {};
 }
 
 }  // namespace
@@ -104,6 +149,7 @@ class Decoder::Impl {
   Outcome decode(std::span<const char> message, md::Event& out) noexcept TICKWIRE_HOT {
     Outcome outcome = Outcome::Event;
     fields_.clear(kNoInstrument);
+    refused_ = {};
     if (!config_.scan || message.size() > config_.max_message_bytes || !scan(message, instruments_, fields_))
         [[unlikely]] {
       outcome = parse(message);
@@ -123,6 +169,7 @@ class Decoder::Impl {
   Outcome decode_snapshot(std::span<const char> body, InstrumentId instrument, md::Event& out) noexcept
       TICKWIRE_HOT {
     fields_.clear(instrument);
+    refused_ = {};
     out.kind = md::EventKind::BookSnapshot;
     TICKWIRE_HOT_EXEMPT_BEGIN(
         "simdjson: works inside the memory it was given at setup, one pass over the message")
@@ -131,11 +178,17 @@ class Decoder::Impl {
     out.instrument = instrument;
     if (outcome != Outcome::Event) return outcome;
     if (!has(Key::LastId) || !id(Key::LastId, out.last_id) || !event_time(out)) return Outcome::Malformed;
-    if (has(Key::Symbol) && token(Key::Symbol).text != instruments_[instrument].symbol)
-      return Outcome::Malformed;
+    if (has(Key::Symbol) && token(Key::Symbol).text != instruments_[instrument].symbol) {
+      return refuse(Key::Symbol, token(Key::Symbol).text);
+    }
     out.first_id = out.last_id;
     return take_levels(out);
   }
+
+  [[nodiscard]] std::string_view symbol() const noexcept {
+    return has(Key::Symbol) ? token(Key::Symbol).text : std::string_view{};
+  }
+  [[nodiscard]] Refused refused() const noexcept TICKWIRE_HOT { return refused_; }
 
  private:
   /// The parser reads documents of any size above this, and offsets of 32 bits are not exceeded.
@@ -228,7 +281,10 @@ class Decoder::Impl {
         continue;
       }
       Token& token = fields_.token(key);
-      if (!scalar(value, token)) return false;
+      if (!scalar(value, token)) {
+        (void)refuse(key, value.raw_json_token().substr(0, 1));
+        return false;
+      }
       if (key == Key::Stream && token.quoted) {
         fields_.stream = token.text;
         // A partial book of spot names its instrument nowhere else.
@@ -262,6 +318,7 @@ class Decoder::Impl {
 
   /// False for what is no scalar. A token is never longer than the message, whatever a broken message
   /// makes the parser believe.
+  template <bool kUnescape = true>
   [[nodiscard]] bool scalar(ondemand::value& value, Token& out) const noexcept {
     std::string_view text = value.raw_json_token();
     if (text.data() >= end_ || text.size() > static_cast<std::size_t>(end_ - text.data())) return false;
@@ -274,6 +331,10 @@ class Decoder::Impl {
       case '"':
         if (text.size() < 2 || text.back() != '"') return false;
         out = {text.substr(1, text.size() - 2), true};
+        if (kUnescape && out.text.find('\\') != std::string_view::npos) [[unlikely]] {
+          // Into the parser's own memory, which is there until the next message.
+          return value.get_string().get(out.text) == simdjson::SUCCESS;
+        }
         // Left where it is, a string before a colon would be passed over as a key.
         return value.get_raw_json_string().error() == simdjson::SUCCESS;
       case '{':
@@ -312,7 +373,7 @@ class Decoder::Impl {
       }
       default: {
         Token ignored;
-        return scalar(value, ignored);
+        return scalar<false>(value, ignored);
       }
     }
   }
@@ -360,9 +421,12 @@ class Decoder::Impl {
         continue;
       }
       md::Level& out = side.room[side.count++];
-      if (!parse_amount(texts[0].text, instrument.price_decimals, out.price) || out.price == 0 ||
-          !parse_amount(texts[1].text, instrument.qty_decimals, out.qty)) [[unlikely]] {
+      const bool price = parse_amount(texts[0].text, instrument.price_decimals, out.price) && out.price != 0;
+      if (!price || !parse_amount(texts[1].text, instrument.qty_decimals, out.qty)) [[unlikely]] {
         side.note(LevelsState::BadNumber);
+        if (refused_.key.empty()) {
+          refused_ = {&side == &fields_.bids ? "b" : "a", texts[price ? 1 : 0].text};
+        }
       }
     }
     return true;
@@ -371,19 +435,30 @@ class Decoder::Impl {
   // -------------------------------------------------------------------------------------------------
   // From tokens to an event
 
-  [[nodiscard]] bool id(Key key, std::uint64_t& out) const noexcept {
-    return parse_whole_padded(token(key).text, out);
+  /// Always Malformed, and says why.
+  Outcome refuse(Key key, std::string_view value) noexcept TICKWIRE_HOT {
+    if (refused_.key.empty()) refused_ = {text_of(key), value};
+    return Outcome::Malformed;
+  }
+  [[nodiscard]] bool good(bool read, Key key) noexcept TICKWIRE_HOT {
+    if (!read) [[unlikely]]
+      (void)refuse(key, token(key).text);
+    return read;
   }
 
-  [[nodiscard]] bool event_time(md::Event& out) const noexcept {
-    return !has(Key::EventTime) || parse_time(token(Key::EventTime).text, out.ts_event);
+  [[nodiscard]] bool id(Key key, std::uint64_t& out) noexcept {
+    return good(parse_whole(token(key).text, out), key);
   }
 
-  [[nodiscard]] bool price(Key key, std::int64_t& out) const noexcept {
-    return parse_amount(token(key).text, instruments_[fields_.instrument].price_decimals, out);
+  [[nodiscard]] bool event_time(md::Event& out) noexcept {
+    return !has(Key::EventTime) || good(parse_time(token(Key::EventTime).text, out.ts_event), Key::EventTime);
   }
-  [[nodiscard]] bool qty(Key key, std::int64_t& out) const noexcept {
-    return parse_amount(token(key).text, instruments_[fields_.instrument].qty_decimals, out);
+
+  [[nodiscard]] bool price(Key key, std::int64_t& out) noexcept {
+    return good(parse_amount(token(key).text, instruments_[fields_.instrument].price_decimals, out), key);
+  }
+  [[nodiscard]] bool qty(Key key, std::int64_t& out) noexcept {
+    return good(parse_amount(token(key).text, instruments_[fields_.instrument].qty_decimals, out), key);
   }
 
   Outcome interpret(md::Event& out) noexcept {
@@ -493,9 +568,9 @@ class Decoder::Impl {
   [[nodiscard]] InstrumentId diff_instrument_in(std::span<const char> message) const noexcept TICKWIRE_HOT {
     const std::string_view text{message.data(), message.size()};
     if (text.find("\"depthUpdate\"") == std::string_view::npos) return kNoInstrument;
-    const StreamName::Kind kind = parse_stream_name(find_between(text, "\"stream\":\"", '"')).kind;
+    const StreamName::Kind kind = parse_stream_name(find_text(text, "\"stream\"")).kind;
     if (kind == StreamName::Kind::Partial || kind == StreamName::Kind::Other) return kNoInstrument;
-    return instruments_.find(find_between(text, "\"s\":\"", '"'));
+    return instruments_.find(find_text(text, "\"s\""));
   }
 
   const md::InstrumentTable& instruments_;
@@ -507,6 +582,7 @@ class Decoder::Impl {
   // Of the message at hand.
   const char* end_ = nullptr;
   Fields fields_;
+  Refused refused_;
 };
 
 Decoder::Decoder(const md::InstrumentTable& instruments, const DecoderConfig& config)
@@ -514,6 +590,8 @@ Decoder::Decoder(const md::InstrumentTable& instruments, const DecoderConfig& co
 Decoder::~Decoder() = default;
 
 std::string_view Decoder::stream() const noexcept { return impl_->stream(); }
+std::string_view Decoder::symbol() const noexcept { return impl_->symbol(); }
+Decoder::Refused Decoder::refused() const noexcept { return impl_->refused(); }
 
 namespace {
 

@@ -10,6 +10,10 @@
 /// A message written the way the venue writes all of its own is scanned in one pass, any other goes to
 /// the JSON parser (see scanner.hpp).
 ///
+/// Numbers and texts may be written as any writer of JSON makes them: without quotes or in them, with an
+/// exponent, with escapes, with white space anywhere. A number is read where it is exactly one of the
+/// instrument's units, or a whole one where it is an id.
+///
 /// Fields may come in any order. The one that costs a second pass is a symbol behind the levels,
 /// since their decimals are the instrument's; no venue sends it so.
 
@@ -61,6 +65,16 @@ class Decoder {
   /// to a bad request), BadNumber or TooManyLevels.
   Outcome decode_snapshot(std::span<const char> body, InstrumentId instrument, RecvClock recv_clock,
                           TsNs ts_recv, md::Event& out) noexcept TICKWIRE_HOT;
+
+  /// Of the last message, until the next: the symbol that it names, known or not.
+  [[nodiscard]] std::string_view symbol() const noexcept;
+  /// After Malformed and BadNumber: the field that could not be used, by its key, and its value as it was
+  /// written. Both are empty where the message as a whole could not be read.
+  struct Refused {
+    std::string_view key;
+    std::string_view value;
+  };
+  [[nodiscard]] Refused refused() const noexcept TICKWIRE_HOT;
 
  private:
   class Impl;

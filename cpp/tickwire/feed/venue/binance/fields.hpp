@@ -63,8 +63,7 @@ constexpr Key key_of_letter(char letter) noexcept TICKWIRE_HOT {
   }
 }
 
-/// The text of a scalar as the venue wrote it, a string without its quotes and not unescaped: no
-/// field that is read here has a reason to hold an escape.
+/// The text of a scalar as the venue wrote it, a string without its quotes and its escapes.
 struct Token {
   std::string_view text;
   bool quoted = false;
