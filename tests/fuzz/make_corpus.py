@@ -6,10 +6,14 @@ Needs the zstd command. An input that a fuzzer found is added to the folder by h
 the fault.
 """
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import struct
 import subprocess
+import zipfile
 from pathlib import Path
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
@@ -193,6 +197,14 @@ def binance_decoder() -> dict[str, bytes]:
     return {name: bytes([i % 12]) + text.encode() for i, (name, text) in enumerate(texts.items())}
 
 
+def zipped(*texts: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i, text in enumerate(texts):
+            archive.writestr(zipfile.ZipInfo(f"{i}.log"), text, zipfile.ZIP_DEFLATED)
+    return out.getvalue()
+
+
 def capture_reader() -> dict[str, bytes]:
     """One byte for the size of the blocks, then a file. Limit of the target: 1000 bytes a line."""
     body = '{"lastUpdateId":7,"bids":[],"asks":[]}'
@@ -240,6 +252,22 @@ def capture_reader() -> dict[str, bytes]:
         "zstd_then_rubbish": zstd + b"rubbish",
         "nothing": b"",
         "began_warm": began_warm,
+        "xz": lzma.compress(text),
+        "xz_cut": lzma.compress(text)[:-20],
+        "bzip2": bz2.compress(text) + bz2.compress(text),
+        "zip": zipped(text),
+        "zip_cut": zipped(text)[:-30],
+        "zip_of_two": zipped(text, text),
+        "microseconds": text.replace(b"170000000000000000", b"170000000000000"),
+        "iso_times": b"2024-08-08T23:54:13.937Z {}\n2024-08-08 23:54:13,937+02:00 {}\n",
+        "fractions": b"1723161253.937 {}\n1.723161253937e9 {}\n1723161253 {}\n",
+        "units_mixed": b"1723161253937 {}\n1723161253937085 {}\n1723161253938 {}\n",
+        "byte_order_mark": b"\xef\xbb\xbf1723161253937085768 {}\r\n",
+        "utf_16": "1723161253937085768 {}\n".encode("utf-16"),
+        "wrapped_snapshot": b'1700000000000000000 {"stream":"btc\\u0075sdt@depth","data":{"lastUpdateId":7,'
+        b'"bids":[],"asks":[]}}\n',
+        "escaped_name": b'1 {"tickwire":"snapshot","conn":0,"instrument":"\\u5e01\\/\\ud83d\\ude00",'
+        b'"body":{}}\n',
     }
     return {name: bytes([(i * 37) % 256]) + data for i, (name, data) in enumerate(files.items())}
 

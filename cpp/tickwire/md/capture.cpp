@@ -1,5 +1,6 @@
 #include "tickwire/md/capture.hpp"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +13,8 @@
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/md/byte_stream.hpp"
+#include "tickwire/md/file_kind.hpp"
+#include "tickwire/md/json_text.hpp"
 
 namespace tickwire::md {
 
@@ -24,7 +27,8 @@ namespace {
 /// allowed.
 class OwnLineParser {
  public:
-  explicit OwnLineParser(std::string_view text) : rest_(text) {}
+  /// `unescaped`: where an instrument's name goes that is not written as it is.
+  OwnLineParser(std::string_view text, std::string& unescaped) : rest_(text), unescaped_(unescaped) {}
 
   bool parse(CaptureLine& line) {
     std::string_view kind;
@@ -66,11 +70,17 @@ class OwnLineParser {
   }
   bool string(std::string_view& out) {
     if (rest_.empty() || rest_.front() != '"') return false;
-    const std::size_t end = rest_.find('"', 1);
-    if (end == std::string_view::npos) return false;
+    std::size_t end = 1;
+    while (end < rest_.size() && rest_[end] != '"') end += rest_[end] == '\\' ? 2 : 1;
+    if (end >= rest_.size()) return false;
     out = rest_.substr(1, end - 1);
     rest_.remove_prefix(end + 1);
-    return !out.empty() && out.find('\\') == std::string_view::npos;
+    if (out.find('\\') != std::string_view::npos) {
+      unescaped_.clear();
+      if (!unescape_json(out, unescaped_)) return false;
+      out = unescaped_;
+    }
+    return !out.empty();
   }
   bool number(std::uint32_t& out) {
     const auto [end, error] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), out);
@@ -79,73 +89,168 @@ class OwnLineParser {
   }
 
   std::string_view rest_;
+  std::string& unescaped_;
 };
-
-/// Walks JSON text far enough to know its strings and its depth. Calls `on_key` with each key of the
-/// outermost object. True where all brackets are closed at the end and none before it.
-template <typename OnKey>
-bool walk_json(std::string_view text, OnKey on_key) {
-  std::size_t depth = 0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '{' || c == '[') {
-      ++depth;
-    } else if (c == '}' || c == ']') {
-      if (depth == 0) return false;
-      if (--depth == 0) return text.find_first_not_of(" \t\r", i + 1) == std::string_view::npos;
-    } else if (c == '"') {
-      const std::size_t begin = ++i;
-      while (i < text.size() && text[i] != '"') i += text[i] == '\\' ? 2 : 1;
-      if (i >= text.size()) return false;
-      const std::size_t after = text.find_first_not_of(" \t", i + 1);
-      if (depth == 1 && after != std::string_view::npos && text[after] == ':') {
-        on_key(text.substr(begin, i - begin));
-      }
-    }
-  }
-  return false;
-}
 
 constexpr std::string_view kOwnLine = "{\"tickwire\":";
 
 bool is_whole_json(std::string_view text) {
-  return walk_json(text, [](std::string_view) {});
+  return walk_json(text, [](std::string_view, std::string_view) {});
 }
 
-bool is_bare_snapshot(std::string_view text) {
+/// A stream of the best five, ten or twenty levels, as its name says: each of its messages looks like a
+/// snapshot and is none.
+bool is_partial_book(std::string_view stream) {
+  constexpr std::string_view kDepth = "@depth";
+  const std::size_t at = stream.find(kDepth);
+  return at != std::string_view::npos && at + kDepth.size() < stream.size() &&
+         stream[at + kDepth.size()] >= '0' && stream[at + kDepth.size()] <= '9';
+}
+
+/// A REST reply that other people's recordings hold: as it came, or in the wrapper of a stream.
+struct ForeignSnapshot {
+  std::string_view body;
+  std::string_view stream;  // Without quotes, not unescaped; empty where none is named.
+};
+
+bool is_snapshot_object(std::string_view text) {
+  bool id = false, bids = false, asks = false, other = false;
+  const bool whole = walk_json(text, [&](std::string_view key, std::string_view) {
+    id = id || key == "lastUpdateId";
+    bids = bids || key == "bids";
+    asks = asks || key == "asks";
+    other = other || key == "e" || key == "stream";
+  });
+  return whole && text.front() == '{' && id && bids && asks && !other;
+}
+
+bool find_snapshot(std::string_view text, ForeignSnapshot& out) {
   static constexpr std::string_view kId = "\"lastUpdateId\"";
-  // Nearly every line ends here: memmem looks at many bytes a step, the walk at each.
-  if (text.empty() || text.starts_with("{\"stream\":")) return false;
+  static constexpr std::string_view kStream = "{\"stream\":\"";
+  if (text.empty()) return false;
+  // Nearly every line ends at one of these: the second looks at many bytes a step, the walk at each.
+  if (text.starts_with(kStream)) {
+    const std::size_t end = text.find('"', kStream.size());
+    if (end == std::string_view::npos) return false;
+    const std::string_view rest = text.substr(end);
+    if (rest.starts_with("\",\"data\":{\"e\":") || rest.starts_with("\",\"data\":{\"u\":")) return false;
+  }
   if (::memmem(text.data(), text.size(), kId.data(), kId.size()) == nullptr) return false;
   bool has_id = false;
   bool has_stream = false;
-  const bool whole = walk_json(text, [&](std::string_view key) {
+  std::string_view stream;
+  std::string_view data;
+  const bool whole = walk_json(text, [&](std::string_view key, std::string_view value) {
     has_id = has_id || key == "lastUpdateId";
-    has_stream = has_stream || key == "stream";
+    if (key == "stream") {
+      has_stream = true;
+      if (value.size() >= 2 && value.front() == '"') stream = value.substr(1, value.size() - 2);
+    }
+    if (key == "data") data = value;
   });
-  return whole && text.front() == '{' && has_id && !has_stream;
-}
-
-/// False where the text is no capture line.
-bool parse_line(std::string_view text, CaptureLine& line) {
-  if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
-  if (text.empty() || text.front() == '-') return false;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), line.ts_recv);
-  if (error != std::errc{}) return false;
-  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
-  // An empty message is a message: what it does to a run it does to the replay.
-  if (text.empty() || text.front() != ' ') return false;
-  text.remove_prefix(1);
-
-  line.conn = 0;
-  line.instrument = {};
-  line.limit = 0;
-  line.body = {};
-  if (text.starts_with(kOwnLine)) return OwnLineParser(text).parse(line);
-  line.kind = is_bare_snapshot(text) ? CaptureKind::BareSnapshot : CaptureKind::Message;
-  line.body = {text.data(), text.size()};
+  if (!whole || text.front() != '{') return false;
+  if (has_id && !has_stream) {
+    out = {text, {}};
+    return true;
+  }
+  if (has_id || data.empty() || is_partial_book(stream) || !is_snapshot_object(data)) return false;
+  out = {data, stream};
   return true;
 }
+
+/// What a line without a form of its own may be shown as: its begin, printable.
+std::string excerpt(std::string_view text) {
+  constexpr std::size_t kMost = 48;
+  std::string shown(text.substr(0, kMost));
+  for (char& c : shown) {
+    if (c < ' ' || c > '~') c = '?';
+  }
+  return text.size() > kMost ? shown + "..." : shown;
+}
+
+/// A recorder's file after this one: 000001.log, 000002.log … of one folder.
+bool are_segments(const std::string& one, const std::string& other) {
+  const auto split = [](const std::string& path) {
+    const std::size_t slash = path.rfind('/') + 1;  // 0 where there is none.
+    return std::pair(std::string_view(path).substr(0, slash), std::string_view(path).substr(slash));
+  };
+  const auto is_number = [](std::string_view name) {
+    return name.size() > 6 && name[6] == '.' &&
+           name.substr(0, 6).find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  const auto [folder, name] = split(one);
+  const auto [other_folder, other_name] = split(other);
+  return folder == other_folder && is_number(name) && is_number(other_name);
+}
+
+/// What the stamps of one file are.
+struct StampRule {
+  StampForm form = StampForm::None;  // Not decided yet.
+  /// It has lines of ours, so its stamps are nanoseconds whatever they look like.
+  bool ours = false;
+};
+
+constexpr std::string_view kUtf8Mark = "\xEF\xBB\xBF";
+
+/// Looks at a file's first lines. Throws SetupError where it is none that can be read.
+class FirstLook {
+ public:
+  explicit FirstLook(const std::string& path) {
+    struct stat status{};
+    // What can be read but once, such as a pipe, is not looked at ahead.
+    if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return;
+    ByteStream stream;
+    if (!stream.open(path, false)) return;
+    std::string text(kBytes, '\0');
+    std::size_t size = 0;
+    for (std::size_t got = 1; got != 0 && size < text.size(); size += got) {
+      got = stream.read(text.data() + size, text.size() - size);
+    }
+    if (stream.refused()) throw SetupError("capture " + path, "a file that can be read", stream.failure());
+    text.resize(size);
+    if (const std::string_view kind = file_kind(text); !kind.empty()) {
+      throw SetupError("capture " + path, "lines of text: TIME, a space, a message", std::string(kind));
+    }
+    decide(path, text, size < kBytes);
+  }
+
+  [[nodiscard]] StampRule rule() const { return rule_; }
+
+ private:
+  static constexpr std::size_t kBytes = std::size_t{64} << 10U;
+  static constexpr int kLines = 64;
+
+  void decide(const std::string& path, std::string_view text, bool at_end) {
+    if (text.starts_with(kUtf8Mark)) text.remove_prefix(kUtf8Mark.size());
+    std::array<int, kStampForms> votes{};
+    for (int i = 0; i < kLines && !text.empty(); ++i) {
+      const std::size_t end = text.find('\n');
+      if (end == std::string_view::npos && !at_end) break;
+      const std::string_view line = text.substr(0, end);
+      text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+      Stamp stamp;
+      if (!parse_stamp(line, stamp) || stamp.size >= line.size()) continue;
+      if (line.substr(stamp.size + 1).starts_with(kOwnLine)) {
+        rule_ = {StampForm::Nanoseconds, true};
+        return;
+      }
+      if (stamp.form != StampForm::None) ++votes[static_cast<std::size_t>(stamp.form)];
+    }
+    const auto most = std::max_element(votes.begin(), votes.end());
+    if (*most == 0) return;
+    rule_.form = static_cast<StampForm>(most - votes.begin());
+    *most = 0;
+    // One of another form is a line that was damaged; the reader refuses it by itself.
+    const auto second = std::max_element(votes.begin(), votes.end());
+    if (*second > 1) {
+      throw SetupError("capture " + path, "receive stamps of one unit in a file",
+                       "a mixture: " + std::string(name_of(rule_.form)) + " and " +
+                           std::string(name_of(static_cast<StampForm>(second - votes.begin()))));
+    }
+  }
+
+  StampRule rule_;
+};
 
 }  // namespace
 
@@ -159,12 +264,15 @@ class CaptureReader::Impl {
         config_(check(config)),
         buffer_(std::min(config_.block_bytes, config_.max_line_bytes + 1) + kPaddingBytes) {
     error_.reserve(512);
+    unescaped_.reserve(64);
+    for (const std::string& path : paths_) rules_.push_back(FirstLook(path).rule());
     open_next();
   }
 
   void add(std::string path) {
     const bool at_end = file_ == paths_.size();
     paths_.push_back(std::move(path));
+    rules_.emplace_back();
     if (at_end) open_next();
   }
 
@@ -177,8 +285,7 @@ class CaptureReader::Impl {
     }
     std::string_view text;
     while (read_line(text)) {
-      if (parse_line(text, line_)) return &line_;
-      skip("not a capture line: expected TIME, a space and a message");
+      if (parse_line(text)) return &line_;
     }
     return nullptr;
   }
@@ -192,6 +299,7 @@ class CaptureReader::Impl {
   std::uint64_t skipped_lines_ = 0;
   bool truncated_ = false;
   std::string error_;
+  std::vector<CaptureStamps> stamps_;
 
  private:
   static CaptureReaderConfig check(CaptureReaderConfig config) {
@@ -208,19 +316,134 @@ class CaptureReader::Impl {
       begin_ = end_ = searched_ = 0;
       line_number_ = 0;
       skipping_ = false;
+      if (file_ != 0 && rules_[file_].form == StampForm::None && rules_[file_ - 1].ours &&
+          are_segments(paths_[file_ - 1], paths_[file_])) {
+        rules_[file_] = rules_[file_ - 1];
+      }
       if (stream_.open(paths_[file_], config_.follow)) return true;
       cut("cannot be opened any more");
     }
     return false;
   }
 
-  void describe(const char* what) noexcept {
-    error_ = file() + ":" + std::to_string(line_number_) + ": " + what;
+  void describe(std::string_view what) noexcept {
+    error_ = file() + ":" + std::to_string(line_number_) + ": ";
+    error_ += what;
   }
   void skip(const char* what) noexcept {
     ++skipped_lines_;
     if (error_.empty()) describe(what);
   }
+  /// Always false.
+  bool skip_line(std::string_view text, std::string_view what) noexcept {
+    ++skipped_lines_;
+    if (error_.empty()) describe(std::string(what) + ", found \"" + excerpt(text) + "\"");
+    return false;
+  }
+
+  /// False where the text is no capture line, which is counted and described then.
+  bool parse_line(std::string_view text) noexcept {
+    const std::string_view whole = text;
+    if (line_number_ == 1 && text.starts_with(kUtf8Mark)) text.remove_prefix(kUtf8Mark.size());
+    if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
+    Stamp stamp;
+    if (!parse_stamp(text, stamp)) return no_line(text);
+    // An empty message is a message: what it does to a run it does to the replay.
+    if (stamp.size == text.size() || (text[stamp.size] != ' ' && text[stamp.size] != '\t')) {
+      return no_line(text);
+    }
+    text.remove_prefix(stamp.size + 1);
+    const bool own = text.starts_with(kOwnLine);
+    if (!take_stamp(stamp, own, whole)) return false;
+
+    line_.conn = 0;
+    line_.instrument = {};
+    line_.limit = 0;
+    line_.body = {};
+    if (own) {
+      return OwnLineParser(text, unescaped_).parse(line_) ||
+             skip_line(whole, "not a line of ours, though it begins like one");
+    }
+    line_.kind = CaptureKind::Message;
+    line_.body = {text.data(), text.size()};
+    if (ForeignSnapshot snapshot; find_snapshot(text, snapshot)) [[unlikely]]
+      take(snapshot);
+    return true;
+  }
+
+  bool no_line(std::string_view text) noexcept {
+    if (text.starts_with('{') || text.starts_with('[')) {
+      return skip_line(text, "a message without its receive time: expected TIME, a space and a message");
+    }
+    return skip_line(text, "not a capture line: expected TIME, a space and a message");
+  }
+
+  /// What a line's stamp means, by what is known of its file. False where it may not be believed.
+  bool take_stamp(const Stamp& stamp, bool own, std::string_view line) noexcept {
+    StampRule& rule = rules_[file_];
+    if (stamp.form == rule.form && stamp.form != StampForm::None && !rule.ours && !own) [[likely]] {
+      line_.ts_recv = stamp.ts;
+      if (stamp.form != StampForm::Nanoseconds || !stamp.whole) [[unlikely]]
+        note_stamps(stamp);
+      return true;
+    }
+    if (own && !rule.ours) {
+      if (rule.form != StampForm::None && rule.form != StampForm::Nanoseconds) {
+        return skip_line(line, std::string("a line of ours, whose time is in nanoseconds, in a file of ") +
+                                   std::string(name_of(rule.form)));
+      }
+      rule = {StampForm::Nanoseconds, true};
+    }
+    if (rule.ours) {
+      if (!stamp.whole) return skip_line(line, "expected a time in whole nanoseconds, as the lines of ours");
+      line_.ts_recv = stamp.as_ns;
+      if (stamp.form != StampForm::None && stamp.form != StampForm::Nanoseconds) note_stamps(stamp);
+      return true;
+    }
+    if (stamp.form == StampForm::None) {
+      return skip_line(line,
+                       "a receive stamp that is plausible in no unit: expected a time between 2000 and 2100");
+    }
+    if (rule.form == StampForm::None) {
+      rule.form = stamp.form;
+      line_.ts_recv = stamp.ts;
+      if (stamp.form != StampForm::Nanoseconds || !stamp.whole) note_stamps(stamp);
+      return true;
+    }
+    return skip_line(line, std::string("a mixture of units: a receive stamp in ") +
+                               std::string(name_of(stamp.form)) + " in a file of " +
+                               std::string(name_of(rule.form)));
+  }
+
+  /// Once a file: what is not as our own recorder writes it.
+  void note_stamps(const Stamp& stamp) noexcept {
+    if (noted_ == file_ + 1) return;
+    noted_ = file_ + 1;
+    stamps_.push_back({.file = file(),
+                       .form = stamp.form,
+                       .as_nanoseconds = rules_[file_].ours,
+                       .fractions = !stamp.whole && stamp.form != StampForm::Iso,
+                       .no_zone = stamp.no_zone});
+  }
+
+  /// Somebody else's snapshot, of the instrument that its stream names.
+  void take(const ForeignSnapshot& snapshot) noexcept {
+    line_.body = {snapshot.body.data(), snapshot.body.size()};
+    const std::size_t at = snapshot.stream.find('@');
+    unescaped_.clear();
+    if (at == std::string_view::npos || at == 0 ||
+        !unescape_json(snapshot.stream.substr(0, at), unescaped_)) {
+      line_.kind = CaptureKind::BareSnapshot;
+      return;
+    }
+    // Streams are named in small letters, instruments in capitals.
+    for (char& c : unescaped_) {
+      if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+    }
+    line_.kind = CaptureKind::Snapshot;
+    line_.instrument = unescaped_;
+  }
+
   void cut(const char* what) noexcept {
     if (!truncated_) describe(what);
     truncated_ = true;
@@ -285,9 +508,11 @@ class CaptureReader::Impl {
     const std::string_view rest{buffer_.data() + begin_, end_ - begin_};
     if (!rest.empty() || skipping_) ++line_number_;
     const char* const failure = stream_.failure();
-    const std::size_t space = rest.find(' ');
-    const bool whole = !skipping_ && rest.size() <= config_.max_line_bytes &&
-                       space != std::string_view::npos && is_whole_json(rest.substr(space + 1));
+    const std::string_view marked =
+        line_number_ == 1 && rest.starts_with(kUtf8Mark) ? rest.substr(kUtf8Mark.size()) : rest;
+    Stamp stamp;
+    const bool whole = !skipping_ && rest.size() <= config_.max_line_bytes && parse_stamp(marked, stamp) &&
+                       stamp.size < marked.size() && is_whole_json(marked.substr(stamp.size + 1));
     if (failure != nullptr) {
       cut(failure);
     } else if ((skipping_ || !rest.empty()) && !whole) {
@@ -305,6 +530,7 @@ class CaptureReader::Impl {
   }
 
   std::vector<std::string> paths_;
+  std::vector<StampRule> rules_;  // By file.
   CaptureReaderConfig config_;
   ByteStream stream_;
   std::vector<char> buffer_;
@@ -314,6 +540,8 @@ class CaptureReader::Impl {
   std::size_t file_ = 0;
   bool skipping_ = false;  // The rest of a line that is too long.
   bool finished_ = false;  // The last line of this file has been given.
+  std::size_t noted_ = 0;  // The file, from 1, whose stamps were described last.
+  std::string unescaped_;  // The instrument of the line at hand, where it is not written as it is.
   CaptureLine line_{};
 };
 
@@ -328,6 +556,7 @@ std::uint64_t CaptureReader::line_number() const noexcept { return impl_->line_n
 std::uint64_t CaptureReader::skipped_lines() const noexcept { return impl_->skipped_lines_; }
 bool CaptureReader::truncated() const noexcept { return impl_->truncated_; }
 const std::string& CaptureReader::error() const noexcept { return impl_->error_; }
+const std::vector<CaptureStamps>& CaptureReader::stamps() const noexcept { return impl_->stamps_; }
 
 // ---------------------------------------------------------------------------------------------------
 // The writer
@@ -361,7 +590,8 @@ void format_message(std::string& out, TsNs ts_recv, std::span<const char> messag
   out.push_back(' ');
   // What a venue sends must not read as a line of ours: a replay would do what the run did not.
   const std::string_view text(message.data(), message.size());
-  if (text.starts_with(kOwnLine) || is_bare_snapshot(text)) out.push_back('\t');
+  ForeignSnapshot snapshot;
+  if (text.starts_with(kOwnLine) || find_snapshot(text, snapshot)) out.push_back('\t');
   append_text(out, message);
   out.push_back('\n');
 }

@@ -12,9 +12,15 @@
 /// A run that began warm first holds what it read of an earlier capture, between a `warm` and a `live`
 /// line; a `cold` line names an instrument whose book begins anew there. See engine/warm_join.hpp.
 ///
-/// CaptureReader reads such files, plain, .gz or .zst (told apart by their first bytes), one after
-/// another, in bounded memory; the format_ functions append a line to the caller's buffer. Neither
-/// knows what is inside a message.
+/// CaptureReader reads such files, plain or compressed (told apart by their first bytes; see
+/// byte_stream.hpp), one after another, in bounded memory; the format_ functions append a line to the
+/// caller's buffer.
+///
+/// Other recorders' files are read, too. Their times may be in another unit or form (receive_stamp.hpp):
+/// most of a file's first lines decide, a line of another unit is refused, and so is a file that begins
+/// with a mixture. A file with a line of ours among its first ones, or before, is in nanoseconds,
+/// whatever its stamps look like. A REST snapshot may stand as it came, or in the wrapper of a stream, whose
+/// name then says the instrument. A file that is no text is refused by its name.
 
 #include <cstddef>
 #include <cstdint>
@@ -25,6 +31,7 @@
 #include <vector>
 
 #include "tickwire/core/types.hpp"
+#include "tickwire/md/receive_stamp.hpp"
 
 namespace tickwire::md {
 
@@ -51,6 +58,15 @@ struct CaptureLine {
   std::span<const char> body;
 };
 
+/// A file whose stamps are not whole nanoseconds, or do not look like it.
+struct CaptureStamps {
+  std::string file;
+  StampForm form;       // As most of its first lines are, or look.
+  bool as_nanoseconds;  // Taken for nanoseconds all the same: it has lines of ours.
+  bool fractions;       // Numbers with a point or an exponent.
+  bool no_zone;         // Its ISO times name none, so they are taken for UTC.
+};
+
 struct CaptureReaderConfig {
   /// A longer line is skipped and counted, and memory never grows beyond it.
   std::size_t max_line_bytes = std::size_t{64} << 20U;
@@ -70,7 +86,8 @@ class CaptureReader {
  public:
   static constexpr std::size_t kPaddingBytes = 64;
 
-  /// Throws SetupError where a file cannot be opened or read at all.
+  /// Throws SetupError where a file cannot be opened or read at all, is no text, or begins with stamps of
+  /// several units.
   explicit CaptureReader(std::vector<std::string> paths, CaptureReaderConfig config = {});
   ~CaptureReader();
   CaptureReader(const CaptureReader&) = delete;
@@ -86,7 +103,7 @@ class CaptureReader {
   [[nodiscard]] const std::string& file() const noexcept;
   [[nodiscard]] std::uint64_t line_number() const noexcept;
 
-  /// Lines that are no capture line, or are too long.
+  /// Lines that are no capture line, are too long, or have a stamp that cannot be believed.
   [[nodiscard]] std::uint64_t skipped_lines() const noexcept;
   /// A file ended in the middle of a line or of its compressed stream, or could not be read to its
   /// end. What was whole has been given.
@@ -94,6 +111,8 @@ class CaptureReader {
   /// The first thing that was wrong, as `FILE:LINE: what`; empty where nothing was. A truncated file
   /// takes precedence over a skipped line.
   [[nodiscard]] const std::string& error() const noexcept;
+  /// Of the files read so far, those whose stamps a person should know of.
+  [[nodiscard]] const std::vector<CaptureStamps>& stamps() const noexcept;
 
  private:
   class Impl;

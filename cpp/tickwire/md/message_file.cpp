@@ -1,5 +1,7 @@
 #include "tickwire/md/message_file.hpp"
 
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "tickwire/core/error.hpp"

@@ -12,6 +12,9 @@
 namespace tickwire::md {
 namespace {
 
+/// The stamps are some nanoseconds after this one.
+constexpr TsNs kT = 1'700'000'000'000'000'000;
+
 /// A file that grows while it is read.
 class CaptureFollow : public testing::Test {
  protected:
@@ -28,7 +31,7 @@ class CaptureFollow : public testing::Test {
   }
   static std::vector<TsNs> all(CaptureReader& reader) {
     std::vector<TsNs> stamps;
-    while (const CaptureLine* line = reader.next()) stamps.push_back(line->ts_recv);
+    while (const CaptureLine* line = reader.next()) stamps.push_back(line->ts_recv - kT);
     return stamps;
   }
 
@@ -38,14 +41,14 @@ class CaptureFollow : public testing::Test {
 
 TEST_F(CaptureFollow, GoesOnInTheMiddleOfALine) {
   const std::string file = path("a.log");
-  append(file, "1 {\"a\":1}\n2 {\"a\"");
+  append(file, "1700000000000000001 {\"a\":1}\n1700000000000000002 {\"a\"");
   CaptureReader reader({file}, {.follow = true});
   EXPECT_EQ(all(reader), std::vector<TsNs>{1});
   EXPECT_EQ(all(reader), std::vector<TsNs>{});
   append(file, ":2}");
   // Whole, but it may be longer.
   EXPECT_EQ(all(reader), std::vector<TsNs>{});
-  append(file, "\n3 {}\n");
+  append(file, "\n1700000000000000003 {}\n");
   EXPECT_EQ(all(reader), (std::vector<TsNs>{2, 3}));
   EXPECT_FALSE(reader.truncated());
   EXPECT_EQ(reader.skipped_lines(), 0U);
@@ -54,14 +57,14 @@ TEST_F(CaptureFollow, GoesOnInTheMiddleOfALine) {
 TEST_F(CaptureFollow, GoesOnWithTheNextFile) {
   const std::string one = path("1.log");
   const std::string two = path("2.log");
-  append(one, "1 {}\n");
-  append(two, "3 {}\n");
+  append(one, "1700000000000000001 {}\n");
+  append(two, "1700000000000000003 {}\n");
   CaptureReader reader({one}, {.follow = true});
   EXPECT_EQ(all(reader), std::vector<TsNs>{1});
-  append(one, "2 {}\n");
+  append(one, "1700000000000000002 {}\n");
   reader.add(two);
   EXPECT_EQ(all(reader), (std::vector<TsNs>{2, 3}));
-  append(two, "4 {}\n");
+  append(two, "1700000000000000004 {}\n");
   EXPECT_EQ(all(reader), std::vector<TsNs>{4});
 }
 
@@ -79,8 +82,8 @@ TEST_F(CaptureFollow, GoesOnInACompressedStream) {
     out.resize(out.size() - stream.avail_out);
     return out;
   };
-  const std::string first = compress("1 {}\n2 {");
-  const std::string second = compress("}\n3 {}\n");
+  const std::string first = compress("1700000000000000001 {}\n1700000000000000002 {");
+  const std::string second = compress("}\n1700000000000000003 {}\n");
   deflateEnd(&stream);
   append(file, first);
   CaptureReader reader({file}, {.follow = true});

@@ -57,6 +57,9 @@ std::string zstd(std::string_view text) {
   return out;
 }
 
+/// The tests' stamps are some nanoseconds after this one.
+constexpr TsNs kT = 1'700'000'000'000'000'000;
+
 struct Line {
   CaptureKind kind;
   TsNs ts;
@@ -81,7 +84,8 @@ std::vector<Line> read_all(CaptureReader& reader) {
           line->body.data() == nullptr ? 0 : line->body.data()[line->body.size() + i]);
     }
     EXPECT_LT(sum, 256U * 64U);
-    lines.push_back({line->kind, line->ts_recv, line->conn, std::string(line->instrument),
+    const TsNs ts = line->ts_recv >= kT ? line->ts_recv - kT : line->ts_recv;
+    lines.push_back({line->kind, ts, line->conn, std::string(line->instrument),
                      std::string(line->body.data(), line->body.size()), reader.line_number()});
   }
   EXPECT_EQ(reader.next(), nullptr) << "the end stays the end";
@@ -141,8 +145,8 @@ TEST_F(Capture, TellsHowManyLevelsASnapshotWasAskedFor) {
 
 TEST_F(Capture, KeepsAMessageWithLineBreaksOnOneLine) {
   std::string text;
-  format_message(text, 5, chars("{\r\n \"a\": 1\n}"));
-  EXPECT_EQ(text, "5 {\t\t \"a\": 1\t}\n");
+  format_message(text, kT + 5, chars("{\r\n \"a\": 1\n}"));
+  EXPECT_EQ(text, "1700000000000000005 {\t\t \"a\": 1\t}\n");
   EXPECT_EQ(read_all({write("c.log", text)}).size(), 1U);
 }
 
@@ -153,7 +157,7 @@ TEST_F(Capture, GivesAMessageThatLooksLikeALineOfOursBackAsAMessage) {
       R"({"lastUpdateId":7,"bids":[["9","1"]],"asks":[]})",
   };
   std::string text;
-  for (const std::string& message : messages) format_message(text, 1, chars(message));
+  for (const std::string& message : messages) format_message(text, kT + 1, chars(message));
   const std::vector<Line> lines = read_all({write("capture.log", text)});
   ASSERT_EQ(lines.size(), messages.size());
   for (std::size_t i = 0; i < lines.size(); ++i) {
@@ -164,14 +168,14 @@ TEST_F(Capture, GivesAMessageThatLooksLikeALineOfOursBackAsAMessage) {
 
 TEST_F(Capture, TellsABareSnapshotByItsOutermostKeys) {
   const std::string text =
-      "1 {\"lastUpdateId\":7,\"bids\":[[\"1\",\"2\"]],\"asks\":[]}\n"
-      "2 {\"bids\":[],\"x\":{\"stream\":\"no\"},\"asks\":[],\"lastUpdateId\" : 7}\n"
-      "3 {\"lastUpdateId\":7,\"stream\":\"s\"}\n"
-      "4 {\"stream\":\"s\",\"data\":{\"lastUpdateId\":7}}\n"
-      "5 {\"data\":{\"lastUpdateId\":7}}\n"
-      "6 {\"a\":\"\\\"lastUpdateId\\\":\"}\n"
-      "7 {\"a\":[{\"lastUpdateId\":7}]}\n"
-      "8 {\"e\":\"\\\\\",\"lastUpdateId\":7}\r\n";
+      "1700000000000000001 {\"lastUpdateId\":7,\"bids\":[[\"1\",\"2\"]],\"asks\":[]}\n"
+      "1700000000000000002 {\"bids\":[],\"x\":{\"stream\":\"no\"},\"asks\":[],\"lastUpdateId\" : 7}\n"
+      "1700000000000000003 {\"lastUpdateId\":7,\"stream\":\"s\"}\n"
+      "1700000000000000004 {\"stream\":\"s\",\"data\":{\"lastUpdateId\":7}}\n"  // No levels.
+      "1700000000000000005 {\"data\":{\"lastUpdateId\":7}}\n"
+      "1700000000000000006 {\"a\":\"\\\"lastUpdateId\\\":\"}\n"
+      "1700000000000000007 {\"a\":[{\"lastUpdateId\":7}]}\n"
+      "1700000000000000008 {\"e\":\"\\\\\",\"lastUpdateId\":7}\r\n";
   const std::vector<Line> lines = read_all({write("c.log", text)});
   ASSERT_EQ(lines.size(), 8U);
   const std::vector<bool> bare{true, true, false, false, false, false, false, true};
@@ -182,45 +186,47 @@ TEST_F(Capture, TellsABareSnapshotByItsOutermostKeys) {
 }
 
 TEST_F(Capture, SkipsCountsAndNamesWhatIsNoLine) {
-  const std::string path =
-      write("c.log",
-            "1 {\"a\":1}\n"
-            "\n"
-            "x {\"a\":1}\n"
-            "2\n"
-            "2{}\n"
-            "-2 {}\n"
-            "99999999999999999999 {}\n"
-            "3 {\"tickwire\":\"what\",\"conn\":0}\n"
-            "3 {\"tickwire\":\"open\"}\n"
-            "3 {\"tickwire\":\"open\",\"conn\":-1}\n"
-            "3 {\"tickwire\":\"open\",\"conn\":0}}\n"
-            "3 {\"tickwire\":\"snapshot\",\"conn\":0,\"instrument\":\"\",\"body\":{}}\n"
-            "3 {\"tickwire\":\"snapshot\",\"conn\":0,\"instrument\":\"X\",\"body\":7}\n"
-            "4 {\"tickwire\": \"snapshot\", \"conn\": 0, \"instrument\": \"X\", \"body\": {}}\n");
+  const std::string path = write(
+      "c.log",
+      "1700000000000000001 {\"a\":1}\n"
+      "\n"
+      "x {\"a\":1}\n"
+      "1700000000000000002\n"
+      "1700000000000000002{}\n"
+      "-2 {}\n"
+      "99999999999999999999 {}\n"
+      "1700000000000000003 {\"tickwire\":\"what\",\"conn\":0}\n"
+      "1700000000000000003 {\"tickwire\":\"open\"}\n"
+      "1700000000000000003 {\"tickwire\":\"open\",\"conn\":-1}\n"
+      "1700000000000000003 {\"tickwire\":\"open\",\"conn\":0}}\n"
+      "1700000000000000003 {\"tickwire\":\"snapshot\",\"conn\":0,\"instrument\":\"\",\"body\":{}}\n"
+      "1700000000000000003 {\"tickwire\":\"snapshot\",\"conn\":0,\"instrument\":\"X\",\"body\":7}\n"
+      "1700000000000000004 {\"tickwire\": \"snapshot\", \"conn\": 0, \"instrument\": \"X\", \"body\": {}}\n");
   CaptureReader reader({path});
   const std::vector<Line> lines = read_all(reader);
   EXPECT_EQ(lines, (std::vector<Line>{{CaptureKind::Message, 1, 0, "", "{\"a\":1}", 1},
                                       {CaptureKind::Snapshot, 4, 0, "X", "{}", 14}}));
   EXPECT_EQ(reader.skipped_lines(), 12U);
   EXPECT_FALSE(reader.truncated());
-  EXPECT_EQ(reader.error(), path + ":2: not a capture line: expected TIME, a space and a message");
+  EXPECT_EQ(reader.error(),
+            path + ":2: not a capture line: expected TIME, a space and a message, found \"\"");
 }
 
 TEST_F(Capture, ReadsGzipZstdAndPlainOneAfterAnother) {
   const std::vector<std::string> paths{
-      write("1.log.gz", gzip("1 {\"a\":1}\n2 {\"a\":2}\n")),
-      write("2.log", "3 {\"a\":3}\n"),
-      write("3.log.zst", zstd("4 {\"a\":4}\n") + zstd("5 {\"a\":5}\n")),
-      write("4", gzip("6 {\"a\":6}\n") + gzip("7 {\"a\":7}\n") + std::string(512, '\0')),
+      write("1.log.gz", gzip("1700000000000000001 {\"a\":1}\n1700000000000000002 {\"a\":2}\n")),
+      write("2.log", "1700000000000000003 {\"a\":3}\n"),
+      write("3.log.zst", zstd("1700000000000000004 {\"a\":4}\n") + zstd("1700000000000000005 {\"a\":5}\n")),
+      write("4", gzip("1700000000000000006 {\"a\":6}\n") + gzip("1700000000000000007 {\"a\":7}\n") +
+                     std::string(512, '\0')),
       write("empty", ""),
       write("5", gzip("")),
-      write("6", zstd("8 {\"a\":8}\n"))};
+      write("6", zstd("1700000000000000008 {\"a\":8}\n"))};
   CaptureReader reader(paths);
   std::vector<TsNs> times;
   std::vector<std::string> files;
   while (const CaptureLine* line = reader.next()) {
-    times.push_back(line->ts_recv);
+    times.push_back(line->ts_recv - kT);
     files.push_back(reader.file());
   }
   EXPECT_EQ(times, (std::vector<TsNs>{1, 2, 3, 4, 5, 6, 7, 8}));
@@ -237,14 +243,14 @@ TEST_F(Capture, GivesTheSameLinesWhateverTheBlock) {
   for (int i = 0; i < 60; ++i) {
     switch (random() % 5) {
       case 0: text += "no line\n"; break;
-      case 1: format_snapshot(text, i, 1, "BTCUSDT", 0, chars("{\"lastUpdateId\":1,\"bids\":[]}")); break;
+      case 1: format_snapshot(text, kT + i, 1, "BTCUSDT", 0, chars("{\"lastUpdateId\":1,\"bids\":[]}")); break;
       default: {
         const std::string message = "{\"k\":\"" + std::string(random() % 90, 'x') + "\"}";
-        format_message(text, i, chars(message));
+        format_message(text, kT + i, chars(message));
       }
     }
   }
-  text += "77 {\"last\":\"without a line break\"}";
+  text += "1700000000000000077 {\"last\":\"without a line break\"}";
   const std::string plain = write("c.log", text);
   const std::string gz = write("c.gz", gzip(text));
   const std::string zst = write("c.zst", zstd(text));
@@ -259,15 +265,17 @@ TEST_F(Capture, GivesTheSameLinesWhateverTheBlock) {
 }
 
 TEST_F(Capture, AcceptsALastLineThatLacksOnlyItsBreak) {
-  EXPECT_EQ(read_all({write("1", "1 {\"a\":[1]}"), write("2", "2 {}\n")}).size(), 2U);
+  EXPECT_EQ(read_all({write("1", "1700000000000000001 {\"a\":[1]}"), write("2", "1700000000000000002 {}\n")})
+                .size(),
+            2U);
 }
 
 TEST_F(Capture, ReportsAFileCutAnywhere) {
-  const std::string text = "1 {\"a\":\"}{\"}\n2 {\"b\":[{\"c\":1}]}\n";
+  const std::string text = "1700000000000000001 {\"a\":\"}{\"}\n1700000000000000002 {\"b\":[{\"c\":1}]}\n";
   const std::size_t first_line = text.find('\n') + 1;
   for (std::size_t size = 0; size < text.size(); ++size) {
     const std::string path = write("c.log", text.substr(0, size));
-    CaptureReader reader({path, write("next.log", "9 {}\n")});
+    CaptureReader reader({path, write("next.log", "1700000000000000009 {}\n")});
     const std::vector<Line> lines = read_all(reader);
     const bool whole = size == 0 || size == first_line || size == first_line - 1 || size == text.size() - 1;
     EXPECT_EQ(reader.truncated(), !whole) << size;
@@ -283,11 +291,13 @@ TEST_F(Capture, ReportsAFileCutAnywhere) {
 TEST_F(Capture, ReportsACutCompressedStream) {
   std::string text;
   std::mt19937 random(1);
-  for (int i = 0; i < 400; ++i) format_message(text, i, chars("{\"n\":" + std::to_string(random()) + "}"));
+  for (int i = 0; i < 400; ++i)
+    format_message(text, kT + i, chars("{\"n\":" + std::to_string(random()) + "}"));
   const std::vector<Line> expected = read_all({write("whole", text)});
   for (const std::string& bytes : {gzip(text), zstd(text)}) {
     for (std::size_t size = 5; size < bytes.size(); size += bytes.size() / 23) {
-      CaptureReader reader({write("cut", bytes.substr(0, size)), write("next.log", "9 {}\n")});
+      CaptureReader reader(
+          {write("cut", bytes.substr(0, size)), write("next.log", "1700000000000000009 {}\n")});
       std::vector<Line> lines = read_all(reader);
       EXPECT_TRUE(reader.truncated()) << size;
       EXPECT_NE(reader.error().find("stream is cut"), std::string::npos) << reader.error();
@@ -301,31 +311,32 @@ TEST_F(Capture, ReportsACutCompressedStream) {
 }
 
 TEST_F(Capture, ReportsADamagedStream) {
-  std::string bytes = gzip("1 {\"a\":1}\n");
+  std::string bytes = gzip("1700000000000000001 {\"a\":1}\n");
   bytes[bytes.size() - 6] = static_cast<char>(bytes[bytes.size() - 6] ^ 0x55);  // Its checksum.
   CaptureReader gz({write("c.gz", bytes)});
   EXPECT_EQ(read_all(gz).size(), 1U);
   EXPECT_TRUE(gz.truncated());
   EXPECT_NE(gz.error().find("damaged"), std::string::npos) << gz.error();
 
-  CaptureReader tail({write("t.gz", gzip("1 {\"a\":1}\n") + "garbage")});
+  CaptureReader tail({write("t.gz", gzip("1700000000000000001 {\"a\":1}\n") + "garbage")});
   EXPECT_EQ(read_all(tail).size(), 1U);
   EXPECT_TRUE(tail.truncated());
 
-  CaptureReader zst({write("c.zst", zstd("1 {\"a\":1}\n") + "garbage")});
+  CaptureReader zst({write("c.zst", zstd("1700000000000000001 {\"a\":1}\n") + "garbage")});
   EXPECT_EQ(read_all(zst).size(), 1U);
   EXPECT_TRUE(zst.truncated());
 }
 
 TEST_F(Capture, SkipsALineBeyondTheLimit) {
   for (const std::size_t block : {std::size_t{7}, std::size_t{64}, std::size_t{1000}, std::size_t{100000}}) {
-    std::string text = "1 {}\n";
-    format_message(text, 2, chars(std::string(5000, 'x')));
-    format_message(text, 3, chars("{" + std::string(95, ' ') + "}"));  // 99 bytes.
-    format_message(text, 4, chars("{" + std::string(97, ' ') + "}"));  // 101 bytes.
-    format_message(text, 5, chars("{" + std::string(96, ' ') + "}"));  // 100 bytes: just fits.
-    const std::string path = write("c.log", text + "6 " + std::string(300, 'y'));
-    CaptureReader reader({path, write("next.log", "9 {}\n")}, {.max_line_bytes = 100, .block_bytes = block});
+    std::string text = "1700000000000000001 {}\n";
+    format_message(text, kT + 2, chars(std::string(5000, 'x')));
+    format_message(text, kT + 3, chars("{" + std::string(77, ' ') + "}"));  // 99 bytes.
+    format_message(text, kT + 4, chars("{" + std::string(79, ' ') + "}"));  // 101 bytes.
+    format_message(text, kT + 5, chars("{" + std::string(78, ' ') + "}"));  // 100 bytes: just fits.
+    const std::string path = write("c.log", text + "1700000000000000006 " + std::string(300, 'y'));
+    CaptureReader reader({path, write("next.log", "1700000000000000009 {}\n")},
+                         {.max_line_bytes = 100, .block_bytes = block});
     const std::vector<Line> lines = read_all(reader);
     std::vector<TsNs> times;
     for (const Line& line : lines) times.push_back(line.ts);
@@ -340,8 +351,8 @@ TEST_F(Capture, SkipsALineBeyondTheLimit) {
 TEST_F(Capture, RefusesAFileItCannotRead) {
   EXPECT_THROW(CaptureReader({(folder_ / "missing").string()}), SetupError);
   EXPECT_THROW(CaptureReader({folder_.string()}), SetupError);
-  EXPECT_THROW(CaptureReader({write("c", "1 {}\n")}, {.max_line_bytes = 0}), SetupError);
-  EXPECT_THROW(CaptureReader({write("c", "1 {}\n")}, {.block_bytes = 0}), SetupError);
+  EXPECT_THROW(CaptureReader({write("c", "1700000000000000001 {}\n")}, {.max_line_bytes = 0}), SetupError);
+  EXPECT_THROW(CaptureReader({write("c", "1700000000000000001 {}\n")}, {.block_bytes = 0}), SetupError);
   CaptureReader none({});
   EXPECT_EQ(none.next(), nullptr);
 }
@@ -350,7 +361,8 @@ TEST_F(Capture, RefusesAFileItCannotRead) {
 // come one by one, and what of a cut stream can be decoded is given with the bytes that hold it.
 TEST_F(Capture, FollowsAFileThatGrowsByteByByte) {
   std::string text;
-  for (int i = 0; i < 40; ++i) text += std::to_string(i) + " {\"text\":\"" + std::string(200, 'x') + "\"}\n";
+  for (int i = 0; i < 40; ++i)
+    text += std::to_string(kT + i) + " {\"text\":\"" + std::string(200, 'x') + "\"}\n";
   for (const std::string& bytes : {text, gzip(text), zstd(text)}) {
     const std::string path = write("grows.log", "");
     CaptureReader reader({path}, {.block_bytes = 64, .follow = true});
@@ -358,7 +370,7 @@ TEST_F(Capture, FollowsAFileThatGrowsByteByByte) {
     TsNs lines = 0;
     for (const char byte : bytes) {
       file << byte << std::flush;
-      while (const CaptureLine* line = reader.next()) EXPECT_EQ(line->ts_recv, lines++);
+      while (const CaptureLine* line = reader.next()) EXPECT_EQ(line->ts_recv, kT + lines++);
     }
     EXPECT_EQ(lines, 40);
     EXPECT_EQ(reader.skipped_lines(), 0U);
