@@ -63,6 +63,30 @@ py::tuple names_tuple(const Names& names) {
   return result;
 }
 
+py::dict to_dict(const engine::CaptureFacts& facts) {
+  using namespace py::literals;
+  py::list stamps;
+  for (const md::CaptureStamps& of : facts.stamps) {
+    stamps.append(py::dict("file"_a = of.file, "form"_a = std::string(md::name_of(of.form)),
+                           "as_nanoseconds"_a = of.as_nanoseconds, "fractions"_a = of.fractions,
+                           "no_zone"_a = of.no_zone));
+  }
+  py::list lost;
+  for (const engine::CaptureFacts::Lost& of : facts.lost) {
+    lost.append(py::dict("instrument"_a = of.instrument, "state"_a = of.state, "reason"_a = of.reason,
+                         "place"_a = of.place, "ts"_a = of.ts));
+  }
+  py::list not_warm;
+  for (const engine::CaptureFacts::NotWarm& of : facts.not_warm) {
+    not_warm.append(
+        py::dict("instrument"_a = of.instrument, "feature"_a = of.feature, "more_ns"_a = of.more_ns));
+  }
+  return py::dict("feed"_a = facts.feed, "stamps"_a = stamps, "looks_like"_a = facts.looks_like,
+                  "others"_a = facts.others, "others_count"_a = facts.others_count,
+                  "without_changes"_a = facts.without_changes, "without_snapshot"_a = facts.without_snapshot,
+                  "lost"_a = lost, "not_warm"_a = not_warm);
+}
+
 /// The engine and what Python asks of it again and again.
 struct BoundEngine : engine::Engine {
   explicit BoundEngine(engine::EngineConfig config) : engine::Engine(std::move(config)) {}
@@ -146,6 +170,12 @@ void bind_engine(py::module_& m) {
       .def("stop", &BoundEngine::stop, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("report", &BoundEngine::report)
       .def_property_readonly("warm_report", &BoundEngine::warm_report)
+      .def_property_readonly("capture_facts",
+                             [](const BoundEngine& engine) {
+                               py::list all;
+                               for (const auto& facts : engine.capture_facts()) all.append(to_dict(facts));
+                               return all;
+                             })
       .def_property_readonly("threads",
                              [](const BoundEngine& engine) {
                                py::dict threads;

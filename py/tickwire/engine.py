@@ -160,6 +160,11 @@ class Stats:
     """Once stopped: why what was recorded is not whole; empty where it is, and where nothing was."""
     whole: bool = True
     """Of a replay: its input was read to the end, and every row was delivered."""
+    captures: list[dict[str, Any]] = field(default_factory=list)
+    """Of a replay, by feed, once it has ended: in which units the stamps of its files were (`stamps`), which
+    venue its messages look like where it is another (`looks_like`), which instruments were found that it does
+    not name (`others`), which books were lost for good and where (`lost`), and which gave no row because they
+    were not warm before the end (`not_warm`)."""
 
     def count(self, *names: str) -> int:
         """Sum over all scopes of the counters with these names."""
@@ -870,6 +875,7 @@ class Pipeline:
             warm=self.warm_report,
             recording_lacks=self._recording_lacks,
             whole=self._whole,
+            captures=self._engine.capture_facts if self._engine is not None else [],
         )
 
     def _thread_shares(self) -> dict[str, float]:

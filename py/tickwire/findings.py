@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tickwire.config import Config, Feed
 from tickwire.engine import Stats
+from tickwire.inputs import input_findings, why_alone, why_another
 from tickwire.stat_file import ErrorEntry
 from tickwire.wording import printable, venue_words
 
@@ -23,7 +24,6 @@ class _Counted:
 
 # Counters of the engine that are zero where all is well, and what they mean.
 _COUNTED = (
-    _Counted(("malformed", "bad_number"), "venue messages could not be used; their books were resynced"),
     _Counted(
         ("unknown_symbol",), "messages of instruments that the configuration does not name were skipped"
     ),
@@ -105,7 +105,7 @@ _MOST_NAMED = 8
 
 def findings(stats: Stats, config: Config) -> list[str]:
     """The lines, of a run or of a replay; none where everything was as it should be."""
-    out = []
+    out = _unusable(stats)
     for counted in _COUNTED:
         count = stats.count(*counted.counters)
         if count:
@@ -128,6 +128,7 @@ def findings(stats: Stats, config: Config) -> list[str]:
     out += [f"note: {_error(entry)}" for entry in stats.errors]
     for feed, name in zip(config.feeds, config.feed_names, strict=True):
         out += _never_valid(stats, feed, name)
+        out += input_findings(stats, config, feed, name)
         if feed.by_order:
             out += _of_multicast(stats, feed, name)
             continue
@@ -139,7 +140,12 @@ def findings(stats: Stats, config: Config) -> list[str]:
                 f"hint: feed {name} has no {feed.trades} messages but {others:,} of {other}: "
                 f'set trades = "{other}"'
             )
-    if stats.rows == 0 and any(n and key.endswith("/epoch") for key, n in stats.counters.items()):
+    told = any(facts["lost"] or facts["not_warm"] for facts in stats.captures)
+    if (
+        stats.rows == 0
+        and not told
+        and any(n and key.endswith("/epoch") for key, n in stats.counters.items())
+    ):
         out.append(
             f'note: no rows, though a book was valid: no event matched the trigger "{config.trigger}" '
             "once all features were warm"
@@ -152,6 +158,23 @@ def _error(entry: ErrorEntry) -> str:
     texts = [printable(venue_words(text)) for text in (entry.text, entry.newest or entry.text)]
     last = f"; the last: {texts[1].partition(': ')[2]}" if texts[1] != texts[0] else ""
     return f"{entry.scope}: {texts[0]} ({entry.count:,} times{last})"
+
+
+def _unusable(stats: Stats) -> list[str]:
+    """Messages of venues by price that could not be used, and what became of the books that they damaged."""
+    count = stats.count("malformed", "bad_number", "too_many_levels")
+    if not count:
+        return []
+    damaged, back = stats.count("books_damaged"), stats.count("books_resynced")
+    if not damaged:
+        after = ""
+    elif back == damaged:
+        after = "; their books were resynced"
+    elif not back:
+        after = "; the books that they were of did not become valid again"
+    else:
+        after = f"; a book was damaged by them {damaged:,} times and became valid again {back:,} times"
+    return [f"note: {count:,} venue messages could not be used{after}"]
 
 
 def feed_count(stats: Stats, name: str, counter: str) -> int:
@@ -228,9 +251,14 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
             if count("messages")
             else "no message came"
         )
+    elif len(never) != len(epochs) and count("messages"):
+        why = None
     else:
-        why = _why_never_valid(count, alone=len(never) == len(epochs))
-    lines = [f"note: {name} {symbol} never became valid: {why}" for symbol in never[:_MOST_NAMED]]
+        why = why_another(stats, feed, name, count) or _why_never_valid(count)
+    lines = [
+        f"note: {name} {symbol} never became valid: {why or why_alone(stats, name, symbol)}"
+        for symbol in never[:_MOST_NAMED]
+    ]
     if more := len(never) - len(lines):
         lines.append(f"note: {name}: {more:,} more instruments never became valid")
     return lines
@@ -257,13 +285,11 @@ _UNBELIEVED = {
 }
 
 
-def _why_never_valid(count: Callable[[str], int], *, alone: bool) -> str:
-    """As far as the feed's counters tell. `alone`: no other instrument of the feed adds to them."""
+def _why_never_valid(count: Callable[[str], int]) -> str:
+    """As far as the feed's counters tell, where none of its books became valid."""
     messages, snapshots = count("messages"), count("snapshots")
     if messages == 0:
         return "no message came"
-    if not alone:
-        return "other books of this feed did; its own events or a snapshot that they continue are missing"
     unusable = count("malformed") + count("unknown_symbol")
     if unusable and unusable + count("ignored") >= messages:
         return (

@@ -11,6 +11,7 @@ from tickwire.config import Config
 from tickwire.engine import Pipeline, Stats
 from tickwire.errors import ConfigError, Error
 from tickwire.findings import findings
+from tickwire.inputs import stamp_lines
 from tickwire.outputs import PendingFile, refuse_over
 from tickwire.table import CsvWriter, Joiner, ParquetWriter, RowWriter, check_out, column_names, open_writer
 
@@ -126,5 +127,6 @@ def summary(stats: Stats, config: Config) -> list[str]:
     return [
         f"{stats.count('messages'):,} messages, {stats.rows:,} rows, {stats.gaps:,} gaps, "
         f"{stats.invalid:,} invalid, {skipped:,} malformed lines in {stats.seconds:.2f} s{rate}",
+        *stamp_lines(stats),
         *findings(stats, config),
     ]

@@ -117,6 +117,7 @@ class Engine:
         self.report = ["a fake engine"]
         self.workers: list[dict[str, Any]] = []
         self.warm_report: list[str] = []
+        self.capture_facts: list[dict[str, Any]] = []
         self.threads: dict[str, int] = {}
         self.duty_cycles: dict[str, dict[str, int]] = {}
         self.stat_path = ""

@@ -127,7 +127,7 @@ async def test_messages_of_others_are_passed_over_and_counted() -> None:
 @pytest.mark.parametrize("side", ["b", "a"])
 async def test_numbers_that_do_not_fit_are_never_rounded(side: str) -> None:
     async with scripted() as run:
-        for text in ("99.123456789", "99999999999999999999", "-1.0", "NaN", "1e2", "1.2.3", "", ".", "0x1"):
+        for text in ("99.123456789", "99999999999999999999", "-1.0", "NaN", "1e-20", "1.2.3", "", ".", "0x1"):
             for level in ([text, "1.0"], ["99.0", text]):
                 diff = run.venue.diff(BTC, **{side: [["98.00", "1.0"], level]})
                 await hit(run, diff, counter="bad_number", reason="bad_number")

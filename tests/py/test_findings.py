@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from io import StringIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,80 @@ def test_cut_windows_and_books_are_told_live_as_in_a_replay() -> None:
     ):
         assert line in text.getvalue().splitlines()
         assert line in summary(cut, config())
+
+
+@pytest.mark.parametrize(
+    ("damaged", "resynced", "after"),
+    [
+        (0, 0, ""),
+        (2, 2, "; their books were resynced"),
+        (2, 0, "; the books that they were of did not become valid again"),
+        (3, 2, "; a book was damaged by them 3 times and became valid again 2 times"),
+    ],
+)
+def test_books_are_called_resynced_only_where_they_were(damaged: int, resynced: int, after: str) -> None:
+    counters = {"malformed": 3, "bad_number": 1, "books_damaged": damaged, "books_resynced": resynced}
+    assert findings(stats(counters), config()) == [f"note: 4 venue messages could not be used{after}"]
+
+
+def facts(**known: Any) -> list[dict[str, Any]]:
+    """What the engine saw in the captures of the feed."""
+    nothing: dict[str, Any] = {"looks_like": "", "others_count": 0}
+    lists: dict[str, Any] = {
+        name: [] for name in ("stamps", "others", "without_changes", "without_snapshot", "lost", "not_warm")
+    }
+    return [{"feed": "spot", **nothing, **lists, **known}]
+
+
+def of_input(counters: dict[str, int], **known: Any) -> list[str]:
+    found = dataclasses.replace(stats(counters, rows=0), captures=facts(**known))
+    return findings(found, config("BTCUSDT", "ETHUSDT"))
+
+
+def test_what_an_input_is_instead_is_told() -> None:
+    counters = {"messages": 9, "BTCUSDT/epoch": 0, "ETHUSDT/epoch": 0}
+    for line in of_input(counters, looks_like="Bybit"):
+        assert line.endswith('its messages look like Bybit\'s, and venue = "binance_spot" is configured')
+    for line in of_input(counters, others=["A", "B"], others_count=7):
+        assert line.endswith("its messages are of other instruments: A, B and 5 more")
+    one = {**counters, "BTCUSDT/epoch": 1, "book_events": 9}
+    for known, why in (
+        ({"without_changes": ["ETHUSDT"]}, "the input has no book change of it"),
+        (
+            {"without_changes": ["ETHUSDT"], "others": ["A"], "others_count": 1},
+            "the input has no book change of it; it has some of A",
+        ),
+        ({"without_snapshot": ["ETHUSDT"]}, "the input has no snapshot of it"),
+    ):
+        assert of_input(one, **known)[0] == f"note: spot ETHUSDT never became valid: {why}"
+
+
+def test_a_book_lost_for_good_is_told_with_its_place() -> None:
+    book = {
+        "instrument": "BTCUSDT",
+        "state": "suspect",
+        "reason": "gap",
+        "place": "a.log:7",
+        "ts": 1_723_161_253_937_085_768,
+    }
+    (line,) = of_input({"messages": 9, "BTCUSDT/epoch": 1}, lost=[book])
+    assert line == (
+        "note: spot BTCUSDT had no valid book from a.log:7 (2024-08-08 23:54:13.937 UTC) to the end of the "
+        "input: an event is missing before it, and no snapshot that its events continue followed"
+    )
+    many = of_input({"messages": 9, "BTCUSDT/epoch": 1}, lost=[book] * 20)
+    assert many[8:] == ["note: spot: 12 more instruments lost their books for good"]
+
+
+def test_what_was_not_warm_is_told_with_what_it_needs() -> None:
+    cold = [{"instrument": "BTCUSDT", "feature": 0, "more_ns": 1_500_000_000}]
+    (line,) = of_input({"messages": 9, "BTCUSDT/epoch": 1}, not_warm=cold)
+    assert line == (
+        "note: spot BTCUSDT gave no row: spread() was not warm before the end of the input, "
+        "it needed 1.500 s more"
+    )
+    (line,) = of_input({"messages": 9, "BTCUSDT/epoch": 1}, not_warm=[{**cold[0], "more_ns": -1}])
+    assert line.endswith("it needed more events")
 
 
 def multicast(*lines: str, **servers: str) -> Config:

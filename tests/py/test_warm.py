@@ -308,6 +308,44 @@ async def test_a_gzip_file_under_way_with_damaged_lines_is_continued(tmp_path: P
     await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
 
 
+async def write_as_another(source: Path, target: Path) -> None:
+    """Goes on writing a recording as somebody else's tool does: in whole microseconds, snapshots in the
+    wrapper of a stream, and nothing else of ours."""
+    with source.open("rb") as recorded, target.open("wb", buffering=0) as out:
+        rest = b""
+        while True:
+            rest += recorded.read()
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                stamp, _, text = line.partition(b" ")
+                if text.startswith(b'{"tickwire"'):
+                    own = json.loads(text)
+                    if own["tickwire"] != "snapshot":
+                        continue
+                    stream = own["instrument"].lower() + "@depthSnapshot"
+                    text = json.dumps({"stream": stream, "data": own["body"]}).encode()
+                out.write(b"%d %s\n" % (int(stamp) // 1000, text))
+            await asyncio.sleep(0.01)
+
+
+async def test_a_growing_capture_of_another_recorder_in_microseconds_is_continued(tmp_path: Path) -> None:
+    target = tmp_path / "feed.log"
+    async with stage(tmp_path, features={"clock": "recv"}) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(100)
+        writer = asyncio.create_task(write_as_another(s.capture, target))
+        await a.more_rows(50)
+        async with s.running(warm=[target], record_dir=tmp_path / "b") as b:
+            said = await b.joined()
+            assert said.pop(str(target)) == "receive stamps are microseconds"
+            assert len(said) == 2, said
+            assert all(text.startswith("continues") for text in said.values()), said
+            await b.more_rows(50)
+            seen = b.rows()
+            assert (np.abs(seen["ts_recv"] - seen["ts_event"]) < 3600 * 10**9).all()
+        writer.cancel()
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
 @pytest.mark.parametrize("kind", ["depthUpdate", "trade"])
 async def test_only_the_instrument_whose_events_are_missing_starts_cold(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "feed.log"

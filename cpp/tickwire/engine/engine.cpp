@@ -563,6 +563,14 @@ std::vector<std::string> Engine::warm_report() const {
   return lines;
 }
 
+std::vector<CaptureFacts> Engine::capture_facts() const {
+  std::vector<CaptureFacts> all;
+  for (const auto& ingest : ingest_) {
+    for (CaptureFacts& facts : ingest->capture_facts()) all.push_back(std::move(facts));
+  }
+  return all;
+}
+
 std::vector<std::pair<std::string, std::int32_t>> Engine::threads() const {
   std::vector<std::pair<std::string, std::int32_t>> threads;
   for (const auto& runner : runners_) threads.emplace_back(runner->config().thread_name, runner->tid());

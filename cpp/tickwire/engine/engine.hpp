@@ -77,6 +77,8 @@ class Engine {
   [[nodiscard]] std::vector<std::string> report() const;
   /// What the feeds' warm starts came to; grows as they join.
   [[nodiscard]] std::vector<std::string> warm_report() const;
+  /// Replay: what no counter tells of the captures, by feed; none before the end.
+  [[nodiscard]] std::vector<CaptureFacts> capture_facts() const;
   /// Name and kernel id of each thread, once started.
   [[nodiscard]] std::vector<std::pair<std::string, std::int32_t>> threads() const;
   [[nodiscard]] std::vector<DutyCycles> duty_cycles() const;

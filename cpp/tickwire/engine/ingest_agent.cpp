@@ -14,6 +14,7 @@
 #include "tickwire/engine/warm_join.hpp"
 #include "tickwire/engine/work.hpp"
 #include "tickwire/feed/venue/binance/stream_name.hpp"
+#include "tickwire/feed/venue/venue_of.hpp"
 
 namespace tickwire::engine {
 
@@ -81,6 +82,35 @@ class IdText {
   char text_[20];
   std::size_t begin_ = sizeof text_;
 };
+
+/// Some of what a message holds, for people: printable, and no longer than a line takes.
+class Excerpt {
+ public:
+  explicit Excerpt(std::string_view text) noexcept TICKWIRE_HOT : size_(std::min(text.size(), sizeof text_)) {
+    std::transform(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(size_), text_,
+                   [](char c) { return c >= ' ' && c <= '~' ? c : '?'; });
+  }
+  std::string_view view() const noexcept TICKWIRE_HOT { return {text_, size_}; }
+
+ private:
+  char text_[48];
+  std::size_t size_;
+};
+
+std::string_view venue_name(feed::binance::Market market) noexcept {
+  switch (market) {
+    case feed::binance::Market::Spot: return feed::kBinanceSpot;
+    case feed::binance::Market::UsdM: return feed::kBinanceUsdM;
+    case feed::binance::Market::CoinM: return feed::kBinanceCoinM;
+  }
+  return {};
+}
+
+/// Could a message be lost by this, and not by the venue?
+bool is_damage(md::InvalidReason reason) noexcept TICKWIRE_HOT {
+  return reason == md::InvalidReason::Malformed || reason == md::InvalidReason::BadNumber ||
+         reason == md::InvalidReason::TooManyLevels;
+}
 
 std::size_t index_of(signal::Stage stage) noexcept { return static_cast<std::size_t>(stage); }
 
@@ -221,6 +251,9 @@ struct IngestAgent::Lane {
   // Replay, of what no stream's name tells:
   std::uint32_t unnamed_partial = 0;  // Its messages are partial books of so many levels.
   bool bare_partial = false;          // Bare snapshot lines are partial books.
+  bool damaged = false;               // It left valid for a message that could not be used, and is not back.
+  bool has_snapshot = false;          // One came that could be read.
+  CaptureFacts::Lost lost;            // Replay: where it left valid last.
   metrics::Counter& state;
   metrics::Counter& epoch;
   metrics::Counter& rows;
@@ -270,6 +303,8 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         missing_trades(stats.counter(config.name, "missing_trades")),
         left_valid(stats.counter(config.name, "left_valid")),
         became_valid(stats.counter(config.name, "became_valid")),
+        books_damaged(stats.counter(config.name, "books_damaged")),
+        books_resynced(stats.counter(config.name, "books_resynced")),
         snapshots(stats.counter(config.name, "snapshots")),
         snapshots_refused(stats.counter(config.name, "snapshots_refused")),
         snapshots_by_fault{&stats.counter(config.name, "snapshots_misfit"),
@@ -352,6 +387,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   std::unique_ptr<md::CaptureReader> reader;     // Replay, and a warm start.
   const md::CaptureLine* line = nullptr;         // The reader's next line, null at the end.
   CaptureTap* tap = nullptr;
+  CaptureWitness witness;  // Replay.
 
   /// A warm start's way from the capture to the feed.
   enum class Warm : std::uint8_t {
@@ -415,6 +451,8 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& missing_trades;  // … and how many trades they are, less those that came late.
   metrics::Counter& left_valid;
   metrics::Counter& became_valid;
+  metrics::Counter& books_damaged;   // Books that left valid for a message that could not be used …
+  metrics::Counter& books_resynced;  // … and those of them that came back.
   metrics::Counter& snapshots;
   metrics::Counter& snapshots_refused;
   std::array<metrics::Counter*, feed::kSnapshotFaults> snapshots_by_fault;  // Of these.
@@ -984,7 +1022,12 @@ void IngestAgent::on_line(Feed& feed, const md::CaptureLine& line) noexcept {
     case md::CaptureKind::Cold: break;
   }
   const InstrumentId local = feed.table.find(line.instrument);
-  if (local == kNoInstrument) return feed.unknown_symbol.add(1);
+  if (local == kNoInstrument) {
+    TICKWIRE_HOT_EXEMPT_BEGIN("replay: what an input is, for its report")
+    feed.witness.other(line.instrument);
+    TICKWIRE_HOT_EXEMPT_END
+    return feed.unknown_symbol.add(1);
+  }
   Lane& lane = *lanes_[feed.first_lane + local];
   if (line.kind == md::CaptureKind::Snapshot) {
     on_snapshot(feed, local, line.body, line.limit, RecvClock::Recorded, line.ts_recv);
@@ -1004,6 +1047,58 @@ void IngestAgent::report_capture(Feed& feed) noexcept {
   } else if (feed.reader->skipped_lines() != 0) {
     report(errors_, ErrorKind::CaptureLineSkipped, feed.reader->error(), 0);
   }
+}
+
+/// Where a book left valid. What it came back from is forgotten when the report is made.
+void IngestAgent::note_lost(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts) noexcept {
+  if (is_damage(reason) && !lane.damaged) {
+    feed.books_damaged.add(1);
+    lane.damaged = true;
+  }
+  if (!replay_) return;
+  TICKWIRE_HOT_EXEMPT_BEGIN("replay: for its report, when a book was lost")
+  lane.lost.reason = md::name_of(reason);
+  lane.lost.place = feed.reader->file() + ":" + std::to_string(feed.reader->line_number());
+  lane.lost.ts = ts;
+  TICKWIRE_HOT_EXEMPT_END
+}
+
+void IngestAgent::note_lost(OrderFeed& /*feed*/, OrderLane& lane, md::InvalidReason reason,
+                            TsNs ts) noexcept {
+  lane.lost_reason = reason;
+  lane.lost_ts = ts;
+}
+
+std::vector<CaptureFacts> IngestAgent::capture_facts() const {
+  std::vector<CaptureFacts> all;
+  if (!replay_ || !finished_.observe()) return all;
+  for (const auto& feed : feeds_) {
+    CaptureFacts& facts = all.emplace_back();
+    facts.feed = feed->config.name;
+    facts.stamps = feed->reader->stamps();
+    facts.looks_like = feed->witness.looks_like(venue_name(feed->config.market));
+    feed->witness.tell(facts);
+    for (std::size_t i = 0; i < feed->config.instruments.size(); ++i) {
+      const Lane& lane = *lanes_[feed->first_lane + i];
+      const std::string& symbol = feed->config.instruments[i].symbol;
+      if (lane.diff_id == 0 && lane.pipeline.epoch() == 0) facts.without_changes.push_back(symbol);
+      if (!lane.has_snapshot) facts.without_snapshot.push_back(symbol);
+      if (lane.pipeline.epoch() == 0) continue;
+      if (lane.pipeline.state() != md::BookState::Valid) {
+        CaptureFacts::Lost& lost = facts.lost.emplace_back(lane.lost);
+        lost.instrument = symbol;
+        lost.state = md::name_of(lane.pipeline.state());
+      } else if (lane.rows.value() == 0) {
+        const auto last = lane.pipeline.warm_last();
+        const TsNs now = lane.pipeline.clock();
+        if (last.warm_at <= now) continue;
+        const bool known = last.warm_at != std::numeric_limits<TsNs>::max();
+        facts.not_warm.push_back({symbol, last.feature, known ? last.warm_at - now : -1});
+      }
+    }
+  }
+  for (const auto& feed : order_feeds_) feed->tell(all.emplace_back());
+  return all;
 }
 
 void IngestAgent::end_replay() noexcept {
@@ -1032,13 +1127,29 @@ void IngestAgent::on_live(Feed& feed, TsNs ts) noexcept {
   if (feed.tap != nullptr) feed.tap->live(ts);
   feed.muted = false;
   feed.warm_messages.set(feed.messages.value());
-  for (metrics::Counter* const counter :
-       {&feed.messages,       &feed.bytes,        &feed.book_events,     &feed.trades,
-        &feed.quotes,         &feed.ignored,      &feed.other_trades,    &feed.unknown_symbol,
-        &feed.malformed,      &feed.bad_number,   &feed.too_many_levels, &feed.gaps,
-        &feed.crossed,        &feed.old_trades,   &feed.old_quotes,      &feed.trade_gaps,
-        &feed.missing_trades, &feed.became_valid, &feed.snapshots,       &feed.snapshots_refused,
-        &feed.stale}) {
+  for (metrics::Counter* const counter : {&feed.messages,
+                                          &feed.bytes,
+                                          &feed.book_events,
+                                          &feed.trades,
+                                          &feed.quotes,
+                                          &feed.ignored,
+                                          &feed.other_trades,
+                                          &feed.unknown_symbol,
+                                          &feed.malformed,
+                                          &feed.bad_number,
+                                          &feed.too_many_levels,
+                                          &feed.gaps,
+                                          &feed.crossed,
+                                          &feed.old_trades,
+                                          &feed.old_quotes,
+                                          &feed.trade_gaps,
+                                          &feed.missing_trades,
+                                          &feed.became_valid,
+                                          &feed.books_damaged,
+                                          &feed.books_resynced,
+                                          &feed.snapshots,
+                                          &feed.snapshots_refused,
+                                          &feed.stale}) {
     counter->set(0);
   }
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
@@ -1171,6 +1282,11 @@ void IngestAgent::end_warm(Feed& feed) noexcept {
   feed.warm = Feed::Warm::Settling;
   feed.live_ns = monotonic_ns();
   report_capture(feed);
+  for (const md::CaptureStamps& of : feed.reader->stamps()) {
+    feed.warm_lines.push_back("warm: " + feed.config.name + " " + of.file + ": receive stamps " +
+                              (of.as_nanoseconds ? "are taken for nanoseconds, and look like " : "are ") +
+                              std::string(md::name_of(of.form)));
+  }
   for (std::size_t i = 0; i < feed.captured.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
     if (lane.pipeline.wants_snapshot()) request_snapshot(feed, lane);
@@ -1259,6 +1375,12 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
   md::Event event;
   const Outcome outcome = feed.decoder.decode(message, clock, ts_recv, event);
   arrival.tsc_decoded = tsc_now();
+  if (replay_) [[unlikely]] {
+    TICKWIRE_HOT_EXEMPT_BEGIN("replay: what an input is, for its report")
+    feed.witness.saw(message);
+    if (outcome == Outcome::UnknownSymbol) feed.witness.other(feed.decoder.symbol());
+    TICKWIRE_HOT_EXEMPT_END
+  }
   if (!feed.muted) stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
   if (outcome == Outcome::Event) [[likely]] {
     Lane& lane = *lanes_[feed.first_lane + event.instrument];
@@ -1421,17 +1543,18 @@ void IngestAgent::refuse(Feed& feed, std::uint32_t conn, std::span<const char> m
     case Outcome::Malformed:
       feed.malformed.add(1);
       reason = md::InvalidReason::Malformed;
-      report_refused(feed, ErrorKind::MessageMalformed, outcome, event.instrument, arrival.ts_recv);
+      report_refused(feed, ErrorKind::MessageMalformed, outcome, event.instrument, message, arrival.ts_recv);
       break;
     case Outcome::BadNumber:
       feed.bad_number.add(1);
       reason = md::InvalidReason::BadNumber;
-      report_refused(feed, ErrorKind::MessageBadNumber, outcome, event.instrument, arrival.ts_recv);
+      report_refused(feed, ErrorKind::MessageBadNumber, outcome, event.instrument, message, arrival.ts_recv);
       break;
     case Outcome::TooManyLevels:
       feed.too_many_levels.add(1);
       reason = md::InvalidReason::TooManyLevels;
-      report_refused(feed, ErrorKind::MessageTooManyLevels, outcome, event.instrument, arrival.ts_recv);
+      report_refused(feed, ErrorKind::MessageTooManyLevels, outcome, event.instrument, message,
+                     arrival.ts_recv);
       break;
   }
   if (event.instrument == kNoInstrument) return;
@@ -1441,20 +1564,34 @@ void IngestAgent::refuse(Feed& feed, std::uint32_t conn, std::span<const char> m
   finish(feed, lane, lane.pipeline.on_damaged(reason), event, arrival);
 }
 
-/// Says which instrument's message was refused and, where a setting of the user's is behind it, which.
+/// Says which instrument's message was refused and for which value and, where a setting of the user's is
+/// behind it, which.
 void IngestAgent::report_refused(const Feed& feed, ErrorKind kind, Outcome outcome, InstrumentId local,
-                                 TsNs ts) noexcept {
+                                 std::span<const char> message, TsNs ts) noexcept {
+  const feed::binance::Decoder::Refused refused = feed.decoder.refused();
+  const Excerpt value(refused.key.empty() ? std::string_view(message.data(), message.size()) : refused.value);
   if (local == kNoInstrument) {
-    return report(errors_, kind, {feed.config.name, ": a message that names none of its instruments"}, ts);
+    if (!refused.key.empty()) {
+      return report(errors_, kind, {feed.config.name, ": ", refused.key, " = \"", value.view(), "\""}, ts);
+    }
+    return report(
+        errors_, kind,
+        {feed.config.name, ": a message that names none of its instruments: \"", value.view(), "\""}, ts);
   }
   const InstrumentConfig& instrument = feed.config.instruments[local];
-  if (outcome != Outcome::BadNumber)
-    return report(errors_, kind, {instrument.symbol, ": ", name_of(outcome)}, ts);
+  if (outcome != Outcome::BadNumber) {
+    if (!refused.key.empty()) {
+      return report(
+          errors_, kind,
+          {instrument.symbol, ": ", name_of(outcome), ": ", refused.key, " = \"", value.view(), "\""}, ts);
+    }
+    return report(errors_, kind, {instrument.symbol, ": ", name_of(outcome), ": \"", value.view(), "\""}, ts);
+  }
   const Digits price(instrument.price_decimals);
   const Digits qty(instrument.qty_decimals);
   report(errors_, kind,
          {instrument.symbol, ": a price or quantity that does not fit price_decimals = ", price.view(),
-          ", qty_decimals = ", qty.view()},
+          ", qty_decimals = ", qty.view(), ": ", refused.key, " = \"", value.view(), "\""},
          ts);
 }
 
@@ -1467,12 +1604,12 @@ void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const ch
   arrival.tsc_decoded = tsc_now();
   if (outcome != Outcome::Event) {
     feed.snapshots_refused.add(1);
-    if (outcome == Outcome::Malformed) {
+    if (outcome == Outcome::Malformed && feed.decoder.refused().key.empty()) {
       report(errors_, ErrorKind::SnapshotMalformed,
              {symbol_of(feed, lane), ": it reads ", {body.data(), std::min<std::size_t>(body.size(), 120)}},
              ts_recv);
     } else {
-      report_refused(feed, ErrorKind::SnapshotMalformed, outcome, local, ts_recv);
+      report_refused(feed, ErrorKind::SnapshotMalformed, outcome, local, body, ts_recv);
     }
     if (!replay_ && !feed.muted) snapshot_refused(feed, lane);
     return;
@@ -1483,6 +1620,7 @@ void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const ch
     return on_book(feed, lane, event, arrival);
   }
   feed.snapshots.add(1);
+  lane.has_snapshot = true;
   if (feed.in_capture) feed.in_capture_of[local].named = feed.in_capture_of[local].snapshot = true;
   if (lane.snapshot == Lane::Snapshot::Requested) lane.snapshot = Lane::Snapshot::NotWanted;
   const Step step = lane.pipeline.on_snapshot(event);
@@ -1563,6 +1701,8 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
   }
   if (step.became_valid) [[unlikely]] {
     feed.became_valid.add(1);
+    if (lane.damaged) feed.books_resynced.add(1);
+    lane.damaged = false;
     lane.valid_since = utc_.now();
     // A snapshot that fitted is no reason to give up, so the pauses grow no longer than this.
     lane.attempts = std::min(lane.attempts, kAttemptsWhileItFits);
@@ -1697,6 +1837,7 @@ void IngestAgent::record_row(const signal::SignalHeader& header, signal::SignalS
 template <typename AnyFeed, typename AnyLane>
 void IngestAgent::emit_notice(AnyFeed& feed, AnyLane& lane, md::InvalidReason reason, TsNs ts_event,
                               const Arrival& arrival) noexcept {
+  note_lost(feed, lane, reason, arrival.ts_recv);
   if (feed.muted) return;
   feed.left_valid.add(1);
   lane.left_valid.add(1);

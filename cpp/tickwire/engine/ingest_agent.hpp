@@ -32,6 +32,7 @@
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/time.hpp"
+#include "tickwire/engine/capture_facts.hpp"
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/error_kinds.hpp"
 #include "tickwire/engine/feed_line.hpp"
@@ -103,6 +104,9 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   /// What a warm start came to, a line for each instrument; none before its feed is live.
   [[nodiscard]] std::vector<std::string> warm_report() const;
 
+  /// Replay: what no counter tells of the captures, once all is finished(); by feed.
+  [[nodiscard]] std::vector<CaptureFacts> capture_facts() const;
+
   /// Replay: every input has been read and every row handed on.
   [[nodiscard]] bool finished() const noexcept { return finished_.observe(); }
 
@@ -132,6 +136,8 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   void order_notice(OrderFeed& feed, OrderLane& lane, md::InvalidReason reason, TsNs ts_event,
                     const Arrival& arrival) noexcept override;
   void report_capture(Feed& feed) noexcept;
+  void note_lost(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts) noexcept TICKWIRE_HOT;
+  void note_lost(OrderFeed& feed, OrderLane& lane, md::InvalidReason reason, TsNs ts) noexcept TICKWIRE_HOT;
   void on_line(Feed& feed, const md::CaptureLine& line) noexcept TICKWIRE_HOT;
   void on_cold(Feed& feed, Lane& lane, TsNs ts) noexcept TICKWIRE_HOT;
   void on_live(Feed& feed, TsNs ts) noexcept TICKWIRE_HOT;
@@ -163,7 +169,7 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   void note_trade_ids(Feed& feed, Lane& lane, const md::Event& event) noexcept TICKWIRE_HOT;
   void on_quote(Feed& feed, Lane& lane, const md::Event& event) noexcept TICKWIRE_HOT;
   void report_refused(const Feed& feed, ErrorKind kind, feed::binance::Outcome outcome, InstrumentId local,
-                      TsNs ts) noexcept TICKWIRE_HOT;
+                      std::span<const char> message, TsNs ts) noexcept TICKWIRE_HOT;
   void refuse(Feed& feed, std::uint32_t conn, std::span<const char> message, feed::binance::Outcome outcome,
               const md::Event& event, const Arrival& arrival) noexcept TICKWIRE_HOT;
 

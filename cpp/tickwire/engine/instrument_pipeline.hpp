@@ -72,6 +72,8 @@ class InstrumentPipeline {
   [[nodiscard]] const md::PriceBook& book() const noexcept { return book_; }
   /// What time it is for the windows; kNoTime before the first event.
   [[nodiscard]] TsNs clock() const noexcept { return rows_.clock(); }
+  /// Which feature is warm last, and when.
+  [[nodiscard]] features::FeatureEngine::Last warm_last() const noexcept { return rows_.warm_last(); }
   [[nodiscard]] std::uint64_t window_overflows() const noexcept { return rows_.window_overflows(); }
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <limits>
 #include <utility>
 
 #include "tickwire/core/error.hpp"
@@ -325,6 +326,29 @@ void OrderFeed::process() noexcept {
     default: break;
   }
   TICKWIRE_HOT_EXEMPT_END
+}
+
+void OrderFeed::tell(CaptureFacts& facts) const {
+  facts.feed = config_.name;
+  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+    const OrderLane& lane = *lanes_[i];
+    if (lane.pipeline.epoch() == 0) continue;
+    const std::string& symbol = config_.instruments[i].symbol;
+    // A market that is closed ends its day with every stock halted: that is in order.
+    if (lane.pipeline.state() == md::BookState::Suspect) {
+      facts.lost.push_back({symbol,
+                            std::string(md::name_of(md::BookState::Suspect)),
+                            std::string(md::name_of(lane.lost_reason)),
+                            {},
+                            lane.lost_ts});
+    } else if (lane.pipeline.state() == md::BookState::Valid && lane.rows.value() == 0) {
+      const auto last = lane.pipeline.warm_last();
+      const TsNs now = lane.pipeline.clock();
+      if (last.warm_at <= now) continue;
+      const bool known = last.warm_at != std::numeric_limits<TsNs>::max();
+      facts.not_warm.push_back({symbol, last.feature, known ? last.warm_at - now : -1});
+    }
+  }
 }
 
 void OrderFeed::report_files() noexcept {

@@ -26,6 +26,7 @@
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/time.hpp"
 #include "tickwire/core/types.hpp"
+#include "tickwire/engine/capture_facts.hpp"
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/order_pipeline.hpp"
 #include "tickwire/engine/recorder.hpp"
@@ -54,6 +55,8 @@ struct OrderLane {
   metrics::Counter& reason;  // InvalidReason of the last time that the book left Valid.
   metrics::Counter& since;   // When the state became what it is, to a tenth of a second.
   metrics::Counter& window_overflows;
+  md::InvalidReason lost_reason = md::InvalidReason::None;  // Why it left valid last …
+  TsNs lost_ts = 0;                                         // … and when.
 };
 
 class OrderFeed final : private feed::MoldFeedHandler {
@@ -114,6 +117,8 @@ class OrderFeed final : private feed::MoldFeedHandler {
   /// What read() has read. One row at most, and a notice for each instrument.
   void process() noexcept TICKWIRE_HOT;
   void report_files() noexcept;
+  /// What no counter tells of the input, at its end.
+  void tell(CaptureFacts& facts) const;
 
   /// Brings the counters up to date.
   void count() noexcept;

@@ -5,10 +5,10 @@
 /// events.
 ///
 /// An event is one message of the venue with all it says: an execution is a trade and a change of the book,
-/// and gives one row at most; the one that makes the book valid belongs to what the epoch begins with and gives
-/// none. Owned by one ingest agent; its time is the messages' own, so an epoch that no
-/// message began, but a snapshot or a line that is heard again, counts its windows from its first message on:
-/// the one before it may be from long before the snapshot.
+/// and gives one row at most; the one that makes the book valid belongs to what the epoch begins with and
+/// gives none. Owned by one ingest agent; its time is the messages' own, so an epoch that no message began,
+/// but a snapshot or a line that is heard again, counts its windows from its first message on: the one before
+/// it may be from long before the snapshot.
 
 #include <array>
 #include <cstddef>
@@ -61,6 +61,9 @@ class OrderPipeline {
   [[nodiscard]] std::uint64_t row() const noexcept TICKWIRE_HOT { return rows_.row(); }
   [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return rows_.history(); }
   [[nodiscard]] std::uint64_t window_overflows() const noexcept { return rows_.window_overflows(); }
+  /// What time it is for the windows, and which feature is warm last, and when.
+  [[nodiscard]] TsNs clock() const noexcept { return rows_.clock(); }
+  [[nodiscard]] features::FeatureEngine::Last warm_last() const noexcept { return rows_.warm_last(); }
 
  private:
   Step take_state() noexcept TICKWIRE_HOT;

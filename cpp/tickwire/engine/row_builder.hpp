@@ -76,6 +76,8 @@ class RowBuilder {
   [[nodiscard]] std::uint64_t row() const noexcept TICKWIRE_HOT { return row_; }
   [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return history_; }
   [[nodiscard]] TsNs clock() const noexcept { return clock_; }
+  /// As FeatureEngine has it.
+  [[nodiscard]] features::FeatureEngine::Last warm_last() const noexcept { return features_.warm_last(); }
   [[nodiscard]] std::uint64_t window_overflows() const noexcept { return features_.window_overflows(); }
 
  private:

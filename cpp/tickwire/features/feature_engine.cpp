@@ -359,6 +359,15 @@ bool FeatureEngine::warm(TsNs t) const noexcept {
                      [&](std::uint32_t output) { return nodes_[output].kernel->warm_at() <= t; });
 }
 
+FeatureEngine::Last FeatureEngine::warm_last() const noexcept {
+  Last last{0, kNoTime};
+  for (std::size_t i = 0; i < outputs_.size(); ++i) {
+    const TsNs at = nodes_[outputs_[i]].kernel->warm_at();
+    if (at > last.warm_at) last = {i, at};
+  }
+  return last;
+}
+
 void FeatureEngine::write_row(TsNs t, float* out) noexcept {
   if (t != evaluated_at_) {
     ++version_;

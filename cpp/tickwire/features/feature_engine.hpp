@@ -73,6 +73,14 @@ class FeatureEngine {
   /// May a row leave at t? False before the first epoch.
   [[nodiscard]] bool warm(TsNs t) const noexcept TICKWIRE_HOT;
 
+  /// The feature that is warm last, by its place in the row, and when it is; the largest time where that
+  /// depends on events that are still to come.
+  struct Last {
+    std::size_t feature;
+    TsNs warm_at;
+  };
+  [[nodiscard]] Last warm_last() const noexcept;
+
   /// Writes feature_count() floats. Only where warm(t).
   void write_row(TsNs t, float* out) noexcept TICKWIRE_HOT;
 

@@ -44,6 +44,12 @@ Seconds = Annotated[float | None, typer.Option("--seconds", min=0.1, help="Stop 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file, or a .ort file.")]
 MaxBatch = Annotated[int, typer.Option("--max-batch", min=1, max=64, help="Most rows in one run.")]
 Record = Annotated[Path | None, typer.Option("--record", metavar="DIR", help="Record the run, for `verify`.")]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Exit 1 where the report has a note: something was lost, unused or missing."
+    ),
+]
 HostConfig = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="The engine's cores: those of this pipeline.")
 ]
@@ -82,12 +88,15 @@ def run(
         ),
     ] = None,
     seconds: Seconds = None,
+    strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Run live: a status line, then a report at the end. Ctrl-C ends it in good order."""
     from tickwire.cli import live
 
-    live.run(config, record=record, warm=warm or [], seconds=seconds, as_json=json)
+    raise typer.Exit(
+        live.run(config, record=record, warm=warm or [], seconds=seconds, strict=strict, as_json=json)
+    )
 
 
 @app.command()
@@ -100,11 +109,12 @@ def replay(
         ),
     ],
     out: Annotated[Path | None, typer.Option("--out", help="Where the rows go: .csv or .parquet.")] = None,
+    strict: Strict = False,
 ) -> None:
     """Replay captures: features, scores and stamps, one row a trigger."""
     from tickwire.cli import offline
 
-    offline.replay(config, inputs, out)
+    raise typer.Exit(offline.replay(config, inputs, out, strict=strict))
 
 
 @app.command()

@@ -15,13 +15,20 @@ from tickwire.config import Config
 from tickwire.demo import run_demo
 from tickwire.engine import Pipeline, Stats
 from tickwire.errors import ConfigError
+from tickwire.findings import findings
 
 __all__ = ["demo", "run", "swap"]
 
 
 def run(
-    config: Path, *, record: Path | None, warm: Sequence[str], seconds: float | None, as_json: bool
-) -> None:
+    config: Path,
+    *,
+    record: Path | None,
+    warm: Sequence[str],
+    seconds: float | None,
+    strict: bool,
+    as_json: bool,
+) -> int:
     output.log_to_stderr()
     settings = Config.from_toml(config)
     # Standard output belongs to the JSON that goes there.
@@ -33,6 +40,7 @@ def run(
         _say_recorded(out, record, stats)
     if as_json:
         output.print_json(output.report_dict(stats, settings))
+    return 1 if strict and findings(stats, settings) else 0
 
 
 def _say_recorded(out: Console, record: Path, stats: Stats) -> None:

@@ -15,7 +15,8 @@ from tickwire.engine import Pipeline, Stats
 __all__ = ["latency", "replay", "verify"]
 
 
-def replay(config: Path, inputs: list[str], out: Path | None) -> None:
+def replay(config: Path, inputs: list[str], out: Path | None, *, strict: bool) -> int:
+    from tickwire.findings import findings
     from tickwire.replay import assign_inputs, summary
     from tickwire.replay import replay as run_replay
 
@@ -41,6 +42,7 @@ def replay(config: Path, inputs: list[str], out: Path | None) -> None:
         raise signals.Ended(ended[0])
     for line in summary(stats, settings):
         print(line)
+    return 1 if strict and findings(stats, settings) else 0
 
 
 def _how_far(stats: Stats, out: Path | None) -> str:

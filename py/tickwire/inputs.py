@@ -1,0 +1,122 @@
+"""What a replay's inputs were, in words: the units of their stamps, whose messages they hold, and where a
+book was lost for good. `findings` has what the counters tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from tickwire.config import Config, Feed
+from tickwire.engine import Stats
+
+__all__ = ["input_findings", "stamp_lines", "why_alone", "why_another"]
+
+# Instruments of which one thing is said. A whole exchange has ten thousand.
+_MOST_NAMED = 8
+
+_REASONS = {
+    "gap": "an event is missing before it",
+    "crossed": "its best bid is at or above its best ask, so something was missed that no id shows",
+    "malformed": "a message of it could not be read",
+    "bad_number": "a price or quantity of it could not be used",
+    "too_many_levels": "a message of it had more levels than feeds[].max_levels allows",
+    "disconnected": "the connection was lost",
+    "stale": "nothing came for it for longer than feeds[].stale_after",
+    "halted": "the venue halted it",
+    "depth": "levels that the features need fell off the deep end",
+    "memory": "an order of it found no memory",
+}
+
+
+def _facts_of(stats: Stats, name: str) -> Mapping[str, Any]:
+    """What the engine saw in the captures of one feed; empty for a live one."""
+    return next((facts for facts in stats.captures if facts["feed"] == name), {})
+
+
+def stamp_lines(stats: Stats) -> list[str]:
+    """A line for each file whose receive stamps are no whole nanoseconds, or do not look like it."""
+    out = []
+    for facts in stats.captures:
+        for stamps in facts["stamps"]:
+            form = ("fractions of " if stamps["fractions"] else "") + stamps["form"]
+            if stamps["as_nanoseconds"]:
+                said = f"receive stamps that look like {form}, taken for nanoseconds for its lines of ours"
+            elif stamps["no_zone"]:
+                said = f"receive stamps are {form} without a zone, taken for UTC"
+            else:
+                said = (
+                    f"receive stamps are {form}" if form == "ISO times" else f"receive stamps are in {form}"
+                )
+            out.append(f"input: {facts['feed']}: {stamps['file']}: {said}")
+    return out
+
+
+def input_findings(stats: Stats, config: Config, feed: Feed, name: str) -> list[str]:
+    """Books of a feed that were lost for good, and those that had no time to warm up."""
+    facts = _facts_of(stats, name)
+    lost = [
+        f"note: {name} {book['instrument']} had no valid book from {_place(book)} to the end of the input: "
+        f"{_REASONS.get(book['reason'], book['reason'])}, and {_missing(book, feed)}"
+        for book in facts.get("lost", ())
+    ]
+    cold = [
+        f"note: {name} {book['instrument']} gave no row: {config.features.rows[book['feature']].strip()} was "
+        "not warm before the end of the input"
+        + (
+            f", it needed {book['more_ns'] / 1e9:,.3f} s more"
+            if book["more_ns"] >= 0
+            else ", it needed more events"
+        )
+        for book in facts.get("not_warm", ())
+    ]
+    return _few(lost, name, "lost their books for good") + _few(cold, name, "were not warm before the end")
+
+
+def why_another(stats: Stats, feed: Feed, name: str, count: Callable[[str], int]) -> str | None:
+    """Where no book of a feed became valid because its input is of another venue, or of other instruments."""
+    facts = _facts_of(stats, name)
+    if looks := facts.get("looks_like"):
+        return f'its messages look like {looks}\'s, and venue = "{feed.venue}" is configured'
+    if facts.get("others") and not count("book_events"):
+        return f"its messages are of other instruments: {_names(facts)}"
+    return None
+
+
+def why_alone(stats: Stats, name: str, symbol: str) -> str:
+    """Where other books of the same feed did become valid."""
+    facts = _facts_of(stats, name)
+    if symbol in facts.get("without_changes", ()):
+        others = f"; it has some of {_names(facts)}" if facts["others"] else ""
+        return f"the input has no book change of it{others}"
+    if symbol in facts.get("without_snapshot", ()):
+        return "the input has no snapshot of it"
+    return "other books of this feed did; its own events or a snapshot that they continue are missing"
+
+
+def _names(facts: Mapping[str, Any]) -> str:
+    names = ", ".join(facts["others"])
+    more = facts["others_count"] - len(facts["others"])
+    return f"{names} and {more:,} more" if more else names
+
+
+def _place(book: Mapping[str, Any]) -> str:
+    seconds, ns = divmod(book["ts"], 1_000_000_000)
+    when = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{ns // 1_000_000:03d} UTC"
+    return f"{book['place']} ({when})" if book["place"] else when
+
+
+def _missing(book: Mapping[str, Any], feed: Feed) -> str:
+    if book["state"] == "suspect":
+        return "no snapshot followed" if feed.by_order else "no snapshot that its events continue followed"
+    if book["state"] == "stale":
+        return "no event that continues it followed"
+    return "nothing that begins it anew followed"
+
+
+def _few(lines: Sequence[str], name: str, what: str) -> list[str]:
+    more = len(lines) - _MOST_NAMED
+    return (
+        [*lines[:_MOST_NAMED], f"note: {name}: {more:,} more instruments {what}"] if more > 0 else list(lines)
+    )
