@@ -79,7 +79,7 @@ bool parse_plain(std::string_view token, int decimals, std::int64_t& out) noexce
 /// digit.
 [[gnu::noinline]] bool parse_with_exponent(std::string_view token, std::size_t at, int decimals,
                                            std::int64_t& out) noexcept TICKWIRE_HOT {
-  std::string_view digits = token.substr(0, at);
+  std::string_view digits(token.data(), at);
   const bool negative = digits.starts_with('-');
   if (negative) digits.remove_prefix(1);
   const std::size_t point = digits.find('.');
@@ -87,7 +87,7 @@ bool parse_plain(std::string_view token, int decimals, std::int64_t& out) noexce
   if (whole == 0 || whole + 1 == digits.size()) return false;
 
   int exponent = 0;
-  std::string_view rest = token.substr(at + 1);
+  std::string_view rest(token.data() + at + 1, token.size() - at - 1);
   const bool down = rest.starts_with('-');
   if (down || rest.starts_with('+')) rest.remove_prefix(1);
   if (rest.empty()) return false;

@@ -94,7 +94,7 @@ std::string_view find_text(std::string_view text, std::string_view key) noexcept
     if (!text.starts_with('"')) continue;
     text.remove_prefix(1);
     const std::size_t end = text.find('"');
-    return end == std::string_view::npos ? std::string_view{} : text.substr(0, end);
+    return end == std::string_view::npos ? std::string_view{} : std::string_view(text.data(), end);
   }
   return {};
 }
