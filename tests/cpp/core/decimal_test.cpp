@@ -18,14 +18,34 @@ std::optional<std::int64_t> slow_parse(const std::string& token, int decimals) {
   };
   if (decimals < 0 || decimals > 18) return std::nullopt;
   const bool negative = token.starts_with('-');
-  const std::string body = token.substr(negative ? 1 : 0);
+  const std::string number = token.substr(negative ? 1 : 0);
+  const std::size_t e = number.find_first_of("eE");
+  const std::string body = number.substr(0, e);
   const std::size_t dot = body.find('.');
-  const std::string whole = body.substr(0, dot);
+  std::string whole = body.substr(0, dot);
   std::string fraction;
   if (!is_digits(whole)) return std::nullopt;
   if (dot != std::string::npos) {
     fraction = body.substr(dot + 1);
     if (!is_digits(fraction)) return std::nullopt;
+  }
+  if (e != std::string::npos) {
+    // Moves the point a digit at a time.
+    std::string exponent = number.substr(e + 1);
+    const bool down = exponent.starts_with('-');
+    if (down || exponent.starts_with('+')) exponent.erase(0, 1);
+    if (!is_digits(exponent)) return std::nullopt;
+    const int moves = exponent.size() > 3 ? 1000 : std::stoi(exponent);
+    for (int i = 0; i < moves; ++i) {
+      std::string& from = down ? whole : fraction;
+      const char digit = from.empty() ? '0' : down ? from.back() : from.front();
+      if (!from.empty()) from.erase(down ? from.size() - 1 : 0, 1);
+      if (down) {
+        fraction.insert(fraction.begin(), digit);
+      } else {
+        whole.push_back(digit);
+      }
+    }
   }
   const auto units = static_cast<std::size_t>(decimals);
   if (fraction.size() > units) {

@@ -316,7 +316,8 @@ TEST_F(BinanceDecoder, KnowsItsOwnSymbolsAlone) {
   EXPECT_EQ(symbol("XRPUSDT"), Outcome::UnknownSymbol);
   EXPECT_EQ(symbol("btcusdt"), Outcome::UnknownSymbol);
   EXPECT_EQ(symbol(""), Outcome::UnknownSymbol);
-  EXPECT_EQ(symbol(R"(\u0042TCUSDT)"), Outcome::UnknownSymbol) << "no venue escapes a symbol";
+  EXPECT_EQ(symbol(R"(\u0042TCUSDT)"), Outcome::Event) << "a letter that a writer of JSON escaped";
+  EXPECT_EQ(symbol(R"(\u0043TCUSDT)"), Outcome::UnknownSymbol);
 }
 
 // ---------------------------------------------------------------------------------------------------
