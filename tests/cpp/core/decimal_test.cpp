@@ -35,6 +35,7 @@ std::optional<std::int64_t> slow_parse(const std::string& token, int decimals) {
     const bool down = exponent.starts_with('-');
     if (down || exponent.starts_with('+')) exponent.erase(0, 1);
     if (!is_digits(exponent)) return std::nullopt;
+    exponent.erase(0, std::min(exponent.find_first_not_of('0'), exponent.size() - 1));
     const int moves = exponent.size() > 3 ? 1000 : std::stoi(exponent);
     for (int i = 0; i < moves; ++i) {
       std::string& from = down ? whole : fraction;
