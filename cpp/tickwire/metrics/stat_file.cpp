@@ -412,7 +412,7 @@ void StatFile::open(const std::string& path, std::size_t bytes) {
   data_ = static_cast<std::byte*>(mapping);
   bytes_ = bytes;
   if (::madvise(data_, bytes_, MADV_POPULATE_WRITE) != 0) std::memset(data_, 0, bytes_);
-  if (!path.empty()) guard_.emplace(data_, bytes_);
+  if (fd_ >= 0) guard_.emplace(data_, bytes_);
   locked_in_memory_ = ::mlock(data_, bytes_) == 0;
 }
 
