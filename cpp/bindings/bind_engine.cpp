@@ -93,6 +93,22 @@ struct BoundEngine : engine::Engine {
   std::optional<py::dtype> dtype;
 };
 
+/// Lends the mapped statistics to a memoryview, and keeps their engine for as long as one looks.
+struct StatView {
+  py::object engine;
+};
+
+py::buffer_info lend(const StatView& view) {
+  const auto bytes = view.engine.cast<BoundEngine&>().stat_view();
+  return {const_cast<std::byte*>(bytes.data()),
+          1,
+          py::format_descriptor<std::uint8_t>::format(),
+          1,
+          {static_cast<py::ssize_t>(bytes.size())},
+          {1},
+          true};
+}
+
 /// Building loads models and starts processes: others may run meanwhile.
 std::unique_ptr<BoundEngine> build(const py::dict& config) {
   engine::EngineConfig settled = config_from_dict(config);
@@ -161,6 +177,10 @@ void bind_engine(py::module_& m) {
   }
   m.attr("REASONS") = py::tuple(reasons);
 
+  py::class_<StatView>(m, "StatView", py::buffer_protocol(),
+                       py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)))
+      .def_buffer(&lend);
+
   // An ordinary metaclass: pybind11's own serves static properties, of which there are none, and no stub
   // could name it.
   py::class_<BoundEngine>(m, "Engine", py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)))
@@ -196,6 +216,8 @@ void bind_engine(py::module_& m) {
                                return all;
                              })
       .def_property_readonly("stat_path", &BoundEngine::stat_path)
+      .def("stat_view", [](py::object self) { return py::memoryview(py::cast(StatView{std::move(self)})); })
+      .def_property_readonly("stat_bytes_missing", &BoundEngine::stat_bytes_missing)
       .def_property_readonly("models",
                              [](const BoundEngine& self) {
                                py::list all;

@@ -46,6 +46,7 @@ from tickwire.errors import ConfigError
 from tickwire.held import HeldModel, model_number
 from tickwire.names import check_interface, check_name, check_symbol, nearest
 from tickwire.outputs import refuse_over
+from tickwire.private import read_secret
 
 if TYPE_CHECKING:
     from tickwire.features import Plan, Schema
@@ -594,10 +595,7 @@ def _read_credentials(path: Path | None) -> tuple[str, str]:
         found = [os.environ.get(name, "") for name in (_GLIMPSE_USERNAME, _GLIMPSE_PASSWORD)]
         where = [f" in {name}" for name in (_GLIMPSE_USERNAME, _GLIMPSE_PASSWORD)]
     else:
-        try:
-            lines = path.read_bytes().decode("ascii", errors="replace").splitlines()
-        except OSError as error:
-            raise ValueError(f"expected a file that can be read ({error.strerror})") from None
+        lines = read_secret(path).decode("ascii", errors="replace").splitlines()
         found = [line.strip() for line in lines]
         if not any(found) or any(found[2:]):
             raise ValueError("expected a file of two lines, the user name and the password")
@@ -606,6 +604,20 @@ def _read_credentials(path: Path | None) -> tuple[str, str]:
         if len(text) > most or not (text.isascii() and text.isprintable()):
             raise ValueError(f"expected a {what} of at most {most} printable characters{at}")
     return found[0], found[1]
+
+
+def websocket_token(path: Path | None) -> str:
+    """What clients of a sink must know; empty for nothing. `ValueError` says what is wrong with it, and
+    nothing of what was found."""
+    if path is None:
+        found, where = os.environ.get("TICKWIRE_WEBSOCKET_TOKEN", ""), " in TICKWIRE_WEBSOCKET_TOKEN"
+        if not found:
+            return ""
+    else:
+        found, where = read_secret(path).decode("ascii", errors="replace").strip(), ""
+    if not 16 <= len(found) <= 512 or not found.isascii() or not found.isprintable() or " " in found:
+        raise ValueError(f"expected one line of 16 to 512 printable characters without a space{where}")
+    return found
 
 
 def _one_trade_stream(value: object) -> object:
@@ -812,6 +824,9 @@ class Feed(_Model):
                 whole = False
             if not whole:
                 raise _at(key, "expected a URL with a host, and a port that there is", value)
+            if "@" in parts.netloc:
+                # It would stand in recordings, reports and logs; and so it is not shown here either.
+                raise _at(key, "expected a URL without a user name and a password", _MISSING)
         if parse_duration(self.reconnect_min) > parse_duration(self.reconnect_max):
             raise _at(
                 "reconnect_min",
@@ -1057,7 +1072,8 @@ class WebSocketSink(_Model):
 
     type: Literal["websocket"]
     host: str = "127.0.0.1"
-    """Address to listen on. There is no authentication: anything but this machine needs a proxy in front."""
+    """Address to listen on. Anything but this machine's own needs a token; there is no encryption, so a
+    network that is not trusted needs a proxy in front."""
 
     port: Annotated[int, Field(ge=0, le=65535)] = 8765
     """Port to listen on; 0 takes a free one, and the report says which."""
@@ -1068,6 +1084,16 @@ class WebSocketSink(_Model):
     origins: Annotated[list[_Origin], Field(max_length=64)] = []
     """Web pages that may read the signals, by origin: `"https://desk.example"`. A browser sends the origin of
     the page that connects, and what is not named here is refused. Programs send none and are let in."""
+
+    hosts: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=64)] = []
+    """Names that clients may call this machine by, besides `host`, its addresses and localhost: of a proxy
+    in front, say. A request that names another host is refused: a page of somebody else's may have led it
+    here."""
+
+    token_file: str = ""
+    """A file of one line that clients must know: `Authorization: Bearer …`, or `?token=…` from a page. Only
+    its user may be able to read it. Empty: the environment's TICKWIRE_WEBSOCKET_TOKEN, if set, else none is
+    asked for, which only an address of this machine's own allows."""
 
 
 _SINKS: dict[str, type[_Model]] = {"jsonl": JsonlSink, "websocket": WebSocketSink}
@@ -1709,7 +1735,8 @@ def _line(key: str, expected: str, value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    # A password in a URL is nobody's to read, whatever else is wrong with it.
+    text = re.sub(r"//[^/\s@]*@", "//…@", repr(value))
     return text if len(text) <= 120 else text[:117] + "..."
 
 

@@ -16,12 +16,14 @@ import json
 import logging
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tickwire.errors import Error
-from tickwire.stat_file import default_directory
+from tickwire.private import check_socket
+from tickwire.stat_file import default_directories
 
 __all__ = ["ControlServer", "ask", "find_engine"]
 
@@ -128,7 +130,12 @@ class ControlServer:
 
 def find_engine() -> Path:
     """The statistics file of the one engine that this user has running; `Error` when it is not one."""
-    found = sorted(path for path in default_directory().glob(f"*{_SUFFIX}") if _answers(path))
+    found = sorted(
+        path
+        for place in default_directories()
+        for path in place.glob(f"*{_SUFFIX}")
+        if not check_socket(path) and _answers(path)
+    )
     if not found:
         raise Error(
             "expected a running engine of this user, found none; name one's statistics file with --engine"
@@ -149,14 +156,25 @@ def _answers(path: Path) -> bool:
     return True
 
 
+def _user_of(connection: Any) -> int:
+    """Who listens at the other end of a Unix socket."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
+
+
 async def ask(stat_path: str | os.PathLike[str], request: Mapping[str, Any]) -> dict[str, Any]:
     """Sends a request to a running engine; its answer. `Error` with the engine's reason, or ours."""
     path = socket_path(stat_path)
+    if why := check_socket(path):
+        raise Error(f"{path}: {why}")
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=_MAX_LINE)
     except OSError as error:
         raise Error(f"{path}: no engine answers there: {error.strerror or error}") from None
     try:
+        # Looked at again where it counts: the name may have become another socket's meanwhile.
+        if (uid := _user_of(writer.get_extra_info("socket"))) != os.geteuid():
+            raise Error(f"{path}: expected an engine of this user's, found one of user {uid}")
         writer.write(json.dumps(dict(request)).encode() + b"\n")
         await writer.drain()
         line = await reader.readline()

@@ -241,6 +241,8 @@ class Pipeline:
         self._started_at = 0.0
         self._seconds = 0.0
         self._stat_file: StatFile | None = None
+        self._stat_watch: asyncio.Task[None] | None = None
+        self._stat_bytes_missing = 0
         self._shares: dict[str, float] | None = None
 
     @classmethod
@@ -341,7 +343,12 @@ class Pipeline:
         self._waiting = []
         await _in_thread(engine.start)
         self._let_go_of_models()
-        self._stat_file = _open_stat_file(engine.stat_path)
+        self._stat_file = _open_stat_file(engine)
+        if self._stat_file is not None:
+            self._stat_watch = asyncio.create_task(
+                repeat(self._look_at_stat_file, _WATCH_S, "the watch over the statistics"),
+                name="tickwire statistics watch",
+            )
         self._started_at = time.monotonic()
         if engine.workers:
             self._supervisor = Supervisor(engine, self.config.worker_policies(), watch=self._router.watch)
@@ -425,6 +432,7 @@ class Pipeline:
             await self._supervisor.close()
         await end(self._watcher)
         await end(self._follower)
+        await end(self._stat_watch)
         if self._snapshots is not None:
             await self._snapshots.close()
         if self._engine is not None and self._router is not None:
@@ -864,7 +872,9 @@ class Pipeline:
             late=router.gate.late,
             latency=latency,
             stages=stages,
-            counters=dict(file.counters()) if file is not None else {},
+            counters={**file.counters(), "engine/stat_bytes_missing": self._stat_bytes_missing}
+            if file is not None
+            else {},
             histograms=dict(file.histograms()) if file is not None else {},
             errors=list(file.errors()) if file is not None else [],
             sinks=sinks,
@@ -877,6 +887,18 @@ class Pipeline:
             whole=self._whole,
             captures=self._engine.capture_facts if self._engine is not None else [],
         )
+
+    def _look_at_stat_file(self) -> None:
+        """Says once, and counts, that somebody has cut the statistics file short: the engine goes on."""
+        missing = self._engine.stat_bytes_missing if self._engine is not None else 0
+        if missing and not self._stat_bytes_missing:
+            _log.error(
+                "the statistics file %s was cut short by somebody, and lacks %d bytes: what counted there "
+                "began anew, and this process alone sees it; nothing else is touched",
+                self._engine.stat_path if self._engine is not None else "",
+                missing,
+            )
+        self._stat_bytes_missing = max(missing, self._stat_bytes_missing)
 
     def _thread_shares(self) -> dict[str, float]:
         if self._shares is not None:
@@ -898,12 +920,12 @@ def _stamps(files: Sequence[Path]) -> list[tuple[int, int, int]] | None:
     return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found]
 
 
-def _open_stat_file(path: str) -> StatFile | None:
-    """The engine's statistics, mapped: readable for as long as we hold it, also when the file is gone."""
-    if not path:
+def _open_stat_file(engine: Engine) -> StatFile | None:
+    """The engine's statistics as it has them mapped: readable whatever becomes of the file."""
+    if not engine.stat_path:
         return None
     try:
-        return StatFile.open(path)
+        return StatFile.of_engine(engine.stat_path, engine.stat_view())
     except StatFileError as error:
         _log.warning("the statistics file cannot be read: %s", error)
         return None

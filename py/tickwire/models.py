@@ -501,6 +501,8 @@ def _read(path: Path, held: HeldFile | None = None) -> _File:
 
 
 def _read_ort(path: Path, content: bytes) -> _File:
+    # Before it is loaded, as the engine does for its own copy: no report on this host to anybody.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime  # Here: it takes long to load, and no other file needs it.
 
     options = onnxruntime.SessionOptions()

@@ -14,9 +14,11 @@ down in cpp/tickwire/metrics/stat_file.hpp.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ __all__ = [
     "StatHeader",
     "bucket_highs",
     "bucket_lows",
+    "default_directories",
     "default_directory",
     "find_stat_files",
 ]
@@ -58,6 +61,10 @@ _HEADER = struct.Struct("<8sIIQiIQq")
 _SECTION = struct.Struct("<QII")
 _ERROR_HEAD = struct.Struct("<QqqI")
 _NEWEST_HEAD = struct.Struct("<QQ")
+
+
+#: As in cpp/tickwire/metrics/stat_file.hpp: places in /dev/shm that are tried, one after another.
+_DIRECTORIES = 10
 
 
 class StatFileError(Error):
@@ -203,25 +210,49 @@ class StatHeader:
     """0 until the engine ended in an orderly way."""
 
 
-def default_directory() -> Path:
-    """Where engines put their stat files when the configuration names no place."""
+def _candidates() -> list[Path]:
+    """Where engines may put their stat files, the first choice first."""
+    places = []
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/"):
-        try:
+        with contextlib.suppress(OSError):
             if os.stat(runtime).st_uid == os.geteuid():
-                return Path(runtime) / "tickwire"
-        except OSError:
-            pass
-    return Path(f"/dev/shm/tickwire-{os.geteuid()}")
+                places.append(Path(runtime) / "tickwire")
+    first = f"/dev/shm/tickwire-{os.geteuid()}"
+    return [*places, Path(first), *(Path(f"{first}-{i}") for i in range(1, _DIRECTORIES))]
+
+
+def _is_ours(place: Path) -> bool | None:
+    """Is it a folder of this user's that nobody else can write, and no link to one? None where nothing is."""
+    try:
+        status = os.lstat(place)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def default_directory() -> Path:
+    """Where engines put their stat files when the configuration names no place: the first choice that is not
+    somebody else's."""
+    places = _candidates()
+    usable = (place for place in places if _is_ours(place) is not False)
+    return next(usable, Path(f"/dev/shm/tickwire-{os.geteuid()}"))
+
+
+def default_directories() -> list[Path]:
+    """Each place where an engine of this user's may have put its stat file, those that there are."""
+    return [place for place in _candidates() if _is_ours(place)]
 
 
 def find_stat_files(directory: str | os.PathLike[str] | None = None) -> list[Path]:
-    """The complete stat files in a directory (default: default_directory()), newest engine first."""
+    """The complete stat files in a directory (default: all of default_directories()), newest engine first."""
     found: list[tuple[int, Path]] = []
-    try:
-        paths = list(Path(directory or default_directory()).iterdir())
-    except OSError:
-        return []
+    paths: list[Path] = []
+    for place in [Path(directory)] if directory is not None else default_directories():
+        with contextlib.suppress(OSError):
+            paths += place.iterdir()
     for path in paths:
         try:
             with StatFile.open(path) as stats:
@@ -234,7 +265,7 @@ def find_stat_files(directory: str | os.PathLike[str] | None = None) -> list[Pat
 class StatFile:
     """One engine's stat file, mapped read-only. Use open(); close() or a `with` block unmaps it."""
 
-    def __init__(self, path: Path, mapping: mmap.mmap, inode: tuple[int, int]) -> None:
+    def __init__(self, path: Path, mapping: mmap.mmap | memoryview, inode: tuple[int, int]) -> None:
         self.path = path
         self._map = mapping
         self._inode = inode
@@ -258,8 +289,22 @@ class StatFile:
             mapping.close()
             raise
 
+    @classmethod
+    def of_engine(cls, path: str | os.PathLike[str], view: memoryview) -> StatFile:
+        """Of an engine in this process, as it has it mapped: also what is beyond the end of a file that
+        somebody has cut short, where another mapping would end us."""
+        try:
+            info = os.stat(path)
+            inode = (info.st_dev, info.st_ino)
+        except OSError:
+            inode = (0, 0)
+        return cls(Path(path), view, inode)
+
     def close(self) -> None:
-        self._map.close()
+        if isinstance(self._map, memoryview):
+            self._map.release()
+        else:
+            self._map.close()
 
     def __enter__(self) -> StatFile:
         return self
@@ -349,7 +394,7 @@ class StatFile:
                     continue
                 # The text was written before the count became 1 and never changes. The length is not
                 # to be trusted in a file that anything may have damaged.
-                text = self._map[at + 32 : at + 32 + min(text_bytes, ERROR_TEXT_BYTES)]
+                text = bytes(self._map[at + 32 : at + 32 + min(text_bytes, ERROR_TEXT_BYTES)])
                 first = text.decode("utf-8", "replace")
                 newest = self._newest_text(at) if self._entry_bytes > 256 else None
                 if newest is None:
@@ -362,12 +407,13 @@ class StatFile:
         turn, size = _NEWEST_HEAD.unpack_from(self._map, entry + 256)
         if turn == 0 or turn % 2:
             return None
-        text = self._map[entry + 272 : entry + 272 + min(size, ERROR_TEXT_BYTES)]
+        text = bytes(self._map[entry + 272 : entry + 272 + min(size, ERROR_TEXT_BYTES)])
         if _NEWEST_HEAD.unpack_from(self._map, entry + 256)[0] != turn:
             return None
         return text.decode("utf-8", "replace")
 
     def _label(self, at: int) -> str:
         """ "scope/name", or the scope alone where there is no name."""
-        fields = (self._map[at : at + LABEL_BYTES], self._map[at + LABEL_BYTES : at + 2 * LABEL_BYTES])
+        label = bytes(self._map[at : at + 2 * LABEL_BYTES])
+        fields = (label[:LABEL_BYTES], label[LABEL_BYTES:])
         return "/".join(field.split(b"\0", 1)[0].decode("utf-8", "replace") for field in fields if field[0])

@@ -53,6 +53,7 @@ from tickwire.engine import Pipeline
 from tickwire.errors import ConfigError, VerifyError
 from tickwire.held import HeldModel
 from tickwire.outputs import refuse_inside_recording
+from tickwire.private import private_opener
 from tickwire.records import RowLayout, Rows
 from tickwire.run_folder import (
     VERSION,
@@ -357,7 +358,7 @@ class Recording:
         partial = target.with_suffix(".json.part")
         with self._lock:
             try:
-                with partial.open("w", encoding="utf-8") as file:
+                with open(partial, "w", encoding="utf-8", opener=private_opener) as file:
                     file.write(json.dumps(self._manifest, indent=2) + "\n")
                     file.flush()
                     if self._fsync:

@@ -764,6 +764,7 @@ def test_credentials_are_read_and_never_shown(tmp_path: Path, monkeypatch: pytes
     assert found(environment) == ("envusr", "envsecret")
     assert found(multicast()) == ("", "")  # Nobody to tell.
     (tmp_path / "login").write_text("user\nsecret\n")
+    (tmp_path / "login").chmod(0o600)
     config = multicast(*_SERVERS, 'credentials = "login"', base=tmp_path)
     assert found(config) == ("user", "secret")
     assert found(config, replay=True, inputs={"nasdaq_itch": ["20200130.pcap"]}) == ("", "")
@@ -786,6 +787,7 @@ def test_credentials_are_read_and_never_shown(tmp_path: Path, monkeypatch: pytes
 def test_credentials_that_cannot_be_used(content: bytes | None, expected: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "login").write_bytes(content)
+        (tmp_path / "login").chmod(0o600)
     with pytest.raises(ConfigError) as caught:
         multicast(*_SERVERS, 'credentials = "login"', base=tmp_path).resolve()
     assert str(caught.value) == (f"pipeline.toml: feeds[0].multicast.credentials: {expected}, found 'login'")

@@ -241,6 +241,7 @@ async def test_a_session_that_began_before_us_begins_with_a_snapshot(tmp_path: P
     messages = market(1500, 14)
     venue = MulticastVenue(username="tick", password="sesame", max_datagram_bytes=300, heartbeat_s=0.05)
     (tmp_path / "login").write_text("tick\nsesame\n")
+    (tmp_path / "login").chmod(0o600)
     table = {"credentials": str(tmp_path / "login")}
     options = {"rows": OF_THE_BOOK, "multicast": table, "servers": BOTH}
     async with venue:

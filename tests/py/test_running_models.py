@@ -451,7 +451,7 @@ async def test_a_running_engine_is_asked_through_its_socket(tmp_path: Path) -> N
 async def test_an_engine_that_was_killed_is_not_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "default_directory", lambda: tmp_path)
+    monkeypatch.setattr(control, "default_directories", lambda: [tmp_path])
     killed = await asyncio.start_unix_server(lambda *_: None, tmp_path / "engine-1.stat.control")
     assert control.find_engine() == tmp_path / "engine-1.stat"
     killed.close()

@@ -306,7 +306,7 @@ async def test_websocket_slow_client_loses_its_own_and_is_cut_off(monkeypatch: p
         slow = socket.create_connection(("127.0.0.1", sink.port))
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.sendall(
-            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         async with aiohttp.ClientSession() as session, session.ws_connect(sink.url) as fast:

@@ -322,3 +322,23 @@ async def test_a_worker_s_processor_time_is_in_the_report_also_of_one_that_has_e
         await rig.scored()
         after = rig.pipeline.stats()
     assert after.cpu_share["infer0"] * after.seconds > before.cpu_share["infer0"] * before.seconds > 0
+
+
+async def test_a_worker_knows_of_our_environment_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ("TICKWIRE_GLIMPSE_PASSWORD", "TICKWIRE_WEBSOCKET_TOKEN", "AWS_SECRET_ACCESS_KEY", "SOMETHING")
+    for name in secrets:
+        monkeypatch.setenv(name, "s3cret")
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    async with running(tmp_path) as rig:
+        entries = environment_of(rig.worker["pid"])
+    assert not any("s3cret" in value for value in entries.values())
+    assert entries["ORT_DISABLE_TELEMETRY"] == "1"
+    assert (entries["OMP_NUM_THREADS"], entries["PATH"]) == ("1", os.environ["PATH"])
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    text = Path(f"/proc/{pid}/environ").read_text()
+    return dict(entry.split("=", 1) for entry in text.split("\0") if entry)

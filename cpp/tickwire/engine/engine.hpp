@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -83,6 +84,9 @@ class Engine {
   [[nodiscard]] std::vector<std::pair<std::string, std::int32_t>> threads() const;
   [[nodiscard]] std::vector<DutyCycles> duty_cycles() const;
   [[nodiscard]] const std::string& stat_path() const noexcept { return stats_->path(); }
+  /// The statistics as they are mapped here, also where somebody has cut the file short; see StatFile.
+  [[nodiscard]] std::span<const std::byte> stat_view() const noexcept { return stats_->view(); }
+  [[nodiscard]] std::uint64_t stat_bytes_missing() const noexcept { return stats_->bytes_missing(); }
   [[nodiscard]] const signal::RecordLayout& layout() const noexcept { return layout_; }
   /// In the configuration's order.
   [[nodiscard]] const std::vector<ModelReport>& models() const noexcept { return models_; }

@@ -9,11 +9,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <limits>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -86,11 +88,54 @@ struct SpawnPlan {
   posix_spawnattr_t attributes{};
 };
 
+/// What of our environment a worker needs: how the loader, the C library, ONNX Runtime and its providers are
+/// set up, and where a user's files are. Nothing else: it may hold passwords, and a model is somebody's code.
+std::vector<std::string> worker_environment() {
+  constexpr std::array<std::string_view, 24> kNeeded = {"PATH=",
+                                                        "HOME=",
+                                                        "TMPDIR=",
+                                                        "TZ=",
+                                                        "LANG=",
+                                                        "LC_",
+                                                        "LD_LIBRARY_PATH=",
+                                                        "LD_PRELOAD=",
+                                                        "ORT_",
+                                                        "OMP_",
+                                                        "KMP_",
+                                                        "GOMP_",
+                                                        "MKL_",
+                                                        "CUDA_",
+                                                        "CUDNN_",
+                                                        "NVIDIA_",
+                                                        "TENSORRT_",
+                                                        "TRT_",
+                                                        "MALLOC_",
+                                                        "GLIBC_TUNABLES=",
+                                                        "ASAN_",
+                                                        "UBSAN_",
+                                                        "LSAN_",
+                                                        "TSAN_"};
+  std::vector<std::string> kept = {"ORT_DISABLE_TELEMETRY=1"};
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    if (text.starts_with("ORT_DISABLE_TELEMETRY=")) continue;
+    if (std::any_of(kNeeded.begin(), kNeeded.end(),
+                    [&](std::string_view name) { return text.starts_with(name); })) {
+      kept.emplace_back(text);
+    }
+  }
+  return kept;
+}
+
 Process spawn(const std::string& program, const std::vector<std::string>& arguments,
               const std::vector<int>& inherited, int out_fd) {
   std::vector<char*> argv{const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
+  std::vector<std::string> environment = worker_environment();
+  std::vector<char*> envp;
+  for (std::string& entry : environment) envp.push_back(entry.data());
+  envp.push_back(nullptr);
   SpawnPlan plan;
   ::posix_spawn_file_actions_addopen(&plan.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   // Standard output may be a user's data.
@@ -105,7 +150,7 @@ Process spawn(const std::string& program, const std::vector<std::string>& argume
   ::posix_spawnattr_setflags(&plan.attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   Process process;
   const int error =
-      ::posix_spawn(&process.pid, program.c_str(), &plan.actions, &plan.attributes, argv.data(), environ);
+      ::posix_spawn(&process.pid, program.c_str(), &plan.actions, &plan.attributes, argv.data(), envp.data());
   if (error != 0) {
     throw SetupError("worker", "a program that can be started: " + program, error_text(error));
   }

@@ -2,9 +2,11 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <string_view>
 #include <system_error>
 
 #include <onnxruntime_c_api.h>
@@ -19,7 +21,17 @@ namespace {
 constexpr std::uint32_t kApiVersion = 21;
 constexpr const char* kOldestRelease = "1.21";
 
+/// The runtime of some releases reports on itself: a device's number and a database in the user's cache
+/// folder, a thread, name look-ups some seconds later. It looks here before it makes its environment, and its
+/// own call to stop that comes too late. Not for the user to leave on: this host has a feed to follow.
+void forbid_telemetry() {
+  constexpr const char* kName = "ORT_DISABLE_TELEMETRY";
+  const char* const value = std::getenv(kName);
+  if (value == nullptr || std::string_view(value) != "1") ::setenv(kName, "1", 1);
+}
+
 OrtRuntime open(const std::string& resolved) {
+  forbid_telemetry();
   // NOW: a library that lacks something is an error here, not in the middle of a run.
   void* handle = ::dlopen(resolved.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {

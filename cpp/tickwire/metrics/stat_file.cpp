@@ -150,17 +150,21 @@ void require_private_directory(const std::string& path) {
   if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
     throw SetupError("stat file " + path, "a directory that exists or can be created", text_of(errno));
   }
+  struct stat link{};
   struct stat info{};
-  if (::stat(directory.c_str(), &info) != 0) {
+  if (::lstat(directory.c_str(), &link) != 0 || ::stat(directory.c_str(), &info) != 0) {
     throw SetupError("stat file " + path, "a directory that can be read", text_of(errno));
   }
-  if (info.st_uid != ::geteuid() || (info.st_mode & 022U) != 0) {
+  // A link of somebody else's leads wherever they want, also after we have looked.
+  const bool led = S_ISLNK(link.st_mode) && link.st_uid != ::geteuid() && link.st_uid != 0;
+  if (led || !S_ISDIR(info.st_mode) || info.st_uid != ::geteuid() || (info.st_mode & 022U) != 0) {
     char found[96];
-    std::snprintf(found, sizeof found, "owner %u, mode %03o", static_cast<unsigned>(info.st_uid),
+    std::snprintf(found, sizeof found, "%s of owner %u, mode %03o", led ? "a link" : "one",
+                  static_cast<unsigned>(led ? link.st_uid : info.st_uid),
                   static_cast<unsigned>(info.st_mode & 07777U));
     throw SetupError("stat file " + path,
                      "a directory that belongs to this user and that nobody else can write (chmod go-w " +
-                         directory + ", or a new directory)",
+                         directory + ", or another place: engine.stat_path)",
                      found);
   }
 }
@@ -320,12 +324,24 @@ void remove_dead_stat_files(const std::string& directory) noexcept try {
 }
 
 std::string default_stat_directory() {
+  // A folder of this user's that nobody else can write, no link to one; or no folder yet.
+  const auto usable = [](const std::string& directory) {
+    struct stat info{};
+    if (::lstat(directory.c_str(), &info) != 0) return errno == ENOENT;
+    return S_ISDIR(info.st_mode) && info.st_uid == ::geteuid() && (info.st_mode & 022U) == 0;
+  };
   const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
   struct stat info{};
   if (runtime != nullptr && *runtime == '/' && ::stat(runtime, &info) == 0 && info.st_uid == ::geteuid()) {
-    return std::string(runtime) + "/tickwire";
+    if (const std::string place = std::string(runtime) + "/tickwire"; usable(place)) return place;
   }
-  return "/dev/shm/tickwire-" + std::to_string(::geteuid());
+  // Anybody may have made a folder of our name there; then it is another one, and no reason not to start.
+  const std::string first = "/dev/shm/tickwire-" + std::to_string(::geteuid());
+  for (int i = 0; i < kStatDirectories; ++i) {
+    const std::string place = i == 0 ? first : first + '-' + std::to_string(i);
+    if (usable(place)) return place;
+  }
+  return first;  // Refused, with what is wrong with it, by whoever makes a file there.
 }
 
 std::unique_ptr<StatFile> StatFile::create(const std::string& path, StatCapacity capacity) {
@@ -396,6 +412,7 @@ void StatFile::open(const std::string& path, std::size_t bytes) {
   data_ = static_cast<std::byte*>(mapping);
   bytes_ = bytes;
   if (::madvise(data_, bytes_, MADV_POPULATE_WRITE) != 0) std::memset(data_, 0, bytes_);
+  if (fd_ >= 0) guard_.emplace(data_, bytes_);
   locked_in_memory_ = ::mlock(data_, bytes_) == 0;
 }
 
@@ -404,6 +421,7 @@ std::unique_ptr<StatFile> StatFile::attach(const std::string& path) {
   const Mapped mapped = map_published(path, O_RDWR, PROT_READ | PROT_WRITE);
   file->data_ = mapped.data;
   file->bytes_ = mapped.bytes;
+  file->guard_.emplace(file->data_, file->bytes_);
   file->path_ = path;
   file->attached_ = true;
   file->published_ = true;
@@ -419,6 +437,7 @@ bool StatFile::in_use(const std::string& path) {
 
 StatFile::~StatFile() {
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  guard_.reset();
   if (data_ != nullptr) ::munmap(data_, bytes_);
   if (fd_ >= 0) ::close(fd_);
 }
@@ -501,6 +520,15 @@ void StatFile::remove() noexcept {
   struct stat there{};
   if (::fstat(fd_, &ours) != 0 || ::stat(path_.c_str(), &there) != 0) return;
   if (ours.st_dev == there.st_dev && ours.st_ino == there.st_ino) ::unlink(path_.c_str());
+}
+
+std::uint64_t StatFile::bytes_missing() const noexcept {
+  struct stat info{};
+  const std::uint64_t replaced =
+      guard_ ? guard_->replaced() * static_cast<std::uint64_t>(::getpagesize()) : 0;
+  if (fd_ < 0 || ::fstat(fd_, &info) != 0) return replaced;
+  const auto there = static_cast<std::uint64_t>(info.st_size);
+  return std::max(replaced, there < bytes_ ? bytes_ - there : 0);
 }
 
 std::string StatFile::report_line() const {

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -14,6 +16,7 @@
 #include "tickwire/metrics/counter.hpp"
 #include "tickwire/metrics/error_log.hpp"
 #include "tickwire/metrics/histogram.hpp"
+#include "tickwire/metrics/page_guard.hpp"
 
 namespace tickwire::metrics {
 
@@ -107,6 +110,14 @@ class StatFile {
   /// Deletes the file, unless another engine has put its own there meanwhile.
   void remove() noexcept;
 
+  /// How much of the file somebody has cut off: 0 as it should be. The writers go on; what they write there
+  /// is seen by view() alone. A system call.
+  std::uint64_t bytes_missing() const noexcept;
+
+  /// What is mapped: what a reader of the file sees, and beyond its end, where it was cut off, what the
+  /// writers go on with. Holds as long as the StatFile.
+  std::span<const std::byte> view() const noexcept { return {data_, bytes_}; }
+
   /// Empty where the kernel gives no name to memory of a process.
   const std::string& path() const noexcept { return path_; }
 
@@ -131,6 +142,7 @@ class StatFile {
   bool published_ = false;
   bool attached_ = false;
   bool in_memory_ = false;
+  std::optional<PageGuard> guard_;
   std::unordered_set<std::string> labels_;  // Until publish(): a whole exchange's are tens of thousands.
 };
 
@@ -141,7 +153,9 @@ class StatFile {
 void remove_dead_stat_files(const std::string& directory) noexcept;
 
 /// Where the file goes when the configuration names no place: $XDG_RUNTIME_DIR/tickwire, else
-/// /dev/shm/tickwire-UID.
+/// /dev/shm/tickwire-UID; and where something of another user's is there, or something that others can write,
+/// the first of /dev/shm/tickwire-UID-1 and so on that is free or this user's own.
+inline constexpr int kStatDirectories = 10;
 std::string default_stat_directory();
 
 struct CounterReading {

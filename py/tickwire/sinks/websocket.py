@@ -14,6 +14,7 @@ from tickwire.errors import SetupError
 from tickwire.records import Signal
 from tickwire.router.notices import NoticeQueue
 from tickwire.sinks.base import encode
+from tickwire.sinks.door import BACKLOG, Door, Refusal, is_loopback
 
 __all__ = ["WebSocketSink"]
 
@@ -69,14 +70,27 @@ class WebSocketSink:
     What a client sends is read and ignored.
 
     A web page is refused unless its origin is one of `origins`: any page that a browser on this host
-    shows could read the signals otherwise, wherever the page is from.
+    shows could read the signals otherwise, wherever the page is from. `door.py` says what else is asked of
+    whoever comes, and how many may stand there.
     """
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = 8765, queue: int = 1024, origins: Sequence[str] = ()
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        queue: int = 1024,
+        origins: Sequence[str] = (),
+        *,
+        hosts: Sequence[str] = (),
+        token: str = "",
     ) -> None:
         self.host, self.port, self.queue = host, port, queue
-        self.origins = frozenset(origins)
+        if not token and not is_loopback(host):
+            raise SetupError(
+                f"sinks: websocket: {host}: expected a token for an address that other machines reach, "
+                "found none"
+            )
+        self.door = Door(host, hosts=hosts, origins=origins, token=token)
         self.refused = 0
         self.clients_seen = 0
         self.clients_dropped = 0
@@ -84,22 +98,30 @@ class WebSocketSink:
         self.sent = 0
         self._clients: set[_Client] = set()
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.AbstractServer | None = None
+
+    @property
+    def origins(self) -> frozenset[str]:
+        return self.door.origins
 
     async def open(self) -> None:
         app = web.Application()
         app.router.add_get("/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, self.port)
+        make = self._runner.server
+        assert make is not None
         try:
-            await site.start()
+            self._server = server = await asyncio.get_running_loop().create_server(
+                lambda: self.door.protocol(make), self.host, self.port, backlog=BACKLOG
+            )
         except OSError as error:
             await self._runner.cleanup()
             raise SetupError(
                 f"sinks: websocket: cannot listen on {self.host}:{self.port}: {error.strerror or error}"
             ) from None
         if self.port == 0:
-            self.port = int(self._runner.addresses[0][1])
+            self.port = int(server.sockets[0].getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -114,6 +136,9 @@ class WebSocketSink:
             self.client_dropped += client.offer(messages)
 
     async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         closing = [client.socket.close(code=1001, message=b"engine stopped") for client in self._clients]
         await asyncio.gather(*(asyncio.wait_for(one, 1.0) for one in closing), return_exceptions=True)
         if self._runner is not None:
@@ -126,15 +151,20 @@ class WebSocketSink:
             "clients_seen": self.clients_seen,
             "clients_disconnected": self.clients_dropped,
             "clients_refused": self.refused,
+            "connections_turned_away": self.door.turned_away,
+            "connections_too_slow": self.door.too_slow,
             "client_dropped": self.client_dropped,
             "sent": self.sent + sum(client.sent for client in self._clients),
         }
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        if origin is not None and origin not in self.origins:
+        try:
+            self.door.check(request.headers, request.query, request.transport)
+        except Refusal as refusal:
             self.refused += 1
-            raise web.HTTPForbidden(text="origin not allowed: name it in the sink's origins\n")
+            answer = web.Response(status=refusal.status, text=f"{refusal}\n")
+            answer.force_close()
+            return answer
         socket = web.WebSocketResponse(heartbeat=20.0, max_msg_size=1 << 16)
         if not socket.can_prepare(request).ok:
             raise web.HTTPUpgradeRequired(
@@ -143,6 +173,7 @@ class WebSocketSink:
         if len(self._clients) >= _MAX_CLIENTS:
             raise web.HTTPServiceUnavailable(text="too many clients\n")
         await socket.prepare(request)
+        self.door.upgraded(request.transport)
         client = _Client(socket, self.queue, str(request.remote))
         self._clients.add(client)
         self.clients_seen += 1
