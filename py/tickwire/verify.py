@@ -267,19 +267,20 @@ class Recording:
         """Writes down what a file came to when the engine has closed it, for as long as the run lasts."""
         while True:
             await asyncio.sleep(_FOLLOW_S)
+            # Taken and noted in one step, so that being ended here loses none.
+            if not self._note(engine.recorded_files()):
+                continue
             try:
-                await asyncio.to_thread(self.add_files, engine.recorded_files())
+                await asyncio.to_thread(self._write)
             except OSError as error:  # It is tried again with the next one, and at the end.
                 _log.error("recording: %s: %s", self.folder / "run.json", error.strerror or error)
 
-    def add_files(self, files: Sequence[tuple[str, int, str]]) -> None:
+    def _note(self, files: Sequence[tuple[str, int, str]]) -> bool:
         """Files that are done with: name, length and SHA-256 of each as it was written."""
-        if not files:
-            return
         self._manifest["files"] += [
             {"file": name, "bytes": size, "sha256": digest} for name, size, digest in files
         ]
-        self._write()
+        return bool(files)
 
     def abandon(self) -> None:
         """Empties the folder again, for a run that never started: all that is in it is ours."""
@@ -318,9 +319,7 @@ class Recording:
         lost = {key: value for key, value in (counters or {}).items() if value and key.endswith("_lost")}
         if self._manifest["warm"] is not None:
             self._manifest["warm"]["report"] = list(warm)
-        self._manifest["files"] += [
-            {"file": name, "bytes": size, "sha256": digest} for name, size, digest in files
-        ]
+        self._note(files)
         why_not = self._why_not_whole(counters, lost, failed)
         self._manifest.update(
             ended_ns=time.time_ns(),

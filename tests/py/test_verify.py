@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -485,6 +486,34 @@ def test_recording_whose_counters_cannot_be_read_claims_nothing(tmp_path: Path) 
     recording.write_end(None, None)
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (manifest["complete"], manifest["lost"]) == (False, {})
+
+
+async def test_a_file_that_is_closed_is_written_down_while_the_run_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tickwire.verify._FOLLOW_S", 0.0)
+    recording = Recording.begin(tmp_path / "run", config(), {})
+    recording.write_start(plain_layout(make_rows(1, 2)))
+    closed = [("capture/spot/000001.log", 5, "ab"), ("capture/spot/000002.log", 7, "cd")]
+    given = [closed[:1], [], closed[1:]]
+
+    class Engine:
+        def recorded_files(self) -> list[tuple[str, int, str]]:
+            return given.pop(0) if given else []
+
+    def written() -> list[Any]:
+        files: list[Any] = json.loads((tmp_path / "run" / "run.json").read_text())["files"]
+        return files
+
+    following = asyncio.create_task(recording.follow(Engine()))  # type: ignore[arg-type]
+    for _ in range(1000):
+        if len(written()) == 2:
+            break
+        await asyncio.sleep(0.01)
+    following.cancel()
+    await asyncio.wait([following])
+    assert written() == [{"file": name, "bytes": size, "sha256": digest} for name, size, digest in closed]
+    assert not list((tmp_path / "run").glob("*.part"))
 
 
 def test_recording_into_a_folder_in_use_is_refused(tmp_path: Path) -> None:
