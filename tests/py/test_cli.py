@@ -122,11 +122,11 @@ def test_replay_writes_rows_and_prints_a_summary(tickwire: Command, folder: Path
     )
     assert code == 0, err
     lines = out_file.read_text().splitlines()
-    keys = "ts_event,ts_recv,feed,venue,instrument,epoch,row,sequence,state"
+    keys = "ts_event,ts_recv,feed,venue,instrument,epoch,row,sequence,state,missing_trades"
     assert lines[0] == f"{keys},imbalance(levels=5),spread()"
     assert len(lines) == 301
     assert lines[5].startswith(
-        "1700000000005000000,1700000000005000500,binance_usdm,binance_usdm,BTCUSDT,1,5,1005,valid,5.0,5.1"
+        "1700000000005000000,1700000000005000500,binance_usdm,binance_usdm,BTCUSDT,1,5,1005,valid,0,5.0,5.1"
     )
     assert "300 rows, 0 gaps, 0 invalid, 0 malformed lines" in out
 
@@ -450,7 +450,7 @@ def beyond_two_gib(model: onnx.ModelProto) -> None:
         (beyond_two_gib, "3,221,225,472 bytes in weights.bin", "an ONNX file ends at 2 GiB"),
         (b"", "found an empty file", "export the model again"),
         (b"this is a text\n", "found a file that is none or is damaged", "export the model again"),
-        (None, "found Is a directory", "name a file"),
+        (None, "found a folder", "name a file"),
     ],
 )
 def test_a_bad_model_is_refused_before_an_engine_is_made(
@@ -492,7 +492,7 @@ def test_replay_with_a_model_names_its_outputs(tickwire: Command, folder: Path, 
     assert code == 0, err
     header, *lines = out_file.read_text().splitlines()
     assert header.endswith("spread(),m.prob_0,m.prob_1,m.prob_2")
-    cells = np.array([line.split(",")[11:] for line in lines]).astype(np.float32)
+    cells = np.array([line.split(",")[12:] for line in lines]).astype(np.float32)
     np.testing.assert_array_equal(cells, rows["scores"])
     assert engine.last.config["models"][0]["id"] == int(
         __import__("hashlib").sha256((folder / "m.onnx").read_bytes()).hexdigest()[:8], 16

@@ -488,7 +488,9 @@ def test_several_models_each_with_a_name(tmp_path: Path) -> None:
     one, two = resolve_replay(load(MINIMAL + MODELS, base=tmp_path))["models"]
     assert (one["name"], one["workers"], one["max_batch"]) == ("a", 2, 8)
     assert one["assign"] == "instrument", "a replay's rows keep their order"
-    assert (two["name"], two["shadow"], one["shadow"]) == ("next", True, False)
+    assert (two["name"], two["shadow"], one["shadow"]) == ("next", False, False), (
+        "its rows are told apart later"
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class FeedLine {
         TICKWIRE_HOT = 0;
     virtual void line_down(std::uint32_t conn, std::string_view reason) noexcept TICKWIRE_HOT = 0;
     /// A connection ended before its subscription stood: the line was not up by it.
-    virtual void line_ended(std::uint32_t conn, std::string_view reason) noexcept = 0;
+    virtual void line_ended(std::uint32_t conn, std::string_view reason) noexcept TICKWIRE_HOT = 0;
     /// A connection was given up because nothing came; line_down() follows where it was the line's.
     virtual void line_silent(std::uint32_t conn) noexcept = 0;
     /// Reads a message without processing it.

@@ -352,7 +352,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
     if (warm == Warm::HandingOn) hand_on_all();  // What it brought comes before its end.
     agent.on_close(*this, conn, agent.utc_.now());
   }
-  void line_ended(std::uint32_t conn, std::string_view reason) noexcept override {
+  void line_ended(std::uint32_t conn, std::string_view reason) noexcept TICKWIRE_HOT override {
     report(agent.errors_, ErrorKind::ConnectionClosed,
            {conn == kTradesConn ? config.trades_url : config.url, ": ", reason}, agent.utc_.now());
   }

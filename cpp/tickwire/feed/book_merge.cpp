@@ -83,9 +83,11 @@ bool BookMerge::touch(Side side, std::int64_t price) noexcept {
 
 bool BookMerge::touch(std::span<const Level> bids, std::span<const Level> asks) noexcept {
   return std::all_of(bids.begin(), bids.end(),
-                     [this](const Level& level) TICKWIRE_HOT { return touch(Side::Bid, level.price); }) &&
-         std::all_of(asks.begin(), asks.end(),
-                     [this](const Level& level) TICKWIRE_HOT { return touch(Side::Ask, level.price); });
+                     [this](const Level& level) noexcept
+                     TICKWIRE_HOT { return touch(Side::Bid, level.price); }) &&
+         std::all_of(asks.begin(), asks.end(), [this](const Level& level) noexcept TICKWIRE_HOT {
+           return touch(Side::Ask, level.price);
+         });
 }
 
 /// Both lists from the best price on, as far as the snapshot tells.

@@ -493,9 +493,9 @@ SyncStep BookSync::on_partial(const md::Event& event) noexcept {
 
 /// Does it say what the book says?
 bool BookSync::is_book(const md::Event& event) const noexcept {
-  const auto same = [this](Side side, std::span<const md::Level> levels) TICKWIRE_HOT {
+  const auto same = [this](Side side, std::span<const md::Level> levels) noexcept TICKWIRE_HOT {
     return book_.depth(side) == levels.size() &&
-           std::all_of(levels.begin(), levels.end(), [&](const md::Level& level) TICKWIRE_HOT {
+           std::all_of(levels.begin(), levels.end(), [&](const md::Level& level) noexcept TICKWIRE_HOT {
              return book_.qty(side, level.price) == level.qty;
            });
   };

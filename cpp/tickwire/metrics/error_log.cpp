@@ -21,7 +21,7 @@ void ErrorLog::report(std::uint32_t kind, std::string_view text, TsNs ts) noexce
     entry.text_bytes = static_cast<std::uint32_t>(bytes);
     entry.first_ts.store(ts);
   }
-  entry.newest.store(text.substr(0, bytes));
+  entry.newest.store({text.data(), bytes});
   entry.last_ts.store(ts);
   entry.count.publish(before + 1);
 }

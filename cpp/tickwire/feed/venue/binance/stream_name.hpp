@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 
 #include "tickwire/core/hot.hpp"
@@ -32,11 +33,14 @@ struct StreamName {
 inline StreamName parse_stream_name(std::string_view name) noexcept TICKWIRE_HOT {
   const std::size_t at = name.find('@');
   if (at == std::string_view::npos) return {};
-  StreamName out{.kind = StreamName::Kind::Other, .levels = 0, .symbol = name.substr(0, at)};
-  std::string_view kind = name.substr(at + 1);
-  kind = kind.substr(0, kind.find('@'));
-  if (!kind.starts_with("depth")) return out;
-  kind.remove_prefix(5);
+  StreamName out{.kind = StreamName::Kind::Other, .levels = 0, .symbol = {name.data(), at}};
+  std::string_view kind = name;
+  kind.remove_prefix(at + 1);
+  if (const std::size_t end = kind.find('@'); end != std::string_view::npos)
+    kind.remove_suffix(kind.size() - end);
+  constexpr std::string_view kDepth = "depth";
+  if (kind.size() < kDepth.size() || std::memcmp(kind.data(), kDepth.data(), kDepth.size()) != 0) return out;
+  kind.remove_prefix(kDepth.size());
   std::uint32_t levels = 0;
   for (const char c : kind) {
     if (c < '0' || c > '9' || levels > 99'999) return out;
