@@ -20,8 +20,9 @@ void CaptureWitness::saw(std::span<const char> message) noexcept {
 }
 
 void CaptureWitness::other(std::string_view symbol) noexcept {
+  symbol = symbol.substr(0, kMostSymbolBytes);
   if (symbol.empty() || others_.size() == kMostKept || others_.contains(symbol)) return;
-  others_.emplace(symbol.substr(0, 64));
+  others_.emplace(symbol);
 }
 
 std::string_view CaptureWitness::looks_like(std::string_view own) const noexcept {
@@ -32,8 +33,8 @@ std::string_view CaptureWitness::looks_like(std::string_view own) const noexcept
 
 void CaptureWitness::tell(CaptureFacts& facts) const {
   facts.others_count = others_.size();
-  for (const std::string& symbol : others_) {
-    if (facts.others.size() < kMostNamed) facts.others.push_back(symbol);
+  for (const std::pmr::string& symbol : others_) {
+    if (facts.others.size() < kMostNamed) facts.others.emplace_back(symbol);
   }
 }
 

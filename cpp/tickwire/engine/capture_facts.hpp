@@ -7,7 +7,9 @@
 /// The ingest agent writes it while it replays, where time is not short, and reads it out when all is read.
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <memory_resource>
 #include <set>
 #include <span>
 #include <string>
@@ -46,7 +48,7 @@ struct CaptureFacts {
   std::vector<NotWarm> not_warm;
 };
 
-/// Gathers the first few of what there may be many of.
+/// Gathers the first few of what there may be many of, in memory that it takes when it is made.
 class CaptureWitness {
  public:
   /// A feed's message, used or not.
@@ -61,10 +63,15 @@ class CaptureWitness {
   static constexpr std::uint64_t kMostLooked = 2'000;
   static constexpr std::size_t kMostKept = 1'000;
   static constexpr std::size_t kMostNamed = 8;
+  static constexpr std::size_t kMostSymbolBytes = 64;
+  static constexpr std::size_t kBytesOfOne = 192;  // A node of the set, its string's own and their alignment.
 
   std::uint64_t looked_ = 0;
   std::array<std::pair<std::string_view, std::uint64_t>, 8> venues_{};
-  std::set<std::string, std::less<>> others_;
+  std::vector<std::byte> memory_ = std::vector<std::byte>(kMostKept * kBytesOfOne);
+  std::pmr::monotonic_buffer_resource resource_{memory_.data(), memory_.size(),
+                                                std::pmr::null_memory_resource()};
+  std::pmr::set<std::pmr::string, std::less<>> others_{&resource_};
 };
 
 }  // namespace tickwire::engine

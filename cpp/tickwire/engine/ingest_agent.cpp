@@ -253,7 +253,14 @@ struct IngestAgent::Lane {
   bool bare_partial = false;          // Bare snapshot lines are partial books.
   bool damaged = false;               // It left valid for a message that could not be used, and is not back.
   bool has_snapshot = false;          // One came that could be read.
-  CaptureFacts::Lost lost;            // Replay: where it left valid last.
+  /// Replay: where it left valid last.
+  struct LeftValid {
+    md::InvalidReason reason = md::InvalidReason::None;
+    const std::string* file = nullptr;  // The reader's own.
+    std::uint64_t line = 0;
+    TsNs ts = 0;
+  };
+  LeftValid lost;
   metrics::Counter& state;
   metrics::Counter& epoch;
   metrics::Counter& rows;
@@ -1057,9 +1064,7 @@ void IngestAgent::note_lost(Feed& feed, Lane& lane, md::InvalidReason reason, Ts
   }
   if (!replay_) return;
   TICKWIRE_HOT_EXEMPT_BEGIN("replay: for its report, when a book was lost")
-  lane.lost.reason = md::name_of(reason);
-  lane.lost.place = feed.reader->file() + ":" + std::to_string(feed.reader->line_number());
-  lane.lost.ts = ts;
+  lane.lost = {reason, &feed.reader->file(), feed.reader->line_number(), ts};
   TICKWIRE_HOT_EXEMPT_END
 }
 
@@ -1085,9 +1090,14 @@ std::vector<CaptureFacts> IngestAgent::capture_facts() const {
       if (!lane.has_snapshot) facts.without_snapshot.push_back(symbol);
       if (lane.pipeline.epoch() == 0) continue;
       if (lane.pipeline.state() != md::BookState::Valid) {
-        CaptureFacts::Lost& lost = facts.lost.emplace_back(lane.lost);
+        CaptureFacts::Lost& lost = facts.lost.emplace_back();
         lost.instrument = symbol;
         lost.state = md::name_of(lane.pipeline.state());
+        if (lane.lost.file != nullptr) {
+          lost.reason = md::name_of(lane.lost.reason);
+          lost.place = *lane.lost.file + ":" + std::to_string(lane.lost.line);
+          lost.ts = lane.lost.ts;
+        }
       } else if (lane.rows.value() == 0) {
         const auto last = lane.pipeline.warm_last();
         const TsNs now = lane.pipeline.clock();
