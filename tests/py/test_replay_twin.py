@@ -296,4 +296,6 @@ def test_recording(tmp_path: Path, market: str, when: dict[str, str]) -> None:
     if not all(path.exists() for path in inputs):
         pytest.skip(f"recorded data is not there: {DATA}")
     # Epochs, too: they end where the market moves beyond what the snapshot showed.
-    compare(tmp_path, inputs, f"binance_{market}", [symbol], **when)
+    rows = compare(tmp_path, inputs, f"binance_{market}", [symbol], **when)
+    if market == "coinm":
+        assert set(rows[symbol].epoch) == {1}  # No gap, and the market stays within it.
