@@ -229,7 +229,7 @@ async def test_slow_and_dead_clients_of_a_sink_are_nobody_elses_business(tmp_pat
             await loop.sock_connect(silent, (host, int(port)))
             await loop.sock_sendall(
                 silent,
-                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
             )
             # A kernel's send buffer grows to megabytes; the slow client shall be slow within seconds.
