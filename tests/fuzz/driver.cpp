@@ -29,7 +29,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kRuns = 20000;
+constexpr std::size_t kRuns = TICKWIRE_FUZZ_MUTATIONS;
 constexpr std::size_t kMaxInputBytes = 16384;
 
 // What runs now, for the end of the program.

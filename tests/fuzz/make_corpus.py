@@ -334,6 +334,148 @@ def soup_packet() -> dict[str, bytes]:
     return {name: bytes([i % 9]) + data for i, (name, data) in enumerate(streams.items())}
 
 
+def glimpse() -> dict[str, bytes]:
+    """One byte that chooses the pieces and how the server leaves, then its answer to a login."""
+
+    def packet(kind: bytes, payload: bytes = b"") -> bytes:
+        return struct.pack(">H", 1 + len(payload)) + kind + payload
+
+    def login(number: bytes = b"1") -> bytes:
+        return packet(b"A", b"MONDAY    " + number.rjust(20))
+
+    def end(number: bytes = b"42") -> bytes:
+        return packet(b"S", b"G" + number.ljust(20))
+
+    orders = packet(b"S", b"R...") + packet(b"S") + packet(b"S", b"A" * 35)
+    answers = {
+        "whole": login() + orders + end(),
+        "empty": login() + end(),
+        "more_behind_the_end": login() + orders + end() + orders,
+        "debug_first": packet(b"+", b"welcome") + login() + packet(b"+", b"aside") + end(),
+        "heartbeats": packet(b"H") + login() + packet(b"H") * 3 + orders + packet(b"H") + end(),
+        "rejected": packet(b"J", b"A"),
+        "rejected_session": packet(b"J", b"S"),
+        "rejected_in_silence": packet(b"J"),
+        "rejected_after_the_login": login() + packet(b"J", b"A"),
+        "message_before_the_login": orders + login(),
+        "end_of_session_before_the_login": packet(b"Z"),
+        "end_of_session": login() + orders + packet(b"Z"),
+        "two_logins": login() + login() + end(),
+        "begins_later": login(b"17") + orders + end(),
+        "begins_nowhere": login(b"") + end(),
+        "login_too_short": packet(b"A", b"MONDAY"),
+        "number_too_large": login() + end(b"99999999999999999999"),
+        "largest_number": login() + end(b"18446744073709551615"),
+        "number_zero": login() + end(b"0"),
+        "no_number": login() + packet(b"S", b"G"),
+        "no_type": login() + b"\0\0" + end(),
+        "unknown": login() + packet(b"?", b"x") + packet(b"U", b"unsequenced") + end(),
+        "large": login() + packet(b"S", b"y" * 9000) + end(),
+        "cut": (login() + orders + end())[:-3],
+        "nothing": b"",
+    }
+    choices = (0, 1, 7, 63, 128, 240, 250)
+    return {name: bytes([choices[i % len(choices)]]) + data for i, (name, data) in enumerate(answers.items())}
+
+
+def rerequest() -> dict[str, bytes]:
+    """Steps of three bytes: see the target."""
+
+    def line(lost: int, count: int) -> bytes:
+        return bytes([0, lost, count])
+
+    def answer(offset: int, count: int, wrong: int = 0) -> bytes:
+        return bytes([1 | wrong, offset & 255, count])
+
+    def raw(data: bytes) -> bytes:
+        padded = data + bytes(-len(data) % 3)
+        return bytes([2, len(padded) // 3, 0]) + padded
+
+    def wait(time: int, heartbeat: bool = False) -> bytes:
+        return bytes([3, time, heartbeat])
+
+    hole = line(0, 3) + line(5, 2) + wait(11)
+    return {
+        "nothing_missing": line(0, 3) + line(0, 15) + wait(5, True),
+        "answered": hole + answer(0, 5) + line(0, 2),
+        "answered_in_parts": hole + answer(0, 2) + answer(0, 2) + answer(0, 1) + line(0, 1),
+        "more_than_asked": hole + answer(0, 30) + line(3, 3) + wait(11) + answer(0, 39),
+        "before_and_behind": hole + answer(-3, 5) + answer(2, 9) + answer(0, 5),
+        "nothing_in_it": hole + answer(0, 0) + wait(21) + answer(0, 0) + wait(21),
+        "never": hole + wait(21) * 4 + line(0, 2) + answer(0, 5),
+        "of_another_session": hole + answer(0, 5, 4) + answer(0, 5),
+        "another_count": hole + answer(0, 5, 8) + answer(0, 5),
+        "cut": hole + answer(0, 5, 16) + answer(0, 5),
+        "too_long": hole + answer(0, 5, 32) + answer(0, 5),
+        "another_number": hole + answer(0, 5, 64) + answer(0, 5, 64) + wait(255) * 9,
+        "many_holes": (line(9, 2) * 12 + wait(11)) * 3 + (answer(0, 9) + wait(7)) * 9,
+        "largest_hole": line(31, 15) + wait(11) + answer(0, 20) + answer(0, 20),
+        "from_a_heartbeat": line(0, 1) + line(9, 0) + wait(1, True) + wait(12) + answer(0, 9),
+        "session_ends": hole + raw(b"TODAY     " + bytes([0] * 7 + [9, 255, 255])) + answer(0, 5),
+        "raw": hole + raw(b"TODAY     " + struct.pack(">QHH3s", 4, 1, 3, b"abc")) + answer(0, 5),
+        "raw_beyond_the_largest": hole + raw(bytes(600)) + answer(0, 5),
+        "raw_short": hole + raw(b"TODAY"),
+    }
+
+
+def stat_file() -> dict[str, bytes]:
+    """One byte: even, then a file; odd, then what is damaged in a sound one."""
+
+    def label(text: bytes) -> bytes:
+        return text.ljust(64, b"\0")
+
+    def file(
+        version: int = 2, count: int = 2, kinds: int = 64, stride: int = 256, offset: int = 512
+    ) -> bytes:
+        records = b"".join(
+            (label(b"feed") + label(b"c%d" % i) + struct.pack("<q", 10 + i)).ljust(256, b"\0")
+            for i in range(count)
+        )
+        error_stride = 33024 if version == 2 else 8448
+        size = 512 + len(records)
+        head = struct.pack("<8sIIQiIQq16x", b"TICKWIRE", version, 512, size, 1, 0, 99, 1700000000 * 10**9)
+        head += struct.pack("<QII", offset, stride, count)
+        head += struct.pack("<QII", size, 16640, 0) + struct.pack("<QII", size, error_stride, 0)
+        head += struct.pack("<III", 2048, 6, kinds)
+        head = head.ljust(256, b"\0") + struct.pack("<qq", 1700000001 * 10**9, 0)
+        return head.ljust(512, b"\0") + records
+
+    def patch(place: int, data: bytes) -> bytes:
+        return struct.pack(">HB", place, len(data)) + data
+
+    cut = struct.pack(">HB", 1000, 0)
+    files = {
+        "counters": file(),
+        "no_records": file(count=0),
+        "old_version": file(version=1, kinds=32),
+        "newer_version": file(version=3),
+        "still_being_made": file(version=0),
+        "beyond_its_end": file()[:-8],
+        "other_stride": file(stride=128),
+        "odd_place": file(offset=513),
+        "place_beyond": file(offset=1 << 40),
+        "another_file": b"TICKWARE" + file()[8:],
+        "header_alone": file()[:512],
+        "half_a_header": file()[:200],
+    }
+    damage = {
+        "sound": b"",
+        "version": patch(8, b"\1"),
+        "cut_behind_the_counters": cut,
+        "counts": patch(76, struct.pack("<I", 9)) + patch(92, struct.pack("<I", 2**32 - 1)),
+        "labels_without_an_end": patch(512, b"x" * 31) + patch(543, b"\xff" * 31),
+        "text_without_an_end": patch(512 + 3 * 256 + 16640 + 256 + 24, struct.pack("<I", 2**32 - 1)),
+        "odd_turn": patch(512 + 3 * 256 + 16640 + 256 + 256, b"\1"),
+        "newest_of_any_length": patch(512 + 3 * 256 + 16640 + 256 + 264, b"\xff" * 8),
+        "bucket_sum": patch(512 + 3 * 256 + 256, b"\xff" * 31),
+        "no_name": patch(512, bytes(31)),
+        "of_another_process": patch(24, struct.pack("<i", -5)),
+    }
+    return {name: b"\0" + data for name, data in files.items()} | {
+        f"damaged_{name}": b"\1" + data for name, data in damage.items()
+    }
+
+
 def pcap() -> dict[str, bytes]:
     """Capture files: pcap in both byte orders and precisions, pcapng with several interfaces."""
 
@@ -478,3 +620,6 @@ if __name__ == "__main__":
     write("binance_decoder", binance_decoder())
     write("capture_reader", capture_reader())
     write("itch", itch())
+    write("glimpse", glimpse())
+    write("rerequest", rerequest())
+    write("stat_file", stat_file())
