@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def read_lines(paths: Sequence[str | Path]) -> Iterator[tuple[int, dict[str, Any
                 yield int(stamp), json.loads(text)
 
 
+@lru_cache(maxsize=1 << 17)
 def exact(token: str) -> int:
     scaled = Decimal(token) * SCALE
     assert scaled == int(scaled), f"more than eight decimals: {token}"
