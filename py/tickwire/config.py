@@ -260,6 +260,8 @@ _VENUES: dict[str, dict[str, Any]] = {
 
 
 def _check_date(value: object) -> object:
+    if type(value) is datetime.date:
+        return value.isoformat()  # TOML's own form of a day, without quotes.
     if value != "" and (not isinstance(value, str) or _date_of(value) is None or len(value) != 10):
         raise ValueError('expected a day like "2020-01-30"')
     return value

@@ -745,6 +745,8 @@ def test_multicast_decides_what_the_feed_is() -> None:
     assert feed["liveness_timeout_ns"] == 0
     assert feed["midnights"] == [1_580_360_400_000_000_000]
     assert feed["max_orders"] == 16
+    (feed,) = multicast(feed="date = 2020-01-30").resolve()["feeds"]  # As TOML writes a day itself.
+    assert feed["midnights"] == [1_580_360_400_000_000_000]
     with pytest.raises(
         ConfigError, match=r'feeds\[0\].source: expected "multicast", and that table, for a live'
     ):

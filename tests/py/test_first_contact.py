@@ -8,23 +8,38 @@ part of the answer; a `*` stands for what does not matter here.
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import gzip
+import importlib.util
 import json
+import logging
 import re
+import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from aiohttp import web
+from multicast_rig import market
 from onnx import TensorProto, helper
+from packets import OPEN, capture, frames, packet, stream
+from scripted import ScriptedVenue, config_of
+from spot_lines import START, diff, lines, text_of, zipped
 
 from tickwire import models
 from tickwire.cli import main
 from tickwire.config import Config
+from tickwire.engine import Pipeline
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
 
 # --- Configurations: lines that take the place of those below, by key --------------------------------------
 
@@ -209,62 +224,272 @@ def test_model(
     assert found.err.startswith(f"tickwire: {path}")
 
 
-# --- Captures: what the file holds, and what a replay says ---------------------------------------------------
+# --- Captures: what the file holds, what is configured otherwise, and what a replay says ---------------------
 
-AT = 1_700_000_000_000_000_000
-
-
-def lines(*messages: dict[str, Any], first: int = AT, step: int = 10**7) -> bytes:
-    return "".join(
-        f"{first + i * step} {json.dumps(message)}\n" for i, message in enumerate(messages)
-    ).encode()
-
-
-def diff(number: int, symbol: str = "BTCUSDT", **more: Any) -> dict[str, Any]:
-    bids, asks = [[f"{100 + number % 2}.0", "1"]], [["103.0", f"{number}"]]
-    own = {"e": "depthUpdate", "E": AT // 10**6, "s": symbol, "U": number, "u": number, "b": bids, "a": asks}
-    return own | more
+WHOLE = text_of(lines())
+TORN = WHOLE.replace(b'"u":110,"b"', b'"u":110,"b')
+BYBIT = {"topic": "orderbook.50.BTCUSDT", "type": "delta", "data": {"s": "BTCUSDT", "b": [], "a": []}}
+MICRO = text_of(lines(), lambda at: str(at // 1000)).splitlines(keepends=True)
+MIXED = b"".join(
+    pair[i % 2] for i, pair in enumerate(zip(WHOLE.splitlines(keepends=True), MICRO, strict=True))
+)
 
 
-def snapshot(number: int, symbol: str = "BTCUSDT") -> dict[str, Any]:
-    body = {"lastUpdateId": number, "bids": [["99.0", "1"]], "asks": [["104.0", "1"]]}
-    return {"tickwire": "snapshot", "conn": 0, "instrument": symbol, "body": body}
+def replaced(number: int, **changes: Any) -> bytes:
+    """The usual capture, but for one of its diffs."""
+    return text_of(
+        [
+            (at, diff(number, **changes) if message.get("data", {}).get("u") == 10 * number + 10 else message)
+            for at, message in lines()
+        ]
+    )
 
 
-GOOD = [diff(1), snapshot(1), *(diff(n) for n in range(2, 12))]
+def without(number: int) -> bytes:
+    return text_of([line for line in lines() if line[1].get("data", {}).get("u") != 10 * number + 10])
 
-CAPTURES: list[tuple[str, str, bytes | None, int, str]] = [
-    ("a file that is not there", "c.log", None, 2, "--input: */c.log: no such file"),
-    ("nothing", "c.log", b"", 0, "BTCUSDT never became valid: no message came"),
-    ("no snapshot", "c.log", lines(*(diff(n) for n in range(1, 12))), 0, "BTCUSDT never became valid: no snapshot came"),
-    ("another instrument", "c.log", lines(*(diff(n, "ETHUSDT") for n in range(1, 12))), 0, "11 messages of instruments that the configuration does not name were skipped"),
-    ("a text", "c.log", b"hello\nworld\n", 0, "c.log:1: not a capture line: expected TIME, a space and a message"),
-    ("cut in the middle of its compression", "c.log.gz", gzip.compress(lines(*GOOD))[:-40], 0, "an input ends in the middle of a line or of its compressed stream, or is damaged"),
+
+def snapshot_of(**changes: Any) -> bytes:
+    return text_of(
+        [(at, message | changes if "lastUpdateId" in message else message) for at, message in lines()]
+    )
+
+
+def levels(count: int, depth: int) -> list[dict[str, Any]]:
+    """Partial books of so many levels, as their stream sends them."""
+    side = [[f"{100 - i}.0", "1.0"] for i in range(depth)], [[f"{101 + i}.0", "1.0"] for i in range(depth)]
+    return [
+        {"stream": f"btcusdt@depth{depth}", "data": {"lastUpdateId": i, "bids": side[0], "asks": side[1]}}
+        for i in range(1, count)
+    ]
+
+
+BESIDE = text_of([*lines(), *((START + i, message) for i, message in enumerate(levels(4, 5)))])
+FUTURES = text_of([(START + i, diff(i, pu=10 * i)) for i in range(9)])
+ITCH_FEED = {"venue": 'venue = "nasdaq_itch"', "instruments": 'instruments = ["TW00001"]'}
+
+CAPTURES: list[tuple[str, str, bytes | None, dict[str, str], int, str]] = [
+    ("a file that is not there", "c.log", None, {}, 2, "--input: */c.log: no such file"),
+    ("nothing", "c.log", b"", {}, 0, "binance_spot BTCUSDT never became valid: no message came"),
+    ("a text", "c.log", b"hello\nworld\n", {}, 0, "c.log:1: not a capture line: expected TIME, a space and a message"),
+    ("UTF-16", "c.log", WHOLE.decode().encode("utf-16"), {}, 2, "*/c.log: *UTF-16 text; convert it"),
+    ("packets for a venue of lines", "c.pcap", b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + bytes(32), {}, 2, "*/c.pcap: *a capture of packets (pcap)"),
+    ("a day file for a venue of lines", "c.itch", b"\x00\x0cS" + bytes(11), {}, 2, "*/c.itch: *a day file of NASDAQ ITCH"),
+    ("Parquet", "c.parquet", b"PAR1" + bytes(40), {}, 2, "*/c.parquet: *a Parquet file"),
+    ("7z", "c.7z", b"7z\xbc\xaf\x27\x1c" + bytes(40), {}, 2, "*/c.7z: *a 7z archive; unpack it"),
+    ("two files in a zip", "c.zip", zipped(WHOLE, WHOLE), {}, 2, "*/c.zip: *a zip archive of 2 files"),
+    ("compressed twice", "c.gz", gzip.compress(gzip.compress(WHOLE)), {}, 2, "*/c.gz: *compressed twice"),
+    ("cut in the middle of its compression", "c.log.gz", gzip.compress(WHOLE)[:-40], {}, 0, "an input ends in the middle of a line or of its compressed stream, or is damaged"),
+    ("stamps of two units", "c.log", MIXED, {}, 2, "c.log: expected receive stamps of one unit *: nanoseconds and microseconds"),
+    ("stamps of another unit further on", "c.log", WHOLE + MICRO[-1], {}, 0, "c.log:29: a mixture of units: a receive stamp in microseconds in a file of nanoseconds"),
+    ("stamps that count from the start", "c.log", text_of(lines(), lambda at: str((at - START) // 10**6 + 5)), {}, 0, 'a receive stamp that is plausible in no unit*found "5 {'),
+    ("lines without a time", "c.log", b"".join(json.dumps(message).encode() + b"\n" for _, message in lines()), {}, 0, "a message without its receive time: expected TIME, a space and a message"),
+    ("no snapshot", "c.log", text_of(lines(snapshot=False)), {}, 0, "binance_spot BTCUSDT never became valid: no snapshot came"),
+    ("an empty snapshot", "c.log", snapshot_of(bids=[], asks=[]), {}, 0, "BTCUSDT never became valid: none of the 1 snapshots could be believed: 1 empty"),
+    ("a crossed snapshot", "c.log", snapshot_of(bids=[["102.00", "1"]]), {}, 0, "BTCUSDT never became valid: none of the 1 snapshots could be believed: 1 crossed"),
+    ("a snapshot in the wrong order", "c.log", snapshot_of(asks=[["103.00", "1"], ["102.00", "1"]]), {}, 0, "BTCUSDT never became valid: none of the 1 snapshots could be believed: 1 not in the order of their prices"),
+    ("a snapshot that names a price twice", "c.log", snapshot_of(asks=[["102.00", "1"], ["102.00", "2"]]), {}, 0, "BTCUSDT never became valid: none of the 1 snapshots could be believed: 1 with a price twice"),
+    ("a snapshot of later", "c.log", snapshot_of(lastUpdateId=10**6), {}, 0, "BTCUSDT never became valid: its snapshot is newer than all of the 20 book events"),
+    ("another venue", "c.log", text_of([(START + i, BYBIT) for i in range(9)]), {}, 0, 'never became valid: its messages look like Bybit\'s, and venue = "binance_spot" is configured'),
+    ("futures for spot", "c.log", FUTURES, {}, 0, 'its messages look like Binance USD-M futures\'s, and venue = "binance_spot" is configured'),
+    ("spot for futures", "c.log", WHOLE, {"venue": 'venue = "binance_usdm"'}, 0, 'its messages look like Binance spot\'s, and venue = "binance_usdm" is configured'),
+    ("lines for a venue of packets", "c.log", WHOLE, ITCH_FEED, 2, 'expected a day file: messages of ITCH 5.0, each behind its length*text, which begins "1723161253937085768 {"'),
+    ("other instruments", "c.log", WHOLE, {"instruments": 'instruments = ["ETHUSDT"]'}, 0, "ETHUSDT never became valid: its messages are of other instruments: BTCUSDT"),
+    ("an instrument that has no message", "c.log", WHOLE, {"instruments": 'instruments = ["BTCUSDT", "ETHUSDT"]'}, 0, "snapshot_without_instrument: a bare REST snapshot line is accepted in a feed of one instrument*ETHUSDT never became valid: none of the 1 snapshots could be read, or told which instrument it is of"),
+    ("windows that never fill", "c.log", WHOLE, {"rows": "rows = ['mean(spread(), window=\"9s\")']"}, 0, 'BTCUSDT gave no row: mean(spread(), window="9s") was not warm before the end of the input, it needed'),
+    ("counts that never fill", "c.log", WHOLE, {"rows": 'rows = ["mean(spread(), window=100)"]'}, 0, "mean(spread(), window=100) was not warm before the end of the input, it needed more events"),
+    ("a message is missing", "c.log", without(10), {}, 0, "BTCUSDT had no valid book from */c.log:16 (2024-08-08 23:54:16.687 UTC) to the end of the input: an event is missing before it"),
+    ("a torn message", "c.log", TORN, {}, 0, "to the end of the input: a message of it could not be read, and no snapshot"),
+    ("what became of a torn message's book", "c.log", TORN, {}, 0, "1 venue messages could not be used; the books that they were of did not become valid again"),
+    ("a book that crosses", "c.log", replaced(10, b=[["105.00", "1"]]), {}, 0, "to the end of the input: its best bid is at or above its best ask"),
+    ("a price finer than its unit", "c.log", replaced(10, b=[["100.123456789", "1"]]), {}, 0, 'message_bad_number: BTCUSDT: a price or quantity that does not fit price_decimals = 8, qty_decimals = 8: b = "100.123456789"'),
+    ("a price that is a word", "c.log", replaced(10, b=[["dear", "1"]]), {}, 0, 'message_bad_number: BTCUSDT: a price or quantity that is no number: b = "dear"'),
+    ("a price below zero", "c.log", replaced(10, b=[["-1.5", "1"]]), {}, 0, 'message_bad_number: BTCUSDT: a price or quantity that is below zero: b = "-1.5"'),
+    ("an id that is no whole number", "c.log", replaced(10, u=1.5), {}, 0, 'message_malformed: BTCUSDT: malformed: u = "1.5"'),
+    ("trades that never came", "c.log", text_of([line for line in lines() if line[1].get("data", {}).get("t") != 3]), {}, 0, "1 trades never came, 1 times in their ids"),
+    ("messages that came twice", "c.log", text_of(sorted([*lines(), *lines()], key=lambda line: line[0])), {}, 0, "7 trades came again and were counted once"),
+    ("partial books beside changes", "c.log", BESIDE, {}, 0, "3 partial books were not used, because their instrument has a stream of changes"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "code", "expected"),
+    ("name", "content", "changes", "code", "expected"),
     [case[1:] for case in CAPTURES],
     ids=[case[0] for case in CAPTURES],
 )
 def test_capture(
     name: str,
     content: bytes | None,
+    changes: dict[str, str],
     code: int,
     expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    file, capture = tmp_path / "pipeline.toml", tmp_path / name
-    file.write_text(pipeline())
+    """What is read as far as it goes ends with 0, and with 1 where `--strict` asks for a capture without a fault."""
+    file, given = tmp_path / "pipeline.toml", tmp_path / name
+    file.write_text(pipeline(**changes))
     if content is not None:
-        capture.write_bytes(content)
-    found_code = command(monkeypatch, "replay", file, "--input", capture)
-    found = capsys.readouterr()
-    assert found_code == code, found
-    assert says(found.out + found.err, expected), found
+        given.write_bytes(content)
+    for options, end in ((), code), (("--strict",), code or 1):
+        found_code = command(monkeypatch, "replay", file, "--input", given, *options)
+        found = capsys.readouterr()
+        assert found_code == end, found
+        assert says(found.out + found.err, expected), found
+
+
+# --- Packets and day files: what is made of a market's messages, the lines configured, and the answer -----------
+
+A, B, OTHER = ("239.255.84.1", 26477), ("239.255.84.2", 26478), ("239.255.85.1", 25475)
+MESSAGES = market(300, 31)
+SECOND = market(200, 32)
+SIZES = b"".join(struct.pack(">H", len(message)) + message for message in MESSAGES)
+LINES = 'multicast = { lines = ["239.255.84.1:26477"] }'
+
+
+def pcap(*records: list[bytes]) -> Callable[[Path], object]:
+    return lambda path: capture(path, [record for some in records for record in some])
+
+
+def raw(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+def sent(payload: Callable[[int], bytes]) -> list[bytes]:
+    """Forty datagrams of another protocol."""
+    return frames((OPEN + i, A, payload(i)) for i in range(40))
+
+
+def iex(i: int) -> bytes:
+    return struct.pack("<BBHIIHHqqq", 1, 0, 0x8004, 1, 1, i, 1, 0, i, OPEN) + bytes(i)
+
+
+def cme(i: int) -> bytes:
+    return struct.pack("<IQHHHHH", i, OPEN, 30, 20, 32, 1, 9) + bytes(20)
+
+
+PRODUCT = frames(stream(MESSAGES, A))
+PRODUCT_B = frames(stream(SECOND, OTHER, session="BX00000001", begin=3_000))
+SENDERS = frames(stream(SECOND, A, session="BX00000001", begin=3_000), sender="10.0.0.2")
+TCP = [packet(OPEN + i, "10.0.0.3", "10.0.0.4", 6, bytes(20)) for i in range(7)]
+
+BY_ORDER: list[tuple[str, str, Callable[[Path], object], str, int, str]] = [
+    ("two products", "two.pcap", pcap(PRODUCT, PRODUCT_B), "", 2, 'two.pcap holds 2 of MoldUDP64: session "TICK000001" on 239.255.84.1:26477 (* datagrams); session "BX00000001" on 239.255.85.1:25475 (* datagrams). Name one stream\'s, as in lines = ["239.255.84.1:26477"]'),
+    ("two senders on a group", "two.pcap", pcap(PRODUCT, SENDERS), LINES, 2, 'They share a group: name a line\'s sender too*source_address = "10.0.0.1"'),
+    ("another group than configured", "a.pcap", pcap(PRODUCT_B), LINES, 2, "to 239.255.84.1:26477, as multicast.lines says*to 239.255.85.1:25475 (* of them MoldUDP64)"),
+    ("packets of IEX", "iex.pcap", pcap(sent(iex)), "", 2, "expected datagrams of MoldUDP64*found none in 40: 40 to 239.255.84.1:26477 (they look like IEX-TP)"),
+    ("packets of CME", "cme.pcap", pcap(sent(cme)), "", 2, "found none in 40: 40 to 239.255.84.1:26477 (they look like CME MDP 3.0)"),
+    ("packets of text", "text.pcap", pcap(sent(lambda i: b"price=%d\n" % i)), "", 2, "found none in 40: 40 to 239.255.84.1:26477 (they look like text)"),
+    ("packets of TCP", "tcp.pcap", pcap(TCP), "", 2, "found no datagram; 7 packets are of TCP, as of SoupBinTCP"),
+    ("no packet", "none.pcap", pcap(), "", 2, "found no packet"),
+    ("an empty file", "day.itch", raw(b""), "", 2, "found an empty file"),
+    ("packets of SoupBinTCP in a file", "day.itch", raw(b"".join(struct.pack(">H", 1 + len(m)) + b"S" + m for m in MESSAGES)), "", 2, "expected a day file: messages of ITCH 5.0, each behind its length*packets of SoupBinTCP"),
+    ("messages without lengths", "day.itch", raw(b"".join(MESSAGES)), "", 2, "expected a day file: messages of ITCH 5.0, each behind its length"),
+    ("a length of zero at the beginning", "day.itch", raw(bytes(100)), "", 2, "message 1, at byte 0: a length of zero, expected 1 to 65535"),
+    ("a length of zero further on", "day.itch", raw(SIZES + bytes(2) + SIZES), "", 0, f"day.itch: message {len(MESSAGES) + 1}, at byte {len(SIZES)}: a length of zero"),
+    ("a day file that is cut", "day.itch", raw(SIZES[:-3]), "", 0, "day.itch: message *: the file ends in the middle of a message"),
+    ("a capture that is cut", "cut.pcap", lambda path: path.write_bytes(capture(path, PRODUCT).read_bytes()[:-9]), "", 0, "cut.pcap: after packet"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "lines_of", "code", "expected"),
+    [case[1:] for case in BY_ORDER],
+    ids=[case[0] for case in BY_ORDER],
+)
+def test_capture_by_order(
+    name: str,
+    make: Callable[[Path], object],
+    lines_of: str,
+    code: int,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file, given = tmp_path / "pipeline.toml", tmp_path / name
+    source = f"max_orders = 65536\ndate = 2020-01-30\n{lines_of}"
+    file.write_text(pipeline(**ITCH_FEED, source=source))
+    make(given)
+    for options, end in ((), code), (("--strict",), code or 1):
+        found_code = command(monkeypatch, "replay", file, "--input", given, *options)
+        found = capsys.readouterr()
+        assert found_code == end, found
+        assert says(found.out + found.err, expected), found
+
+
+# --- Venues: what a running engine is told by whom it calls, and what it says while it runs ----------------------
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def error(status: int, **body: Any) -> Answer:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response(body, status=status)
+
+    return answer
+
+
+def talks(said: Callable[[web.WebSocketResponse], Awaitable[object]]) -> Answer:
+    """Takes the connection, and says this to the first message."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        ws = web.WebSocketResponse(compress=False)
+        await ws.prepare(request)
+        await ws.receive()
+        await said(ws)
+        async for _ in ws:
+            pass
+        return ws
+
+    return answer
+
+
+UNKNOWN = error(400, code=-1121, msg="Invalid symbol.")
+LOCATION = error(451, code=0, msg="restricted location")
+BANNED = error(418, code=-1003, msg="Way too many requests; IP banned")
+REFUSED = talks(
+    lambda ws: ws.send_json({"error": {"code": 2, "msg": "Invalid request: unknown stream"}, "id": 1})
+)
+CLOSED = talks(lambda ws: ws.close(code=1008, message=b"Too many requests"))
+
+VENUES: list[tuple[str, dict[str, Any], str]] = [
+    ("nobody there", {"gone": True}, "main: connection_refused: connect to 127.0.0.1:*: Connection refused"),
+    ("another path", {"handshake": error(404)}, "main: connection_handshake: handshake: expected HTTP 101, found 404"),
+    ("a restricted location", {"handshake": LOCATION}, "main: connection_handshake: handshake: expected HTTP 101, found 451*: restricted location"),
+    ("a refused subscription", {"handshake": REFUSED}, "main: subscribe_refused: main: Invalid request: unknown stream (code 2)"),
+    ("closed at once", {"handshake": CLOSED}, "main: connection_closed: *: Too many requests (code 1008)"),
+    ("an unknown symbol", {"rest": UNKNOWN}, "main: snapshot_failed: BTCUSDT: HTTP 400 Bad Request: Invalid symbol. (code -1121)"),
+    ("snapshots for some locations", {"rest": LOCATION}, "main: snapshot_failed: BTCUSDT: HTTP 451 *: restricted location"),
+    ("banned", {"rest": BANNED}, "main: snapshot_failed: BTCUSDT: HTTP 418 I'm a Teapot: Way too many requests; IP banned (code -1003)*asked for 60 s of silence"),
+    ("a page instead of a snapshot", {"rest": error(200, hello="world")}, "main: snapshot_malformed: BTCUSDT: it reads {\"hello\": \"world\"}"),
+    ("silence", {}, "main: ETHUSDT is not valid since *no message of ETHUSDT has come: check the symbol"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("oddities", "expected"), [case[1:] for case in VENUES], ids=[case[0] for case in VENUES]
+)
+async def test_venue(oddities: dict[str, Any], expected: str, caplog: pytest.LogCaptureFixture) -> None:
+    venue = ScriptedVenue()
+    venue.handshake = oddities.get("handshake")
+    venue.rest = [oddities["rest"]] * 1000 if "rest" in oddities else []
+    with caplog.at_level(logging.WARNING, "tickwire"):
+        async with AsyncExitStack() as stack:
+            serving = venue.serve()
+            await serving.__aenter__()
+            if oddities.get("gone"):
+                await serving.__aexit__(None, None, None)
+            else:
+                stack.push_async_exit(serving)
+            settings = Config.from_dict(config_of(venue), where="test")
+            pipeline = await stack.enter_async_context(Pipeline(settings))
+            async with asyncio.timeout(30.0):
+                while not says(caplog.text, expected):
+                    pipeline.raise_if_failed()
+                    await asyncio.sleep(0.02)
+            assert pipeline.stats().count("rows") == 0
 
 
 # --- Environments: what is asked of which machine, and the answer ---------------------------------------------

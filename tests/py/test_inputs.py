@@ -1,5 +1,5 @@
-"""Captures as other tools write them, and captures that are something else: each is read, or the report names
-what it is. The truth is what the same messages give in the form that our own recorder writes.
+"""Captures as other tools write them are read: the truth is what the same messages give in the form that our
+own recorder writes. What is refused, and how it is named, is a table in test_first_contact.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ import bz2
 import csv
 import gzip
 import importlib.util
-import io
 import json
 import lzma
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spot_lines import EVENTS, SNAPSHOT, START, STEP, diff, lines, text_of, trade, zipped
 from typer.testing import CliRunner
 
 from tickwire.cli.app import app
@@ -31,62 +30,7 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
 )
 
-START = 1_723_161_253_937_085_768
-STEP = 250_000_000
 ROWS = ["spread()", "imbalance(levels=1)", 'trade_count(window="600ms")']
-EVENTS = 20
-
-Line = tuple[int, dict[str, Any]]
-
-
-def diff(number: int, *, symbol: str = "BTCUSDT", **changes: Any) -> dict[str, Any]:
-    """The `number`th: its ids are 10 * number + 1 to 10 * number + 10. The best bid alternates."""
-    message = {
-        "e": "depthUpdate",
-        "E": (START + number * STEP) // 1_000_000,
-        "s": symbol,
-        "U": 10 * number + 1,
-        "u": 10 * number + 10,
-        "b": [["100.50", "2.0" if number % 2 else "0.0"]],
-        "a": [["102.00", f"{number + 1}.5"]],
-    }
-    return {"stream": f"{symbol.lower()}@depth@100ms", "data": {**message, **changes}}
-
-
-def trade(number: int) -> dict[str, Any]:
-    message = {
-        "e": "trade",
-        "E": 1_723_161_254_000,
-        "s": "BTCUSDT",
-        "t": number,
-        "p": "101.00",
-        "q": "1.0",
-        "m": True,
-    }
-    return {"stream": "btcusdt@trade", "data": message}
-
-
-SNAPSHOT = {"lastUpdateId": 15, "bids": [["100.00", "1.0"]], "asks": [["102.00", "1.0"], ["103.00", "1.0"]]}
-
-
-def lines(*, snapshot: bool = True) -> list[Line]:
-    """Diffs, a snapshot behind the second, and now and then a trade."""
-    out: list[Line] = []
-    for number in range(EVENTS):
-        at = START + number * STEP
-        out.append((at, diff(number)))
-        if number == 1 and snapshot:
-            out.append((at + 1000, SNAPSHOT))
-        if number % 3 == 0:
-            out.append((at + 2000, trade(number // 3 + 1)))
-    return out
-
-
-def text_of(
-    parts: list[Line], stamp: Callable[[int], str] = str, write: Callable[[Any], str] | None = None
-) -> bytes:
-    write = write or (lambda message: json.dumps(message, separators=(",", ":")))
-    return "".join(f"{stamp(at)} {write(message)}\n" for at, message in parts).encode()
 
 
 @dataclass
@@ -209,14 +153,6 @@ def test_a_capture_with_a_line_of_ours_is_in_nanoseconds(tmp_path: Path, truth: 
     found.says("receive stamps that look like seconds, taken for nanoseconds for its lines of ours")
 
 
-def zipped(*texts: bytes) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, text in enumerate(texts):
-            archive.writestr(f"day/{number}.log", text)
-    return out.getvalue()
-
-
 FILES: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
     "xz": lzma.compress,
@@ -299,128 +235,6 @@ def test_messages_as_any_writer_of_json_makes_them_give_the_same_rows(
     assert (found.rows, len(found.report)) == (truth, 1), found.report
 
 
-# What is not read is called by its name.
-
-KLINE = {"topic": "orderbook.50.BTCUSDT", "type": "delta", "data": {"s": "BTCUSDT", "b": [], "a": []}}
-
-
-def futures(number: int) -> dict[str, Any]:
-    return diff(number, pu=10 * number)
-
-
-def replaced(number: int, **changes: Any) -> list[Line]:
-    """The usual capture, but for one of its diffs."""
-    return [
-        (at, diff(number, **changes) if message.get("data", {}).get("u") == 10 * number + 10 else message)
-        for at, message in lines()
-    ]
-
-
-REFUSED: dict[str, tuple[bytes, str]] = {
-    "UTF-16": (text_of(lines()).decode().encode("utf-16"), "UTF-16 text; convert it"),
-    "pcap": (b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + bytes(32), "a capture of packets (pcap)"),
-    "day file": (b"\x00\x0cS" + bytes(11), "a day file of NASDAQ ITCH"),
-    "Parquet": (b"PAR1" + bytes(40), "a Parquet file"),
-    "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(40), "a 7z archive; unpack it"),
-    "several files in a zip": (zipped(text_of(lines()), text_of(lines())), "a zip archive of 2 files"),
-    "compressed twice": (gzip.compress(gzip.compress(b"x" * 100)), "compressed twice"),
-}
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_no_capture_is_refused_by_its_name(kind: str, tmp_path: Path) -> None:
-    data, said = REFUSED[kind]
-    with pytest.raises(Error) as refused:
-        replayed(tmp_path, data)
-    assert said in str(refused.value), refused.value
-    assert str(tmp_path / "0.log") in str(refused.value)
-
-
-# A capture, what else is configured, and what the report must say.
-NAMED: dict[str, tuple[bytes, dict[str, Any], str]] = {
-    "lines without a time": (
-        b"".join(json.dumps(message).encode() + b"\n" for _, message in lines()),
-        {},
-        "a message without its receive time: expected TIME, a space and a message",
-    ),
-    "no snapshot": (text_of(lines(snapshot=False)), {}, "main BTCUSDT never became valid: no snapshot came"),
-    "another venue": (
-        text_of([(START + i, KLINE) for i in range(9)]),
-        {},
-        'never became valid: its messages look like Bybit\'s, and venue = "binance_spot" is configured',
-    ),
-    "futures for spot": (
-        text_of([(START + i, futures(i)) for i in range(9)]),
-        {},
-        'its messages look like Binance USD-M futures\'s, and venue = "binance_spot" is configured',
-    ),
-    "spot for futures": (
-        text_of(lines()),
-        {"feed": {"venue": "binance_usdm"}},
-        'its messages look like Binance spot\'s, and venue = "binance_usdm" is configured',
-    ),
-    "other instruments": (
-        text_of(lines()),
-        {"feed": {"instruments": ["ETHUSDT"]}},
-        "main ETHUSDT never became valid: its messages are of other instruments: BTCUSDT",
-    ),
-    "one instrument of two": (
-        text_of(
-            [
-                (at, m) if "lastUpdateId" not in m else (at, {"stream": "btcusdt@depth", "data": m})
-                for at, m in lines()
-            ]
-        ),
-        {"feed": {"instruments": ["BTCUSDT", "ETHUSDT"]}},
-        "main ETHUSDT never became valid: the input has no book change of it",
-    ),
-    "not warm": (
-        text_of(lines()),
-        {"rows": ['mean(spread(), window="9s")']},
-        'main BTCUSDT gave no row: mean(spread(), window="9s") was not warm before the end of the input, '
-        "it needed",
-    ),
-    "not warm, by count": (
-        text_of(lines()),
-        {"rows": ["mean(spread(), window=100)"]},
-        "mean(spread(), window=100) was not warm before the end of the input, it needed more events",
-    ),
-    "a gap": (
-        text_of([line for line in lines() if line[1].get("data", {}).get("u") != 110]),
-        {},
-        "0.log:16 (2024-08-08 23:54:16.687 UTC) to the end of the input: an event is missing before it, and "
-        "no snapshot that its events continue followed",
-    ),
-    "a torn message": (
-        text_of(lines()).replace(b'"u":110,"b"', b'"u":110,"b'),
-        {},
-        "to the end of the input: a message of it could not be read, and no snapshot",
-    ),
-    "a torn message, what became of it": (
-        text_of(lines()).replace(b'"u":110,"b"', b'"u":110,"b'),
-        {},
-        "note: 1 venue messages could not be used; the books that they were of did not become valid again",
-    ),
-    "a price beyond the units": (
-        text_of(replaced(10, b=[["100.123456789", "1"]])),
-        {},
-        "message_bad_number: BTCUSDT: a price or quantity that does not fit price_decimals = 8, "
-        'qty_decimals = 8: b = "100.123456789"',
-    ),
-    "an id that is no number": (
-        text_of(replaced(10, u=1.5)),
-        {},
-        'message_malformed: BTCUSDT: malformed: u = "1.5"',
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", NAMED)
-def test_a_capture_that_does_not_give_what_it_should_says_why(kind: str, tmp_path: Path) -> None:
-    data, changes, said = NAMED[kind]
-    replayed(tmp_path, data, **changes).says(said)
-
-
 def test_what_became_of_damaged_books_is_told(tmp_path: Path) -> None:
     torn = text_of(lines()).replace(b'"u":110,"b"', b'"u":110,"b')
     lost = replayed(tmp_path, torn)
@@ -451,4 +265,3 @@ def test_strict_is_not_exit_0_where_there_is_a_note(tmp_path: Path) -> None:
     # What is told of its units is no fault.
     assert exit_code(text_of(lines(), UNITS["ISO"][0]), "--strict") == 0
     assert (exit_code(no_snapshot), exit_code(no_snapshot, "--strict")) == (0, 1)
-    assert exit_code(text_of([(START, KLINE)]), "--strict") == 1

@@ -1597,6 +1597,15 @@ void IngestAgent::report_refused(const Feed& feed, ErrorKind kind, Outcome outco
     }
     return report(errors_, kind, {instrument.symbol, ": ", name_of(outcome), ": \"", value.view(), "\""}, ts);
   }
+  const std::string_view text = refused.value;
+  const bool number = text.find_first_not_of("0123456789.eE+-") == std::string_view::npos &&
+                      text.find_first_of("0123456789") != std::string_view::npos;
+  if (!number || text.starts_with('-')) {
+    return report(errors_, kind,
+                  {instrument.symbol, ": a price or quantity that is ", number ? "below zero" : "no number",
+                   ": ", refused.key, " = \"", value.view(), "\""},
+                  ts);
+  }
   const Digits price(instrument.price_decimals);
   const Digits qty(instrument.qty_decimals);
   report(errors_, kind,
