@@ -49,6 +49,7 @@ py::dtype record_dtype(const signal::RecordLayout& layout) {
   add("stage_ns", py::make_tuple("<i8", py::make_tuple(signal::kStageCount)),
       offsetof(SignalHeader, stage_ns));
   add("missing_trades", py::str("<u4"), offsetof(SignalHeader, missing_trades));
+  add("unseen_us", py::str("<u4"), offsetof(SignalHeader, unseen_us));
   if (layout.score_count != 0) {
     add("scores", py::make_tuple("<f4", py::make_tuple(layout.score_count)), layout.scores_offset());
   }

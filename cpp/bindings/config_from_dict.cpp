@@ -196,6 +196,7 @@ engine::FeaturesConfig features_from(const Section& s) {
       .trade_gaps = s.choose<engine::TradeGaps>(
           "trade_gaps", {{"count", engine::TradeGaps::Count}, {"suspect", engine::TradeGaps::Suspect}}),
       .accept_beyond_depth = s.get<bool>("accept_beyond_depth"),
+      .max_age_ns = s.get<std::int64_t>("max_age_ns"),
       .plan = plan_from(s)};
 }
 
@@ -213,7 +214,7 @@ engine::ModelConfig model_from(const Section& s) {
           .assign = s.choose<Assign>(
               "assign", {{"instrument", Assign::Instrument}, {"least_loaded", Assign::LeastLoaded}}),
           .max_batch = s.get<std::size_t>("max_batch"),
-          .max_age_ns = s.get<std::int64_t>("max_age_us") * 1000,
+          .max_age_ns = s.get<std::int64_t>("max_age_ns"),
           .queue_slots = s.get<std::size_t>("queue_slots"),
           .policy = s.choose<QueuePolicy>("policy", {{"every", QueuePolicy::Every},
                                                      {"drop_oldest", QueuePolicy::DropOldest},

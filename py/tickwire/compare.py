@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tickwire.records import NO_TIME, RowLayout, Rows
+from tickwire.records import NO_TIME, RowLayout, Rows, age_ns
 
 __all__ = ["ABSOLUTE_TOLERANCE", "RELATIVE_TOLERANCE", "Comparer", "ScoreChecker"]
 
@@ -24,9 +24,9 @@ ABSOLUTE_TOLERANCE = 1e-6
 # A difference: its place in the batch at hand, the field's number and the text. The smallest is the first.
 _Finding = tuple[int, int, str]
 
-# What two records of one row may differ in: the stamps of stages, which clock stamped the message (no capture
-# carries it), and the place that a record without a score has for one.
-_NOT_OF_A_REPLAY = ("ts_out", "stage_ns", "recv_clock", "scores")
+# What two records of one row may differ in: the stamps of stages, what no capture carries (which clock
+# stamped the message, how long nobody had looked before), and the place of a score where there is none.
+_NOT_OF_A_REPLAY = ("ts_out", "stage_ns", "recv_clock", "unseen_us", "scores")
 # What the record of a score has of its own. All else is its row's.
 _OF_A_SCORE = ("ts_out", "stage_ns", "scores", "scored", "model_id", "state")
 
@@ -216,6 +216,8 @@ class ScoreChecker:
     def check(self, records: Rows, models: Any) -> bool:
         """The records of one agent, in the order in which it published them. False once something differs."""
         records = records[records["row"] != 0]
+        if not self._check_ages(records, models):
+            return False
         self._last.clear()
         places, found = self._places_of(records)
         if self._cut_off:
@@ -384,6 +386,23 @@ class ScoreChecker:
             )
             return False
         self.scores += int((~stale).sum())
+        return True
+
+    def _check_ages(self, records: Rows, models: Any) -> bool:
+        """Whether a record left in time is told by its own stamps."""
+        ages = age_ns(records)
+        valid, stale = (records["state"] == self._layout.states.index(name) for name in ("valid", "stale"))
+        for number in np.unique(records["model_id"]).tolist():
+            limit = models.max_age_ns(number)
+            old = (ages > limit) & (limit != 0)
+            wrong = (records["model_id"] == number) & ((valid & old) | (stale & ~old))
+            if wrong.any():
+                i = int(np.argmax(wrong))
+                state = self._layout.state(int(records[i]["state"]))
+                allowed = f"{limit / 1e6:g} ms are allowed" if limit else "any age is allowed"
+                name, age = _name(self._layout, records[i]), f"{ages[i] / 1e6:g} ms"
+                self.divergence = f"{name}: it is {state}, but left {age} after its arrival, and {allowed}"
+                return False
         return True
 
     def _check_unscored(self, records: Rows, inputs: NDArray[np.float32]) -> bool:

@@ -904,6 +904,11 @@ class Features(_Model):
     """What a hole in the venue's trade ids does where a row needs trades: each row says how many trades of
     its epoch are missing (`missing_trades`), or the epoch ends and the book's next change begins another."""
 
+    max_age: Duration = "1s"
+    """A row, or its signal, that is older than this when it leaves, counted from its message's arrival, is
+    counted and leaves as stale, without a score. "0s": no limit. Live alone: a recording has the row as it
+    was, a replay applies no limit, and `verify` judges again by the recorded stamps."""
+
     @model_validator(mode="after")
     def _one_trigger(self) -> Features:
         if self.trigger is not None and self.every is not None:
@@ -964,9 +969,8 @@ class Model(_Model):
     """Rows that wait already and are scored in one run, at most; a run never waits for more. For a model that
     is late in bursts. Needs a model whose first dimension is free."""
 
-    max_age_us: Annotated[int, Field(ge=0, le=60_000_000)] = 0
-    """A row older than this when its turn comes is not scored but counted and marked stale. 0: off. A replay
-    ignores it."""
+    max_age_us: Annotated[int, Field(ge=0, le=60_000_000)] | None = None
+    """`features.max_age` for this model's signals alone, in microseconds. None: that one; 0: no limit."""
 
     queue_slots: Annotated[int, Field(ge=16, le=1 << 20)] = 1024
     """Rows that wait for an inference agent. A full queue drops the newest row and counts it."""
@@ -1524,6 +1528,7 @@ class Config(_Model):
                 "max_event_rate": self.features.max_event_rate,
                 "trade_gaps": self.features.trade_gaps,
                 "accept_beyond_depth": self.features.beyond_depth == "accept",
+                "max_age_ns": 0 if replay else parse_duration(self.features.max_age),
                 "nodes": list(self.plan.nodes),
                 "outputs": list(self.plan.outputs),
             },
@@ -1533,6 +1538,12 @@ class Config(_Model):
                 for where, model in self._located_models()
             ],
         }
+
+    def max_age_ns(self, model: Model | None = None) -> int:
+        """How old a signal of this model, or a row without one, may be when it leaves; 0: any age."""
+        if model is not None and model.max_age_us is not None:
+            return model.max_age_us * 1000
+        return parse_duration(self.features.max_age)
 
     def worker_policies(self) -> list[WorkerPolicy]:
         """How the workers of each model are kept, in the layout `processes`."""
@@ -1620,7 +1631,7 @@ class Config(_Model):
             # A replay's rows keep their order, and none can be late.
             "assign": model.assign if not replay else "instrument",
             "max_batch": model.max_batch,
-            "max_age_us": 0 if replay else model.max_age_us,
+            "max_age_ns": 0 if replay else self.max_age_ns(model),
             "queue_slots": model.queue_slots,
             "policy": model.policy,
             "queue_limit": model.queue_limit,

@@ -35,7 +35,7 @@ from tickwire.latency import RowLatencies
 from tickwire.limits import Limit
 from tickwire.records import ModelInfo, RowLayout, Rows, Signal
 from tickwire.rest import SnapshotService
-from tickwire.router import FeatureStream, Router, SignalStream
+from tickwire.router import AgeLimit, FeatureStream, Router, SignalStream
 from tickwire.sinks import CallbackSink, Sink, SinkRunner, public_url
 from tickwire.sinks.factory import make_sinks
 from tickwire.stat_file import ErrorEntry, Histogram, StatFile, StatFileError
@@ -331,7 +331,11 @@ class Pipeline:
             for model in self.config.all_models
             if model.assign == "least_loaded" and not self.replaying
         ]
-        self._router = Router(engine, layout, lossless=self.replaying, shared=shared)
+        age_limit = None
+        if not self.replaying:
+            ages = {model.label: self.config.max_age_ns(model) for model in self.config.all_models}
+            age_limit = AgeLimit(layout, self.config.max_age_ns(), ages)
+        self._router = Router(engine, layout, lossless=self.replaying, shared=shared, age_limit=age_limit)
         self._latencies = RowLatencies(layout.stages)
         self._router.on_rows(self._latencies.on_rows)
         if self._recording is not None:

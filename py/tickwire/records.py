@@ -17,13 +17,19 @@ from numpy.typing import NDArray
 
 from tickwire.errors import Error
 
-__all__ = ["NO_TIME", "FeatureBatch", "ModelInfo", "RowLayout", "Rows", "Signal"]
+__all__ = ["NO_TIME", "FeatureBatch", "ModelInfo", "RowLayout", "Rows", "Signal", "age_ns"]
 
 Rows = NDArray[np.void]
 """A structured array of the engine's records."""
 
 NO_TIME = -(2**63)
 """The engine's "the venue gave no time"."""
+
+
+def age_ns(rows: Rows, now: int | None = None) -> NDArray[np.int64]:
+    """How old records are at `now`, or were when they left: since the earliest that their messages came."""
+    ages: NDArray[np.int64] = (rows["ts_out"] if now is None else now) - rows["ts_recv"]
+    return ages + rows["unseen_us"].astype(np.int64) * 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from tickwire.config import Config
 from tickwire.engine import core_module
 from tickwire.errors import VerifyError
 from tickwire.held import model_number
-from tickwire.records import RowLayout, Rows
+from tickwire.records import RowLayout, Rows, age_ns
 
 __all__ = [
     "VERSION",
@@ -145,6 +145,12 @@ class RecordedModels:
 
     def max_batch(self, number: int) -> int:
         return self._settings[self._entries[number]["name"]].max_batch
+
+    def max_age_ns(self, number: int) -> int:
+        """How old a signal of it might be when it left; 0: any age."""
+        if number not in self._entries:
+            raise VerifyError(f"{self._folder}: a score names the model {number:08x}, which was not recorded")
+        return self._config.max_age_ns(self._settings[self._entries[number]["name"]])
 
     def of(self, number: int) -> Any:
         """The engine's own model, as it loads it for a run."""
@@ -287,6 +293,7 @@ def miscounted(
     layout: RowLayout,
     models: int,
     processes: bool,
+    max_age_ns: int,
 ) -> str | None:
     """Where the recorded files hold other numbers of records than the run counted."""
     emitted = answered = 0
@@ -297,6 +304,15 @@ def miscounted(
         if found != count.get("rows", 0):
             expected = f"{count.get('rows', 0):,} rows as run.json counts them"
             return f"rows/{agent}: expected {expected}, found {found:,}"
+        if not models and "rows_stale" in count:
+            # Recorded as they were before; whether one left in time its stamps tell.
+            old = sum(
+                int(((file["row"] != 0) & (file["state"] == 0) & (age_ns(file) > max_age_ns)).sum())
+                for file in rows.get(agent, ())
+            )
+            if (old if max_age_ns else 0) != count["rows_stale"]:
+                expected = f"{count['rows_stale']:,} rows that were too old as run.json counts them"
+                return f"rows/{agent}: expected {expected}, found {old:,}"
         if "scored" not in count:
             continue
         answered += sum(count[name] for name in ("scored", "stale", "nonfinite", "model_errors"))

@@ -82,6 +82,7 @@ _FOLLOW_S = 1.0
 _COUNTED = (
     "rows",
     "rows_dropped",
+    "rows_stale",
     "scored",
     "stale",
     "nonfinite",
@@ -378,7 +379,7 @@ class Result:
     notices: int
     scores: int
     unscored: int
-    """Rows without a score to compare: too old by `model.max_age_us`, or dropped before the model."""
+    """Rows without a score to compare: too old by `features.max_age`, or dropped before the model."""
     unchecked: int
     """Scores of a warm run's first windows, which began with rows from before the recording."""
     exact: bool
@@ -549,7 +550,13 @@ def _hold_against_run_json(
     counts = manifest.get("counts")
     if counts and not cut_off:
         wrong = miscounted(
-            counts, rows, scores, layout=layout, models=models, processes=config.engine.layout == "processes"
+            counts,
+            rows,
+            scores,
+            layout=layout,
+            models=models,
+            processes=config.engine.layout == "processes",
+            max_age_ns=config.max_age_ns(),
         )
         found += [f"{path}: {wrong}"] if wrong is not None else []
     if found:

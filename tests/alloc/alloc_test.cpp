@@ -97,6 +97,7 @@ class AllocTest : public ::testing::Test {
                          .max_event_rate = 2000,
                          .trade_gaps = engine::TradeGaps::Count,
                          .accept_beyond_depth = false,
+                         .max_age_ns = 0,
                          .plan = plan()},
             .models = {},
             .worker_program = ""};

@@ -50,6 +50,7 @@ def row_dtype(features: int, scores: int = 0) -> np.dtype[np.void]:
         ("model_id", "u4"),
         ("stage_ns", "i8", (len(STAGES),)),
         ("missing_trades", "u4"),
+        ("unseen_us", "u4"),
     ]
     if scores:
         fields.append(("scores", "f4", (scores,)))

@@ -431,6 +431,27 @@ def test_resolve_every_becomes_a_trigger_with_its_period() -> None:
     assert (features["trigger"], features["every_ns"]) == ("every", 100_000_000)
 
 
+@pytest.mark.parametrize(
+    ("features", "model", "rows_ns", "model_ns"),
+    [
+        ("", "", 10**9, 10**9),
+        ('max_age = "250ms"\n', "", 250_000_000, 250_000_000),
+        ('max_age = "0s"\n', "", 0, 0),
+        ("", "max_age_us = 5\n", 10**9, 5000),
+        ('max_age = "2s"\n', "max_age_us = 0\n", 2 * 10**9, 0),
+    ],
+)
+def test_a_rows_greatest_age_is_one_second_unless_said(
+    tmp_path: Path, features: str, model: str, rows_ns: int, model_ns: int
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    text = MINIMAL.replace("[features]\n", "[features]\n" + features)
+    text = text.replace('source = "file"', "") + f'[model]\npath = "m.onnx"\n{model}'
+    resolved = load(text, base=tmp_path).resolve()
+    assert resolved["features"]["max_age_ns"] == rows_ns
+    assert [one["max_age_ns"] for one in resolved["models"]] == [model_ns]
+
+
 def test_resolve_for_a_replay_floats_and_ignores_age(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"x")
     text = MINIMAL + '[model]\npath = "m.onnx"\ncores = [4000]\nmax_age_us = 5\n'
@@ -442,7 +463,8 @@ def test_resolve_for_a_replay_floats_and_ignores_age(tmp_path: Path) -> None:
     assert (resolved["huge_pages"], resolved["lock"]) == ("auto", "auto")
     assert (resolved["idle"], resolved["stat_path"]) == ("backoff", str(tmp_path / "s"))
     (model,) = resolved["models"]
-    assert (model["cores"], model["workers"], model["max_age_us"]) == ([], 1, 0)
+    assert (model["cores"], model["workers"], model["max_age_ns"]) == ([], 1, 0)
+    assert resolved["features"]["max_age_ns"] == 0
     assert model["members"] == [(str(tmp_path / "m.onnx"), 1.0, -1)]
     assert model["id"] == int(hashlib.sha256(b"x").hexdigest()[:8], 16)
     assert model["name"] == "m"

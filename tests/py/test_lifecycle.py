@@ -40,7 +40,7 @@ def config(**tables: Any) -> Config:
     return Config.from_dict(
         {
             "feeds": [{"venue": "binance_spot", "instruments": ["BTCUSDT"]}],
-            "features": {"rows": ["spread()"]},
+            "features": {"rows": ["spread()"], "max_age": "0s"},
             **tables,
         },
         base=base,

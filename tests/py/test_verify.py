@@ -67,16 +67,24 @@ def ingest_side(rows: Any) -> Any:
     return rows
 
 
+# How old a score may be that left as valid.
+OLD_NS = 1_000_000_000
+
+
 class TwinModels:
     """The model behind `run_rows`: its scores follow from the row's first feature, which is its number."""
 
     def __init__(self, max_batch: int = 1, factor: float = 1.0) -> None:
         self.runs: list[int] = []
         self._max_batch, self._factor = max_batch, factor
+        self.max_age = OLD_NS
 
     def of(self, number: int) -> TwinModels:
         assert number == 77
         return self
+
+    def max_age_ns(self, number: int) -> int:
+        return self.max_age
 
     def max_batch(self, number: int) -> int:
         return self._max_batch
@@ -231,12 +239,65 @@ def test_rows_that_were_not_scored_live_are_counted() -> None:
     rows = run_rows()
     scores = rows[rows["row"] != 0].copy()
     scores["state"][:4] = STATES.index("stale")
+    scores["ts_out"][:4] += OLD_NS
     scores["scored"][:4] = 0
     scores["scores"][:4] = np.nan
     result = compare(ingest_side(rows), scores[:-3], rows)
     assert result.same, result.divergence
     assert (result.scores, result.unscored) == (53, 7)
     assert "7 rows were not scored live" in describe(result)[1]
+
+
+@pytest.mark.parametrize(
+    ("state", "age", "unseen_us", "limit", "wrong"),
+    [
+        ("valid", 28_000, 0, 28_000, None),
+        (
+            "valid",
+            28_001,
+            0,
+            28_000,
+            "it is valid, but left 0.028001 ms after its arrival, and 0.028 ms are allowed",
+        ),
+        (
+            "valid",
+            27_000,
+            2,
+            28_000,
+            "it is valid, but left 0.029 ms after its arrival, and 0.028 ms are allowed",
+        ),
+        ("stale", 28_001, 0, 28_000, None),
+        (
+            "stale",
+            28_000,
+            0,
+            28_000,
+            "it is stale, but left 0.028 ms after its arrival, and 0.028 ms are allowed",
+        ),
+        ("stale", 27_000, 2, 28_000, None),
+        ("valid", 10**12, 0, 0, None),
+        ("stale", 10**12, 0, 0, "it is stale, but left 1e+06 ms after its arrival, and any age is allowed"),
+    ],
+)
+def test_the_verdict_of_age_is_that_of_the_recorded_stamps(
+    state: str, age: int, unseen_us: int, limit: int, wrong: str | None
+) -> None:
+    rows = make_rows(6, 2, 2)
+    rows["unseen_us"][3] = unseen_us
+    scores = rows.copy()
+    scores["ts_out"][3] = scores["ts_recv"][3] + age
+    scores["state"][3] = STATES.index(state)
+    if state == "stale":
+        scores["scores"][3] = np.nan
+    models = TwinModels()
+    models.max_age = limit
+    scores["ts_out"][[0, 1, 2, 4, 5]] = scores["ts_recv"][[0, 1, 2, 4, 5]]
+    checker = ScoreChecker([ingest_side(rows)], layout_of(rows), 1)
+    assert checker.check(scores, models) == (wrong is None), checker.divergence
+    if wrong is not None:
+        assert checker.divergence is not None
+        assert checker.divergence.startswith("binance_spot BTCUSDT, epoch 1, row 4")
+        assert checker.divergence.endswith(wrong)
 
 
 def test_rows_are_scored_again_in_the_batches_of_the_run() -> None:
@@ -248,6 +309,7 @@ def test_rows_are_scored_again_in_the_batches_of_the_run() -> None:
     scores["scored"][13:17] = 4
     scores["state"][14] = STATES.index("stale")  # Too old after the run, of which it was a part.
     scores["scores"][[12, 14]] = np.nan
+    scores["ts_out"][[12, 14]] += OLD_NS
     models = TwinModels(max_batch=4)
     result = compare(ingest_side(rows), scores, rows, models=models)
     assert result.same, result.divergence

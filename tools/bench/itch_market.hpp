@@ -111,6 +111,7 @@ inline engine::FeaturesConfig rows_on_every_event() {
           .max_event_rate = 400,
           .trade_gaps = engine::TradeGaps::Count,
           .accept_beyond_depth = false,
+          .max_age_ns = 0,
           .plan = sixteen_features()};
 }
 

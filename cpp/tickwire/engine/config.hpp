@@ -82,6 +82,7 @@ struct FeaturesConfig {
   double max_event_rate;
   TradeGaps trade_gaps;
   bool accept_beyond_depth;  // Rows also where they look at levels that nobody has told of.
+  std::int64_t max_age_ns;  // Live, of rows without a model: older ones leave as stale. 0: no limit.
   features::FeaturePlan plan;
 };
 
@@ -106,7 +107,7 @@ struct ModelConfig {
   std::vector<int> cores;  // One a worker, or none: they float.
   Assign assign;
   std::size_t max_batch;
-  std::int64_t max_age_ns;  // 0: no limit.
+  std::int64_t max_age_ns;  // Live: older rows leave as stale. 0: no limit.
   std::size_t queue_slots;
   QueuePolicy policy;
   std::size_t queue_limit;

@@ -43,6 +43,7 @@ struct LineEvent {
   std::uint32_t instrument;   // The feed's own number.
   std::uint64_t previous_id;  // Nothing is missing once all up to this id was processed.
   std::uint64_t last_id;
+  TsNs ts_event = kNoTime;  // The venue's.
 };
 
 class FeedLine {

@@ -105,7 +105,7 @@ void InferenceAgent::add_job(std::byte* slot, std::uint64_t tsc) noexcept {
   signal::SignalHeader& header = headers_[job_count_];
   header = head.header;
   header.stage_ns[static_cast<std::size_t>(signal::Stage::Queue)] = tsc_to_ns(tsc - head.tsc_pushed);
-  jobs_[job_count_++] = {&header, {work_input(slot), scoring_.input_floats()}, head.tsc_start};
+  jobs_[job_count_++] = {&header, {work_input(slot), scoring_.input_floats()}};
 }
 
 /// Runs the batch at hand and gives its slots back; how many they were.

@@ -42,6 +42,7 @@ constexpr std::size_t kWarmKeptBytes = 32U << 20U;  // What a busy feed brings w
 constexpr std::int64_t kWarmPollNs = 1'000'000;     // Between two looks at the end of a capture.
 constexpr std::uint64_t kWarmCheckLines =
     200'000;  // A capture that says nothing of ours in so many is another's.
+constexpr std::int64_t kMostUnseenUs = std::numeric_limits<std::uint32_t>::max();
 constexpr std::int64_t kHealthyAfterNs = 10'000'000'000;  // Then a loss is a new one, not the old one again.
 
 /// What kind of error the source met since it was last looked at; of several the rarer one.
@@ -351,7 +352,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   void line_message(std::uint32_t conn, const feed::WebSocketMessage& message) noexcept override {
     if (warm != Warm::No) [[unlikely]]
       return warm_message(conn, message);
-    agent.on_message(*this, conn, message.payload, message.recv_clock, message.ts_recv);
+    agent.on_message(*this, conn, message.payload, message.recv_clock, message.ts_recv, message.unseen_ns);
   }
   void line_down(std::uint32_t conn, std::string_view reason) noexcept override {
     if (!agent.stopping_) line_ended(conn, reason);
@@ -547,7 +548,7 @@ LineEvent IngestAgent::Feed::line_event(std::span<const char> message) noexcept 
       // Ids of futures have holes: the event names the one before it.
       const bool spot = config.market == feed::binance::Market::Spot;
       return {LineEvent::Kind::Diff, event.instrument, spot ? event.first_id - 1 : event.prev_id,
-              event.last_id};
+              event.last_id, event.ts_event};
     }
     case md::EventKind::Trade:
       return {LineEvent::Kind::Trade, event.instrument, event.trade.id - 1, event.trade.id};
@@ -579,6 +580,7 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
       replay_(setup.replay),
       windows_on_recv_(setup.config.features.clock == WindowClock::Recv),
       needs_trades_(needs_trades(setup.config.features)),
+      max_age_ns_(setup.replay ? 0 : setup.config.features.max_age_ns),
       layout_(setup.layout),
       control_(setup.control),
       heartbeat_(setup.heartbeat),
@@ -590,6 +592,7 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
       stages_(stats, name_),
       rows_(stats.counter(name_, "rows")),
       rows_dropped_(stats.counter(name_, "rows_dropped")),
+      rows_stale_(stats.counter(name_, "rows_stale")),
       notices_(stats.counter(name_, "notices")),
       errors_(stats.error_log(name_)) {
   std::uint32_t number = setup.first_feed;
@@ -629,8 +632,9 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
     if (!replay_ && !config.warm.empty()) {
       feed->reader = std::make_unique<md::CaptureReader>(check_warm(config, feed->decoder),
                                                          md::CaptureReaderConfig{.follow = true});
-      feed->join = std::make_unique<WarmJoin>(config.instruments.size(), feed->lines.size(), needs_trades_,
-                                              arena, kWarmKeptBytes);
+      feed->join =
+          std::make_unique<WarmJoin>(config.instruments.size(), feed->lines.size(), needs_trades_,
+                                     windows_on_recv_ || config.stale_after_ns != 0, arena, kWarmKeptBytes);
       feed->captured.resize(config.instruments.size());
       feed->capture_ends.resize(config.instruments.size());
       feed->in_capture_of.resize(config.instruments.size());
@@ -1177,7 +1181,7 @@ void IngestAgent::note_captured(Feed& feed, const md::Event& event) noexcept {
   Feed::InCapture& seen = feed.in_capture_of[event.instrument];
   seen.named = true;
   if (event.kind == md::EventKind::BookDiff && feed.compares_clocks)
-    feed.join->captured_diff(event.instrument, event.last_id, event.ts_recv);
+    feed.join->captured_diff(event.instrument, event.last_id, event.ts_recv, event.ts_event);
 }
 
 int IngestAgent::warm_turn(Feed& feed) noexcept {
@@ -1377,8 +1381,9 @@ std::vector<std::string> IngestAgent::warm_report() const {
 // What arrives
 
 void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const char> message, RecvClock clock,
-                             TsNs ts_recv) noexcept {
-  Arrival arrival{tsc_now(), 0, ts_recv, clock};
+                             TsNs ts_recv, std::int64_t unseen_ns) noexcept {
+  Arrival arrival{tsc_now(), 0, ts_recv, clock,
+                  static_cast<std::uint32_t>(std::min<std::int64_t>(unseen_ns / 1000, kMostUnseenUs))};
   feed.messages.add(1);
   feed.bytes.add(static_cast<std::int64_t>(message.size()));
 
@@ -1418,6 +1423,9 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
         break;
       case md::EventKind::Trade: {
         feed.trades.add(1);
+        // It says nothing of the book, but what time it is.
+        if (is_stale(feed, lane, ts_recv)) [[unlikely]]
+          on_stale(feed, lane, arrival);
         const Step step = lane.pipeline.on_trade(event);
         lane.trade_id = lane.pipeline.trade_id();
         if (step.repeated || lane.pipeline.trade_step().late || lane.pipeline.trade_step().missing != 0)
@@ -1778,6 +1786,7 @@ void IngestAgent::emit_row(AnyLane& lane, const Step& step, TsNs ts_event, const
   header.state = state;
   header.recv_clock = arrival.clock;
   header.missing_trades = missing_trades_of(pipeline);
+  header.unseen_us = arrival.unseen_us;
   if (!replay_) {
     header.stage_ns[index_of(signal::Stage::Receive)] =
         std::max<std::int64_t>(0, utc_.at(arrival.tsc_start) - arrival.ts_recv);
@@ -1794,7 +1803,7 @@ void IngestAgent::emit_row(AnyLane& lane, const Step& step, TsNs ts_event, const
   const std::span<const float> input = whole_window ? history.window() : history.newest();
   if (!workers_.empty()) {
     for (const Workers& workers : workers_) {
-      send_work(workers.port_of(lane.id), header, input, whole_window, arrival.tsc_start);
+      send_work(workers.port_of(lane.id), header, input, whole_window);
     }
   } else if (!scoring_.empty()) {
     std::span<const float> whole = input;
@@ -1806,7 +1815,7 @@ void IngestAgent::emit_row(AnyLane& lane, const Step& step, TsNs ts_event, const
     for (auto& scoring : scoring_) {
       signal::SignalHeader mine = header;
       mine.scored = whole_window ? 1 : 0;
-      const ScoringStage::Job job{&mine, whole, arrival.tsc_start};
+      const ScoringStage::Job job{&mine, whole};
       // Of several models a later one has waited for those before it.
       scoring->process({&job, 1}, tsc_row);
     }
@@ -1816,6 +1825,11 @@ void IngestAgent::emit_row(AnyLane& lane, const Step& step, TsNs ts_event, const
     const signal::RecordView view(slot, layout_);
     std::memcpy(view.features().data(), history.newest().data(), history.newest().size_bytes());
     stages_.close(header, tsc_row);
+    if (max_age_ns_ != 0 && state == signal::SignalState::Valid && signal::age_ns(header) > max_age_ns_)
+        [[unlikely]] {
+      header.state = signal::SignalState::Stale;
+      rows_stale_.add(1);
+    }
     view.header() = header;
     router_->publish();
     stages_.count(header);
@@ -1826,15 +1840,13 @@ void IngestAgent::emit_row(AnyLane& lane, const Step& step, TsNs ts_event, const
 }
 
 void IngestAgent::send_work(signal::SignalPort& port, const signal::SignalHeader& header,
-                            std::span<const float> input, bool whole_window,
-                            std::uint64_t tsc_start) noexcept {
+                            std::span<const float> input, bool whole_window) noexcept {
   std::byte* slot = port.try_claim_row();
   if (slot == nullptr) [[unlikely]]
     return rows_dropped_.add(1);
   WorkHead& head = work_head(slot);
   head.header = header;
   head.header.scored = whole_window ? 1 : 0;
-  head.tsc_start = tsc_start;
   std::memcpy(work_input(slot) + work_floats_ - input.size(), input.data(), input.size_bytes());
   head.tsc_pushed = tsc_now();
   port.publish();

@@ -158,7 +158,7 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   void on_stale(Feed& feed, Lane& lane, const Arrival& arrival) noexcept TICKWIRE_HOT;
 
   void on_message(Feed& feed, std::uint32_t conn, std::span<const char> message, RecvClock clock,
-                  TsNs ts_recv) noexcept TICKWIRE_HOT;
+                  TsNs ts_recv, std::int64_t unseen_ns = 0) noexcept TICKWIRE_HOT;
   void on_book(Feed& feed, Lane& lane, const md::Event& event, const Arrival& arrival) noexcept TICKWIRE_HOT;
   void merge(Feed& feed, Lane& lane, const Arrival& arrival) noexcept TICKWIRE_HOT;
   void count_refused(Feed& feed, const Lane& lane, const Step& step, TsNs ts_recv) noexcept TICKWIRE_HOT;
@@ -195,7 +195,7 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   void record_row(const signal::SignalHeader& header, signal::SignalState state,
                   std::span<const float> features) noexcept TICKWIRE_HOT;
   void send_work(signal::SignalPort& port, const signal::SignalHeader& header, std::span<const float> input,
-                 bool whole_window, std::uint64_t tsc_start) noexcept TICKWIRE_HOT;
+                 bool whole_window) noexcept TICKWIRE_HOT;
 
   [[nodiscard]] const std::string& symbol_of(const Feed& feed, const Lane& lane) const noexcept TICKWIRE_HOT;
   void request_snapshot(Feed& feed, Lane& lane) noexcept TICKWIRE_HOT;
@@ -205,6 +205,7 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   const bool replay_;
   const bool windows_on_recv_;
   const bool needs_trades_;
+  const std::int64_t max_age_ns_;  // Of rows without a model; 0: no limit.
   const signal::RecordLayout layout_;
   concurrent::Waker& control_;
   metrics::StatFile* const heartbeat_;
@@ -231,6 +232,7 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   bool stopping_ = false;
   metrics::Counter& rows_;
   metrics::Counter& rows_dropped_;
+  metrics::Counter& rows_stale_;
   metrics::Counter& notices_;
   metrics::ErrorLog& errors_;
 };

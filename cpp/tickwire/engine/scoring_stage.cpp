@@ -109,22 +109,18 @@ std::size_t ScoringStage::batch_limit() noexcept {
   return room == 0 ? max_batch_ : std::min(room, max_batch_);
 }
 
-bool ScoringStage::too_old(const Job& job) const noexcept {
-  if (max_age_ns_ == 0) return false;
-  const std::int64_t receive_ns = job.header->stage_ns[static_cast<std::size_t>(signal::Stage::Receive)];
-  return receive_ns + tsc_to_ns(tsc_now() - job.tsc_start) > max_age_ns_;
+/// By the record's own stages, so that whoever reads them later comes to the same verdict.
+bool ScoringStage::too_old(const Job& job, std::uint64_t tsc_before) const noexcept {
+  return max_age_ns_ != 0 && StageHistograms::total_ns(*job.header) +
+                                     std::int64_t{job.header->unseen_us} * 1000 +
+                                     tsc_to_ns(tsc_now() - tsc_before) >
+                                 max_age_ns_;
 }
 
-signal::SignalState ScoringStage::before_run(const Job& job) const noexcept {
-  // A row that is too old already is not worth the model's time; one that grew too old during the run
-  // is as useless to whom it is for.
-  if (too_old(job)) return signal::SignalState::Stale;
+signal::SignalState ScoringStage::before_run(const Job& job, std::uint64_t tsc_before) const noexcept {
+  // Not worth the model's time.
+  if (too_old(job, tsc_before)) return signal::SignalState::Stale;
   return all_finite(job.input) ? signal::SignalState::Valid : signal::SignalState::NonFinite;
-}
-
-signal::SignalState ScoringStage::after_run(const Job& job, std::span<const float> scores) const noexcept {
-  if (!all_finite(scores)) return signal::SignalState::NonFinite;
-  return too_old(job) ? signal::SignalState::Stale : signal::SignalState::Valid;
 }
 
 void ScoringStage::process(std::span<const Job> jobs, std::uint64_t tsc_before) noexcept {
@@ -134,7 +130,7 @@ void ScoringStage::process(std::span<const Job> jobs, std::uint64_t tsc_before) 
     header.model_id = current_->id;
     ran_[i] = kPassedOn;
     if (std::exchange(header.scored, std::uint8_t{0}) == 0) continue;
-    header.state = before_run(jobs[i]);
+    header.state = before_run(jobs[i], tsc_before);
     ran_[i] = kRefused;
     if (header.state != signal::SignalState::Valid) continue;
     std::memcpy(inputs_.data() + rows * input_floats_, jobs[i].input.data(), input_floats_ * sizeof(float));
@@ -154,7 +150,9 @@ void ScoringStage::process(std::span<const Job> jobs, std::uint64_t tsc_before) 
     const std::span<const float> mine{scores, score_count_};
     if (ran_[i] == kRan) {
       signal::SignalHeader& header = *jobs[i].header;
-      header.state = ok ? after_run(jobs[i], mine) : signal::SignalState::ModelError;
+      header.state = !ok                ? signal::SignalState::ModelError
+                     : all_finite(mine) ? signal::SignalState::Valid
+                                        : signal::SignalState::NonFinite;
       header.scored = ok ? static_cast<std::uint8_t>(rows) : std::uint8_t{0};
       scores += score_count_;
     }
@@ -196,7 +194,14 @@ void ScoringStage::close(std::byte* record, signal::SignalHeader& header, std::i
                          std::uint64_t tsc_scored) noexcept {
   header.stage_ns[static_cast<std::size_t>(signal::Stage::Model)] = model_ns;
   stages_.close(header, tsc_scored);
-  signal::RecordView(record, layout_).header() = header;
+  const signal::RecordView view(record, layout_);
+  // One that grew too old on its way is as useless to whom it is for.
+  if (max_age_ns_ != 0 && header.state == signal::SignalState::Valid && signal::age_ns(header) > max_age_ns_)
+      [[unlikely]] {
+    header.state = signal::SignalState::Stale;
+    std::fill(view.scores().begin(), view.scores().end(), std::numeric_limits<float>::quiet_NaN());
+  }
+  view.header() = header;
 }
 
 }  // namespace tickwire::engine

@@ -1,6 +1,7 @@
 #pragma once
 
-/// From rows to published signals, the same code for every layout: age limit, finite inputs, the
+/// From rows to published signals, the same code for every layout: age limit (before the run, which spares
+/// it, and again when the record leaves, which decides), finite inputs, the
 /// model's run, finite outputs, stage stamps, the router's ring and the recorder's tap. Owned by the
 /// one agent that runs the model: an ingest agent (inline) or an inference agent.
 
@@ -59,13 +60,11 @@ class ScoringStage {
     RecordTap* scores;           // Null: not recorded.
   };
 
-  /// A row on its way: what is known of it, its whole input, and when decoding of its event began. The
-  /// input's last row is the feature row of the header. With scored 0 it is passed on without a run (a
-  /// sequence model whose window is not full yet).
+  /// A row on its way: what is known of it, and its whole input. The input's last row is the feature row of
+  /// the header. With scored 0 it is passed on without a run (a sequence model whose window is not full yet).
   struct Job {
     signal::SignalHeader* header;
     std::span<const float> input;
-    std::uint64_t tsc_start;
   };
 
   /// `stages` and `errors` are the agent's.
@@ -109,9 +108,8 @@ class ScoringStage {
 
  private:
   void warm_up(LoadedModel& loaded) const;
-  [[nodiscard]] bool too_old(const Job& job) const noexcept TICKWIRE_HOT;
-  [[nodiscard]] signal::SignalState before_run(const Job& job) const noexcept TICKWIRE_HOT;
-  [[nodiscard]] signal::SignalState after_run(const Job& job, std::span<const float> scores) const noexcept
+  [[nodiscard]] bool too_old(const Job& job, std::uint64_t tsc_before) const noexcept TICKWIRE_HOT;
+  [[nodiscard]] signal::SignalState before_run(const Job& job, std::uint64_t tsc_before) const noexcept
       TICKWIRE_HOT;
   void fill(std::byte* record, const Job& job, std::span<const float> scores) const noexcept TICKWIRE_HOT;
   void close(std::byte* record, signal::SignalHeader& header, std::int64_t model_ns,

@@ -20,6 +20,7 @@ struct Arrival {
   std::uint64_t tsc_decoded;
   TsNs ts_recv;
   RecvClock clock;
+  std::uint32_t unseen_us = 0;  // As a record has it.
 };
 
 class StageHistograms {
@@ -36,13 +37,18 @@ class StageHistograms {
     stages_[static_cast<std::size_t>(stage)]->record(ns);
   }
 
+  /// The time since ts_recv, as far as stages are known.
+  [[nodiscard]] static std::int64_t total_ns(const signal::SignalHeader& header) noexcept TICKWIRE_HOT {
+    std::int64_t total = 0;
+    for (const std::int64_t ns : header.stage_ns) total += ns;
+    return total;
+  }
+
   /// Closes the books on a record about to be published: its Publish stage runs from `tsc_before` to
   /// now, and ts_out is ts_recv plus all stages.
   void close(signal::SignalHeader& header, std::uint64_t tsc_before) noexcept TICKWIRE_HOT {
     header.stage_ns[static_cast<std::size_t>(signal::Stage::Publish)] = tsc_to_ns(tsc_now() - tsc_before);
-    std::int64_t total_ns = 0;
-    for (const std::int64_t ns : header.stage_ns) total_ns += ns;
-    header.ts_out = header.ts_recv + total_ns;
+    header.ts_out = header.ts_recv + total_ns(header);
   }
 
   /// Counts a published record's last stages.

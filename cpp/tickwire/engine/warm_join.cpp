@@ -12,10 +12,11 @@ constexpr std::size_t kPaddingBytes = 64;
 
 }  // namespace
 
-WarmJoin::WarmJoin(std::size_t instruments, std::size_t lines, bool trades, Arena& arena,
+WarmJoin::WarmJoin(std::size_t instruments, std::size_t lines, bool trades, bool clocks, Arena& arena,
                    std::size_t kept_bytes)
     : lines_(lines),
       needs_trades_(trades),
+      needs_clocks_(clocks),
       diffs_(arena.allocate<Stream>(instruments)),
       trades_(arena.allocate<Stream>(instruments)),
       pasts_(arena.allocate<Past>(instruments)),
@@ -69,7 +70,7 @@ bool WarmJoin::keep(std::uint32_t conn, const LineEvent& event, const feed::WebS
   return true;
 }
 
-void WarmJoin::captured_diff(std::size_t instrument, std::uint64_t id, TsNs ts_recv) noexcept {
+void WarmJoin::captured_diff(std::size_t instrument, std::uint64_t id, TsNs ts_recv, TsNs ts_event) noexcept {
   Past& past = pasts_[instrument];
   const Stream& diffs = diffs_[instrument];
   // The capture was behind, and has come to the feed's first.
@@ -77,11 +78,20 @@ void WarmJoin::captured_diff(std::size_t instrument, std::uint64_t id, TsNs ts_r
     compare_clocks(instrument, ts_recv, diffs.first_ts);
   past.diff_id = id;
   past.diff_ts = ts_recv;
+  past.diff_ts_event = ts_event;
 }
 
 void WarmJoin::compare_clocks(std::size_t instrument, TsNs captured, TsNs ours) noexcept {
   clocks_[instrument] = {true, captured - ours};
   if (!any_clock_.known) any_clock_ = clocks_[instrument];
+}
+
+/// No event has a stamp of each: by how much either side is behind the venue's own stamps.
+void WarmJoin::guess_clock(std::size_t instrument) noexcept {
+  const Past& past = pasts_[instrument];
+  const Stream& diffs = diffs_[instrument];
+  if (!diffs.seen || diffs.first.ts_event == kNoTime || past.diff_ts_event == kNoTime) return;
+  compare_clocks(instrument, past.diff_ts - past.diff_ts_event, diffs.first_ts - diffs.first.ts_event);
 }
 
 /// All of a capture was stamped by one clock, so what another instrument shows holds for a silent one, too.
@@ -158,6 +168,14 @@ bool WarmJoin::decide(std::span<const Captured> captured, std::int64_t captured_
       continue;
     }
     if (diffs_met && trades_met) {
+      if (!clocks_known(i)) {
+        // What both bring is still to come, or never does.
+        if (!given_up(diffs.seen ? diffs.first_ns : since_ns_)) {
+          open = true;
+          continue;
+        }
+        guess_clock(i);
+      }
       verdicts_[i] = clocks_agree(i, captured[i]) ? Verdict::Continues : Verdict::Clock;
       continue;
     }

@@ -20,7 +20,8 @@
 ///
 /// Ids do not say at what time the capture's writer took it to be. Where windows go by that time, the two
 /// clocks must agree: an event that both brought has a receive stamp of each, and nothing in a capture is
-/// from the future.
+/// from the future. Such an event is waited for while it may come. Where none does, as of a capture that
+/// ends exactly where the feed begins, each side's stamps are compared with the venue's.
 ///
 /// One thread, the ingest agent's, before its first row. Time is handed in. What is kept lies in a ring
 /// taken at set-up; where something cannot be kept, all is forgotten and the feed's next events are its
@@ -70,8 +71,10 @@ class WarmJoin {
   static constexpr std::int64_t kMostWaitNs = 10'000'000'000;
   static constexpr std::int64_t kMostClockNs = 1'000'000'000;  // Between the clocks of two hosts.
 
-  /// `lines`: the feed's connections. `trades`: whether they must be continuous, too.
-  WarmJoin(std::size_t instruments, std::size_t lines, bool trades, Arena& arena, std::size_t kept_bytes);
+  /// `lines`: the feed's connections. `trades`: whether they must be continuous, too. `clocks`: whether the
+  /// capture's clock decides anything, so that it must be known to agree with ours.
+  WarmJoin(std::size_t instruments, std::size_t lines, bool trades, bool clocks, Arena& arena,
+           std::size_t kept_bytes);
 
   void up(std::uint32_t conn, std::int64_t now_ns) noexcept TICKWIRE_HOT;
   void down(std::uint32_t conn, std::int64_t now_ns) noexcept TICKWIRE_HOT;
@@ -82,7 +85,8 @@ class WarmJoin {
   void forget(std::int64_t now_ns) noexcept TICKWIRE_HOT;
 
   /// A diff that the capture brought, where its clock matters.
-  void captured_diff(std::size_t instrument, std::uint64_t id, TsNs ts_recv) noexcept TICKWIRE_HOT;
+  void captured_diff(std::size_t instrument, std::uint64_t id, TsNs ts_recv, TsNs ts_event = kNoTime) noexcept
+      TICKWIRE_HOT;
 
   /// True once there is a verdict for each instrument. `captured`: one for each; `captured_ns`: when the
   /// capture brought its last line.
@@ -124,8 +128,9 @@ class WarmJoin {
   };
   /// What an instrument's part of the capture was when last looked at.
   struct Past {
-    std::uint64_t diff_id = 0;  // Its newest diff …
-    TsNs diff_ts = 0;           // … and the capture's stamp of it.
+    std::uint64_t diff_id = 0;     // Its newest diff …
+    TsNs diff_ts = 0;              // … the capture's stamp of it …
+    TsNs diff_ts_event = kNoTime;  // … and the venue's.
     std::uint32_t epoch = 0;
     std::int64_t invalid_ns = -1;  // Since when it has had no valid book; negative: it has one.
   };
@@ -143,11 +148,16 @@ class WarmJoin {
   };
 
   void compare_clocks(std::size_t instrument, TsNs captured, TsNs ours) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool clocks_known(std::size_t instrument) const noexcept {
+    return !needs_clocks_ || clocks_[instrument].known || any_clock_.known;
+  }
+  void guess_clock(std::size_t instrument) noexcept;
   [[nodiscard]] bool clocks_agree(std::size_t instrument, const Captured& captured) noexcept;
   static void look(Stream& stream, std::uint64_t captured_id) noexcept;
 
   const std::size_t lines_;
   const bool needs_trades_;
+  const bool needs_clocks_;
   std::uint32_t up_ = 0;        // A bit for each connection.
   std::int64_t since_ns_ = 0;   // Nothing was forgotten since, and all connections stand.
   std::int64_t first_ns_ = -1;  // When the feed first said something of a book.

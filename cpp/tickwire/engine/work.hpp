@@ -1,7 +1,7 @@
 #pragma once
 
-/// The slot of the ring between an ingest agent and an inference agent: a header, the two times the
-/// stages of the reader start from, and the model's whole input, so that the history of rows never
+/// The slot of the ring between an ingest agent and an inference agent: a header, the time from which the
+/// reader's stages count, and the model's whole input, so that the history of rows never
 /// leaves its owner.
 
 #include <cstddef>
@@ -17,7 +17,6 @@ namespace tickwire::engine {
 // scores are to be the same bits wherever a row lies.
 struct alignas(kCacheLineBytes) WorkHead {
   signal::SignalHeader header;
-  std::uint64_t tsc_start;   // When decoding of the event began.
   std::uint64_t tsc_pushed;  // When the slot was published.
 };
 

@@ -36,7 +36,7 @@ inline constexpr std::array<std::string_view, kStageCount> kStageNames = {
 enum class SignalState : std::uint8_t {
   Valid = 0,
   Suspect = 1,     // The book has left valid. Rows that were emitted before still come before this.
-  Stale = 2,       // Older than max_age_us when the model could have run, or when it had.
+  Stale = 2,       // Older than max_age when the record left; or the book's data is.
   Halted = 3,      // The venue stopped trading.
   Empty = 4,       // The connection is down: no book.
   NonFinite = 5,   // A feature or a score is not a finite number.
@@ -74,9 +74,16 @@ struct SignalHeader {
   std::array<std::int64_t, kStageCount> stage_ns;  // They add up to ts_out - ts_recv.
   // Trades of the row's epoch that the venue numbered but that never came, where a row needs trades.
   std::uint32_t missing_trades;
-  std::uint32_t reserved;
+  // Live: how much earlier than ts_recv the message may have arrived, because several came with one read
+  // after nobody had looked.
+  std::uint32_t unseen_us;
 };
 static_assert(sizeof(SignalHeader) == 120, "the NumPy dtype of bindings/bind_engine.cpp mirrors it");
+
+/// How old a record is that has left, counted from the earliest that its message may have arrived.
+constexpr std::int64_t age_ns(const SignalHeader& header) noexcept {
+  return header.ts_out - header.ts_recv + std::int64_t{header.unseen_us} * 1000;
+}
 
 /// Where the scores and the features of a record lie, in bytes from its start.
 struct RecordLayout {

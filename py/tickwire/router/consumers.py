@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from tickwire.errors import Error
 from tickwire.records import FeatureBatch, RowLayout, Rows, Signal
+from tickwire.router.age import AgeLimit
 from tickwire.router.notices import NoticeQueue
 
 __all__ = ["FeatureStream", "SignalQueue", "SignalStream"]
@@ -31,13 +32,17 @@ _PATIENCE_S = 0.25
 class SignalQueue:
     """Bounded queue of signals: the router puts, one consumer takes. One event loop, no locks."""
 
-    def __init__(self, name: str, limit: int, *, lossless: bool = False) -> None:
+    def __init__(
+        self, name: str, limit: int, *, lossless: bool = False, age_limit: AgeLimit | None = None
+    ) -> None:
+        """`age_limit` judges signals once more as they are taken."""
         if limit < 1:
             raise Error(f"queue: expected room for at least one signal, found {limit}")
         self.name = name
         self.limit = limit
         self.dropped = 0
         self.closed = False
+        self._age_limit = age_limit
         self._items = NoticeQueue[Signal](sys.maxsize if lossless else limit, Signal.notice_of)
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
@@ -73,7 +78,11 @@ class SignalQueue:
             self._writable.set()
         if not self._items and not self.closed:
             self._readable.clear()
-        return taken
+        return self.judged(taken)
+
+    def judged(self, signals: list[Signal]) -> list[Signal]:
+        """Those that grew too old while they waited as stale."""
+        return self._age_limit.signals(signals) if self._age_limit is not None else signals
 
     async def get(self, limit: int = 512) -> list[Signal]:
         """Waits for signals and takes up to `limit`; an empty list once closed and empty."""
@@ -117,7 +126,7 @@ class SignalStream:
             self._since_yield = 0
             await asyncio.sleep(0)
         self.delivered += 1
-        return self._ready.popleft()
+        return self.queue.judged([self._ready.popleft()])[0]
 
     def counters(self) -> dict[str, int]:
         """What was handed out, what was lost, and what waits or was left waiting."""

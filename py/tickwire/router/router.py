@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tickwire.records import RowLayout, Rows
+from tickwire.router.age import AgeLimit
 from tickwire.router.consumers import FeatureHub, FeatureStream, SignalQueue
 from tickwire.router.gate import EpochGate
 
@@ -39,9 +40,16 @@ class Router:
     """Hands the engine's rows to consumers. Runs as one task on one loop; nothing here is thread-safe."""
 
     def __init__(
-        self, engine: Engine, layout: RowLayout, *, lossless: bool = False, shared: Collection[str] = ()
+        self,
+        engine: Engine,
+        layout: RowLayout,
+        *,
+        lossless: bool = False,
+        shared: Collection[str] = (),
+        age_limit: AgeLimit | None = None,
     ) -> None:
-        """`shared`: names of the models whose workers share an instrument's rows."""
+        """`shared`: names of the models whose workers share an instrument's rows; `age_limit`: None for a
+        replay, where nothing is too old."""
         self.layout = layout
         self.gate = EpochGate(layout, shared)
         self.rows = 0
@@ -55,6 +63,7 @@ class Router:
         self._stopped = layout.reasons.index("stopped")
         self._warming = layout.states.index("warming")
         self._lossless = lossless
+        self._age_limit = age_limit
         self._queues: list[SignalQueue] = []
         self._row_callbacks: list[Callable[[Rows], None]] = []
         self._all_callbacks: list[Callable[[Rows], None]] = []
@@ -81,7 +90,7 @@ class Router:
 
     def queue(self, name: str, limit: int) -> SignalQueue:
         """A queue of signals of its own. Unsubscribe with `remove`."""
-        queue = SignalQueue(name, limit, lossless=self._lossless)
+        queue = SignalQueue(name, limit, lossless=self._lossless, age_limit=self._age_limit)
         if self._closed:
             queue.close()
         else:
@@ -164,6 +173,8 @@ class Router:
             rows = rows[~np.isin(rows["model_id"], self._shadows)]
         if not len(rows):
             return
+        if self._age_limit is not None:
+            rows = self._age_limit.rows(rows)
         self._count(rows)
         for callback in self._row_callbacks:
             callback(rows)

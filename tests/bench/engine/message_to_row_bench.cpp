@@ -30,6 +30,7 @@ FeaturesConfig features_config() {
           .max_event_rate = 2000,
           .trade_gaps = TradeGaps::Count,
           .accept_beyond_depth = false,
+          .max_age_ns = 0,
           .plan = {.nodes = {{K::Imbalance, -1, 5, 0, 0, 0, 0},
                              {K::MicropriceOffset, -1, 0, 0, 0, 0, 0},
                              {K::Ofi, -1, 5, kSecond, 0, 0, 0},

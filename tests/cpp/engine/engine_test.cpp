@@ -221,6 +221,7 @@ class EngineTest : public ::testing::Test {
                          .max_event_rate = 100,
                          .trade_gaps = TradeGaps::Count,
                          .accept_beyond_depth = false,
+                         .max_age_ns = 0,
                          .plan = plan},
             .models = {},
             .worker_program = ""};

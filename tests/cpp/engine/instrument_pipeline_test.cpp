@@ -21,6 +21,7 @@ class InstrumentPipelineTest : public ::testing::Test {
             .max_event_rate = 100,
             .trade_gaps = TradeGaps::Count,
             .accept_beyond_depth = false,
+            .max_age_ns = 0,
             .plan = {.nodes = {{features::KernelKind::Imbalance, -1, 5, 0, 0, 0, 0}}, .outputs = {0}}};
   }
   static FeedConfig feed() {

@@ -89,6 +89,7 @@ class OrderFeedTest : public ::testing::Test {
                          .max_event_rate = 1000,
                          .trade_gaps = TradeGaps::Count,
                          .accept_beyond_depth = false,
+                         .max_age_ns = 0,
                          .plan = plan},
             .models = {},
             .worker_program = ""};

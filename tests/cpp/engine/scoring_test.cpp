@@ -154,7 +154,8 @@ class ScoringStageTest : public ScoringTest {
   Signal score(float first, float second, signal::SignalHeader header, std::uint64_t age_ticks = 0) {
     const std::vector<float> input = {first, second};
     const std::uint64_t now = tsc_now();
-    const ScoringStage::Job job{&header, input, now - age_ticks};
+    header.stage_ns[static_cast<std::size_t>(signal::Stage::Receive)] += tsc_to_ns(age_ticks);
+    const ScoringStage::Job job{&header, input};
     stage_->process({&job, 1}, now);
     const std::vector<Signal> signals = drain();
     EXPECT_EQ(signals.size(), 1U);
@@ -166,7 +167,7 @@ class ScoringStageTest : public ScoringTest {
     std::vector<signal::SignalHeader> headers;
     for (std::size_t i = 0; i < inputs.size(); ++i) headers.push_back(row(i + 1));
     std::vector<ScoringStage::Job> jobs;
-    for (std::size_t i = 0; i < inputs.size(); ++i) jobs.push_back({&headers[i], inputs[i], tsc_now()});
+    for (std::size_t i = 0; i < inputs.size(); ++i) jobs.push_back({&headers[i], inputs[i]});
     stage_->process(jobs, tsc_now());
     return drain();
   }
@@ -384,7 +385,7 @@ class InferenceAgentTest : public ScoringTest {
     ASSERT_NE(slot, nullptr);
     WorkHead& head = work_head(slot);
     head.header = header;
-    head.tsc_start = head.tsc_pushed = tsc_now();
+    head.tsc_pushed = tsc_now();
     work_input(slot)[0] = value;
     work_input(slot)[1] = 0.5F;
     work_.publish();

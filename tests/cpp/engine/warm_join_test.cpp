@@ -48,7 +48,7 @@ class WarmJoinTest : public testing::Test {
   }
 
   Arena arena{ArenaConfig{.huge_pages = HugePages::Off, .lock = LockMemory::Off}};
-  WarmJoin join{2, 1, true, arena, 1U << 12U};
+  WarmJoin join{2, 1, true, false, arena, 1U << 12U};
 };
 
 TEST_F(WarmJoinTest, ContinuesWhatTheCaptureReachedAndKeepsTheRest) {
@@ -225,6 +225,58 @@ TEST_F(WarmJoinTest, NothingInACaptureIsFromTheFuture) {
                      {false, 0, 0}, 2, 2));
   EXPECT_EQ(join.verdict(0), Verdict::Clock);
   EXPECT_EQ(join.clock_ahead_ns(0), 3600 * kSecond);
+}
+
+// Of one instrument, without trades, and with the venue's stamps: 500 before ours.
+class WarmJoinClocksTest : public testing::Test {
+ protected:
+  WarmJoinClocksTest() { join.up(0, 0); }
+
+  void diff(std::uint64_t previous, std::uint64_t last, std::int64_t now_ns) {
+    std::string text = std::to_string(last);
+    text.resize(text.size() + 64);
+    const feed::WebSocketMessage message{.payload = {text.data(), text.size() - 64},
+                                         .is_text = true,
+                                         .recv_clock = RecvClock::Read,
+                                         .ts_recv = 1000 + now_ns,
+                                         .tsc_read = 0};
+    ASSERT_TRUE(join.keep(0, {LineEvent::Kind::Diff, 0, previous, last, 500 + now_ns}, message, now_ns));
+  }
+  bool decide(std::uint64_t diff_id, std::int64_t captured_ns, std::int64_t now_ns) {
+    const WarmJoin::Captured captured{.valid = true, .diff_id = diff_id, .trade_id = 0};
+    return join.decide({&captured, 1}, captured_ns, now_ns);
+  }
+
+  Arena arena{ArenaConfig{.huge_pages = HugePages::Off, .lock = LockMemory::Off}};
+  WarmJoin join{1, 1, false, true, arena, 1U << 12U};
+};
+
+TEST_F(WarmJoinClocksTest, BelievesNoClockBeforeAnEventThatBothBrought) {
+  for (const std::int64_t behind_ns : {std::int64_t{0}, 3600 * kSecond}) {
+    join.forget(0);
+    // The capture ends where the feed begins, and goes on: the next event will be in both.
+    join.captured_diff(0, 10, 990 - behind_ns, 490);
+    diff(10, 12, 1);
+    EXPECT_FALSE(decide(10, 1, 2)) << behind_ns;
+    EXPECT_FALSE(decide(10, kSecond, 2 * kSecond));
+    join.captured_diff(0, 12, 1001 - behind_ns, 501);
+    ASSERT_TRUE(decide(12, 2 * kSecond, 2 * kSecond));
+    EXPECT_EQ(join.verdict(0), behind_ns == 0 ? Verdict::Continues : Verdict::Clock);
+    EXPECT_EQ(join.clock_ahead_ns(0), -behind_ns);
+  }
+}
+
+TEST_F(WarmJoinClocksTest, OfACaptureThatEndsWhereTheFeedBeginsTheVenuesStampsTell) {
+  for (const std::int64_t behind_ns : {std::int64_t{0}, 3600 * kSecond}) {
+    for (const bool stamped : {true, false}) {
+      join.forget(0);
+      join.captured_diff(0, 10, 990 - behind_ns, stamped ? 490 : kNoTime);
+      diff(10, 12, 1);
+      EXPECT_FALSE(decide(10, 0, WarmJoin::kMostLagNs - 1));
+      ASSERT_TRUE(decide(10, 0, WarmJoin::kMostLagNs));
+      EXPECT_EQ(join.verdict(0), behind_ns == 0 || !stamped ? Verdict::Continues : Verdict::Clock);
+    }
+  }
 }
 
 TEST_F(WarmJoinTest, KeepsNothingThatItCannotKeepWhole) {

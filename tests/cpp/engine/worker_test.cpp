@@ -138,7 +138,7 @@ class WorkerStock : public testing::Test {
     head.header.state = row == 0 ? signal::SignalState::Suspect
                         : wanted ? signal::SignalState::Valid
                                  : signal::SignalState::Warming;
-    head.tsc_start = head.tsc_pushed = tsc_now();
+    head.tsc_pushed = tsc_now();
     work_input(slot)[0] = value;
     work_input(slot)[1] = 0.5F;
     queue.publish();

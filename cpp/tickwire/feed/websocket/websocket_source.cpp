@@ -21,6 +21,9 @@
 namespace tickwire::feed {
 namespace {
 
+/// Between two looks at a socket, of an agent with nothing to do: twice its longest sleep.
+constexpr std::int64_t kOrdinarySleepNs = 40'000'000;
+
 /// Kept free for the close frame, so that a full send buffer does not cost an orderly end.
 constexpr std::size_t kCloseReserve = masked_frame_bytes(125);
 
@@ -130,6 +133,7 @@ WebSocketSource::Read WebSocketSource::read_socket(std::span<char> room, std::si
   const int error = got < 0 ? errno : 0;
   TICKWIRE_HOT_EXEMPT_END
   if (got <= 0) {
+    if (error != EINTR) empty_tsc_ = tsc_now();
     if (error == EAGAIN || error == EWOULDBLOCK || error == EINTR) return Read::Nothing;
     count = static_cast<std::size_t>(error);
     return Read::End;
@@ -150,6 +154,10 @@ WebSocketSource::Read WebSocketSource::read_socket(std::span<char> room, std::si
     stamp_clock_ = RecvClock::Read;
     ++stats_.read_stamps;
   }
+  const std::int64_t unseen_ns = stamp_ - clock.at(empty_tsc_);
+  unseen_ns_ = unseen_ns > kOrdinarySleepNs ? unseen_ns : 0;
+  // What was short of the room left nothing behind.
+  if (count < room.size()) empty_tsc_ = stamp_tsc_;
   return Read::Bytes;
 }
 
@@ -206,7 +214,8 @@ int WebSocketSource::deliver(WebSocketHandler& handler) noexcept {
     if (frame.kind == FrameKind::Text || frame.kind == FrameKind::Binary) [[likely]] {
       ++stats_.messages;
       stats_.message_bytes += frame.payload.size();
-      handler.on_message({frame.payload, frame.kind == FrameKind::Text, stamp_clock_, stamp_, stamp_tsc_});
+      handler.on_message(
+          {frame.payload, frame.kind == FrameKind::Text, stamp_clock_, stamp_, stamp_tsc_, unseen_ns_});
     } else {
       on_control(frame);
     }
@@ -542,7 +551,7 @@ int WebSocketSource::service_handshake(std::uint64_t now, WebSocketHandler& hand
 
 void WebSocketSource::opened(WebSocketHandler& handler) noexcept {
   state_ = WebSocketState::Open;
-  opened_tsc_ = tsc_now();
+  opened_tsc_ = empty_tsc_ = tsc_now();
   first_address_ =
       (first_address_ + tried_) % resolver_.addresses().size();  // It works: begin there next time.
   ping_number_ = 0;

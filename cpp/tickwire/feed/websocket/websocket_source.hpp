@@ -75,6 +75,9 @@ struct WebSocketMessage {
   TsNs ts_recv;
   /// Ticks when the read returned: where the stage clock starts.
   std::uint64_t tsc_read;
+  /// How much earlier than ts_recv it may have arrived: since then the socket has not been seen empty. 0
+  /// where that is no longer than an idle agent sleeps.
+  std::int64_t unseen_ns = 0;
 };
 
 /// Called from within WebSocketSource::poll(), on its thread. A handler may call the source's
@@ -246,6 +249,8 @@ class WebSocketSource {
   RecvClock stamp_clock_ = RecvClock::Read;
   TsNs stamp_ = 0;
   std::uint64_t stamp_tsc_ = 0;
+  std::uint64_t empty_tsc_ = 0;  // When the socket was last seen empty.
+  std::int64_t unseen_ns_ = 0;   // Of what the last read brought.
   std::uint64_t last_bytes_tsc_ = 0;
 
   // Sending: what lies in [out_begin_, out_end_) is framed and waits.
