@@ -216,8 +216,6 @@ class ScoreChecker:
     def check(self, records: Rows, models: Any) -> bool:
         """The records of one agent, in the order in which it published them. False once something differs."""
         records = records[records["row"] != 0]
-        if not self._check_ages(records, models):
-            return False
         self._last.clear()
         places, found = self._places_of(records)
         if self._cut_off:
@@ -227,7 +225,7 @@ class ScoreChecker:
         elif found:
             self.divergence = min(found)[2]
             return False
-        if not self._compare_with_rows(records, places):
+        if not self._compare_with_rows(records, places) or not self._check_ages(records, models):
             return False
         inputs = np.empty((len(records), self._window, len(self._layout.features)), np.float32)
         known = np.ones(len(records), np.bool_)

@@ -876,7 +876,11 @@ class Pipeline:
             late=router.gate.late,
             latency=latency,
             stages=stages,
-            counters={**file.counters(), "engine/stat_bytes_missing": self._stat_bytes_missing}
+            counters={
+                **file.counters(),
+                "engine/stat_bytes_missing": self._stat_bytes_missing,
+                "router/expired": router.expired,
+            }
             if file is not None
             else {},
             histograms=dict(file.histograms()) if file is not None else {},

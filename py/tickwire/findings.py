@@ -62,6 +62,10 @@ _COUNTED = (
     _Counted(("old_events",), "book events came again, or behind later ones, and were passed over"),
     _Counted(("old_trades",), "trades came again and were counted once"),
     _Counted(("old_quotes",), "quotes came again, or behind later ones, and were passed over"),
+    _Counted(
+        ("stale", "rows_stale", "expired"),
+        "rows and signals left as stale: they were older than features.max_age, or their model's max_age_us",
+    ),
     _Counted(("unknown_type",), "messages of types that are not known were skipped"),
 )
 

@@ -75,6 +75,15 @@ class Signal:
     missing_trades: int = 0
     """Trades of this epoch that the venue numbered but that never came, so that features of trades are short
     of them; 0 where no row needs trades."""
+    valid_until: int | None = None
+    """When it becomes older than `features.max_age`, UTC nanoseconds; whoever takes it later gets it as
+    stale. None where no age is too old, as in a replay."""
+
+    def at(self, now: int) -> Signal:
+        """As it is worth at `now`, UTC nanoseconds: itself, or as stale once its time is over."""
+        if self.valid_until is None or now <= self.valid_until or self.state != "valid":
+            return self
+        return replace(self, state="stale", score=None, scores=())
 
     def notice_of(self) -> tuple[str, str] | None:
         """The venue and instrument that this is a notice of; None where it is none."""
@@ -196,8 +205,8 @@ class RowLayout:
         """The feed's name of an instrument."""
         return self._feeds[number] if number < len(self._feeds) else self.instrument(number)[1]
 
-    def signals(self, rows: Rows) -> list[Signal]:
-        """Copies of the rows, one `Signal` each."""
+    def signals(self, rows: Rows, valid_until: Sequence[int | None] | None = None) -> list[Signal]:
+        """Copies of the rows, one `Signal` each; `valid_until`: of each, None where any age will do."""
         size = len(rows)
         if size == 0:
             return []
@@ -212,6 +221,7 @@ class RowLayout:
             rows["missing_trades"].tolist(),
             scored.tolist(),
             scores,
+            valid_until if valid_until is not None else [None] * size,
             strict=True,
         )
         out: list[Signal] = []
@@ -231,6 +241,7 @@ class RowLayout:
             missing_trades,
             has,
             values,
+            until,
         ) in columns:
             symbol, venue = self.instrument(number)
             model = models.get(model_id)
@@ -254,6 +265,7 @@ class RowLayout:
                     tuple(stage_ns),
                     stages,
                     missing_trades,
+                    until,
                 )
             )
         return out

@@ -40,9 +40,12 @@ __all__ = [
 ]
 
 # What run.json and the records beside it are, as this version writes and reads them.
-VERSION = 3
+VERSION = 4
 # What was otherwise before, so that a replay of today gives other rows.
-_OLDER = {2: "the event that bridged a snapshot was a row, too"}
+_OLDER = {
+    2: "the event that bridged a snapshot was a row, too",
+    3: "rows of trades did not look at how old their book was, and records said less of their own age",
+}
 
 
 def sha256_of(path: Path) -> str:

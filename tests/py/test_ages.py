@@ -139,7 +139,7 @@ def test_what_waited_too_long_behind_the_engine_leaves_as_stale() -> None:
         kept = sorted(set(range(7)) - late)
         assert judged[kept].tobytes() == rows[kept].tobytes()
         assert rows["state"][0] == STATES.index("valid"), "the engine's own record is left as it is"
-        signals = limit.signals(layout.signals(rows))
+        signals = limit.judged(limit.signals(rows))
         assert {i for i in range(6) if signals[i].state == "stale"} == late
         assert all(signals[i].score is None and signals[i].scores == () for i in late)
 

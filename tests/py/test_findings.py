@@ -339,3 +339,14 @@ def test_live_report_has_each_line() -> None:
     report = report_dict(stats(counters), multicast())["multicast"]["spot"]
     assert list(report["lines"]) == ["line0", "line1"]
     assert (report["lines"]["line0"]["won"], report["sequence_gaps"]) == (900, 3)
+
+
+def test_what_left_too_old_is_said_wherever_it_waited() -> None:
+    counters = {"infer0/stale": 2, "ingest0/rows_stale": 30, "router/expired": 400, "spot/data_stale": 5000}
+    (line,) = (
+        line
+        for line in findings(dataclasses.replace(stats({}), counters=counters), config())
+        if "older" in line
+    )
+    assert line.startswith("note: 432 rows and signals left as stale")
+    assert not [line for line in findings(stats({}), config()) if "older" in line]

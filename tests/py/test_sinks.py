@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import json
 import logging
@@ -324,6 +325,34 @@ async def test_websocket_slow_client_loses_its_own_and_is_cut_off(monkeypatch: p
             await sink.write(signals(1, first=rows + 1))
             assert json.loads((await fast.receive(timeout=5)).data)["row"] == rows + 1
         slow.close()
+    finally:
+        await sink.close()
+
+
+async def test_websocket_sends_nothing_as_valid_that_grew_too_old_while_its_client_was_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sink = WebSocketSink(port=0)
+    await sink.open()
+    clock = [1000]
+    monkeypatch.setattr(websocket_module.time, "time_ns", lambda: clock[0])
+    try:
+        async with aiohttp.ClientSession() as session, session.ws_connect(sink.url) as client:
+            await until(lambda: sink.counters()["clients"] == 1)
+            lost = as_signals(notice(like=make_rows(1, 3, 2)))
+            # Queued together at 1000, sent at once or, as the last five, a moment later.
+            until_ns = [1000, None, 1999, 2000, 2001, None]
+            batch = [
+                dataclasses.replace(one, valid_until=at) for one, at in zip(signals(6), until_ns, strict=True)
+            ]
+            await sink.write(batch[:1])
+            assert json.loads((await client.receive(timeout=5)).data)["state"] == "valid"
+            await sink.write(batch[1:] + lost)
+            clock[0] = 2000
+            got = [json.loads((await client.receive(timeout=5)).data) for _ in range(6)]
+            assert [one["state"] for one in got] == ["valid", "stale", "valid", "valid", "valid", "suspect"]
+            assert (got[1]["score"], got[1]["scores"], got[1]["row"]) == (None, [], 3)
+            assert sink.counters()["client_stale"] == 1
     finally:
         await sink.close()
 

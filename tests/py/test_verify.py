@@ -12,7 +12,7 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
-from fake_core import STATES, make_rows, notice
+from fake_core import STAGES, STATES, make_rows, notice
 
 from tickwire.config import Config
 from tickwire.engine import Pipeline
@@ -69,6 +69,12 @@ def ingest_side(rows: Any) -> Any:
 
 # How old a score may be that left as valid.
 OLD_NS = 1_000_000_000
+
+
+def left_later(scores: Any, index: Any, later_ns: int) -> None:
+    """Their model took so much longer."""
+    scores["ts_out"][index] += later_ns
+    scores["stage_ns"][index, STAGES.index("model")] += later_ns
 
 
 class TwinModels:
@@ -239,7 +245,7 @@ def test_rows_that_were_not_scored_live_are_counted() -> None:
     rows = run_rows()
     scores = rows[rows["row"] != 0].copy()
     scores["state"][:4] = STATES.index("stale")
-    scores["ts_out"][:4] += OLD_NS
+    left_later(scores, slice(4), OLD_NS)
     scores["scored"][:4] = 0
     scores["scores"][:4] = np.nan
     result = compare(ingest_side(rows), scores[:-3], rows)
@@ -285,13 +291,13 @@ def test_the_verdict_of_age_is_that_of_the_recorded_stamps(
     rows = make_rows(6, 2, 2)
     rows["unseen_us"][3] = unseen_us
     scores = rows.copy()
-    scores["ts_out"][3] = scores["ts_recv"][3] + age
+    left_later(scores, slice(None), -int(scores["ts_out"][0] - scores["ts_recv"][0]))
+    left_later(scores, 3, age)
     scores["state"][3] = STATES.index(state)
     if state == "stale":
         scores["scores"][3] = np.nan
     models = TwinModels()
     models.max_age = limit
-    scores["ts_out"][[0, 1, 2, 4, 5]] = scores["ts_recv"][[0, 1, 2, 4, 5]]
     checker = ScoreChecker([ingest_side(rows)], layout_of(rows), 1)
     assert checker.check(scores, models) == (wrong is None), checker.divergence
     if wrong is not None:
@@ -309,7 +315,7 @@ def test_rows_are_scored_again_in_the_batches_of_the_run() -> None:
     scores["scored"][13:17] = 4
     scores["state"][14] = STATES.index("stale")  # Too old after the run, of which it was a part.
     scores["scores"][[12, 14]] = np.nan
-    scores["ts_out"][[12, 14]] += OLD_NS
+    left_later(scores, [12, 14], OLD_NS)
     models = TwinModels(max_batch=4)
     result = compare(ingest_side(rows), scores, rows, models=models)
     assert result.same, result.divergence
@@ -476,7 +482,7 @@ async def test_recorded_run_that_differs(run_dir: Path) -> None:
         ({"complete": None}, "never ended its recording"),
         ({"complete": False}, "what the recorder lost is not known"),
         ({"failed": "ingest0: bang"}, r"the run failed \(ingest0: bang\)"),
-        ({"version": 99}, "expected version 3, found 99"),
+        ({"version": 99}, "expected version 4, found 99"),
     ],
 )
 async def test_recording_that_proves_nothing_is_refused(

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tickwire.records import RowLayout, Rows, Signal, age_ns
+from tickwire.records import RowLayout, Rows, Signal
 
 __all__ = ["AgeLimit"]
+
+_NEVER = 2**63 - 1
 
 
 class AgeLimit:
@@ -31,30 +33,29 @@ class AgeLimit:
     ) -> None:
         """`models`: by name, where a model has a limit of its own. A limit of 0 is none."""
         self.expired = 0
-        """Valid when the engine published them, too old when they were handed out."""
+        """Valid when the engine published them, too old when they were handed out. A signal that several
+        consumers were too slow for counts for each."""
         self._layout = layout
         self._all = max_age_ns
         self._models = dict(models or {})
         self._clock = clock
         self._valid, self._stale = layout.states.index("valid"), layout.states.index("stale")
 
-    def _limit(self, model: str | None) -> int:
-        return self._models.get(model, self._all) if model is not None else self._all
+    def _until(self, rows: Rows) -> NDArray[np.int64]:
+        """Until when each of the records may leave as valid; notices always may."""
+        until = np.full(len(rows), _NEVER, np.int64)
+        for number in np.unique(rows["model_id"]).tolist():
+            model = self._layout.model(number)
+            limit = self._models.get(model.name, self._all) if model is not None else self._all
+            if limit:
+                mine = (rows["model_id"] == number) & (rows["row"] != 0)
+                arrived = rows["ts_recv"][mine] - rows["unseen_us"][mine].astype(np.int64) * 1000
+                until[mine] = arrived + limit
+        return until
 
     def rows(self, rows: Rows) -> Rows:
         """The records, those that are too old as stale. A copy where there are such."""
-        ages = age_ns(rows, self._clock())
-        known = set(self._models.values()) | {self._all}
-        least = min((limit for limit in known if limit), default=0)
-        if least == 0 or not (ages > least).any():
-            return rows
-        old = np.zeros(len(rows), np.bool_)
-        for number in np.unique(rows["model_id"]).tolist():
-            model = self._layout.model(number)
-            limit = self._limit(model.name if model is not None else None)
-            if limit:
-                old |= (rows["model_id"] == number) & (ages > limit)
-        old &= (rows["row"] != 0) & (rows["state"] == self._valid)
+        old = (self._until(rows) < self._clock()) & (rows["state"] == self._valid)
         if not old.any():
             return rows
         self.expired += int(old.sum())
@@ -64,14 +65,14 @@ class AgeLimit:
             rows["scores"][old] = np.nan
         return rows
 
-    def signals(self, signals: Sequence[Signal]) -> list[Signal]:
-        """The same of signals that have waited in a queue."""
+    def signals(self, rows: Rows) -> list[Signal]:
+        """The records as signals that know until when they are valid."""
+        until = [None if at == _NEVER else at for at in self._until(rows).tolist()]
+        return self._layout.signals(rows, until)
+
+    def judged(self, signals: Sequence[Signal]) -> list[Signal]:
+        """Those that have waited too long as stale."""
         now = self._clock()
-        out = []
-        for signal in signals:
-            limit = self._limit(signal.model)
-            if limit and signal.state == "valid" and signal.row != 0 and now - signal.ts_recv > limit:
-                self.expired += 1
-                signal = replace(signal, state="stale", score=None, scores=())
-            out.append(signal)
+        out = [signal.at(now) for signal in signals]
+        self.expired += sum(new is not old for new, old in zip(out, signals, strict=True))
         return out

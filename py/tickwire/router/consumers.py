@@ -82,7 +82,7 @@ class SignalQueue:
 
     def judged(self, signals: list[Signal]) -> list[Signal]:
         """Those that grew too old while they waited as stale."""
-        return self._age_limit.signals(signals) if self._age_limit is not None else signals
+        return self._age_limit.judged(signals) if self._age_limit is not None else signals
 
     async def get(self, limit: int = 512) -> list[Signal]:
         """Waits for signals and takes up to `limit`; an empty list once closed and empty."""

@@ -104,6 +104,11 @@ class Router:
     def feature_stream(self, at_end: Callable[[], None]) -> FeatureStream:
         return self._features.stream(at_end)
 
+    @property
+    def expired(self) -> int:
+        """Records and signals that were valid when the engine published them, and too old when taken."""
+        return self._age_limit.expired if self._age_limit is not None else 0
+
     def stop(self) -> None:
         """Asks the task to drain what is in the ring now and end."""
         self._stopping = True
@@ -179,7 +184,8 @@ class Router:
         for callback in self._row_callbacks:
             callback(rows)
         if self._queues:
-            signals = self.layout.signals(rows)
+            judge = self._age_limit
+            signals = self.layout.signals(rows) if judge is None else judge.signals(rows)
             for queue in self._queues:
                 queue.offer(signals)
             if self._lossless:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Hashable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
@@ -26,8 +27,14 @@ _MAX_CLIENTS = 256
 
 
 class _Message(NamedTuple):
+    signal: Signal
     text: str
     notice_of: Hashable | None
+
+    def text_at(self, now: int) -> str:
+        """What to send: one that waited here for too long is no longer valid."""
+        signal = self.signal.at(now)
+        return self.text if signal is self.signal else encode(signal)
 
 
 class _Client:
@@ -37,6 +44,7 @@ class _Client:
         self.socket, self.peer = socket, peer
         self.dropped = 0
         self.sent = 0
+        self.stale = 0
         self.stuck = False
         self._messages = NoticeQueue[_Message](limit, attrgetter("notice_of"))
         self._ready = asyncio.Event()
@@ -53,9 +61,11 @@ class _Client:
             await self._ready.wait()
             self._ready.clear()
             while taken := self._messages.take(1):
+                text = taken[0].text_at(time.time_ns())
+                self.stale += text is not taken[0].text
                 try:
                     async with asyncio.timeout(_STUCK_S):
-                        await self.socket.send_str(taken[0].text)
+                        await self.socket.send_str(text)
                 except TimeoutError:
                     self.stuck = True
                     return
@@ -96,6 +106,7 @@ class WebSocketSink:
         self.clients_dropped = 0
         self.client_dropped = 0
         self.sent = 0
+        self.stale = 0
         self._clients: set[_Client] = set()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.AbstractServer | None = None
@@ -131,7 +142,7 @@ class WebSocketSink:
     async def write(self, signals: Sequence[Signal]) -> None:
         if not self._clients:
             return
-        messages = [_Message(encode(signal), signal.notice_of()) for signal in signals]
+        messages = [_Message(signal, encode(signal), signal.notice_of()) for signal in signals]
         for client in self._clients:
             self.client_dropped += client.offer(messages)
 
@@ -155,6 +166,7 @@ class WebSocketSink:
             "connections_too_slow": self.door.too_slow,
             "client_dropped": self.client_dropped,
             "sent": self.sent + sum(client.sent for client in self._clients),
+            "client_stale": self.stale + sum(client.stale for client in self._clients),
         }
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
@@ -184,6 +196,7 @@ class WebSocketSink:
         finally:
             self._clients.discard(client)
             self.sent += client.sent
+            self.stale += client.stale
             if client.stuck:
                 self.clients_dropped += 1
                 _log.warning(
