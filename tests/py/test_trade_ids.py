@@ -76,6 +76,11 @@ def trade(ts: int, number: int, *, price: str = "100.00", stamps: bool = True) -
     return Line(ts, "trade", number, json.dumps(message))
 
 
+def quote(ts: int, number: int) -> Line:
+    message = {"u": number, "s": "BTCUSDT", "b": "99.00", "B": "1.5", "a": "101.00", "A": "2.5"}
+    return Line(ts, "quote", number, json.dumps(message))
+
+
 def market(seconds: int, seed: int, *, first_trade: int = 700, first_diff: int = 101) -> list[Line]:
     """A change of the book every 20 ms and a trade every 7 ms or so."""
     rng = random.Random(seed)
@@ -151,6 +156,18 @@ async def test_a_capture_whose_messages_stand_twice_gives_the_rows_of_one(tmp_pa
         [f"note: {trades:,} trades came again and were counted once"] if trades else []
     )
     assert count_of(stats, "trade_gaps") == 0
+
+
+async def test_quotes_that_came_again_are_counted_and_change_nothing(tmp_path: Path) -> None:
+    once = market(4, 1)
+    expected, _, _ = await replayed(tmp_path, once)
+    rng = random.Random(4)
+    quotes = [quote(line.ts + 1, line.id) for line in once if line.kind == "diff"]
+    again = [rng.choice(quotes[: i + 1]).id for i in range(len(quotes))]
+    more = [quote(one.ts + 2, id) for one, id in zip(quotes, again, strict=True)]
+    rows, stats, _ = await replayed(tmp_path, sorted([*once, *quotes, *more], key=lambda line: line.ts))
+    assert rows == expected
+    assert (count_of(stats, "quotes"), count_of(stats, "old_quotes")) == (2 * len(quotes), len(quotes))
 
 
 @pytest.mark.parametrize("lag_ms", [0, 40, 700])

@@ -346,6 +346,37 @@ async def test_a_growing_capture_of_another_recorder_in_microseconds_is_continue
     await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
 
 
+async def test_a_warm_capture_whose_messages_stand_twice_gives_the_windows_of_one(tmp_path: Path) -> None:
+    """As of two connections in one file: what both processes made of the same events is the same."""
+    target = tmp_path / "feed.log"
+    async with stage(tmp_path) as s, s.running(record_dir=s.run) as a:
+        await a.more_rows(100)
+
+        async def write() -> None:
+            with s.capture.open("rb") as source, target.open("ab", buffering=0) as out:
+                while True:
+                    while line := source.readline():
+                        own = b'"tickwire"' in line
+                        out.write(line if own else line * 2)
+                    await asyncio.sleep(0.01)
+
+        writer = asyncio.create_task(write())
+        await a.more_rows(50)
+        async with s.running(warm=[target], record_dir=tmp_path / "b") as b:
+            said = await b.joined()
+            assert all(text.startswith("continues") for text in said.values()), said
+            await b.more_rows(100)
+            # All stand twice, but for the snapshots and for what a book took only after its snapshot.
+            assert 0.99 < 2 * b.count("warm_repeats") / b.count("warm_messages") <= 1
+            assert b.count("warm_repeats") > 50
+            for symbol in (BTC, ETH):
+                last = b.rows(symbol)["row"][-1]
+                await a.until(lambda last=last, symbol=symbol: a.rows(symbol)["row"][-1] > last)
+                assert same_rows(a.rows(symbol), b.rows(symbol)) > 50
+        writer.cancel()
+    await agrees_with_its_replay(tmp_path / "b", len(b.rows()))
+
+
 @pytest.mark.parametrize("kind", ["depthUpdate", "trade"])
 async def test_only_the_instrument_whose_events_are_missing_starts_cold(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "feed.log"

@@ -341,6 +341,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         pings(stats.counter(config.name, "pings")),
         protocol_errors(stats.counter(config.name, "protocol_errors")),
         warm_messages(stats.counter(config.name, "warm_messages")),
+        warm_repeats(stats.counter(config.name, "warm_repeats")),
         lines_skipped(stats.counter(config.name, "capture_lines_skipped")),
         truncated(stats.counter(config.name, "capture_truncated")),
         input_ts(stats.counter(config.name, "input_ts")) {}
@@ -483,6 +484,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& pings;
   metrics::Counter& protocol_errors;
   metrics::Counter& warm_messages;  // Of these, before the first that may give a row.
+  metrics::Counter& warm_repeats;   // Of those, what had come before or was old.
   metrics::Counter& lines_skipped;
   metrics::Counter& truncated;
   metrics::Counter& input_ts;  // Replay: when what is read next was received.
@@ -1141,6 +1143,7 @@ void IngestAgent::on_live(Feed& feed, TsNs ts) noexcept {
   if (feed.tap != nullptr) feed.tap->live(ts);
   feed.muted = false;
   feed.warm_messages.set(feed.messages.value());
+  std::int64_t repeats = feed.old_trades.value() + feed.old_quotes.value();
   for (metrics::Counter* const counter : {&feed.messages,
                                           &feed.bytes,
                                           &feed.book_events,
@@ -1170,10 +1173,12 @@ void IngestAgent::on_live(Feed& feed, TsNs ts) noexcept {
     Lane& lane = *lanes_[feed.first_lane + i];
     const feed::SyncCounts& counts = lane.pipeline.sync().counts();
     feed.old_events_muted += counts.ignored;
+    repeats += static_cast<std::int64_t>(counts.ignored);
     feed.snapshots_expired_muted += counts.snapshots_expired;
     // A book that goes on became valid for whoever reads us.
     if (lane.pipeline.state() == md::BookState::Valid) feed.became_valid.add(1);
   }
+  feed.warm_repeats.set(repeats);
 }
 
 /// A warm capture's event, before it is processed.
