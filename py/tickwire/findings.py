@@ -66,6 +66,15 @@ _COUNTED = (
         ("stale", "rows_stale", "expired"),
         "rows and signals left as stale: they were older than features.max_age, or their model's max_age_us",
     ),
+    _Counted(
+        ("clock_leaps",),
+        "stamps are more than ten minutes from the newest before them: the books were suspect there, and "
+        "windows began anew",
+    ),
+    _Counted(
+        ("stamps_capped",),
+        "receives were stamped later than they were read, so the clock was set meanwhile: the reading counts",
+    ),
     _Counted(("unknown_type",), "messages of types that are not known were skipped"),
 )
 

@@ -37,6 +37,8 @@ _REASONS = {
     8: "the venue has halted it",
     10: "the features need a level that is not known",
     11: "an order found no memory",
+    12: "trades are missing that the features need",
+    13: "a stamp was far from those before it",
 }
 # A book that is not valid for less than this is not worth a line.
 _GRACE_S = 3.0

@@ -500,6 +500,8 @@ void Engine::stop() {
   // Not in a replay, which may take as long as it likes for each row.
   std::optional<Otherwise> watchdog;
   if (!config_.replay) watchdog.emplace(kInterruptAfter, [this] { interrupt_models(); });
+  // All feeds at once: each may wait for its venue's end of a connection, but not one after the other.
+  for (std::size_t i = 0; i < ingest_.size(); ++i) runners_[runners_.size() - 1 - i]->stop();
   // Worker processes end behind the feeds and before the recorder, which runs first of all.
   std::size_t feeds = workers_.empty() ? 0 : ingest_.size();
   for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) {

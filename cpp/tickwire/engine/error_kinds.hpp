@@ -49,6 +49,7 @@ enum class ErrorKind : std::uint32_t {
   WorkerHung,
   WorkerMemory,
   WorkerStopped,
+  ClockLeap,
 };
 
 inline constexpr auto kErrorKindNames =
@@ -68,8 +69,8 @@ inline constexpr auto kErrorKindNames =
                                      "capture_line_skipped", "model_run",
                                      "recorder_disk",        "worker_died",
                                      "worker_hung",          "worker_memory",
-                                     "worker_stopped"});
-static_assert(kErrorKindNames.size() == static_cast<std::size_t>(ErrorKind::WorkerStopped) + 1);
+                                     "worker_stopped",       "clock_leap"});
+static_assert(kErrorKindNames.size() == static_cast<std::size_t>(ErrorKind::ClockLeap) + 1);
 static_assert(kErrorKindNames.size() <= metrics::ErrorLog::kKinds);
 
 /// Counts the error under its kind, with the text "kind: details", the parts joined.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -43,6 +44,9 @@ constexpr std::int64_t kWarmPollNs = 1'000'000;     // Between two looks at the 
 constexpr std::uint64_t kWarmCheckLines =
     200'000;  // A capture that says nothing of ours in so many is another's.
 constexpr std::int64_t kMostUnseenUs = std::numeric_limits<std::uint32_t>::max();
+/// A stamp that is further from the newest one of its feed, either way, is of a clock that was set, of a
+/// recording that was put together, or wrong: which of them, what came before does not say.
+constexpr std::int64_t kMostLeapNs = 600'000'000'000;
 constexpr std::int64_t kHealthyAfterNs = 10'000'000'000;  // Then a loss is a new one, not the old one again.
 
 /// What kind of error the source met since it was last looked at; of several the rarer one.
@@ -116,6 +120,18 @@ bool is_damage(md::InvalidReason reason) noexcept TICKWIRE_HOT {
 std::size_t index_of(signal::Stage stage) noexcept { return static_cast<std::size_t>(stage); }
 
 std::int64_t monotonic_ns() noexcept { return tsc_to_ns(tsc_now()); }
+
+/// By how much `now` is from `newest`, which becomes the newest; without a limit, for a stamp may be anything.
+std::uint64_t step_to(TsNs& newest, TsNs now) noexcept TICKWIRE_HOT {
+  if (now == kNoTime) return 0;
+  std::uint64_t step = 0;
+  if (newest != kNoTime) {
+    const auto [low, high] = std::minmax(newest, now);
+    step = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
+  }
+  newest = step > static_cast<std::uint64_t>(kMostLeapNs) ? now : std::max(newest, now);
+  return step;
+}
 
 std::string grouped(std::uint64_t value) {
   std::string digits = std::to_string(value);
@@ -245,9 +261,11 @@ struct IngestAgent::Lane {
   std::uint64_t quote_id = 0;
   feed::OldIds old_quotes;
   TsNs fresh = 0;  // ts_recv of the newest diff, or of what made the book valid.
-  TsNs valid_since = 0;
-  TsNs due = 0;        // Requested: when to give up waiting; WaitingToRetry: when to ask again.
-  TsNs depth_due = 0;  // When a snapshot for more depth may be asked for.
+  // On our own clock that nobody sets, as monotonic_ns() has it.
+  std::int64_t fresh_ns = 0;  // When that came.
+  std::int64_t valid_since_ns = 0;
+  std::int64_t due_ns = 0;  // Requested: when to give up waiting; WaitingToRetry: when to ask again.
+  std::int64_t depth_due_ns = 0;  // When a snapshot for more depth may be asked for.
   std::int64_t depth_pause_ns = kDepthPauseNs;
   // Replay, of what no stream's name tells:
   std::uint32_t unnamed_partial = 0;  // Its messages are partial books of so many levels.
@@ -301,6 +319,8 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         partial_refused(stats.counter(config.name, "partial_books_refused")),
         other_streams(stats.counter(config.name, "other_streams")),
         subscribe_errors(stats.counter(config.name, "subscribe_errors")),
+        clock_leaps(stats.counter(config.name, "clock_leaps")),
+        stamps_capped(stats.counter(config.name, "stamps_capped")),
         shutdown_notices(stats.counter(config.name, "shutdown_notices")),
         gaps(stats.counter(config.name, "gaps")),
         crossed(stats.counter(config.name, "crossed")),
@@ -397,6 +417,9 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   const md::CaptureLine* line = nullptr;         // The reader's next line, null at the end.
   CaptureTap* tap = nullptr;
   CaptureWitness witness;  // Replay.
+  // Of this connection's messages, whatever became of them.
+  TsNs newest_recv = kNoTime;
+  TsNs newest_event = kNoTime;
 
   /// A warm start's way from the capture to the feed.
   enum class Warm : std::uint8_t {
@@ -450,6 +473,8 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& partial_refused;  // Beside a stream of changes.
   metrics::Counter& other_streams;
   metrics::Counter& subscribe_errors;
+  metrics::Counter& clock_leaps;    // Stamps that are far from the one before.
+  metrics::Counter& stamps_capped;  // Live: the kernel's stamps that were ahead of their reading.
   metrics::Counter& shutdown_notices;
   metrics::Counter& gaps;
   metrics::Counter& crossed;
@@ -835,6 +860,7 @@ void IngestAgent::park(std::int64_t max_ns) noexcept {
 void IngestAgent::every_100ms() noexcept {
   utc_.resync();
   const TsNs now = utc_.now();
+  const std::int64_t now_ns = monotonic_ns();
   if (heartbeat_ != nullptr) heartbeat_->heartbeat(now);
   for (auto& lane : lanes_) {
     Feed& feed = *feeds_[lane->feed];
@@ -850,7 +876,7 @@ void IngestAgent::every_100ms() noexcept {
     lane->window_overflows.set(static_cast<std::int64_t>(lane->pipeline.window_overflows()));
     lane->levels_dropped.set(static_cast<std::int64_t>(lane->pipeline.book().dropped_levels()));
     lane->rows_beyond_depth.set(static_cast<std::int64_t>(lane->pipeline.rows_beyond_depth()));
-    if (replay_ || lane->snapshot == Lane::Snapshot::NotWanted || now < lane->due) continue;
+    if (replay_ || lane->snapshot == Lane::Snapshot::NotWanted || now_ns < lane->due_ns) continue;
     if (lane->snapshot == Lane::Snapshot::Requested) {
       report(errors_, ErrorKind::SnapshotTimeout, feed.table[lane->id - feed.first_instrument].symbol, now);
       feed.snapshots_failed.add(1);
@@ -910,11 +936,16 @@ void IngestAgent::on_stale(Feed& feed, Lane& lane, const Arrival& arrival) noexc
 void IngestAgent::watch_data(Feed& feed) noexcept {
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
-    if (!is_stale(feed, lane, utc_.now())) continue;
+    // By the time that has passed: the wall clock may have been set since.
+    const auto too_long = [&] {
+      return feed.config.stale_after_ns != 0 && lane.pipeline.state() == md::BookState::Valid &&
+             monotonic_ns() - lane.fresh_ns > feed.config.stale_after_ns;
+    };
+    if (!too_long()) continue;
     // We may have been the ones who slept: look at the sockets first.
     for (auto& line : feed.lines) (void)line->poll(utc_);
+    if (!too_long()) continue;
     const TsNs now = utc_.now();
-    if (!is_stale(feed, lane, now)) continue;
     // No message says it, so the recording must.
     if (feed.tap != nullptr) feed.tap->stale(now, lane.id);
     on_stale(feed, lane, {tsc_now(), tsc_now(), now, RecvClock::Read});
@@ -943,6 +974,7 @@ void IngestAgent::watch(Feed& feed, TsNs now) noexcept {
       sum.pings_received += seen.pings_received;
       sum.protocol_errors += seen.protocol_errors;
       sum.timeouts += seen.timeouts;
+      sum.stamps_capped += seen.stamps_capped;
       feed::WebSocketStats& before = feed.seen[number];
       if (seen.errors != before.errors) {
         report(errors_, new_error(seen, before), source.last_error(), now);
@@ -958,6 +990,7 @@ void IngestAgent::watch(Feed& feed, TsNs now) noexcept {
   feed.protocol_errors.set(static_cast<std::int64_t>(sum.protocol_errors));
   feed.timeouts.set(static_cast<std::int64_t>(sum.timeouts));
   feed.handovers.set(static_cast<std::int64_t>(handovers));
+  feed.stamps_capped.set(static_cast<std::int64_t>(sum.stamps_capped));
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -1402,6 +1435,7 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
     TICKWIRE_HOT_EXEMPT_END
   }
   if (!feed.muted) stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
+  const bool leaps = on_stamps(feed, ts_recv, outcome == Outcome::Event ? event.ts_event : kNoTime, arrival);
   if (outcome == Outcome::Event) [[likely]] {
     Lane& lane = *lanes_[feed.first_lane + event.instrument];
     if (feed.in_capture) [[unlikely]]
@@ -1448,6 +1482,8 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
   } else {
     refuse(feed, conn, message, outcome, event, arrival);
   }
+  if (leaps) [[unlikely]]
+    trust(feed);
   // After the signal is out, so that recording costs it nothing.
   if (feed.tap != nullptr) feed.tap->message(ts_recv, message);
 }
@@ -1511,6 +1547,7 @@ void IngestAgent::on_book(Feed& feed, Lane& lane, const md::Event& event, const 
     return;
   lane.diff_id = event.last_id;
   lane.fresh = std::max(lane.fresh, ts_recv);
+  lane.fresh_ns = tsc_to_ns(arrival.tsc_start);
   if (!feed.muted) stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
   finish(feed, lane, step, event, arrival);
   if (lane.pipeline.merging()) [[unlikely]]
@@ -1529,7 +1566,7 @@ void IngestAgent::merge(Feed& feed, Lane& lane, const Arrival& arrival) noexcept
   if (counts.snapshots_merged != merged) lane.depth_pause_ns = kDepthPauseNs;
   if (counts.snapshots_contradicted != contradicted) {
     lane.depth_pause_ns = std::min(2 * lane.depth_pause_ns, kMaxDepthPauseNs);
-    lane.depth_due = utc_.now() + lane.depth_pause_ns;
+    lane.depth_due_ns = monotonic_ns() + lane.depth_pause_ns;
     report(errors_, ErrorKind::SnapshotContradicts, symbol_of(feed, lane), arrival.ts_recv);
   }
   finish(feed, lane, step, none, arrival);
@@ -1540,6 +1577,42 @@ void IngestAgent::count_refused(Feed& feed, const Lane& lane, const Step& step, 
   feed.snapshots_by_fault[static_cast<std::size_t>(step.fault)]->add(1);
   report(errors_, ErrorKind::SnapshotRefused, {symbol_of(feed, lane), ": ", feed::name_of(step.fault)},
          ts_recv);
+}
+
+/// A message's stamps against those before it. Where one leaps, no book of the feed is valid before the message
+/// behind this one, and windows begin anew: whether this stamp is wrong, or those before it were, is not known.
+bool IngestAgent::on_stamps(Feed& feed, TsNs ts_recv, TsNs ts_event, const Arrival& arrival) noexcept {
+  constexpr auto kMost = static_cast<std::uint64_t>(kMostLeapNs);
+  const TsNs before = feed.newest_recv;
+  const std::uint64_t recv = step_to(feed.newest_recv, ts_recv);
+  const std::uint64_t event = windows_on_recv_ ? 0 : step_to(feed.newest_event, ts_event);
+  if (recv <= kMost && event <= kMost) [[likely]]
+    return false;
+  feed.clock_leaps.add(1);
+  if (!feed.muted) {
+    std::array<char, 24> text;
+    const std::uint64_t seconds = (recv > kMost ? recv : event) / 1'000'000'000;
+    const std::to_chars_result end = std::to_chars(text.begin(), text.end(), seconds);
+    report(errors_, ErrorKind::ClockLeap,
+           {feed.config.name, recv > kMost ? ": a receive stamp" : ": a stamp of the venue", " is ",
+            std::string_view(text.data(), static_cast<std::size_t>(end.ptr - text.data())), " s ",
+            recv <= kMost ? "from" : ts_recv > before ? "ahead of" : "behind",
+            " the one before it: the books are suspect until the next message, and windows begin anew"},
+           ts_recv);
+  }
+  for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
+    Lane& lane = *lanes_[feed.first_lane + i];
+    lane.fresh = ts_recv;
+    const Step step = lane.pipeline.doubt_clock();
+    if (step.left_valid) emit_notice(feed, lane, step.reason, kNoTime, arrival);
+  }
+  return true;
+}
+
+void IngestAgent::trust(Feed& feed) noexcept {
+  for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
+    lanes_[feed.first_lane + i]->pipeline.trust_clock();
+  }
 }
 
 void IngestAgent::refuse(Feed& feed, std::uint32_t conn, std::span<const char> message, Outcome outcome,
@@ -1672,6 +1745,8 @@ void IngestAgent::on_snapshot(Feed& feed, InstrumentId local, std::span<const ch
 void IngestAgent::on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept {
   if (feed.tap != nullptr) feed.tap->open(ts, conn);
   const Arrival arrival{tsc_now(), tsc_now(), ts, RecvClock::Read};
+  // How long the feed was away is no leap.
+  if (conn == kBookConn) feed.newest_recv = feed.newest_event = kNoTime;
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
     if ((conn == kTradesConn) == (feed.lines.size() > 1)) lane.trade_id = 0;
@@ -1735,15 +1810,16 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
     feed.became_valid.add(1);
     if (lane.damaged) feed.books_resynced.add(1);
     lane.damaged = false;
-    lane.valid_since = utc_.now();
+    lane.valid_since_ns = monotonic_ns();
     // A snapshot that fitted is no reason to give up, so the pauses grow no longer than this.
     lane.attempts = std::min(lane.attempts, kAttemptsWhileItFits);
     lane.fresh = std::max(lane.fresh, arrival.ts_recv);
+    lane.fresh_ns = tsc_to_ns(arrival.tsc_start);
   }
   if (lane.snapshot == Lane::Snapshot::NotWanted && lane.pipeline.wants_snapshot() && !replay_ && !feed.muted)
       [[unlikely]] {
     // A book that lasted is asked for at once; one that breaks again and again, after a pause.
-    if (lane.valid_since != 0 && utc_.now() - lane.valid_since >= kHealthyAfterNs) lane.attempts = 0;
+    if (lane.valid_since_ns != 0 && monotonic_ns() - lane.valid_since_ns >= kHealthyAfterNs) lane.attempts = 0;
     if (lane.attempts == 0) {
       request_snapshot(feed, lane);
     } else {
@@ -1751,9 +1827,9 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
     }
   } else if (lane.pipeline.wants_depth() && !replay_ && !feed.muted &&
              lane.snapshot == Lane::Snapshot::NotWanted) [[unlikely]] {
-    const TsNs now = utc_.now();
-    if (now >= lane.depth_due) {
-      lane.depth_due = now + lane.depth_pause_ns;
+    const std::int64_t now = monotonic_ns();
+    if (now >= lane.depth_due_ns) {
+      lane.depth_due_ns = now + lane.depth_pause_ns;
       lane.attempts = 0;
       request_snapshot(feed, lane);
     }
@@ -1915,7 +1991,7 @@ void IngestAgent::request_snapshot(Feed& feed, Lane& lane) noexcept {
   if (slot == nullptr) {
     // The control plane is behind by a thousand requests: ask again with the next turn of the timer.
     lane.snapshot = Lane::Snapshot::WaitingToRetry;
-    lane.due = utc_.now();
+    lane.due_ns = monotonic_ns();
     return;
   }
   ++lane.attempts;
@@ -1925,7 +2001,7 @@ void IngestAgent::request_snapshot(Feed& feed, Lane& lane) noexcept {
   control_.notify();
   feed.snapshot_requests.add(1);
   lane.snapshot = Lane::Snapshot::Requested;
-  lane.due = utc_.now() + kAnswerTimeoutNs;
+  lane.due_ns = monotonic_ns() + kAnswerTimeoutNs;
 }
 
 void IngestAgent::snapshot_refused(Feed& feed, Lane& lane) noexcept {
@@ -1942,7 +2018,7 @@ void IngestAgent::snapshot_refused(Feed& feed, Lane& lane) noexcept {
     report(errors_, ErrorKind::SnapshotGivenUp, symbol_of(feed, lane), utc_.now());
   }
   lane.snapshot = Lane::Snapshot::WaitingToRetry;
-  lane.due = utc_.now() + pause_ns;
+  lane.due_ns = monotonic_ns() + pause_ns;
 }
 
 int IngestAgent::take_commands() noexcept {

@@ -159,6 +159,9 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
 
   void on_message(Feed& feed, std::uint32_t conn, std::span<const char> message, RecvClock clock,
                   TsNs ts_recv, std::int64_t unseen_ns = 0) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool on_stamps(Feed& feed, TsNs ts_recv, TsNs ts_event, const Arrival& arrival) noexcept
+      TICKWIRE_HOT;
+  void trust(Feed& feed) noexcept TICKWIRE_HOT;
   void on_book(Feed& feed, Lane& lane, const md::Event& event, const Arrival& arrival) noexcept TICKWIRE_HOT;
   void merge(Feed& feed, Lane& lane, const Arrival& arrival) noexcept TICKWIRE_HOT;
   void count_refused(Feed& feed, const Lane& lane, const Step& step, TsNs ts_recv) noexcept TICKWIRE_HOT;

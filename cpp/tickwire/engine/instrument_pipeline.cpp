@@ -144,6 +144,7 @@ Step InstrumentPipeline::merge(TsNs ts_recv) noexcept { return on_book(sync_.mer
 
 Step InstrumentPipeline::on_open() noexcept {
   const feed::SyncStep synced = sync_.on_open();
+  rows_.forget_clock();  // No row before another epoch, which begins with what comes now.
   return {.left_valid = synced.left_valid, .reason = synced.reason};
 }
 
@@ -151,7 +152,6 @@ Step InstrumentPipeline::restart() noexcept {
   const Step step = on_open();
   unblock();
   trades_.forget();
-  rows_.forget_clock();
   return step;
 }
 
@@ -162,6 +162,12 @@ Step InstrumentPipeline::on_close() noexcept {
 
 Step InstrumentPipeline::pause() noexcept {
   const feed::SyncStep synced = sync_.pause();
+  return {.left_valid = synced.left_valid, .reason = synced.reason};
+}
+
+Step InstrumentPipeline::doubt_clock() noexcept {
+  const feed::SyncStep synced = sync_.doubt_clock();
+  rows_.forget_clock();
   return {.left_valid = synced.left_valid, .reason = synced.reason};
 }
 

@@ -46,6 +46,9 @@ class InstrumentPipeline {
   /// The instrument's trades are lost: its rows would be short of them, so there are none until unblock().
   Step block() noexcept TICKWIRE_HOT;
   void unblock() noexcept TICKWIRE_HOT { sync_.unblock(); }
+  /// What time it is cannot be believed, or was not: windows begin anew, and until trust_clock() nothing is valid.
+  Step doubt_clock() noexcept TICKWIRE_HOT;
+  void trust_clock() noexcept TICKWIRE_HOT { sync_.trust_clock(); }
   /// Nothing that was is to be gone by, neither book nor time.
   Step restart() noexcept TICKWIRE_HOT;
   /// A message for this instrument could not be used: its book can no longer be trusted.

@@ -509,8 +509,11 @@ bool BookSync::is_book(const md::Event& event) const noexcept {
 bool BookSync::complete() noexcept {
   hold_ns_ = kHoldNs;
   shallow_ = !depth_.accept && !reaches();
-  whole_ = shallow_ || blocked_;
-  state_ = shallow_ ? BookState::Suspect : blocked_ ? BookState::Empty : BookState::Valid;
+  whole_ = shallow_ || blocked_ || clock_doubted_;
+  state_ = shallow_         ? BookState::Suspect
+           : blocked_       ? BookState::Empty
+           : clock_doubted_ ? BookState::Suspect
+                            : BookState::Valid;
   epoch_ += whole_ ? 0 : 1;
   return !whole_;
 }
@@ -563,6 +566,15 @@ SyncStep BookSync::block() noexcept {
   whole_ = true;
   ++counts_.paused;
   return {.result = SyncResult::Invalid, .left_valid = true, .reason = InvalidReason::Disconnected};
+}
+
+SyncStep BookSync::doubt_clock() noexcept {
+  clock_doubted_ = true;
+  if (state_ != BookState::Valid) return {.result = SyncResult::Ignored};
+  state_ = BookState::Suspect;
+  whole_ = true;
+  ++counts_.paused;
+  return {.result = SyncResult::Invalid, .left_valid = true, .reason = InvalidReason::Clock};
 }
 
 SyncStep BookSync::disconnect(BookState state) noexcept {

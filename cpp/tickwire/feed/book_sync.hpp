@@ -180,6 +180,10 @@ class BookSync {
   /// What belongs beside this book is lost; until unblock() no book is valid, however whole.
   SyncStep block() noexcept TICKWIRE_HOT;
   void unblock() noexcept TICKWIRE_HOT { blocked_ = false; }
+  /// What time it is cannot be believed. A valid book is Suspect, though followed, until trust_clock() and the next
+  /// diff that continues it.
+  SyncStep doubt_clock() noexcept TICKWIRE_HOT;
+  void trust_clock() noexcept TICKWIRE_HOT { clock_doubted_ = false; }
 
   [[nodiscard]] md::BookState state() const noexcept TICKWIRE_HOT { return state_; }
   /// Grows each time the book becomes valid; 0 before the first.
@@ -302,6 +306,7 @@ class BookSync {
   bool blocked_ = false;
   bool shallow_ = false;
   bool doubted_ = false;  // The buffer holds what may be another count of ids.
+  bool clock_doubted_ = false;
   bool recent_kept_ = false;
   bool partial_ = false;  // The book is of a stream of partial books.
   bool has_diffs_ = false;

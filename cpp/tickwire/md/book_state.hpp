@@ -42,6 +42,7 @@ enum class InvalidReason : std::uint8_t {
   Depth = 10,     // The features need a level that a full book had to drop.
   Memory = 11,    // An order found no room in the books' memory.
   TradeGap = 12,  // Trades are missing that the features need.
+  Clock = 13,     // A stamp is far from those before: what windows hold is of another time.
 };
 
 constexpr std::string_view name_of(InvalidReason reason) noexcept {
@@ -58,6 +59,7 @@ constexpr std::string_view name_of(InvalidReason reason) noexcept {
     case InvalidReason::Stopped: return "stopped";
     case InvalidReason::Depth: return "depth";
     case InvalidReason::Memory: return "memory";
+    case InvalidReason::Clock: return "clock";
     case InvalidReason::TradeGap: return "trade_gap";
   }
   return "unknown";

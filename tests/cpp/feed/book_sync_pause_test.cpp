@@ -142,5 +142,43 @@ TEST(BookSyncBlock, AConnectionThatClosesForgetsTheWholeBook) {
   EXPECT_EQ(rig.sync.state(), BookState::Buffering);
 }
 
+TEST(BookSyncPause, ADoubtedBookIsFollowedAndNotUsed) {
+  Rig rig;
+  const std::uint32_t epoch = rig.sync.epoch();
+  const SyncStep doubted = rig.sync.doubt_clock();
+  EXPECT_TRUE(doubted.left_valid);
+  EXPECT_EQ(doubted.reason, InvalidReason::Clock);
+  EXPECT_EQ(rig.sync.state(), BookState::Suspect);
+  EXPECT_FALSE(rig.sync.wants_snapshot());
+  const SyncStep followed = rig.next();
+  EXPECT_FALSE(followed.became_valid || followed.event_applied);
+  EXPECT_EQ(rig.sync.state(), BookState::Suspect);
+  rig.sync.trust_clock();
+  EXPECT_EQ(rig.sync.state(), BookState::Suspect);
+  EXPECT_TRUE(rig.next().became_valid);
+  EXPECT_EQ(rig.sync.state(), BookState::Valid);
+  EXPECT_EQ(rig.sync.epoch(), epoch + 1);
+  // Twice, and blocked at once: each goes by itself.
+  EXPECT_TRUE(rig.sync.doubt_clock().left_valid);
+  EXPECT_FALSE(rig.sync.doubt_clock().left_valid);
+  (void)rig.sync.block();
+  rig.sync.trust_clock();
+  EXPECT_FALSE(rig.next().became_valid);
+  EXPECT_EQ(rig.sync.state(), BookState::Empty);
+  rig.sync.unblock();
+  EXPECT_TRUE(rig.next().became_valid);
+  EXPECT_EQ(rig.sync.epoch(), epoch + 2);
+}
+
+TEST(BookSyncPause, AGapOfADoubtedBookIsAGap) {
+  Rig rig;
+  (void)rig.sync.doubt_clock();
+  (void)rig.diff(20, 19);
+  rig.sync.trust_clock();
+  EXPECT_EQ(rig.sync.state(), BookState::Suspect);
+  EXPECT_FALSE(rig.diff(21, 20).became_valid);
+  EXPECT_TRUE(rig.sync.wants_snapshot());
+}
+
 }  // namespace
 }  // namespace tickwire::feed

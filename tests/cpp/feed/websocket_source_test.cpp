@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <string>
@@ -377,6 +378,114 @@ TEST(WebSocketSource, SurvivesEveryRefusalBeforeTheHandshakeIsDone) {
                     }));
   EXPECT_EQ(client.source.stats().handshake_failures, 6u);
   EXPECT_EQ(client.log, (Log{"open", "close 1000 stopped"}));
+}
+
+/// What a server sends without end while `run` lasts; the client must come to an end by itself.
+template <typename Run>
+void against_a_flood(const std::string& opening, const std::string& flood, std::chrono::microseconds pause,
+                     const std::string& scheme, Run run) {
+  std::atomic<bool> over{false};
+  TestServer server({[&](Connection& c) {
+    if (opening.empty()) {
+      c.accept_websocket();
+    } else {
+      if (scheme == "ws") c.read_request();
+      c.send(opening);
+    }
+    while (!over) {
+      c.send(flood);
+      if (pause.count() != 0) std::this_thread::sleep_for(pause);
+    }
+  }});
+  auto config = config_for(scheme + server.url().substr(2));
+  config.connect_timeout_ns = 100 * kMs;
+  config.close_timeout_ns = 100 * kMs;
+  Client client(config);
+  run(client);
+  over = true;
+}
+
+TEST(WebSocketSource, StopsInTimeThroughAFloodOfPings) {
+  std::string pings;
+  for (int i = 0; i < 1000; ++i) pings += server_frame(0x89, std::string(125, 'p'));
+  against_a_flood("", pings, {}, "ws", [](Client& client) {
+    client.run_until([&] { return client.source.stats().pings_received > 1000; });
+    client.stop();
+    EXPECT_EQ(client.source.stats().timeouts, 1u);
+    EXPECT_EQ(client.log, (Log{"open", "close 1000 stopped"}));
+  });
+}
+
+TEST(WebSocketSource, GivesUpAHandshakeThatTricklesWithoutEnd) {
+  against_a_flood("HTTP/1.1 101 Switching Protocols\r\nX: ", "x", std::chrono::milliseconds(5), "ws",
+                  [](Client& client) {
+                    client.run_until([&] { return client.source.stats().timeouts > 0; });
+                    EXPECT_EQ(client.source.last_error(), "handshake of 127.0.0.1: no result within 0.100 s");
+                    client.stop();
+                  });
+}
+
+TEST(WebSocketSource, GivesUpATlsHandshakeThatTricklesWithoutEnd) {
+  // The head of a record of 16 KiB, and its bytes one by one.
+  against_a_flood(std::string("\x16\x03\x03\x3F\xFF\x02", 6), "x", std::chrono::milliseconds(5), "wss",
+                  [](Client& client) {
+                    client.run_until([&] { return client.source.stats().timeouts > 0; });
+                    EXPECT_EQ(client.source.last_error(),
+                              "TLS handshake of 127.0.0.1: no result within 0.100 s");
+                    client.stop();
+                  });
+}
+
+TEST(WebSocketSource, WaitsAMomentForTheReasonOfARefusal) {
+  TestServer server({
+      [](Connection& c) {
+        c.read_request();
+        c.send("HTTP/1.1 451 No\r\nContent-Length: 10\r\n\r\n");
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        c.send("restricted");
+        (void)c.at_end();
+      },
+      [](Connection& c) {
+        c.read_request();
+        c.send("HTTP/1.1 403 No\r\nContent-Length: 10\r\n\r\nforb");
+      },
+      [](Connection& c) {
+        c.read_request();
+        c.send("HTTP/1.1 429 No\r\nContent-Length: 10\r\n\r\nslow");
+        (void)c.at_end();  // Until the client has waited enough.
+      },
+  });
+  Client client(config_for(server.url()));
+  std::vector<std::string> errors;
+  client.run_until([&] {
+    if (client.source.stats().errors > errors.size()) errors.emplace_back(client.source.last_error());
+    return errors.size() == 3;
+  });
+  client.stop();
+  EXPECT_EQ(errors, (Log{
+                        "handshake: expected HTTP 101, found 451 No: restricted",
+                        "handshake: expected HTTP 101, found 403 No: forb",
+                        "handshake: expected HTTP 101, found 429 No: slow",
+                    }));
+}
+
+TEST(WebSocketSource, CapsAStampThatIsAheadOfTheReading) {
+  TestServer server({[](Connection& c) {
+    c.accept_websocket();
+    for (int i = 0; i < 400; ++i) {
+      c.send(server_frame(0x81, "tick"));
+      if (c.read_frame().opcode != 1) return;
+    }
+    close_with_client(c);
+  }});
+  auto config = config_for(server.url());
+  Client client(config);
+  client.echo = true;
+  client.run_until([&] { return client.messages.size() >= 200; });
+  for (const auto& message : client.messages) {
+    EXPECT_LE(message.ts_recv, client.clock.at(message.tsc_read));
+  }
+  client.stop();
 }
 
 TEST(WebSocketSource, BacksOffFromAPortThatRefuses) {

@@ -36,6 +36,8 @@ namespace {
 /// Room for the stamps and the drop counter, and something to spare.
 constexpr std::size_t kControlBytes = 128;
 constexpr std::size_t kMostDatagramBytes = 65535;
+/// Two clocks that are read one after the other differ by less.
+constexpr TsNs kMostStampAheadNs = 1'000'000;
 /// A card's clock that differs more from the system's is not set to UTC: TAI alone is 37 s away.
 constexpr std::int64_t kMostStampDifferenceNs = 1'000'000'000;
 
@@ -346,6 +348,15 @@ int UdpSource::poll(UdpHandler& handler, const UtcClock& clock) noexcept {
   return count;
 }
 
+/// Nothing is received after it was read: a clock was set in between, or the card's is ahead.
+TsNs UdpSource::capped(TsNs stamp, const Datagram& datagram, const UtcClock& clock) noexcept {
+  const TsNs read = clock.at(datagram.tsc_read);
+  if (stamp <= read) return stamp;
+  if (stamp - read > kMostStampAheadNs) [[unlikely]]
+    ++stats_.stamps_capped;
+  return read;
+}
+
 /// The stamps and the drop counter that came with a datagram.
 void UdpSource::read_control(const mmsghdr& message, const UtcClock& clock, Datagram& datagram) noexcept {
   const msghdr& header = message.msg_hdr;
@@ -385,7 +396,7 @@ void UdpSource::read_control(const mmsghdr& message, const UtcClock& clock, Data
     if (nic - reference < kMostStampDifferenceNs && reference - nic < kMostStampDifferenceNs) {
       ++stats_.nic_stamps;
       datagram.recv_clock = RecvClock::Nic;
-      datagram.ts_recv = nic;
+      datagram.ts_recv = capped(nic, datagram, clock);
       return;
     }
     ++stats_.nic_stamps_off;
@@ -393,7 +404,7 @@ void UdpSource::read_control(const mmsghdr& message, const UtcClock& clock, Data
   if (kernel != kNoTime) {
     ++stats_.kernel_stamps;
     datagram.recv_clock = RecvClock::Kernel;
-    datagram.ts_recv = kernel;
+    datagram.ts_recv = capped(kernel, datagram, clock);
   } else {
     ++stats_.read_stamps;
     datagram.ts_recv = clock.at(datagram.tsc_read);

@@ -30,6 +30,9 @@ constexpr std::size_t kCloseReserve = masked_frame_bytes(125);
 /// How often a look-up that runs on the resolver's thread is looked at while the agent sleeps.
 constexpr std::int64_t kLookupPollNs = 1'000'000;
 
+/// Two clocks that are read one after the other differ by less.
+constexpr std::int64_t kMostStampAheadNs = 1'000'000;
+
 /// How long a refused handshake waits for the rest of the body that says why.
 constexpr std::int64_t kReasonNs = 1'000'000'000;
 
@@ -149,6 +152,12 @@ WebSocketSource::Read WebSocketSource::read_socket(std::span<char> room, std::si
     stamp_ = static_cast<TsNs>(stamp.tv_sec) * 1'000'000'000 + static_cast<TsNs>(stamp.tv_nsec);
     stamp_clock_ = RecvClock::Kernel;
     ++stats_.kernel_stamps;
+    // Nothing is received after it was read: a clock was set in between.
+    if (const TsNs read = clock.at(stamp_tsc_); stamp_ > read) {
+      if (stamp_ - read > kMostStampAheadNs) [[unlikely]]
+        ++stats_.stamps_capped;
+      stamp_ = read;
+    }
   } else {
     stamp_ = clock.at(stamp_tsc_);
     stamp_clock_ = RecvClock::Read;
@@ -460,7 +469,12 @@ int WebSocketSource::service_tls(std::uint64_t now, const UtcClock& clock) noexc
   }
   tls_->commit_received(count);
   switch (tls_->handshake()) {
-    case TlsClient::Progress::Pending: break;
+    case TlsClient::Progress::Pending:
+      // However many bytes come: they have come to nothing in time.
+      if (now < deadline_tsc_) break;
+      attempt_timed_out("TLS handshake");
+      answer_failed();
+      break;
     case TlsClient::Progress::Done: begin_handshake(); break;
     case TlsClient::Progress::Failed:
       last_error_.set("%.*s", TICKWIRE_PRINTF_VIEW(tls_->error()));
@@ -531,7 +545,12 @@ int WebSocketSource::service_handshake(std::uint64_t now, WebSocketHandler& hand
     return 1;
   }
   if (answer.status == HandshakeStatus::Incomplete) {
-    if (ended == 0) return 1;
+    if (ended == 0) {
+      if (now < deadline_tsc_) return 1;
+      attempt_timed_out("handshake");
+      answer_failed();
+      return 1;
+    }
     if (ended == TlsClient::kClosed) {
       last_error_.set("handshake with %s: TLS ended before the answer", url_.host.c_str());
     } else {
@@ -668,9 +687,9 @@ void WebSocketSource::begin_close(std::uint16_t code, std::string_view reason,
 int WebSocketSource::service_closing(std::uint64_t now, const UtcClock& clock) noexcept {
   std::size_t count = 0;
   const Read read = read_socket(parser_.writable(), count, clock);  // Never committed: thrown away.
-  if (read == Read::Bytes) return 1;
-  if (read == Read::Nothing) {
-    if (now < deadline_tsc_) return 0;
+  if (read != Read::End) {
+    // What still comes is no reason to wait for longer.
+    if (now < deadline_tsc_) return read == Read::Bytes ? 1 : 0;
     last_error_.set("close of %s: the server did not end the connection in time", url_.host.c_str());
     ++stats_.timeouts;
     ++stats_.errors;

@@ -110,6 +110,7 @@ struct WebSocketStats {
   std::uint64_t socket_bytes = 0;   // As received, framing and TLS included.
   std::uint64_t kernel_stamps = 0;  // Reads that carried the kernel's stamp …
   std::uint64_t read_stamps = 0;    // … and those that we had to stamp.
+  std::uint64_t stamps_capped = 0;  // The kernel's, far ahead of the reading: the reading's was taken.
   std::uint64_t pings_received = 0;
   std::uint64_t pings_sent = 0;
   std::uint64_t pongs_received = 0;

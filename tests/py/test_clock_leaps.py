@@ -1,0 +1,128 @@
+"""Stamps that are hours from those beside them: nothing of another time is in a window, and it is said."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tickwire.config import Config
+from tickwire.engine import Pipeline, Stats
+from tickwire.findings import findings
+from tickwire.records import Rows
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
+)
+
+START = 1_700_000_000
+HOUR = 3600
+
+
+def capture(path: Path, recv: dict[int, int], event: dict[int, int] | None = None) -> Path:
+    """A snapshot, then each second a trade and a change of the book. `recv` and `event`: of which second's
+    change the stamp is another by so many seconds."""
+    book = {"lastUpdateId": 100, "bids": [["99.00", "1.0"]], "asks": [["101.00", "1.0"]]}
+    lines = [f"{START}000000000 {json.dumps(book)}"]
+    for i in range(1, 61):
+        at = START + i
+        trade = {"e": "trade", "E": at * 1000, "s": "BTCUSDT", "t": i, "p": "100", "q": "1", "T": at * 1000}
+        lines.append(f"{at}100000000 {json.dumps({**trade, 'm': False})}")
+        sent = (at + (event or {}).get(i, 0)) * 1000
+        diff = {"e": "depthUpdate", "E": sent, "s": "BTCUSDT", "U": 100 + i, "u": 100 + i, "a": []}
+        lines.append(
+            f"{at + recv.get(i, 0)}200000000 {json.dumps({**diff, 'b': [['98.00', f'{1 + i % 5}.5']]})}"
+        )
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+async def replayed(path: Path, clock: str = "recv") -> tuple[Rows, list[tuple[int, str]], Stats, list[str]]:
+    """The rows, the notices by (row before, reason), and what is said of it."""
+    config = Config.from_dict(
+        {
+            "feeds": [{"venue": "binance_spot", "source": "file", "instruments": ["BTCUSDT"]}],
+            "features": {"clock": clock, "rows": ['trade_count(window="10s")']},
+        }
+    )
+    batches: list[Rows] = []
+    async with Pipeline.replay(config, [path]) as pipeline:
+        pipeline.on_rows(lambda rows: batches.append(rows.copy()))
+        await pipeline.run_until()
+        layout = pipeline.layout
+    stats = pipeline.stats()
+    records = np.concatenate(batches)
+    notices = [(i, layout.reason(int(r["reason"]))) for i, r in enumerate(records) if r["row"] == 0]
+    return records[records["row"] != 0], notices, stats, findings(stats, config)
+
+
+@pytest.mark.parametrize(
+    ("recv", "leaps"),
+    [
+        ({20: HOUR}, 2),  # One stamp ahead: the one behind it is back.
+        ({20: -HOUR}, 2),
+        ({20: HOUR, 21: HOUR}, 4),  # The trade between the two is right.
+        (dict.fromkeys(range(20, 61), HOUR), 82 - 1),
+    ],
+)
+async def test_a_stamp_of_another_time_is_in_no_window(
+    recv: dict[int, int], leaps: int, tmp_path: Path
+) -> None:
+    rows, notices, stats, said = await replayed(capture(tmp_path / "c.log", recv))
+    # A trade a second: never more than ten in ten seconds, whatever the stamps.
+    assert rows["features"].max() == 10.0
+    assert (rows["features"] == 10.0).all()
+    assert stats.count("clock_leaps") == leaps
+    assert notices[0][1] == "clock"
+    assert any("clock_leap: binance_spot: a receive stamp is 3" in line for line in said)
+    assert any(f"{leaps:,} stamps are more than ten minutes from the newest" in line for line in said)
+
+
+async def test_an_epoch_goes_on_as_if_it_began_behind_the_leap(tmp_path: Path) -> None:
+    rows, notices, _, _ = await replayed(capture(tmp_path / "c.log", {20: HOUR}))
+    before, after = rows[rows["epoch"] == 1], rows[rows["epoch"] == 2]
+    assert [reason for _, reason in notices] == ["clock"]
+    assert len(before) == 19 - 1 - 9  # The first change begins the epoch, and ten seconds fill the window.
+    # The trade of second 21 is the one whose stamp is back, the change of it begins the epoch.
+    assert int(after["sequence"][0]) == 100 + 31
+    assert after["row"].tolist() == list(range(1, len(after) + 1))
+    assert int(after["sequence"][-1]) == 160
+
+
+async def test_less_than_ten_minutes_is_no_leap(tmp_path: Path) -> None:
+    _, notices, stats, said = await replayed(
+        capture(tmp_path / "c.log", dict.fromkeys(range(20, 61), 590))
+    )
+    assert stats.count("clock_leaps") == 0
+    assert notices == []
+    assert said == []
+
+
+async def test_the_venues_clock_decides_where_windows_go_by_it(tmp_path: Path) -> None:
+    path = capture(tmp_path / "c.log", {}, {20: HOUR})
+    rows, notices, stats, said = await replayed(path, "event")
+    assert stats.count("clock_leaps") == 2
+    assert (rows["features"] == 10.0).all()
+    assert any(
+        "clock_leap: binance_spot: a stamp of the venue is 3600 s from the one before it" in s for s in said
+    )
+    rows, notices, stats, said = await replayed(path, "recv")
+    assert (stats.count("clock_leaps"), notices, said) == (0, [], [])
+
+
+async def test_the_time_between_two_connections_is_no_leap(tmp_path: Path) -> None:
+    first = capture(tmp_path / "c.log", {}).read_text()
+    later = capture(tmp_path / "d.log", dict.fromkeys(range(1, 61), HOUR)).read_text()
+    again = [line for line in later.splitlines() if '"trade"' not in line]
+    again[0] = again[0].replace(str(START), str(START + HOUR))
+    close = [
+        f'{START + HOUR - 2}000000000 {{"tickwire":"close","conn":0}}',
+        f'{START + HOUR - 1}000000000 {{"tickwire":"open","conn":0}}',
+    ]
+    (tmp_path / "both.log").write_text(first + "\n".join([*close, *again]) + "\n")
+    _, notices, stats, _ = await replayed(tmp_path / "both.log")
+    assert stats.count("clock_leaps") == 0
+    assert [reason for _, reason in notices] == ["disconnected"]
