@@ -93,9 +93,7 @@ async def test_an_epoch_goes_on_as_if_it_began_behind_the_leap(tmp_path: Path) -
 
 
 async def test_less_than_ten_minutes_is_no_leap(tmp_path: Path) -> None:
-    _, notices, stats, said = await replayed(
-        capture(tmp_path / "c.log", dict.fromkeys(range(20, 61), 590))
-    )
+    _, notices, stats, said = await replayed(capture(tmp_path / "c.log", dict.fromkeys(range(20, 61), 590)))
     assert stats.count("clock_leaps") == 0
     assert notices == []
     assert said == []

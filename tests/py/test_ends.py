@@ -101,8 +101,21 @@ rows = ["spread()"]
         self._process.communicate(timeout=20)
 
 
+_STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    yield
+    for process in _STARTED:
+        if process.poll() is None:  # Of a test that failed.
+            process.kill()
+            process.communicate()
+    _STARTED.clear()
+
+
 def start(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*TICKWIRE, *map(str, arguments)],
         cwd=cwd,
         stdout=options.pop("stdout", subprocess.PIPE),
@@ -110,6 +123,8 @@ def start(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str
         text=True,
         **options,
     )
+    _STARTED.append(process)
+    return process
 
 
 def until(condition: Any, seconds: float = 60.0) -> None:
