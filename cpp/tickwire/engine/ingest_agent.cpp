@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -44,9 +43,6 @@ constexpr std::int64_t kWarmPollNs = 1'000'000;     // Between two looks at the 
 constexpr std::uint64_t kWarmCheckLines =
     200'000;  // A capture that says nothing of ours in so many is another's.
 constexpr std::int64_t kMostUnseenUs = std::numeric_limits<std::uint32_t>::max();
-/// A stamp that is further from the newest one of its feed, either way, is of a clock that was set, of a
-/// recording that was put together, or wrong: which of them, what came before does not say.
-constexpr std::int64_t kMostLeapNs = 600'000'000'000;
 constexpr std::int64_t kHealthyAfterNs = 10'000'000'000;  // Then a loss is a new one, not the old one again.
 
 /// What kind of error the source met since it was last looked at; of several the rarer one.
@@ -120,18 +116,6 @@ bool is_damage(md::InvalidReason reason) noexcept TICKWIRE_HOT {
 std::size_t index_of(signal::Stage stage) noexcept { return static_cast<std::size_t>(stage); }
 
 std::int64_t monotonic_ns() noexcept { return tsc_to_ns(tsc_now()); }
-
-/// By how much `now` is from `newest`, which becomes the newest; without a limit, for a stamp may be anything.
-std::uint64_t step_to(TsNs& newest, TsNs now) noexcept TICKWIRE_HOT {
-  if (now == kNoTime) return 0;
-  std::uint64_t step = 0;
-  if (newest != kNoTime) {
-    const auto [low, high] = std::minmax(newest, now);
-    step = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
-  }
-  newest = step > static_cast<std::uint64_t>(kMostLeapNs) ? now : std::max(newest, now);
-  return step;
-}
 
 std::string grouped(std::uint64_t value) {
   std::string digits = std::to_string(value);
@@ -264,7 +248,7 @@ struct IngestAgent::Lane {
   // On our own clock that nobody sets, as monotonic_ns() has it.
   std::int64_t fresh_ns = 0;  // When that came.
   std::int64_t valid_since_ns = 0;
-  std::int64_t due_ns = 0;  // Requested: when to give up waiting; WaitingToRetry: when to ask again.
+  std::int64_t due_ns = 0;        // Requested: when to give up waiting; WaitingToRetry: when to ask again.
   std::int64_t depth_due_ns = 0;  // When a snapshot for more depth may be asked for.
   std::int64_t depth_pause_ns = kDepthPauseNs;
   // Replay, of what no stream's name tells:
@@ -418,8 +402,8 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   CaptureTap* tap = nullptr;
   CaptureWitness witness;  // Replay.
   // Of this connection's messages, whatever became of them.
-  TsNs newest_recv = kNoTime;
-  TsNs newest_event = kNoTime;
+  StampWatch recv_stamps;
+  StampWatch event_stamps;  // Where windows go by them.
 
   /// A warm start's way from the capture to the feed.
   enum class Warm : std::uint8_t {
@@ -1579,26 +1563,18 @@ void IngestAgent::count_refused(Feed& feed, const Lane& lane, const Step& step, 
          ts_recv);
 }
 
-/// A message's stamps against those before it. Where one leaps, no book of the feed is valid before the message
-/// behind this one, and windows begin anew: whether this stamp is wrong, or those before it were, is not known.
+/// A message's stamps against those before it. Where one leaps, no book of the feed is valid before the
+/// message behind this one, and windows begin anew: whether this stamp is wrong, or those before it were, is
+/// not known.
 bool IngestAgent::on_stamps(Feed& feed, TsNs ts_recv, TsNs ts_event, const Arrival& arrival) noexcept {
-  constexpr auto kMost = static_cast<std::uint64_t>(kMostLeapNs);
-  const TsNs before = feed.newest_recv;
-  const std::uint64_t recv = step_to(feed.newest_recv, ts_recv);
-  const std::uint64_t event = windows_on_recv_ ? 0 : step_to(feed.newest_event, ts_event);
-  if (recv <= kMost && event <= kMost) [[likely]]
+  const bool recv = feed.recv_stamps.leaps(ts_recv);
+  const bool event = !windows_on_recv_ && feed.event_stamps.leaps(ts_event);
+  if (!recv && !event) [[likely]]
     return false;
   feed.clock_leaps.add(1);
   if (!feed.muted) {
-    std::array<char, 24> text;
-    const std::uint64_t seconds = (recv > kMost ? recv : event) / 1'000'000'000;
-    const std::to_chars_result end = std::to_chars(text.begin(), text.end(), seconds);
-    report(errors_, ErrorKind::ClockLeap,
-           {feed.config.name, recv > kMost ? ": a receive stamp" : ": a stamp of the venue", " is ",
-            std::string_view(text.data(), static_cast<std::size_t>(end.ptr - text.data())), " s ",
-            recv <= kMost ? "from" : ts_recv > before ? "ahead of" : "behind",
-            " the one before it: the books are suspect until the next message, and windows begin anew"},
-           ts_recv);
+    if (recv) feed.recv_stamps.tell(errors_, feed.config.name, "a receive stamp", ts_recv);
+    if (event) feed.event_stamps.tell(errors_, feed.config.name, "a stamp of the venue", ts_recv);
   }
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
@@ -1746,7 +1722,10 @@ void IngestAgent::on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept {
   if (feed.tap != nullptr) feed.tap->open(ts, conn);
   const Arrival arrival{tsc_now(), tsc_now(), ts, RecvClock::Read};
   // How long the feed was away is no leap.
-  if (conn == kBookConn) feed.newest_recv = feed.newest_event = kNoTime;
+  if (conn == kBookConn) {
+    feed.recv_stamps.forget();
+    feed.event_stamps.forget();
+  }
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
     if ((conn == kTradesConn) == (feed.lines.size() > 1)) lane.trade_id = 0;
@@ -1819,7 +1798,8 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
   if (lane.snapshot == Lane::Snapshot::NotWanted && lane.pipeline.wants_snapshot() && !replay_ && !feed.muted)
       [[unlikely]] {
     // A book that lasted is asked for at once; one that breaks again and again, after a pause.
-    if (lane.valid_since_ns != 0 && monotonic_ns() - lane.valid_since_ns >= kHealthyAfterNs) lane.attempts = 0;
+    if (lane.valid_since_ns != 0 && monotonic_ns() - lane.valid_since_ns >= kHealthyAfterNs)
+      lane.attempts = 0;
     if (lane.attempts == 0) {
       request_snapshot(feed, lane);
     } else {

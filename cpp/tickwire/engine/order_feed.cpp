@@ -110,6 +110,7 @@ OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
       errors_(setup.errors),
       market_(table_, config_.itch->max_orders, arena),
       day_(day_of(config_.itch->midnights)),
+      windows_on_recv_(setup.engine.features.clock == WindowClock::Recv),
       messages_(stats.counter(config_.name, "messages")),
       bytes_(stats.counter(config_.name, "message_bytes")),
       book_events_(stats.counter(config_.name, "book_events")),
@@ -128,6 +129,8 @@ OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
       became_valid_(stats.counter(config_.name, "became_valid")),
       orders_(stats.counter(config_.name, "live_orders")),
       truncated_(stats.counter(config_.name, "capture_truncated")),
+      clock_leaps_(stats.counter(config_.name, "clock_leaps")),
+      stamps_capped_(stats.counter(config_.name, "stamps_capped")),
       input_ts_(stats.counter(config_.name, "input_ts")),
       sequence_gaps_(stats.counter(config_.name, "sequence_gaps")),
       lost_messages_(stats.counter(config_.name, "lost_messages")),
@@ -363,6 +366,13 @@ void OrderFeed::report_files() noexcept {
 void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes, Arrival arrival) noexcept {
   messages_.add(1);
   bytes_.add(static_cast<std::int64_t>(bytes.size()));
+  if (recv_stamps_.leaps(arrival.ts_recv)) [[unlikely]] {
+    doubt_clock(recv_stamps_, "a receive stamp", arrival.ts_recv);
+  } else if (clock_doubted_) [[unlikely]] {
+    // The message before this one leapt, and this one does not.
+    clock_doubted_ = false;
+    on_every_lane(arrival.ts_recv, [](OrderPipeline& pipeline) { return pipeline.trust_clock(); });
+  }
   const feed::itch::Update update = market_.on_message(bytes);
   const bool read = update.outcome == Outcome::Message;
   if (!read) [[unlikely]]
@@ -371,6 +381,8 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
 
   arrival.tsc_decoded = tsc_now();
   const TsNs ts_event = read ? day_.at(update.ts_ns, arrival.ts_recv) : kNoTime;
+  if (!windows_on_recv_ && event_stamps_.leaps(ts_event)) [[unlikely]]
+    doubt_clock(event_stamps_, "a stamp of the venue", arrival.ts_recv);
   if (update.all) [[unlikely]] {
     return on_every_lane(ts_event, arrival, [&](OrderPipeline& pipeline) {
       return pipeline.on_update(update, ts_event, arrival.ts_recv, sequence);
@@ -385,6 +397,15 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
   finish(lane, step, ts_event, arrival);
 }
 
+/// Whether this message's stamp is wrong, or those before it were, is not known: no book is valid before the
+/// next one, and windows begin anew.
+void OrderFeed::doubt_clock(const StampWatch& stamps, std::string_view whose, TsNs ts) noexcept {
+  clock_doubted_ = true;
+  clock_leaps_.add(1);
+  stamps.tell(errors_, config_.name, whose, ts);
+  on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.doubt_clock(); });
+}
+
 void OrderFeed::refused(Outcome outcome, TsNs ts) noexcept {
   if (outcome == Outcome::Empty || outcome == Outcome::UnknownType) return;
   report(errors_, ErrorKind::MessageMalformed,
@@ -394,6 +415,8 @@ void OrderFeed::refused(Outcome outcome, TsNs ts) noexcept {
 
 void OrderFeed::begin_session(TsNs ts) noexcept {
   in_snapshot_ = false;
+  recv_stamps_.forget();
+  event_stamps_.forget();
   TICKWIRE_HOT_EXEMPT_BEGIN("once a session: forgets all orders")
   market_.reset();
   TICKWIRE_HOT_EXEMPT_END
@@ -444,6 +467,9 @@ void OrderFeed::close(TsNs ts) noexcept {
 
 void OrderFeed::open(TsNs ts) noexcept {
   closed_ = false;
+  // For how long nothing was heard is no leap.
+  recv_stamps_.forget();
+  event_stamps_.forget();
   on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.unblock(); });
 }
 
@@ -523,18 +549,21 @@ void OrderFeed::count() noexcept {
   }
   set(malformed_datagrams_, mold_->stats().malformed);
   set(snapshots_failed_, mold_->stats().snapshot_failures);
+  std::uint64_t capped = 0;
   for (std::size_t i = 0; i < lines_.size(); ++i) {
     const feed::UdpSource* const source = i < mold_->lines() ? &mold_->line(i) : mold_->rerequest();
     if (source == nullptr) continue;
     const feed::UdpStats& stats = source->stats();
     set(lines_[i].socket_drops, stats.socket_drops);
     set(lines_[i].cut, stats.cut);
+    capped += stats.stamps_capped;
     set(lines_[i].receive_errors, stats.errors + stats.send_failures);
     if (std::exchange(lines_[i].errors_seen, stats.errors + stats.send_failures) !=
         stats.errors + stats.send_failures) {
       report(errors_, ErrorKind::ReceiveFailed, {config_.name, ": ", source->last_error()}, clock_.now());
     }
   }
+  set(stamps_capped_, capped);
 }
 
 void OrderFeed::count_line(std::size_t number, const feed::LineStats& line) noexcept {

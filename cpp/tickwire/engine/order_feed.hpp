@@ -31,6 +31,7 @@
 #include "tickwire/engine/order_pipeline.hpp"
 #include "tickwire/engine/recorder.hpp"
 #include "tickwire/engine/stages.hpp"
+#include "tickwire/engine/stamp_watch.hpp"
 #include "tickwire/feed/moldudp64/mold_feed.hpp"
 #include "tickwire/feed/venue/itch/market.hpp"
 #include "tickwire/feed/venue/itch/replay_source.hpp"
@@ -168,6 +169,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   // What live and replay have in common.
   void message(std::uint64_t sequence, std::span<const std::byte> bytes, Arrival arrival) noexcept
       TICKWIRE_HOT;
+  void doubt_clock(const StampWatch& stamps, std::string_view whose, TsNs ts) noexcept TICKWIRE_HOT;
   void begin_session(TsNs ts) noexcept TICKWIRE_HOT;
   void lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept TICKWIRE_HOT;
   void begin_snapshot() noexcept;
@@ -203,6 +205,11 @@ class OrderFeed final : private feed::MoldFeedHandler {
   std::uint64_t started_tsc_ = 0;
   bool closed_ = false;  // No line is heard.
   bool in_snapshot_ = false;
+  bool clock_doubted_ = false;  // The last message's stamps are not to be gone by.
+  // Of the messages of this session.
+  StampWatch recv_stamps_;
+  StampWatch event_stamps_;
+  const bool windows_on_recv_;
   std::vector<LineCounters> lines_;  // The re-request server is the last of a live feed.
 
   std::unique_ptr<feed::itch::ReplaySource> files_;  // Replay.
@@ -227,7 +234,9 @@ class OrderFeed final : private feed::MoldFeedHandler {
   metrics::Counter& became_valid_;
   metrics::Counter& orders_;
   metrics::Counter& truncated_;
-  metrics::Counter& input_ts_;  // Replay: when what was read last was received.
+  metrics::Counter& clock_leaps_;    // Stamps that are far from the newest before them.
+  metrics::Counter& stamps_capped_;  // Live: those that were ahead of their reading.
+  metrics::Counter& input_ts_;       // Replay: when what was read last was received.
   metrics::Counter& sequence_gaps_;
   metrics::Counter& lost_messages_;
   metrics::Counter& requests_;

@@ -16,6 +16,8 @@ Step OrderPipeline::take_state() noexcept {
   const BookState before = state_;
   const bool blocked = blocked_ != md::InvalidReason::None;
   state_ = blocked ? BookState::Empty : market_.state(instrument_);
+  const bool doubted = state_ == BookState::Valid && clock_doubted_;
+  if (doubted) state_ = BookState::Suspect;
   Step step;
   if (state_ == BookState::Valid && before != BookState::Valid) {
     step.became_valid = true;
@@ -24,7 +26,7 @@ Step OrderPipeline::take_state() noexcept {
     begins_ = true;
   } else if (state_ != BookState::Valid && before == BookState::Valid) {
     step.left_valid = true;
-    step.reason = blocked ? blocked_ : market_.reason(instrument_);
+    step.reason = blocked ? blocked_ : doubted ? md::InvalidReason::Clock : market_.reason(instrument_);
   }
   return step;
 }
@@ -50,9 +52,7 @@ Step OrderPipeline::on_update(const feed::itch::Update& update, TsNs ts_event, T
   bool top_changed = false;
   if (update.book) top_changed = rows_.on_book(read_top());
   if (update.book || update.traded) {
-    step.row = rows_.emit({.book = update.book,
-                           .top = top_changed,
-                           .trade = update.traded});
+    step.row = rows_.emit({.book = update.book, .top = top_changed, .trade = update.traded});
   }
   return step;
 }

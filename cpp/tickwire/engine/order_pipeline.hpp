@@ -55,6 +55,19 @@ class OrderPipeline {
   }
   Step unblock() noexcept TICKWIRE_HOT { return block(md::InvalidReason::None); }
 
+  /// What time it is cannot be believed, or was not: windows begin anew, and no row until trust_clock(),
+  /// which begins an epoch where the book is valid.
+  Step doubt_clock() noexcept TICKWIRE_HOT {
+    clock_doubted_ = true;
+    rows_.forget_clock();
+    return take_state();
+  }
+  Step trust_clock() noexcept TICKWIRE_HOT {
+    clock_doubted_ = false;
+    rows_.forget_clock();
+    return take_state();
+  }
+
   [[nodiscard]] md::BookState state() const noexcept TICKWIRE_HOT { return state_; }
   [[nodiscard]] std::uint32_t epoch() const noexcept TICKWIRE_HOT { return epoch_; }
   [[nodiscard]] std::uint64_t sequence() const noexcept TICKWIRE_HOT { return sequence_; }
@@ -76,6 +89,7 @@ class OrderPipeline {
   bool begins_ = false;
   md::BookState state_ = md::BookState::Empty;
   md::InvalidReason blocked_ = md::InvalidReason::None;
+  bool clock_doubted_ = false;
   std::uint32_t epoch_ = 0;
   std::uint64_t sequence_ = 0;
 };

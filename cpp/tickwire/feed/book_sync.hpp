@@ -180,8 +180,8 @@ class BookSync {
   /// What belongs beside this book is lost; until unblock() no book is valid, however whole.
   SyncStep block() noexcept TICKWIRE_HOT;
   void unblock() noexcept TICKWIRE_HOT { blocked_ = false; }
-  /// What time it is cannot be believed. A valid book is Suspect, though followed, until trust_clock() and the next
-  /// diff that continues it.
+  /// What time it is cannot be believed. A valid book is Suspect, though followed, until trust_clock() and
+  /// the next diff that continues it.
   SyncStep doubt_clock() noexcept TICKWIRE_HOT;
   void trust_clock() noexcept TICKWIRE_HOT { clock_doubted_ = false; }
 

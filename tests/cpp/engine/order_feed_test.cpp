@@ -248,6 +248,41 @@ TEST_F(OrderFeedTest, AWindowBeginsBehindASnapshotAndNotBeforeIt) {
   }
 }
 
+/// An hour ahead, whichever clock the windows go by, and back: nothing of one time is in a window of the
+/// other.
+TEST_F(OrderFeedTest, AStampOfAnotherTimeMakesBooksSuspectUntilTheMessageBehindIt) {
+  constexpr TsNs kHour = 3600 * kSecond;
+  for (const WindowClock clock : {WindowClock::Recv, WindowClock::Event}) {
+    SCOPED_TRACE(static_cast<int>(clock));
+    clock_ = clock;
+    capture_.clear();
+    md::format_pcap_header(capture_);
+    note(0, {Note::Stream});
+    note(1, {Note::Session});
+    messages(kMidnight + 10, 1, opening());
+    std::uint64_t number = 3;
+    // The second but last is ten minutes from the one before it, which is no leap, and the last a little
+    // more.
+    for (const TsNs ts : {TsNs{20}, kHour + 30, TsNs{40}, TsNs{50}, TsNs{60}, TsNs{600} * kSecond + 60,
+                          TsNs{1200} * kSecond + 61}) {
+      messages(kMidnight + (clock == WindowClock::Recv ? ts : 20), number,
+               {bytes::add(1, clock == WindowClock::Event ? static_cast<std::uint64_t>(ts) : 3, number, 'B',
+                           50, "AAPL", 90)});
+      ++number;
+    }
+    const std::string leapt = std::to_string(kMidnight + (clock == WindowClock::Recv ? kHour + 30 : 20));
+    const std::string again =
+        std::to_string(kMidnight + (clock == WindowClock::Recv ? TsNs{1200} * kSecond + 61 : 20));
+    Log log = replay_capture();
+    // By the venue's clock a book is tried between two leaps, and gives no row.
+    std::erase(log, "AAPL 2 clock at " + leapt);
+    const std::string epoch = clock == WindowClock::Recv ? "2" : "3";
+    EXPECT_EQ(log, (Log{"AAPL 1/1 #3 nan", "AAPL 1 clock at " + leapt, "AAPL " + epoch + "/1 #6 nan",
+                        "AAPL " + epoch + "/2 #7 nan", "AAPL " + epoch + "/3 #8 nan",
+                        "AAPL " + epoch + " clock at " + again}));
+  }
+}
+
 TEST_F(OrderFeedTest, AMessageWithoutATimeLeavesTheWindowsWhereTheyAre) {
   node_ = {features::KernelKind::OrderArrivalRate, -1, 0, 100, 0, 0, 0};
   clock_ = WindowClock::Event;

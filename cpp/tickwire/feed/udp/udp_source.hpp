@@ -83,7 +83,7 @@ struct UdpStats {
   std::uint64_t nic_stamps = 0;
   std::uint64_t nic_stamps_off = 0;  // More than a second from the kernel's.
   std::uint64_t kernel_stamps = 0;
-  std::uint64_t read_stamps = 0;  // Datagrams that we had to stamp.
+  std::uint64_t read_stamps = 0;    // Datagrams that we had to stamp.
   std::uint64_t stamps_capped = 0;  // Far ahead of the reading: the reading's was taken.
   std::uint64_t sent = 0;
   std::uint64_t send_failures = 0;
@@ -131,7 +131,8 @@ class UdpSource {
   void open(const std::string& where);
   void ask_for_options(const std::string& where);
   void join(const std::string& where, const sockaddr_storage& group);
-  [[nodiscard]] TsNs capped(TsNs stamp, const Datagram& datagram, const UtcClock& clock) noexcept TICKWIRE_HOT;
+  [[nodiscard]] TsNs capped(TsNs stamp, const Datagram& datagram, const UtcClock& clock) noexcept
+      TICKWIRE_HOT;
   void read_control(const mmsghdr& message, const UtcClock& clock, Datagram& datagram) noexcept TICKWIRE_HOT;
 
   const UdpConfig config_;
