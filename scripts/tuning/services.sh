@@ -112,6 +112,23 @@ ExecStart=$apply
 ExecStop=$revert
 # revert.sh: all is back but for what somebody else has changed.
 SuccessExitStatus=3
+# It sets what only root may: /proc/sys, /sys, interrupts, network cards and cgroups. So ProtectKernelTunables,
+# ProtectControlGroups, PrivateDevices and CapabilityBoundingSet are left out; what is left:
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectHome=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+# Not full: the ban list of irqbalance is a file in /etc.
+ProtectSystem=yes
+# systemctl, ethtool and ip.
+RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6
 
 [Install]
 WantedBy=multi-user.target
@@ -171,10 +188,53 @@ LimitNOFILE=65536
 OOMScoreAdjust=-900
 # A worker that runs out of memory is restarted by the engine, which goes on.
 OOMPolicy=continue
-NoNewPrivileges=yes
 "
-  if [ "${ENV[REALTIME]}" = yes ]; then text+="LimitRTPRIO=50
-"; fi
+  if [ "${ENV[REALTIME]}" = yes ]; then
+    text+="# An engine thread may be SCHED_FIFO, so RestrictRealtime is left out.
+LimitRTPRIO=50
+"
+  else
+    text+="RestrictRealtime=yes
+"
+  fi
+  text+="
+# What it has no need of. No capability either: memory is locked, and cores are taken, by the limits above.
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+PrivateTmp=yes
+PrivateIPC=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+RestrictNamespaces=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+KeyringMode=private
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+UMask=0027
+# Not strict: recordings, JSON lines and latency logs go where the configuration says.
+ProtectSystem=full
+# Not yes: the program, its configuration and its models may be in a home.
+ProtectHome=read-only
+# PrivateDevices is left out: a model may run on a GPU.
+DevicePolicy=closed
+DeviceAllow=char-nvidia* rw
+# Feeds, metrics and the control socket; by netlink the C library asks which addresses the host has.
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+# Left out, too:
+# - PrivateNetwork, IPAddressDeny: the feeds come by the network, and host.env does not say from where.
+# - PrivateUsers: the control socket asks whose user its peer is.
+# - ProcSubset=pid: the report at start says of /proc/sys and /proc/cpuinfo how the host is tuned.
+# - RemoveIPC: the statistics file stays in /dev/shm, so that it can be read after a death.
+# - MemoryDenyWriteExecute: drivers of GPUs make code while they run.
+"
   text+="
 [Install]
 WantedBy=multi-user.target
