@@ -44,6 +44,7 @@ class StampWatch {
   /// Says that the last stamp leapt. `whose`: "a receive stamp" and the like.
   void tell(metrics::ErrorLog& log, std::string_view feed, std::string_view whose, TsNs ts) const noexcept
       TICKWIRE_HOT {
+    TICKWIRE_HOT_EXEMPT_BEGIN("rare: a number is written as text")
     std::array<char, 24> text;
     const std::to_chars_result end =
         std::to_chars(text.begin(), text.end(), step_ns_ / std::uint64_t{1'000'000'000});
@@ -53,6 +54,7 @@ class StampWatch {
             ahead_ ? "ahead of" : "behind",
             " the newest before it: the books are suspect until the next message, and windows begin anew"},
            ts);
+    TICKWIRE_HOT_EXEMPT_END
   }
 
  private:
