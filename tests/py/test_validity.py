@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import numpy as np
@@ -40,6 +40,7 @@ from true_venue import (
     Reconnect,
     Renumber,
     Script,
+    Snapshot,
     Told,
     Trade,
     Venue,
@@ -85,13 +86,15 @@ def config(script: Script, *, trigger: str = "book", max_levels: int = 1024, **f
 _resolved: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
-def replayed(script: Script, path: Path, trigger: str, max_levels: int) -> np.ndarray:
+def replayed(
+    script: Script, path: Path, trigger: str, max_levels: int, stale_after: str = "0s"
+) -> np.ndarray:
     """The rows of a replay, without those that are news, straight from the engine."""
     from tickwire._core import Engine
 
-    key = (script.product, script.levels, trigger, max_levels)
+    key = (script.product, script.levels, trigger, max_levels, stale_after)
     if key not in _resolved:
-        settings = config(script, trigger=trigger, max_levels=max_levels)
+        settings = config(script, trigger=trigger, max_levels=max_levels, stale_after=stale_after)
         _resolved[key] = settings.resolve(replay=True, inputs={"venue": [str(path)]})
     _resolved[key]["feeds"][0]["inputs"] = [str(path)]
     engine = Engine(_resolved[key])
@@ -163,14 +166,18 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script=scripts(),
     trigger=st.sampled_from(["book", "trade", "top"]),
     max_levels=st.sampled_from([1024, 8, 24]),
+    stale_after=st.sampled_from(["0s", "1s"]),
 )
 def test_no_valid_row_of_a_replay_is_wrong(
-    capture: Path, script: Script, trigger: str, max_levels: int
+    capture: Path, script: Script, trigger: str, max_levels: int, stale_after: str
 ) -> None:
     played = play(script)
     capture.write_text(played.text)
-    rows = replayed(script, capture, trigger, max_levels)
+    rows = replayed(script, capture, trigger, max_levels, stale_after)
     check(script, played, rows)
+    if stale_after != "0s":
+        old = [ts for ts in rows["ts_recv"].tolist() if ts - played.fresh[ts] > 1_000_000_000]
+        assert not old, f"{script!r}\n{played.text}valid rows at {old} of a book that is older than allowed"
     if trigger == "book" and max_levels > 1000:
         check_due(script, played, rows)
 
@@ -195,6 +202,28 @@ def test_nor_is_one_of_a_long_replay(capture: Path, product: str) -> None:
         check(script, played, rows)
         count += len(rows)
     assert count > 10
+
+
+def test_a_message_with_ids_and_stamp_of_another_is_no_repetition(capture: Path) -> None:
+    def told(side: Literal["b", "a"], qty: int) -> Told:
+        return Told((Change("set", side, 3, qty),))
+
+    script = Script(
+        ops=(
+            Told(),
+            Snapshot(),
+            *(told("b", qty) for qty in range(2, 9)),
+            Renumber("restored"),
+            *(told("a", qty) for qty in range(2, 7)),
+            Trade(),
+            told("b", 9),
+        )
+    )
+    played = play(script)
+    capture.write_text(played.text)
+    rows = replayed(script, capture, "book", 1024)
+    check(script, played, rows)
+    assert len(rows) == 6
 
 
 # ---- data set ----
@@ -311,7 +340,7 @@ class LiveVenue:
                 data: dict[str, Any] = {"e": "trade", "E": self.venue.stamp_ms, "s": self.product.symbol}
                 data |= {"t": self.trades, "p": "1000.0", "q": "1", "T": self.venue.stamp_ms, "m": False}
                 await self.say(dumps(data | ({"X": "MARKET"} if self.product.futures else {"M": True})))
-            case Renumber() if op.to != "near":
+            case Renumber() if op.to in ("up", "down"):
                 self.venue.renumber(op.to)
             case Lag():
                 self.lag = op.messages

@@ -86,7 +86,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Renumber:
-    to: Literal["up", "down", "near"] = "down"
+    to: Literal["up", "down", "near", "restored"] = "down"
+    """Somewhere where it never was, or a bit back; `restored`: with its clock, so that ids and stamps are
+    those of other messages."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ class Venue:
         return message
 
     def renumber(self, to: str) -> None:
-        """The venue counts anew and does not say so: somewhere where it never was, or a bit back."""
+        """The venue counts anew and does not say so."""
         self.numbering += 1
         match to:
             case "up":
@@ -252,6 +254,7 @@ class Venue:
                 self.id = self.lowest - 10_000
             case _:
                 self.id -= 5
+                self.stamp_ms -= 5 * STEP_NS // 1_000_000 if to == "restored" else 0
 
     def snapshot(self, told: Snapshot) -> tuple[Moment, dict[str, Any]]:
         message = self.messages[max(0, len(self.messages) - 1 - told.age)]
@@ -315,6 +318,8 @@ class Played:
     lines: list[Line]
     newest: dict[int, Message] = field(default_factory=dict)
     """By the receive time of a line: the newest message that had come."""
+    fresh: dict[int, int] = field(default_factory=dict)
+    """By the receive time of a line: when the newest line was received that said anything of the book."""
     due: list[int] = field(default_factory=list)
     """Receive times of the honest end at which there must be a row, if each event gives one."""
     before: dict[int, Message] = field(default_factory=dict)
@@ -412,12 +417,13 @@ class _Player:
                     self.missed = 1 + op.missed
         return None
 
-    def renumber(self, to: Literal["up", "down", "near"]) -> None:
-        """Ids that come a second time with other contents tell nobody which of the two they are. So where the
-        venue goes back a bit, nothing is lost and no old snapshot comes until it has been there."""
+    def renumber(self, to: Literal["up", "down", "near", "restored"]) -> None:
+        """Of ids that come a second time nobody can tell which of the two they are. So where the venue goes
+        back a bit, nothing is lost and no old snapshot comes until it has been there, and no message is the
+        same."""
         if self.calm:
             return
-        if to == "near":
+        if to in ("near", "restored"):
             if self.quiet < 4 or self.missed or self.lag or self.place <= self.snapshots_until:
                 return
             self.calm = 4
@@ -425,6 +431,8 @@ class _Player:
         self.venue.renumber(to)
 
     def tell(self, told: Told) -> Message:
+        if self.calm:
+            told = replace(told, changes=(Change("set", "b", 5, 1000 + self.place), *told.changes[1:]))
         message = self.venue.tell(told)
         self.quiet = self.quiet + 1 if told.fate == "comes" and not self.missed else 0
         if self.missed:
@@ -480,7 +488,7 @@ class _Player:
         played.before = {
             m.number: b for b, m in zip(self.venue.messages, self.venue.messages[1:], strict=False)
         }
-        now, used = START_NS, set[int]()
+        now, used, said = START_NS, set[int](), 0
         newest = self.venue.messages[0]
         before = 0  # This connection.
         kept: list[Line] = []
@@ -495,11 +503,14 @@ class _Player:
                 now += 1
             used.add(now)
             line.ts = now
+            # What came before says nothing.
+            if '"bids"' in line.text or (line.message is not None and line.message.number not in by_number):
+                said = max(said, now)
             if line.message is not None:
                 by_number.setdefault(line.message.number, now)
                 if line.message.number > newest.number:
                     newest = line.message
-            played.newest[now] = newest
+            played.newest[now], played.fresh[now] = newest, said
             kept.append(line)
         played.lines = kept
         played.text = "".join(f"{line.ts} {line.text}\n" for line in kept)
@@ -666,7 +677,7 @@ def make_op(choose: Choose, bad: int) -> Op:
         return make_snapshot(choose, bad)
     match choose(5):
         case 0:
-            return Renumber(some(choose, ("down", "up", "near")))
+            return Renumber(some(choose, ("down", "up", "near", "restored")))
         case 1:
             return Lag(some(choose, (0, 1, 4, 10)))
         case 2:

@@ -260,7 +260,7 @@ class Synchronizer:
 
     def on_diff(self, diff: dict[str, Any]) -> tuple[bool, bool]:
         """Was the event applied to a valid book, and did it make the book valid?"""
-        name = (diff["U"], diff["u"], diff.get("pu"), diff.get("E"))
+        name = (diff["U"], diff["u"], diff.get("pu"), diff.get("E"), str(diff["b"]), str(diff["a"]))
         if name in self.seen[-512:]:
             return False, False
         self.seen.append(name)

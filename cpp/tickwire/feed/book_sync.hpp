@@ -276,7 +276,9 @@ class BookSync {
     return book_.reaches(md::Side::Bid, enough_[0]) && book_.reaches(md::Side::Ask, enough_[1]);
   }
 
-  /// What tells a message from others. Ids alone would not: a venue that counts anew has them again.
+  /// What tells a message from others. Ids alone would not: a venue that counts anew has them again. Nor
+  /// would its stamp, as the venue's clock may have been set back with them; so it is also how many levels it
+  /// names, and the first and last of them.
   struct Seen {
     std::uint64_t last_id;
     std::uint64_t rest;
@@ -284,8 +286,18 @@ class BookSync {
   };
   static constexpr std::size_t kSeen = 512;
   [[nodiscard]] static Seen seen_of(const md::Event& event) noexcept TICKWIRE_HOT {
-    return {event.last_id, event.first_id * 0x9E3779B97F4A7C15U + static_cast<std::uint64_t>(event.ts_event) +
-                               event.prev_id};
+    std::uint64_t rest = mixed(event.first_id) + static_cast<std::uint64_t>(event.ts_event) + event.prev_id;
+    for (const std::span<const md::Level> side : {event.bids, event.asks}) {
+      rest = mixed(rest + side.size());
+      if (side.empty()) continue;
+      for (const md::Level& level : {side.front(), side.back()})
+        rest = mixed(mixed(rest + static_cast<std::uint64_t>(level.price)) +
+                     static_cast<std::uint64_t>(level.qty));
+    }
+    return {event.last_id, rest};
+  }
+  [[nodiscard]] static constexpr std::uint64_t mixed(std::uint64_t value) noexcept TICKWIRE_HOT {
+    return (value ^ value >> 32U) * 0x9E3779B97F4A7C15U;
   }
   void remember(const md::Event& event) noexcept TICKWIRE_HOT {
     seen_[seen_count_++ % kSeen] = seen_of(event);

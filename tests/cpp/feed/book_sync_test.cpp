@@ -340,8 +340,8 @@ struct ValidRig : Rig {
 TEST(BookSyncSpot, IgnoresWhatItHasSeen) {
   ValidRig rig(SyncRule::Spot);
   EXPECT_TRUE(rig.diff(spot(11, 12, 7)).event_applied);
-  EXPECT_EQ(rig.diff(spot(11, 12, 9)).result, SyncResult::Ignored);
-  EXPECT_EQ(rig.diff(spot(1, 10, 9)).result, SyncResult::Ignored);
+  EXPECT_EQ(rig.diff(spot(11, 12, 7)).result, SyncResult::Ignored);
+  EXPECT_EQ(rig.diff(spot(1, 10, 1)).result, SyncResult::Ignored);
   EXPECT_EQ(rig.sync.counts().ignored, 2U);
   EXPECT_EQ(rig.sync.state(), BookState::Valid);
   EXPECT_TRUE(same(rig.bids(), {{100, 7}, {99, 5}, {98, 5}}));
@@ -367,7 +367,7 @@ TEST(BookSyncSpot, LeavesValidOnAGapAndBeginsTheBufferWithIt) {
 TEST(BookSyncFutures, FollowsThePreviousIdAlone) {
   ValidRig rig(SyncRule::Futures);
   EXPECT_TRUE(rig.diff(futures(10, 50, 60, 2)).event_applied) << "ids have holes";
-  EXPECT_EQ(rig.diff(futures(10, 50, 60, 9)).result, SyncResult::Ignored) << "a duplicate";
+  EXPECT_EQ(rig.diff(futures(10, 50, 60, 2)).result, SyncResult::Ignored) << "a duplicate";
   const SyncStep step = rig.diff(futures(61, 62, 70, 3));
   EXPECT_TRUE(step.left_valid);
   EXPECT_EQ(step.reason, InvalidReason::Gap);
@@ -454,6 +454,40 @@ TEST(BookSync, IdsThatWentBackALittleAreNotTakenForTheOldCount) {
       message.ts_event = 1;
       EXPECT_FALSE(rig.diff(message).event_applied) << back << " " << n;
       EXPECT_NE(rig.sync.state(), BookState::Valid) << back << " " << n;
+    }
+  }
+}
+
+TEST(BookSync, WhatHasIdsAndStampOfARecentMessageRepeatsItOnlyWhereItSaysTheSame) {
+  // A venue that counts anew may have set its clock back with its ids.
+  const Levels bids{{100, 2}, {99, 3}, {98, 4}};
+  const Levels asks{{101, 2}, {102, 3}};
+  const auto told = [](std::uint64_t id, const Levels& b, const Levels& a) {
+    return Message{id, id, id - 1, b, a, 5};
+  };
+  const std::vector<std::pair<Levels, Levels>> others = {
+      {{{100, 3}, {99, 3}, {98, 4}}, asks},
+      {{{97, 2}, {99, 3}, {98, 4}}, asks},
+      {{{100, 2}, {99, 3}, {98, 5}}, asks},
+      {{{100, 2}, {99, 3}, {96, 4}}, asks},
+      {bids, {{101, 2}, {102, 0}}},
+      {bids, {{101, 2}}},
+      {{{100, 2}, {98, 4}}, asks},
+      {{}, asks},
+      {bids, {}},
+      {asks, bids},
+      {{}, {}},
+  };
+  for (const SyncRule rule : {SyncRule::Spot, SyncRule::Futures}) {
+    for (const auto& [other_bids, other_asks] : others) {
+      CountedRig rig(rule);
+      const std::uint64_t first = rig.sync.last_id() + 1;
+      for (std::uint64_t id = first; id < first + 3; ++id)
+        ASSERT_TRUE(rig.diff(told(id, bids, asks)).event_applied);
+      EXPECT_EQ(rig.diff(told(first, bids, asks)).result, SyncResult::Ignored);
+      EXPECT_EQ(rig.sync.state(), BookState::Valid);
+      EXPECT_TRUE(rig.diff(told(first, other_bids, other_asks)).left_valid);
+      EXPECT_NE(rig.sync.state(), BookState::Valid);
     }
   }
 }
