@@ -24,7 +24,9 @@ help:
 	@echo "make format       format C++ and Python"
 	@echo "make hot-path     the rules of the data plane's functions, through their calls; under a minute"
 	@echo "make tidy         clang-tidy over the C++ layers; some minutes"
-	@echo "make fuzz         each fuzz target for a minute; needs a clang with libFuzzer"
+	@echo "make fuzz         each fuzz target for SECONDS=60, and what it covered; needs a clang with libFuzzer"
+	@echo "make coverage     lines and branches of the C++ layers that their tests run, held to floors"
+	@echo "make mutants      changes in books, sequencer, windows and judges that no test notices; SAMPLE=50 SEED=n"
 	@echo "make clean        remove what was built; .venv and .deps stay"
 
 # The extension and the C++ tests share one build folder, so the layers are compiled once.
@@ -105,10 +107,26 @@ tidy: setup
 hot-path: setup
 	@$(python) tools/check_hot_path
 
+SECONDS ?= 60
 .PHONY: fuzz
-fuzz:
-	@tools/bootstrap --all packages headers
-	@tools/fuzz
+fuzz: setup
+	@tools/bootstrap --all packages
+	@tools/fuzz $(SECONDS)
+
+# Counts of an earlier run would cover what no test reaches any more.
+.PHONY: coverage
+coverage: setup
+	@tools/bootstrap coverage
+	cmake --preset coverage
+	cmake --build --preset coverage
+	find build/coverage -name '*.gcda' -delete
+	TICKWIRE_FUZZ_SEED=1 TICKWIRE_FUZZ_RUNS=2000 ctest --preset coverage --parallel $(JOBS)
+	@$(python) tools/coverage.py build/coverage
+
+SAMPLE ?= 50
+.PHONY: mutants
+mutants: setup
+	@$(python) tools/mutants.py --sample $(SAMPLE) $(if $(SEED),--seed $(SEED)) $(if $(FILE),--file $(FILE))
 
 .PHONY: clean
 clean:

@@ -19,7 +19,15 @@ if(TICKWIRE_FUZZ)
   endif()
   # A fault that no sanitizer sees may pass unnoticed.
   set(TICKWIRE_SANITIZE address-undefined)
-  target_compile_options(tickwire_options INTERFACE -fsanitize=fuzzer-no-link)
+  target_compile_options(tickwire_options INTERFACE
+    -fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping)
+  target_link_options(tickwire_options INTERFACE -fprofile-instr-generate)
+endif()
+
+if(TICKWIRE_COVERAGE)
+  # Counts that several threads write, kept whole: -fprofile-update=atomic.
+  target_compile_options(tickwire_options INTERFACE --coverage -fprofile-update=atomic)
+  target_link_options(tickwire_options INTERFACE --coverage)
 endif()
 
 if(TICKWIRE_SANITIZE STREQUAL "address-undefined")

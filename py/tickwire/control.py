@@ -180,13 +180,20 @@ async def ask(stat_path: str | os.PathLike[str], request: Mapping[str, Any]) -> 
         line = await reader.readline()
     except OSError as error:
         raise Error(f"{path}: the engine broke off: {error.strerror or error}") from None
+    except ValueError:
+        raise Error(f"{path}: expected an answer of at most {_MAX_LINE} bytes, found more") from None
     finally:
         writer.close()
+    if not line.endswith(b"\n"):
+        raise Error(f"{path}: the engine ended before it answered")
     try:
         answer = json.loads(line)
-    except ValueError:
-        raise Error(f"{path}: the engine ended before it answered") from None
-    if "error" in answer:
-        raise Error(str(answer["error"]))
-    result: dict[str, Any] = answer["ok"]
+    except (ValueError, RecursionError):
+        answer = None
+    found = answer if isinstance(answer, dict) else {}
+    if "error" in found:
+        raise Error(str(found["error"]))
+    result = found.get("ok")
+    if not isinstance(result, dict):
+        raise Error(f"{path}: expected an engine's answer there, found {line[:60]!r}")
     return result

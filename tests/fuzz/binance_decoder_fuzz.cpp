@@ -3,6 +3,8 @@
 // CMakeLists.txt says how it is run.
 //
 // Input: one byte for market and padding, then the message.
+//
+// Covers: feed/venue/binance/decoder.cpp feed/venue/binance/scanner.cpp feed/venue/binance/fields.hpp
 
 #include <algorithm>
 #include <cstddef>

@@ -3,6 +3,8 @@
 // keeps to the limit. CMakeLists.txt says how it is run.
 //
 // Input: one byte for the block and for the steps the file grows by, then the file.
+//
+// Covers: md/capture.cpp md/receive_stamp.cpp md/byte_stream.cpp md/json_text.hpp
 
 #include <sys/mman.h>
 #include <unistd.h>

@@ -3,6 +3,8 @@
 // says why. CMakeLists.txt says how it is run.
 //
 // Input: what the server sends.
+//
+// Covers: feed/websocket/handshake.cpp
 
 #include <algorithm>
 #include <cstddef>

@@ -2,6 +2,8 @@
 // dictionary of orders after every message, however wrong it was. CMakeLists.txt says how it is run.
 //
 // Input: length-prefixed messages, as a day file has them; the last one may be cut.
+//
+// Covers: feed/venue/itch/decoder.cpp feed/venue/itch/market.cpp md/order_books.cpp
 
 #include <algorithm>
 #include <cstddef>

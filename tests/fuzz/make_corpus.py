@@ -476,6 +476,117 @@ def stat_file() -> dict[str, bytes]:
     }
 
 
+def stat_reader() -> dict[str, bytes]:
+    """As for stat_file, but that places have three bytes, in the file of tests/data."""
+    sound = (CORPUS.parents[1] / "data" / "stat_file_v2.stat").read_bytes()
+    *_, logs = (struct.unpack_from("<QII", sound, 64 + 16 * i)[0] for i in range(3))
+
+    def patch(place: int, data: bytes) -> bytes:
+        return struct.pack(">BHB", place >> 16, place & 65535, len(data)) + data
+
+    count = struct.pack("<Q", 3)
+    damage = {
+        "sound": b"",
+        "version": patch(8, b"\1"),
+        "cut": struct.pack(">BHB", 0, 9000, 0),
+        "error": patch(logs + 256, count) + patch(logs + 256 + 24, b"\4\0\0\0") + patch(logs + 288, b"text"),
+        "text_without_an_end": patch(logs + 256, count) + patch(logs + 256 + 24, b"\xff" * 4),
+        "odd_turn": patch(logs + 256, count) + patch(logs + 512, b"\1"),
+        "newest": patch(logs + 256, count) + patch(logs + 512, struct.pack("<QQ4s", 2, 4, b"last")),
+        "newest_of_any_length": patch(logs + 256, count) + patch(logs + 520, b"\xff" * 8),
+        "labels": patch(512, b"\xff" * 31),
+    }
+    files = {name: data for name, data in stat_file().items() if not name.startswith("damaged")}
+    return files | {f"damaged_{name}": b"\1" + data for name, data in damage.items()}
+
+
+def control() -> dict[str, bytes]:
+    """One byte that chooses the side, 0 the engine's door and 1 the command's, then what it gets."""
+    requests = {
+        "swap": b'{"command":"swap","files":["m.onnx"],"model":"blend"}\n',
+        "swap_without_a_model": b'{"command":"swap","files":["m.onnx"]}\n',
+        "swap_of_nobody": b'{"command":"swap","files":["m.onnx"],"model":["blend"]}\n',
+        "swap_without_files": b'{"command":"swap","files":[],"model":"a"}\n',
+        "swap_of_numbers": b'{"command":"swap","files":[1],"model":"a"}\n',
+        "another_command": b'{"command":"stop"}\n',
+        "no_command": b"{}\n",
+        "no_object": b"[1]\n",
+        "half": b'{"command":"swap"',
+        "not_utf8": b"\xff\xfe\n",
+        "deep": b"[" * 9000 + b"\n",
+        "digits": b"1" * 5000 + b"\n",
+        "two": b'{"command":"swap","files":[]}\n{"command":"swap"}\n',
+        "nothing": b"",
+    }
+    answers = {
+        "ok": b'{"ok":{"model":"a"}}\n',
+        "error": b'{"error":"no"}\n',
+        "neither": b"{}\n",
+        "no_object": b"7\n",
+        "ok_of_another_kind": b'{"ok":[1]}\n',
+        "deep": b"[" * 9000 + b"\n",
+        "half": b'{"ok"',
+        "not_utf8": b"\xff\n",
+        "nothing": b"",
+    }
+    return {f"request_{name}": b"\0" + data for name, data in requests.items()} | {
+        f"answer_{name}": b"\1" + data for name, data in answers.items()
+    }
+
+
+def configuration() -> dict[str, bytes]:
+    """Configuration files."""
+    feed = '[[feeds]]\nvenue = "binance_spot"\ninstruments = ["BTCUSDT"]\n'
+    rows = '[features]\nrows = ["imbalance(levels=5)", "spread()"]\n'
+    itch = '[[feeds]]\nvenue = "nasdaq_itch"\ninstruments = ["AAPL", "MSFT"]\n'
+    multicast = (
+        '[feeds.multicast]\nlines = ["239.1.1.1:26477", {address = "239.1.1.2:26477", interface = "lo"}]\n'
+        'rerequest = "10.1.2.3:17777"\nglimpse = "glimpse.example:18000"\nreorder_window = "1ms"\n'
+    )
+    files = {
+        "minimal": feed + rows,
+        "instruments": feed.replace('"BTCUSDT"', '{symbol = "BTCUSDT", price_decimals = 2}, "ETHUSDT"')
+        + rows,
+        "several_feeds": feed
+        + feed.replace("spot", "usdm").replace("]", ']\nname = "f"\nquotes = true\ncore = 1', 3)
+        + rows,
+        "every": feed + rows + 'every = "100ms"\nclock = "event"\nwindow_rows = 8\n',
+        "trigger": feed + rows + 'trigger = "trade"\nbeyond_depth = "accept"\ntrade_gaps = "suspect"\n',
+        "windows": feed
+        + "[features]\nrows = [\"zscore(ofi(levels=5, window='1s'), window='9s')\", 'microprice_offset()']\n",
+        "model": feed + rows + '[model]\npath = "m.onnx"\nworkers = 2\nmax_batch = 8\npolicy = "conflate"\n',
+        "models": feed
+        + rows
+        + '[[models]]\nname = "a"\npath = ["a.onnx", "b.onnx"]\nweights = [3.0, 1.0]\ncores = [2, 3]\n'
+        + '[[models]]\npath = "c.onnx"\nshadow = true\nwatch = true\n',
+        "processes": feed
+        + rows
+        + '[engine]\nlayout = "processes"\nidle = "spin"\nstat_path = "s.stat"\nstrict = true\n'
+        + '[memory]\nhuge_pages = "off"\nlock = "off"\n[record]\nfsync = "never"\n'
+        + '[model]\npath = "m.onnx"\nmax_restarts = 3\nrestart_window = "1m"\nmax_rss_mb = 900\n',
+        "sinks": feed
+        + rows
+        + '[[sinks]]\ntype = "jsonl"\npath = "out.jsonl"\n[[sinks]]\ntype = "websocket"\nport = 0\n'
+        + 'origins = ["https://a.example"]\nhosts = ["a.example"]\ntoken_file = "t"\nhost = "0.0.0.0"\n',
+        "itch": itch + 'source = "file"\ndate = "2020-01-30"\nmax_orders = 64\n' + rows,
+        "multicast": itch + multicast + rows,
+        "websocket": feed
+        + 'url = "wss://a.example/ws"\nrest_url = "https://a.example/depth"\nca_file = "ca.pem"\n'
+        + 'reconnect_min = "1s"\nreconnect_max = "2s"\nstale_after = "5s"\nliveness_timeout = "9s"\n'
+        + rows,
+        "nothing": "",
+        "no_feed": rows,
+        "unknown_key": feed + "vanue = 1\n" + rows,
+        "bad_duration": feed + 'stale_after = "5 parsecs"\n' + rows,
+        "not_toml": "= [",
+        "dots": "a" + ".a" * 5000 + " = 1",
+        "brackets": "a = " + "[" * 5000,
+        "digits": "a = " + "1" * 5000,
+        "text": 'a = """\n' + "\\u0041" * 100 + '"""',
+    }
+    return {name: text.encode() for name, text in files.items()} | {"not_utf8": b"a = '\xff'"}
+
+
 def pcap() -> dict[str, bytes]:
     """Capture files: pcap in both byte orders and precisions, pcapng with several interfaces."""
 
@@ -623,3 +734,6 @@ if __name__ == "__main__":
     write("glimpse", glimpse())
     write("rerequest", rerequest())
     write("stat_file", stat_file())
+    write("stat_reader", stat_reader())
+    write("control", control())
+    write("configuration", configuration())

@@ -3,6 +3,8 @@
 // how it is run.
 //
 // Input: one byte that chooses the size of the blocks, then the file.
+//
+// Covers: md/message_file.cpp md/byte_stream.cpp
 
 #include <sys/mman.h>
 #include <unistd.h>

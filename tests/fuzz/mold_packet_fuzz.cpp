@@ -3,6 +3,8 @@
 //
 // Input: steps, each a control byte, a length of two bytes and a datagram. The control byte's lower two bits
 // are the line, 2 is the re-request server; 3 answers the wish for a snapshot; the upper four are time.
+//
+// Covers: feed/moldudp64/mold_packet.cpp feed/sequenced/sequencer.cpp
 
 #include <algorithm>
 #include <cstddef>

@@ -3,6 +3,8 @@
 // written again, the same text. CMakeLists.txt says how it is run.
 //
 // Input: a capture file.
+//
+// Covers: md/pcap.cpp md/stream_note.cpp
 
 #include <array>
 #include <cstddef>

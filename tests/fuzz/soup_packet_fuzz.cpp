@@ -2,6 +2,8 @@
 // a number must be the one that its digits say. CMakeLists.txt says how it is run.
 //
 // Input: one byte that chooses the pieces, then what the server sends.
+//
+// Covers: feed/soupbintcp/soup_packet.cpp
 
 #include <algorithm>
 #include <cstddef>

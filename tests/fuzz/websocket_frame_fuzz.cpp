@@ -2,6 +2,8 @@
 // frames, and what is handed out must keep to the limits. CMakeLists.txt says how it is run.
 //
 // Input: one byte that chooses the pieces, then what the server sends.
+//
+// Covers: feed/websocket/frame_parser.cpp feed/websocket/utf8.hpp
 
 #include <algorithm>
 #include <cstddef>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from tickwire import control
 from tickwire.control import ControlServer
+from tickwire.errors import Error
 
 
 async def _swap(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -95,3 +97,33 @@ async def test_idle_connections_take_no_more_than_their_share(door: Path) -> Non
     async with asyncio.timeout(20.0):
         while not await answered():  # noqa: ASYNC110 - the server forgets them in its own time.
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"", "the engine ended before it answered"),
+        (b'{"ok": {}}', "the engine ended before it answered"),
+        (b"7\n", "expected an engine's answer there, found b'7\\n'"),
+        (b'{"ok":[1]}\n', "expected an engine's answer there, found"),
+        (b"{}\n", "expected an engine's answer there, found"),
+        (b"[" * 60_000 + b"\n", "expected an engine's answer there, found"),
+        (b"\xff\n", "expected an engine's answer there, found"),
+        (b"x" * 200_000, "expected an answer of at most 65536 bytes, found more"),
+        (b'{"error": ["no"]}\n', "['no']"),
+    ],
+    ids=["nothing", "half", "number", "list", "neither", "brackets", "not UTF-8", "long", "error"],
+)
+async def test_an_answer_that_is_none_is_told(tmp_path: Path, answer: bytes, expected: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(answer)
+        writer.close()
+
+    stat_path = tmp_path / "e.stat"
+    server = await asyncio.start_unix_server(serve, control.socket_path(stat_path))
+    try:
+        with pytest.raises(Error, match=re.escape(expected)):
+            await asyncio.wait_for(control.ask(stat_path, {"command": "swap"}), 20.0)
+    finally:
+        server.close()

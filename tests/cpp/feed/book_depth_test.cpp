@@ -349,6 +349,21 @@ TEST_P(BookDepth, AMergeIsGivenUpWhereTheStreamNeverReachesIt) {
   EXPECT_TRUE(rig.sync.wants_depth());
 }
 
+TEST_P(BookDepth, AMergeIsGivenUpWhereTheBookIsLost) {
+  ShallowRig rig(GetParam(), 10, 50);
+  for (int i = 0; i < 7; ++i) rig.drop_best_bid();
+  (void)rig.say({{rig.bids.begin()->first, 3}}, {});
+  rig.snapshot(rig.shot(10));
+  rig.merge();
+  ASSERT_TRUE(rig.sync.merging()) << "it waits for the event that is late";
+  EXPECT_TRUE(rig.event({{rig.bids.begin()->first, 4}}, {}).left_valid) << "which never comes";
+  EXPECT_FALSE(rig.sync.merging());
+  EXPECT_EQ(rig.merge().result, SyncResult::Ignored);
+  EXPECT_TRUE(rig.join(rig.shot(10)));
+  EXPECT_EQ(rig.sync.counts().snapshots_merged, 0U);
+  rig.expect_right(10);
+}
+
 TEST_P(BookDepth, ALargeSnapshotIsMergedInSlices) {
   Rig rig(GetParam(), {.reach = 2, .snapshot_levels = 5000}, 20'000, 4096);
   for (std::int64_t i = 0; i < 5000; ++i) {

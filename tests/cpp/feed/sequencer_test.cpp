@@ -173,6 +173,7 @@ TEST(Sequencer, AsksAgainForWhatAPartialAnswerLeft) {
             (Transcript{"session", message(1, 0, 0), "request 2 + 4", message(2, 2, 1100),
                         message(3, 2, 1100), message(4, 2, 1100), "request 5 + 4", message(5, 2, 1200),
                         message(6, 2, 1200), message(7, 2, 1200), message(8, 2, 1200), message(9, 0, 10)}));
+  EXPECT_EQ(r.sequencer.stats().requested, 8u);
 }
 
 TEST(Sequencer, CountsItsTriesAnewAfterAnAnswerThatBroughtSomething) {
@@ -424,6 +425,12 @@ TEST(Sequencer, NamesWhatIsWrongWithItsConfiguration) {
             "feeds[0].request_timeout_ns: expected a positive number, found 0");
   EXPECT_NE(refused([](SequencerConfig& c) { c.start = SequencerConfig::Start::Snapshot; }), "");
   EXPECT_EQ(refused([](SequencerConfig&) {}), "");
+  // Without a server nobody asks how it would be asked.
+  EXPECT_EQ(refused([](SequencerConfig& c) {
+              c.request_attempts = c.request_messages = 0;
+              c.request_timeout_ns = 0;
+            }),
+            "");
 }
 
 // ---- Against the twin, in a simulated network ----
