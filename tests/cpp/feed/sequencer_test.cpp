@@ -421,7 +421,10 @@ TEST(Sequencer, NamesWhatIsWrongWithItsConfiguration) {
   EXPECT_EQ(refused([](SequencerConfig& c) { c.lines = 0; }), "feeds[0].lines: expected 1 or more, found 0");
   EXPECT_EQ(refused([](SequencerConfig& c) { c.reorder_ns = -1; }),
             "feeds[0].reorder_ns: expected nanoseconds from 0 to 2^56, found -1");
-  EXPECT_EQ(refused([](SequencerConfig& c) { c.request_timeout_ns = 0; }),
+  EXPECT_EQ(refused([](SequencerConfig& c) {
+              c.request_attempts = 1;
+              c.request_timeout_ns = 0;
+            }),
             "feeds[0].request_timeout_ns: expected a positive number, found 0");
   EXPECT_NE(refused([](SequencerConfig& c) { c.start = SequencerConfig::Start::Snapshot; }), "");
   EXPECT_EQ(refused([](SequencerConfig&) {}), "");
