@@ -31,7 +31,7 @@ def measure(build: Path) -> dict[str, Counts]:
     command = [Path(sys.executable).parent / "gcovr", "--root", ROOT, "--filter", f"{LAYERS}/", build]
     command += ["--exclude-throw-branches", "--exclude-unreachable-branches", "--json-summary", "-"]
     command += ["--gcov-ignore-parse-errors=suspicious_hits.warn_once_per_file"]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, cwd=build).stdout)
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=build).stdout)
     layers: dict[str, Counts] = {}
     for entry in found["files"]:
         layer = (ROOT / entry["filename"]).relative_to(LAYERS).parts[0]
