@@ -54,7 +54,7 @@ int InferenceAgent::do_work() noexcept {
 int InferenceAgent::drain(std::size_t ring) noexcept {
   concurrent::SpscQueue& queue = *inputs_[ring];
   const std::size_t waiting = queue.readable();
-  if (waiting == 0) return 0;
+  if (waiting == 0 || interrupted()) return 0;
   post_.ring_in_hand.store(static_cast<std::uint32_t>(ring));
   concurrent::keep_order();
 
@@ -74,7 +74,7 @@ int InferenceAgent::drain(std::size_t ring) noexcept {
   std::size_t batch_limit = 1;
   while (done < taken) {
     const std::uint64_t tsc = tsc_now();
-    if (job_count_ == 0 && done != 0 && tsc_to_ns(tsc - tsc_begin) >= kTurnNs) break;
+    if (job_count_ == 0 && done != 0 && (tsc_to_ns(tsc - tsc_begin) >= kTurnNs || interrupted())) break;
     std::byte* slot = queue.slot(job_count_);
     const std::size_t at = done + job_count_;
     const signal::SignalHeader& header = work_head(slot).header;
@@ -130,6 +130,8 @@ bool InferenceAgent::pass_on(const signal::SignalHeader& notice) noexcept {
 void InferenceAgent::on_close() {
   // The ingest agents have stopped: what they left is scored before this thread ends, or counted.
   const std::uint64_t tsc_begin = tsc_now();
+  closing_ = !replay_;
+  failed_before_ = scoring_.model_errors();
   while (replay_ || tsc_to_ns(tsc_now() - tsc_begin) < kDrainNs) {
     if (do_work() == 0) break;
   }

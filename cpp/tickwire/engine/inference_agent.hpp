@@ -70,6 +70,10 @@ class InferenceAgent final : public concurrent::Agent {
   void add_job(std::byte* slot, std::uint64_t tsc) noexcept TICKWIRE_HOT;
   std::size_t score(concurrent::SpscQueue& queue) noexcept TICKWIRE_HOT;
   [[nodiscard]] bool pass_on(const signal::SignalHeader& notice) noexcept TICKWIRE_HOT;
+  /// The engine interrupts a model that takes too long for its end: further runs would fail as one did.
+  [[nodiscard]] bool interrupted() const noexcept TICKWIRE_HOT {
+    return closing_ && scoring_.model_errors() != failed_before_;
+  }
 
   const std::string name_;
   const QueuePolicy policy_;
@@ -84,6 +88,8 @@ class InferenceAgent final : public concurrent::Agent {
   std::size_t job_count_ = 0;                // … and so many of them are the next run's.
   std::span<std::size_t> newest_;  // Conflate: position of each instrument's newest row of this turn.
   InferenceCounters counters_;
+  bool closing_ = false;            // Live, what waits at the end is scored; …
+  std::int64_t failed_before_ = 0;  // … and so many runs' rows had failed before.
 };
 
 }  // namespace tickwire::engine

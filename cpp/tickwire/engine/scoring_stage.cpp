@@ -50,6 +50,7 @@ ScoringStage::ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorL
                            metrics::StatFile& stats, Arena& arena)
     : current_(new LoadedModel(std::move(setup.model))),
       replay_(setup.replay),
+      rows_wait_(setup.rows_wait),
       max_age_ns_(setup.replay ? 0 : setup.config.max_age_ns),
       layout_(setup.layout),
       max_batch_(setup.config.max_batch),
@@ -70,15 +71,15 @@ ScoringStage::ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorL
 
 ScoringStage::~ScoringStage() { delete current_; }
 
-void ScoringStage::warm_up() { warm_up(*current_); }
+void ScoringStage::warm_up() { warm_up(*current_, rows_wait_ ? max_batch_ : infer::kWarmUpRuns); }
 
 void ScoringStage::prepare(LoadedModel& loaded) const {
   loaded.handle = loaded.model->bind(inputs_.data());
-  warm_up(loaded);
+  warm_up(loaded, infer::kWarmUpRuns);
 }
 
-void ScoringStage::warm_up(LoadedModel& loaded) const {
-  loaded.model->warm_up(infer::kWarmUpRuns, infer::kWarmUpMaxNs);
+void ScoringStage::warm_up(LoadedModel& loaded, std::size_t runs) const {
+  loaded.model->warm_up(runs, infer::kWarmUpMaxNs);
   // Of several, since one may have been interrupted.
   for (int run = 0; run < 8 && !loaded.quick && !replay_; ++run) {
     const std::uint64_t tsc_before = tsc_now();

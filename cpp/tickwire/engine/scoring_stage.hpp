@@ -58,6 +58,7 @@ class ScoringStage {
     bool replay;                 // Age is not looked at.
     signal::SignalPort* router;  // Null: a shadow, whose scores go to the recorder alone.
     RecordTap* scores;           // Null: not recorded.
+    bool rows_wait = false;      // For this start: each size of batch is run once, and the rows do the rest.
   };
 
   /// A row on its way: what is known of it, and its whole input. The input's last row is the feature row of
@@ -105,9 +106,13 @@ class ScoringStage {
   [[nodiscard]] std::size_t batch_limit() noexcept TICKWIRE_HOT;
   [[nodiscard]] std::size_t input_floats() const noexcept { return input_floats_; }
   [[nodiscard]] std::uint32_t model_id() const noexcept { return current_->id; }
+  /// Rows whose run failed.
+  [[nodiscard]] std::int64_t model_errors() const noexcept TICKWIRE_HOT {
+    return counters_.model_errors.value();
+  }
 
  private:
-  void warm_up(LoadedModel& loaded) const;
+  void warm_up(LoadedModel& loaded, std::size_t runs) const;
   [[nodiscard]] bool too_old(const Job& job, std::uint64_t tsc_before) const noexcept TICKWIRE_HOT;
   [[nodiscard]] signal::SignalState before_run(const Job& job, std::uint64_t tsc_before) const noexcept
       TICKWIRE_HOT;
@@ -118,6 +123,7 @@ class ScoringStage {
   LoadedModel* current_;  // Ours; a plain pointer, because the data plane exchanges it and frees nothing.
   concurrent::Mailbox<LoadedModel> mailbox_;
   const bool replay_;
+  const bool rows_wait_;
   const std::int64_t max_age_ns_;  // 0: no limit.
   const signal::RecordLayout layout_;
   const std::size_t max_batch_;

@@ -74,7 +74,7 @@ void append(std::vector<std::string>& to, const WorkerModel& model) {
 }
 
 std::unique_ptr<infer::Model> load(const WorkerModel& model, std::size_t rows, std::size_t features,
-                                   std::size_t max_batch) {
+                                   std::size_t max_batch, bool tried) {
   std::vector<std::unique_ptr<infer::Model>> members;
   std::vector<double> weights;
   for (const WorkerFile& file : model.files) {
@@ -85,7 +85,8 @@ std::unique_ptr<infer::Model> load(const WorkerModel& model, std::size_t rows, s
                                              .rows = rows,
                                              .features = features,
                                              .max_batch = max_batch,
-                                             .fd = file.fd}));
+                                             .fd = file.fd,
+                                             .tried = tried}));
     weights.push_back(file.weight);
   }
   return infer::make_ensemble(std::move(members), std::move(weights));
@@ -213,12 +214,15 @@ void work(const WorkerOrder& order, WorkerChannel& channel) {
       ScoringStage::Setup{
           .scope = order.name,
           .config = config,
-          .model = {.model = load(order.model, shape.window_rows, shape.feature_count, shape.max_batch),
+          // The engine had it described before the first worker, from the same bytes.
+          .model = {.model = load(order.model, shape.window_rows, shape.feature_count, shape.max_batch, true),
                     .id = seat.model_id},
           .layout = {.score_count = shape.score_count, .feature_count = shape.feature_count},
           .replay = shape.replay != 0,
           .router = &port,
-          .scores = nullptr},
+          .scores = nullptr,
+          // Not of one that is made ready aside.
+          .rows_wait = seat.told() == WorkerCommand::Run && channel.died_ns().load() != 0},
       AgentPost{.waker = waker, .ring_in_hand = channel.ring_in_hand()}, shape.instrument_count, *stats,
       arena);
   for (std::size_t i = 0; i < channel.work_rings(); ++i) agent.add_input(channel.work(i));
@@ -254,7 +258,7 @@ int describe(const DescribeOrder& order) {
   int status = 0;
   try {
     const std::unique_ptr<infer::Model> model =
-        load(order.model, order.rows, order.features, order.max_batch);
+        load(order.model, order.rows, order.features, order.max_batch, false);
     lines = "executor " + model->info().executor + '\n';
     for (const std::string& name : model->info().score_names) lines += "score " + name + '\n';
     for (const std::string& note : model->info().notes) {

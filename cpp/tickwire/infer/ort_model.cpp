@@ -365,6 +365,7 @@ class OrtModel final : public Model {
     add_inputs(scratch_.data(), info_.max_batch);
     prepare_outputs();
     if (!on_cpu) bind_outputs();
+    if (config.tried) return;
     check_repeats();
     if (info_.max_batch > 1) check_independence();
   }

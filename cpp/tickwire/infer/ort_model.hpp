@@ -27,18 +27,18 @@ struct OrtModelConfig {
   std::size_t features;   // … of F features. Both 0: whatever the file declares.
   std::size_t max_batch;  // Blocks in one run; more than one needs a free batch dimension.
   int fd = -1;            // The file's bytes, where they are held already; `path` is then only its name.
+  bool tried = false;  // These bytes were loaded before, on this machine: the trial runs need no repetition.
 };
 
 /// Throws SetupError, naming the file, what was expected and what was found, unless the file has
 ///  - exactly one input: float32 of shape [1 or a free batch, F], or [1 or a free batch, T, F];
 ///  - at least one float32 output, kMaxScores scores in all, of a shape that does not depend on the
 ///    input. Outputs of other types (labels, ZipMap) are left out, with a note in the info.
-/// and unless it gives a row the same scores each time it is asked (tried on made-up rows, bit for bit; on a GPU
-/// to a thousandth).
-/// The file is ONNX, or ONNX Runtime's own format (.ort), as its bytes say.
-/// A free batch is fixed to 1 before the graph is optimised, unless max_batch is more: then the batch
-/// must be free, each output must have one line a block, and a block's scores must not depend on the
-/// others in its batch (tried on made-up rows, to a thousandth).
+/// and unless it gives a row the same scores each time it is asked (tried on made-up rows, bit for bit; on a
+/// GPU to a thousandth). The file is ONNX, or ONNX Runtime's own format (.ort), as its bytes say. A free
+/// batch is fixed to 1 before the graph is optimised, unless max_batch is more: then the batch must be free,
+/// each output must have one line a block, and a block's scores must not depend on the others in its batch
+/// (tried on made-up rows, to a thousandth).
 [[nodiscard]] std::unique_ptr<Model> load_ort_model(const OrtModelConfig& config);
 
 /// Writes to `out` the graph as load_ort_model() would run it, optimised for this machine and provider ("cpu"

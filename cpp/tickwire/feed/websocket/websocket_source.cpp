@@ -164,8 +164,7 @@ WebSocketSource::Read WebSocketSource::read_socket(std::span<char> room, std::si
     ++stats_.read_stamps;
   }
   // Whatever the wall clock does, no longer than until the read.
-  const std::int64_t unseen_ns =
-      std::min(stamp_ - clock.at(empty_tsc_), tsc_to_ns(stamp_tsc_ - empty_tsc_));
+  const std::int64_t unseen_ns = std::min(stamp_ - clock.at(empty_tsc_), tsc_to_ns(stamp_tsc_ - empty_tsc_));
   unseen_ns_ = unseen_ns > kOrdinarySleepNs ? unseen_ns : 0;
   // What was short of the room left nothing behind.
   if (count < room.size()) empty_tsc_ = stamp_tsc_;
