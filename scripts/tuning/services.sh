@@ -216,7 +216,8 @@ RestrictSUIDSGID=yes
 LockPersonality=yes
 KeyringMode=private
 SystemCallArchitectures=native
-SystemCallFilter=@system-service
+# And seccomp, with which a worker gives up more than this.
+SystemCallFilter=@system-service seccomp
 SystemCallErrorNumber=EPERM
 UMask=0027
 # Not strict: recordings, JSON lines and latency logs go where the configuration says.

@@ -188,7 +188,7 @@ def test_the_services_may_do_what_they_need_and_no_more(host: Host) -> None:
     assert engine.items() >= CLOSED.items()
     assert tuning.items() >= CLOSED.items()
     assert engine["CapabilityBoundingSet"] == engine["AmbientCapabilities"] == ""
-    assert engine["SystemCallFilter"] == "@system-service"
+    assert engine["SystemCallFilter"] == "@system-service seccomp"
     assert engine["SystemCallErrorNumber"] == "EPERM"
     assert set(engine["RestrictAddressFamilies"].split()) == {"AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"}
     assert (engine["ProtectSystem"], engine["ProtectHome"]) == ("full", "read-only")

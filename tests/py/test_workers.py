@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -92,20 +93,41 @@ async def running(folder: Path, **model: Any) -> AsyncIterator[Rig]:
     )
 
 
+class Misdeeds:
+    """What the workers' ONNX Runtime does wrong while it is told to: see tests/shim/ort_shim.cpp."""
+
+    NAMES = ("crash_load", "hang_load", "crash", "hang", "leak", "nan", "open", "socket")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.write_bytes(bytes(len(self.NAMES)))
+
+    def _put(self, name: str, value: int) -> None:
+        with self._path.open("r+b") as file:
+            file.seek(self.NAMES.index(name))
+            file.write(bytes([value]))
+
+    def begin(self, name: str) -> None:
+        self._put(name, 1)
+
+    def end(self, name: str) -> None:
+        self._put(name, 0)
+
+    def wanted(self, name: str) -> bool:
+        return self._path.read_bytes()[self.NAMES.index(name)] != 0
+
+
 @pytest.fixture
-def misdeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which a file makes the workers' ONNX Runtime misbehave: see tests/shim/ort_shim.cpp."""
+def misdeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Misdeeds:
     build = REPOSITORY / "build" / "release"
     if not (build / "build.ninja").exists():
         pytest.skip("no build folder: run make setup")
     subprocess.run(["cmake", "--build", build, "--target", "ort_shim"], check=True, capture_output=True)
-    folder = tmp_path / "misdeeds"
-    folder.mkdir()
     monkeypatch.setenv("ORT_SHIM_REAL", str(models.onnxruntime_library()))
-    monkeypatch.setenv("ORT_SHIM_FOLDER", str(folder))
+    monkeypatch.setenv("ORT_SHIM_WANTED", str(tmp_path / "misdeeds"))
     shim = build / "tests" / "shim" / "libort_shim.so"
     monkeypatch.setattr(models, "onnxruntime_library", lambda: shim)
-    return folder
+    return Misdeeds(tmp_path / "misdeeds")
 
 
 async def test_a_worker_that_stands_still_is_killed_and_named(tmp_path: Path) -> None:
@@ -118,21 +140,21 @@ async def test_a_worker_that_stands_still_is_killed_and_named(tmp_path: Path) ->
 
 
 async def test_a_model_that_hangs_in_a_run_is_killed_and_its_row_scored_by_the_next(
-    tmp_path: Path, misdeeds: Path
+    tmp_path: Path, misdeeds: Misdeeds
 ) -> None:
     async with running(tmp_path, heartbeat_timeout="500ms") as rig:
-        (misdeeds / "hang").touch()
+        misdeeds.begin("hang")
         await rig.until(lambda: rig.count("worker_hung") == 1)
         await rig.scored()
     assert rig.count("scored") == len(rig.collector.rows)
 
 
-async def test_a_model_that_leaks_is_replaced_in_good_order(tmp_path: Path, misdeeds: Path) -> None:
+async def test_a_model_that_leaks_is_replaced_in_good_order(tmp_path: Path, misdeeds: Misdeeds) -> None:
     async with running(tmp_path, max_rss_mb=120, max_restarts=100) as rig:
         pid = rig.worker["pid"]
-        (misdeeds / "leak").touch()
+        misdeeds.begin("leak")
         await rig.until(lambda: rig.count("worker_replaced") >= 1)
-        (misdeeds / "leak").unlink()
+        misdeeds.end("leak")
         await rig.scored()
         await rig.until(lambda: rig.worker["phase"] == "running" and not rig.worker["aside"]["pid"])
         assert rig.worker["pid"] != pid
@@ -141,11 +163,11 @@ async def test_a_model_that_leaks_is_replaced_in_good_order(tmp_path: Path, misd
 
 
 async def test_a_model_that_crashes_again_and_again_is_given_up_and_its_rows_say_so(
-    tmp_path: Path, misdeeds: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, misdeeds: Misdeeds, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(tmp_path, max_restarts=2) as rig:
         scored = rig.count("scored")
-        (misdeeds / "crash").touch()
+        misdeeds.begin("crash")
         await rig.until(lambda: rig.count("unscored_stopped") > 200)
         assert rig.worker["given_up"]
         assert rig.count("worker_stopped") == 1
@@ -165,11 +187,78 @@ async def test_a_model_that_crashes_again_and_again_is_given_up_and_its_rows_say
     assert rig.count("unscored_stopped") == len(stopped)
 
 
-async def test_a_score_that_is_no_number_is_nonfinite_and_nobody_dies(tmp_path: Path, misdeeds: Path) -> None:
+async def test_a_model_that_opens_a_socket_is_ended_for_it_and_its_row_scored_by_the_next(
+    tmp_path: Path, misdeeds: Misdeeds
+) -> None:
     async with running(tmp_path) as rig:
-        (misdeeds / "nan").touch()
+        skip_unless_filtered(rig)
+        pid = rig.worker["pid"]
+        misdeeds.begin("open")
+        await rig.until(lambda: not misdeeds.wanted("open"))
+        await rig.scored()
+        assert rig.worker["pid"] == pid, "a file that it cannot open ends nobody"
+        misdeeds.begin("socket")
+        await rig.until(lambda: rig.count("worker_restarts") == 1)
+        await rig.scored()
+        assert "worker_died: killed by signal 31 (a system call that scoring has no use for" in rig.errors()
+    assert rig.count("scored") == len(rig.collector.rows)
+
+
+def skip_unless_filtered(rig: Rig) -> None:
+    assert rig.pipeline._engine is not None
+    for line in rig.pipeline._engine.report:
+        if "no filter of system calls" in line:
+            pytest.skip(line)
+
+
+def may_leave_the_network() -> bool:
+    """Whether a program of ours may have a network namespace of its own here."""
+    program = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+held = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")]
+sys.exit(libc.unshare(0x40000000) != 0 and (int(held[0], 16) != 0 or libc.unshare(0x50000000) != 0))
+"""
+    return subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+async def test_a_worker_gives_up_what_scoring_has_no_use_for(tmp_path: Path) -> None:
+    def check(pid: int) -> None:
+        assert pid
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        for thread in threads:
+            status = dict(line.split(":\t", 1) for line in (thread / "status").read_text().splitlines())
+            assert status["NoNewPrivs"] == "1"
+            assert status["Seccomp"] == "2", thread
+        apart = os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+        assert apart == may_leave_the_network()
+
+    async with running(tmp_path) as rig:
+        skip_unless_filtered(rig)
+        check(rig.worker["pid"])
+        assert rig.pipeline._engine is not None
+        kept = [line for line in rig.pipeline._engine.report if "its worker: " in line]
+        assert bool(kept) != may_leave_the_network()
+        # Whoever takes its place gives up the same: after a death, and with another model.
+        os.kill(rig.worker["pid"], signal.SIGKILL)
+        await rig.until(lambda: rig.count("worker_restarts") == 1)
+        await rig.scored()
+        check(rig.worker["pid"])
+        other = tmp_path / "other.onnx"
+        models.make_demo_model(other, rig.pipeline.config.schema(), seed=8)
+        number = (await rig.pipeline.swap_model(other)).id
+        await rig.scored(200)
+        assert rig.collector.rows["model_id"][-1] == number
+        check(rig.worker["pid"])
+
+
+async def test_a_score_that_is_no_number_is_nonfinite_and_nobody_dies(
+    tmp_path: Path, misdeeds: Misdeeds
+) -> None:
+    async with running(tmp_path) as rig:
+        misdeeds.begin("nan")
         await rig.until(lambda: rig.count("nonfinite") > 20)
-        (misdeeds / "nan").unlink()
+        misdeeds.end("nan")
         await rig.scored()
         assert rig.count("worker_restarts") == 0
 
@@ -182,22 +271,22 @@ async def test_a_score_that_is_no_number_is_nonfinite_and_nobody_dies(tmp_path: 
     ],
 )
 async def test_a_model_that_cannot_be_loaded_is_an_error_of_the_start(
-    tmp_path: Path, misdeeds: Path, misdeed: str, found: str
+    tmp_path: Path, misdeeds: Misdeeds, misdeed: str, found: str
 ) -> None:
-    (misdeeds / misdeed).touch()
+    misdeeds.begin(misdeed)
     with pytest.raises(SetupError, match=found):
         async with running(tmp_path, start_timeout="500ms"):
             pytest.fail("it started")
 
 
 async def test_a_model_that_cannot_be_loaded_any_more_says_why_and_is_tried_again(
-    tmp_path: Path, misdeeds: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, misdeeds: Misdeeds, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(tmp_path, max_restarts=1000) as rig:
-        (misdeeds / "crash_load").touch()
+        misdeeds.begin("crash_load")
         os.kill(rig.worker["pid"], signal.SIGKILL)
         await rig.until(lambda: rig.count("worker_restarts") >= 2)
-        (misdeeds / "crash_load").unlink()
+        misdeeds.end("crash_load")
         await rig.scored()
         assert "killed by signal 11" in caplog.text
 

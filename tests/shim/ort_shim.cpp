@@ -1,24 +1,31 @@
-/// Stands where ONNX Runtime's library does, forwards to the real one, and misbehaves when a file in a
-/// folder says so: what a model's own code may do to the process that runs it.
+/// Stands where ONNX Runtime's library does, forwards to the real one, and misbehaves when a test says so:
+/// what a model's own code may do to the process that runs it.
 ///
 ///     ORT_SHIM_REAL     the real library
-///     ORT_SHIM_FOLDER   holds a file by the name of each misdeed that is wanted
+///     ORT_SHIM_WANTED   a file of a byte for each misdeed, in the order below, that is not zero where it is
+///                       wanted. It is mapped before the worker gives up its files
 ///
 ///     crash_load   while a session is made: a segmentation fault
 ///     hang_load    … never returns
 ///     crash        in a run: a segmentation fault
-///     hang         … never returns; once: the file is taken away
+///     hang         … never returns; once: its byte is taken back
 ///     leak         … keeps 256 KiB that it has written to
 ///     nan          … says that the first score is not a number
+///     open         … opens a file, and is not stopped by it that it cannot; once
+///     socket       … opens a socket; once
 
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <string>
 
 #include <onnxruntime_c_api.h>
 
@@ -27,23 +34,39 @@ namespace {
 const OrtApi* real = nullptr;
 OrtApi ours;
 
-std::string file_of(const char* misdeed) {
-  const char* const folder = std::getenv("ORT_SHIM_FOLDER");
-  return std::string(folder != nullptr ? folder : "/nonexistent") + '/' + misdeed;
+enum class Misdeed : std::uint8_t { CrashLoad, HangLoad, Crash, Hang, Leak, Nan, Open, Socket, Count };
+
+volatile char* wanted_bytes() {
+  static volatile char* const bytes = [] {
+    const char* const path = std::getenv("ORT_SHIM_WANTED");
+    const int fd = path != nullptr ? ::open(path, O_RDWR | O_CLOEXEC) : -1;
+    void* const data =
+        ::mmap(nullptr, static_cast<std::size_t>(Misdeed::Count), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED) std::abort();
+    ::close(fd);
+    return static_cast<volatile char*>(data);
+  }();
+  return bytes;
 }
 
-bool wanted(const char* misdeed) { return ::access(file_of(misdeed).c_str(), F_OK) == 0; }
+bool wanted(Misdeed misdeed) { return wanted_bytes()[static_cast<std::size_t>(misdeed)] != 0; }
+
+bool wanted_once(Misdeed misdeed) {
+  if (!wanted(misdeed)) return false;
+  wanted_bytes()[static_cast<std::size_t>(misdeed)] = 0;
+  return true;
+}
 
 void crash() { (void)::raise(SIGSEGV); }
 
 [[noreturn]] void hang() {
-  for (;;) ::pause();
+  for (;;) (void)::poll(nullptr, 0, -1);
 }
 
 OrtStatus* ORT_API_CALL create_session(const OrtEnv* env, const void* model, size_t bytes,
                                        const OrtSessionOptions* options, OrtSession** session) noexcept {
-  if (wanted("crash_load")) crash();
-  if (wanted("hang_load")) hang();
+  if (wanted(Misdeed::CrashLoad)) crash();
+  if (wanted(Misdeed::HangLoad)) hang();
   return real->CreateSessionFromArray(env, model, bytes, options, session);
 }
 
@@ -51,12 +74,11 @@ OrtStatus* ORT_API_CALL run(OrtSession* session, const OrtRunOptions* options, c
                             const OrtValue* const* inputs, size_t input_count,
                             const char* const* output_names, size_t output_count,
                             OrtValue** outputs) noexcept {
-  if (wanted("crash")) crash();
-  if (wanted("hang")) {
-    ::unlink(file_of("hang").c_str());
-    hang();
-  }
-  if (wanted("leak")) {
+  if (wanted(Misdeed::Crash)) crash();
+  if (wanted_once(Misdeed::Hang)) hang();
+  if (wanted_once(Misdeed::Open)) ::close(::open("/dev/null", O_RDONLY));
+  if (wanted_once(Misdeed::Socket)) ::close(::socket(AF_INET, SOCK_STREAM, 0));
+  if (wanted(Misdeed::Leak)) {
     constexpr std::size_t kBytes = std::size_t{256} << 10U;
     static void* volatile kept;
     kept = std::malloc(kBytes);
@@ -64,7 +86,7 @@ OrtStatus* ORT_API_CALL run(OrtSession* session, const OrtRunOptions* options, c
   }
   OrtStatus* const status =
       real->Run(session, options, input_names, inputs, input_count, output_names, output_count, outputs);
-  if (status == nullptr && wanted("nan")) {
+  if (status == nullptr && wanted(Misdeed::Nan)) {
     void* scores = nullptr;
     if (real->GetTensorMutableData(outputs[0], &scores) == nullptr) {
       *static_cast<float*>(scores) = std::numeric_limits<float>::quiet_NaN();

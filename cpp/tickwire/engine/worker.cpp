@@ -18,6 +18,7 @@
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/error.hpp"
 #include "tickwire/core/time.hpp"
+#include "tickwire/engine/confinement.hpp"
 #include "tickwire/engine/inference_agent.hpp"
 #include "tickwire/engine/worker_channel.hpp"
 #include "tickwire/infer/ensemble.hpp"
@@ -104,15 +105,19 @@ void be_a_child_of(std::int32_t parent) {
   ::sigprocmask(SIG_SETMASK, &all, nullptr);
 }
 
+/// Other providers' drivers open devices, and start threads, whenever they like.
+bool can_be_confined(const WorkerModel& model) { return model.provider == "cpu"; }
+
 std::int64_t monotonic_ns() noexcept { return detail::read_clock_ns(CLOCK_MONOTONIC); }
 
 /// An inference agent that does as the engine tells it.
 class WorkerAgent final : public concurrent::Agent {
  public:
   WorkerAgent(InferenceAgent& inference, WorkerChannel& channel, std::size_t seat,
-              metrics::Histogram& recovery)
+              metrics::Histogram& recovery, bool confined)
       : inference_(inference),
         channel_(channel),
+        confined_(confined),
         seat_(channel.seat(seat)),
         other_(channel.seat(1 - seat)),
         recovery_(recovery) {}
@@ -124,6 +129,8 @@ class WorkerAgent final : public concurrent::Agent {
   void on_start() override {
     seat_.heartbeat_ns.store(monotonic_ns());
     inference_.on_start();
+    // What cannot be done here could not in describe() either, which says so.
+    if (confined_) (void)confine();
     seat_.enter(WorkerPhase::Ready);
   }
 
@@ -172,6 +179,7 @@ class WorkerAgent final : public concurrent::Agent {
 
   InferenceAgent& inference_;
   WorkerChannel& channel_;
+  const bool confined_;
   WorkerSeat& seat_;
   const WorkerSeat& other_;
   metrics::Histogram& recovery_;
@@ -228,7 +236,8 @@ void work(const WorkerOrder& order, WorkerChannel& channel) {
   for (std::size_t i = 0; i < channel.work_rings(); ++i) agent.add_input(channel.work(i));
   arena.seal();
 
-  WorkerAgent worker(agent, channel, order.seat, stats->histogram(order.name, "worker_recovery"));
+  WorkerAgent worker(agent, channel, order.seat, stats->histogram(order.name, "worker_recovery"),
+                     can_be_confined(order.model));
   concurrent::AgentRunner runner(worker, {.thread_name = "tw-" + order.name,
                                           .core = shape.core,
                                           .idle = static_cast<concurrent::IdleKind>(shape.idle)});
@@ -241,6 +250,7 @@ void work(const WorkerOrder& order, WorkerChannel& channel) {
 
 int run(const WorkerOrder& order) {
   be_a_child_of(order.parent);
+  if (can_be_confined(order.model)) (void)leave_network();  // As in describe().
   WorkerChannel channel(order.channel_fd);
   if (order.seat >= WorkerChannel::kSeats)
     throw SetupError("arguments", "a seat", std::to_string(order.seat));
@@ -254,6 +264,8 @@ int run(const WorkerOrder& order) {
 
 int describe(const DescribeOrder& order) {
   be_a_child_of(order.parent);
+  std::vector<std::string> kept;  // Why what a worker gives up was not given up.
+  if (can_be_confined(order.model)) kept.push_back(leave_network());
   std::string lines;
   int status = 0;
   try {
@@ -261,8 +273,10 @@ int describe(const DescribeOrder& order) {
         load(order.model, order.rows, order.features, order.max_batch, false);
     lines = "executor " + model->info().executor + '\n';
     for (const std::string& name : model->info().score_names) lines += "score " + name + '\n';
-    for (const std::string& note : model->info().notes) {
-      lines += "note " + note + '\n';
+    for (const std::string& note : model->info().notes) lines += "note " + note + '\n';
+    if (can_be_confined(order.model)) kept.push_back(confine());
+    for (const std::string& why : kept) {
+      if (!why.empty()) lines += "note its worker: " + why + '\n';
     }
   } catch (const std::exception& error) {
     lines = std::string("error ") + error.what() + '\n';

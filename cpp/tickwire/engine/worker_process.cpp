@@ -47,6 +47,10 @@ bool await_end(int pidfd, std::int64_t timeout_ns) {
 std::string how_it_ended(int status) {
   if (WIFEXITED(status)) return "ended with status " + std::to_string(WEXITSTATUS(status));
   if (!WIFSIGNALED(status)) return "ended";
+  if (WTERMSIG(status) == SIGSYS) {
+    return "killed by signal " + std::to_string(SIGSYS) +
+           " (a system call that scoring has no use for: another program, a socket or the like)";
+  }
   const char* const name = ::strsignal(WTERMSIG(status));
   return "killed by signal " + std::to_string(WTERMSIG(status)) + " (" + (name != nullptr ? name : "?") + ")";
 }
