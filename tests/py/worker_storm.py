@@ -128,7 +128,7 @@ async def kill_storm(seed: int, *, kills: int, folder: Path) -> Storm:
             running = asyncio.create_task(pipeline.run_until())
             while not collector.batches:  # noqa: ASYNC110 (a test looks in from outside)
                 await asyncio.sleep(0.01)
-            done = 0
+            done, shot = 0, 0
             while done < kills and not venue.finished.is_set():
                 (worker,) = pipeline._engine.workers  # type: ignore[union-attr]
                 # From time to time one that has not even begun.
@@ -136,7 +136,9 @@ async def kill_storm(seed: int, *, kills: int, folder: Path) -> Storm:
                     await asyncio.sleep(chance.uniform(0.0, 0.02))
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(worker["pid"], signal.SIGKILL)
-                        done += 1
+                        # One that is dead, and not yet seen to be, does not die again.
+                        done += worker["pid"] != shot
+                        shot = worker["pid"]
                 await asyncio.sleep(chance.uniform(0.002, 0.006))
             await venue.finished.wait()
             arrived = -1
