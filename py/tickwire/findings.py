@@ -52,7 +52,12 @@ _COUNTED = (
     _Counted(
         ("unknown_order", "duplicate_order", "other_book", "bad_qty"),
         "messages did not fit the orders before them: the input is not whole, and the books that they are of "
-        "are suspect for the rest of the day",
+        "are suspect until a snapshot, a session or a start of day",
+    ),
+    _Counted(
+        ("other_stock", "locate_moved", "unnamed_locate"),
+        "messages were of a locate that is not, or not any more, their stock's: the books of both are "
+        "suspect until a snapshot, a session or a start of day",
     ),
     _Counted(
         ("packets_cut",),
@@ -96,7 +101,8 @@ _COUNTED_OF_LINES = (
     ),
     _Counted(
         ("implausible_datagrams",),
-        "datagrams had a number far beyond all others and were not believed, since no second one agreed",
+        "datagrams had a number far beyond all others and were not believed: no server and no silence of the "
+        "stream bore it out",
     ),
     _Counted(("receive_errors",), "receives failed"),
     _Counted(("lines_silent",), "times a line brought nothing for liveness_timeout"),

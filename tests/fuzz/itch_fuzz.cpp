@@ -123,11 +123,21 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const tickwire::feed::itch::Outcome outcome = decoder.decode(bytes, message);
     const tickwire::feed::itch::Update update = market.on_message(bytes);
     require(update.outcome == outcome);
+    if (update.anew) {
+      orders.clear();
+      damaged = false;
+      require(market.books().orders() == 0);
+    }
     if (update.instrument == tickwire::kNoInstrument) {
       require(!update.book && !update.arrived && !update.cancelled && !update.traded);
+      require(update.other == tickwire::kNoInstrument);
       continue;
     }
     require(update.instrument < instruments().size());
+    if (update.other != tickwire::kNoInstrument) {
+      require(update.other < instruments().size() && update.other != update.instrument && update.state);
+      require(market.state(update.other) != BookState::Valid);
+    }
     require(!update.traded || (update.trade.qty > 0 && update.trade.price >= 0));
     if (update.book && !damaged) follow(orders, message, update.instrument);
     for (InstrumentId book = 0; book < instruments().size(); ++book) {

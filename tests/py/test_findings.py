@@ -214,8 +214,8 @@ SERVERS = {"rerequest": "10.1.1.1:7", "glimpse": "venue.example:8"}
         (
             {"implausible_datagrams": 4},
             SERVERS,
-            "4 datagrams had a number far beyond all others and were not believed, "
-            "since no second one agreed",
+            "4 datagrams had a number far beyond all others and were not believed: no server and no silence "
+            "of the stream bore it out",
         ),
         ({"line1/receive_errors": 1}, SERVERS, "1 receives failed"),
         (

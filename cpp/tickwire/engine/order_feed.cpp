@@ -53,6 +53,18 @@ std::vector<StreamLine> stream_lines(const feed::MoldFeedConfig& config) {
   return lines;
 }
 
+/// Two heartbeats of MoldUDP64.
+constexpr std::int64_t kTwoHeartbeatsNs = 2'000'000'000;
+/// A capture must end somewhere: silence in it proves that a session is over, also where live it would not.
+constexpr std::int64_t kReplaySilenceNs = 5'000'000'000;
+
+/// What lets another session, or numbers far beyond, be believed.
+void set_proofs(feed::SequencerConfig& sequencer, std::int64_t liveness_timeout_ns) {
+  sequencer.silence_ns = liveness_timeout_ns;
+  sequencer.end_silence_ns =
+      liveness_timeout_ns > 0 ? std::min(kTwoHeartbeatsNs, liveness_timeout_ns) : kTwoHeartbeatsNs;
+}
+
 void set(metrics::Counter& counter, std::uint64_t value) noexcept {
   counter.set(static_cast<std::int64_t>(value));
 }
@@ -122,6 +134,9 @@ OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
       duplicate_order_(stats.counter(config_.name, "duplicate_order")),
       other_book_(stats.counter(config_.name, "other_book")),
       bad_qty_(stats.counter(config_.name, "bad_qty")),
+      other_stock_(stats.counter(config_.name, "other_stock")),
+      locate_moved_(stats.counter(config_.name, "locate_moved")),
+      unnamed_locate_(stats.counter(config_.name, "unnamed_locate")),
       orders_full_(stats.counter(config_.name, "orders_full")),
       levels_full_(stats.counter(config_.name, "levels_full")),
       crossed_(stats.counter(config_.name, "crossed")),
@@ -157,11 +172,12 @@ OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
     connect(setup, stats, arena);
     return;
   }
-  files_ = std::make_unique<feed::itch::ReplaySource>(
-      feed::itch::ReplayConfig{.files = config_.inputs,
-                               .midnights = config_.itch->midnights,
-                               .mold = config_.itch->multicast.value_or(feed::MoldFeedConfig{})},
-      key_of(setup.number), arena);
+  feed::itch::ReplayConfig replay{.files = config_.inputs,
+                                  .midnights = config_.itch->midnights,
+                                  .mold = config_.itch->multicast.value_or(feed::MoldFeedConfig{})};
+  set_proofs(replay.mold.sequencer,
+             config_.liveness_timeout_ns > 0 ? config_.liveness_timeout_ns : kReplaySilenceNs);
+  files_ = std::make_unique<feed::itch::ReplaySource>(replay, key_of(setup.number), arena);
   if (files_->sequencer() == nullptr) return;
   for (std::size_t i = 0; i < (files_->lines() != 0 ? files_->lines() : kUsualLines); ++i) {
     lines_.emplace_back(config_.name + "/line" + std::to_string(i), stats);
@@ -175,6 +191,11 @@ void OrderFeed::connect(const Setup& setup, metrics::StatFile& stats, Arena& are
   feed::MoldFeedConfig mold = *config_.itch->multicast;
   using Start = feed::SequencerConfig::Start;
   mold.sequencer.start = mold.glimpse.server.empty() ? Start::Beginning : Start::Snapshot;
+  set_proofs(mold.sequencer, config_.liveness_timeout_ns);
+  // The first session is whichever is heard first, but where there is somebody to ask.
+  if (!mold.rerequest.peer.empty() || (!mold.glimpse.server.empty() && !mold.any_glimpse_session)) {
+    mold.sequencer.first_proof_ns = mold.sequencer.end_silence_ns;
+  }
   if (setup.recorder != nullptr) {
     tap_ = &setup.recorder->add_stream(config_.name, stream_lines(mold), arena);
   }
@@ -239,8 +260,9 @@ void OrderFeed::on_lost(std::uint64_t first, std::uint64_t count) noexcept {
 }
 
 void OrderFeed::on_snapshot_begin() noexcept {
-  note(clock_.now(), {Note::Snapshot});
-  begin_snapshot();
+  const TsNs now = clock_.now();
+  note(now, {Note::Snapshot});
+  begin_snapshot(now);
 }
 
 void OrderFeed::on_snapshot_message(feed::MessageView message) noexcept {
@@ -264,8 +286,10 @@ void OrderFeed::on_snapshot_failed(std::string_view reason) noexcept {
 }
 
 bool OrderFeed::is_silent(std::size_t line) const noexcept {
-  const std::uint64_t heard = std::max(started_tsc_, mold_->line(line).last_receive_tsc());
-  return tsc_to_ns(tsc_now() - heard) > config_.liveness_timeout_ns;
+  // Of the stream: what a stranger sends to the group is no sign of life.
+  const std::int64_t heard =
+      std::max(tsc_to_ns(started_tsc_), mold_->sequencer().heard_at(static_cast<std::uint32_t>(line)));
+  return tsc_to_ns(tsc_now()) - heard > config_.liveness_timeout_ns;
 }
 
 bool OrderFeed::any_heard() const noexcept {
@@ -322,7 +346,7 @@ void OrderFeed::process() noexcept {
   }
   TICKWIRE_HOT_EXEMPT_BEGIN("a snapshot: while it comes nothing leaves")
   switch (item_.kind) {
-    case ReplayItem::Kind::Snapshot: begin_snapshot(); break;
+    case ReplayItem::Kind::Snapshot: begin_snapshot(ts); break;
     case ReplayItem::Kind::SnapshotMessage: snapshot_message(item_.message, ts); break;
     case ReplayItem::Kind::SnapshotEnd: end_snapshot(ts); break;
     case ReplayItem::Kind::SnapshotFailed: fail_snapshot(ts); break;
@@ -377,6 +401,8 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
   const bool read = update.outcome == Outcome::Message;
   if (!read) [[unlikely]]
     refused(update.outcome, arrival.ts_recv);
+  if (update.misfit != feed::itch::Misfit::None) [[unlikely]]
+    misfit(update, sequence, arrival.ts_recv);
   if (update.instrument == kNoInstrument && !update.all) return;
 
   arrival.tsc_decoded = tsc_now();
@@ -395,6 +421,42 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
   const Step step = lane.pipeline.on_update(update, ts_event, arrival.ts_recv, sequence);
   stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
   finish(lane, step, ts_event, arrival);
+  if (update.other != kNoInstrument) [[unlikely]] {
+    OrderLane& second = *lanes_[update.other];
+    finish(second, second.pipeline.on_state(), ts_event, arrival);
+  }
+}
+
+/// A book that was right is not any more.
+void OrderFeed::misfit(const feed::itch::Update& update, std::uint64_t sequence, TsNs ts) noexcept {
+  using feed::itch::Misfit;
+  TICKWIRE_HOT_EXEMPT_BEGIN("rare: texts are put together, and a snapshot is asked for")
+  std::string_view what;
+  switch (update.misfit) {
+    case Misfit::None: return;
+    case Misfit::Malformed: what = "cannot be read"; break;
+    case Misfit::UnknownOrder: what = "is about an order that is not there"; break;
+    case Misfit::DuplicateOrder: what = "adds an order that is there"; break;
+    case Misfit::OtherBook: what = "is about an order of another stock than its locate's"; break;
+    case Misfit::BadQty: what = "has a quantity that its order has not"; break;
+    case Misfit::NoMemory: what = "adds an order that finds no memory: raise feeds[].max_orders"; break;
+    case Misfit::OtherStock: what = "names another stock than its locate's"; break;
+    case Misfit::LocateMoved: what = "gives a stock's locate away in the middle of a day"; break;
+    case Misfit::UnnamedLocate: what = "is of a locate that its stock was not named for"; break;
+  }
+  const auto symbol_of = [&](InstrumentId local) -> std::string_view {
+    return local == kNoInstrument ? std::string_view() : std::string_view(config_.instruments[local].symbol);
+  };
+  // What no snapshot mends is not asked for one.
+  const bool asks = mold_ && mold_->has_snapshots() && update.misfit != Misfit::NoMemory;
+  if (asks) mold_->ask_snapshot();
+  report(errors_, ErrorKind::OrderMisfit,
+         {config_.name, ": message ", Number(sequence).view(), ' ' + std::string(what), "; suspect until ",
+          asks ? "a snapshot, which is asked for" : "the next session or start of day", ": ",
+          update.all ? "all" : symbol_of(update.instrument), update.other == kNoInstrument ? "" : ", ",
+          symbol_of(update.other)},
+         ts);
+  TICKWIRE_HOT_EXEMPT_END
 }
 
 /// Whether this message's stamp is wrong, or those before it were, is not known: no book is valid before the
@@ -422,7 +484,7 @@ void OrderFeed::begin_session(TsNs ts) noexcept {
   TICKWIRE_HOT_EXEMPT_END
   // A line has brought it.
   closed_ = false;
-  on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.unblock(); });
+  on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.begin_anew(); });
 }
 
 void OrderFeed::lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept {
@@ -437,14 +499,16 @@ void OrderFeed::lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept
   TICKWIRE_HOT_EXEMPT_END
 }
 
-void OrderFeed::begin_snapshot() noexcept {
+void OrderFeed::begin_snapshot(TsNs ts) noexcept {
   in_snapshot_ = true;
   market_.rebuild();
+  on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.on_state(); });
 }
 
 void OrderFeed::snapshot_message(std::span<const std::byte> bytes, TsNs ts) noexcept {
   const feed::itch::Update update = market_.on_message(bytes);
   if (update.outcome != Outcome::Message) refused(update.outcome, ts);
+  if (update.misfit != feed::itch::Misfit::None) misfit(update, 0, ts);
 }
 
 void OrderFeed::end_snapshot(TsNs ts) noexcept {
@@ -518,6 +582,9 @@ void OrderFeed::count() noexcept {
   set(duplicate_order_, counts.duplicate_order);
   set(other_book_, counts.other_book);
   set(bad_qty_, counts.bad_qty);
+  set(other_stock_, counts.other_stock);
+  set(locate_moved_, counts.locate_moved);
+  set(unnamed_locate_, counts.unnamed_locate);
   set(orders_full_, counts.orders_full);
   set(levels_full_, counts.levels_full);
   set(crossed_, counts.crossed);
@@ -535,6 +602,7 @@ void OrderFeed::count() noexcept {
     set(other_session_, stats.other_session);
     set(window_full_, stats.window_full);
     set(implausible_datagrams_, stats.implausible);
+    report_refused(*sequencer);
     for (std::size_t i = 0; i < lines_.size(); ++i) {
       count_line(i, sequencer->line_stats(static_cast<std::uint32_t>(i)));
     }
@@ -564,6 +632,34 @@ void OrderFeed::count() noexcept {
     }
   }
   set(stamps_capped_, capped);
+}
+
+/// What is not believed is told for as long as it comes.
+void OrderFeed::report_refused(const feed::Sequencer& sequencer) noexcept {
+  const feed::SequencerStats& stats = sequencer.stats();
+  const auto name_of = [](const feed::SessionId& session) {
+    const std::string_view text(session.data(), session.size());
+    const std::size_t begin = std::min(text.find_first_not_of(' '), text.size());
+    return text.substr(begin, text.find_last_not_of(' ') + 1 - begin);
+  };
+  // In a replay at the time of nothing in particular, as its files' errors are.
+  const TsNs ts = mold_ ? clock_.now() : 0;
+  const std::string_view how = mold_ ? " (multicast.source_address keeps strangers away)" : "";
+  const bool has_session = sequencer.state() != feed::Sequencer::State::Empty;
+  const bool is_other = !has_session || sequencer.refused_session() != sequencer.session();
+  if (std::exchange(sessions_refused_, stats.other_session) < stats.other_session && is_other) {
+    report(errors_, ErrorKind::SessionRefused,
+           {config_.name, ": session \"", name_of(sequencer.refused_session()),
+            has_session ? "\" is not believed, because \"" : "\" is not believed yet: a server is asked",
+            has_session ? name_of(sequencer.session()) : "", has_session ? "\" goes on" : "", how},
+           ts);
+  }
+  if (std::exchange(numbers_refused_, stats.implausible) < stats.implausible) {
+    report(errors_, ErrorKind::NumberRefused,
+           {config_.name, ": message ", Number(sequencer.refused_number()).view(),
+            " is not believed, because the stream is at ", Number(sequencer.expected()).view(), how},
+           ts);
+  }
 }
 
 void OrderFeed::count_line(std::size_t number, const feed::LineStats& line) noexcept {

@@ -9,6 +9,10 @@
 ///
 /// - Lost messages make every book suspect. A snapshot rebuilds them all, and each begins a new epoch.
 /// - While a snapshot comes, nothing leaves. Its messages are no events: no row, no sample.
+/// - A message that does not fit the orders before it makes its books suspect. Where there is a snapshot
+/// server
+///   it is asked, which ends the epochs of all books, since one snapshot is of them all; else they stay
+///   suspect until the next session or start of day.
 /// - Where no line brings a byte for liveness_timeout_ns, heartbeats included, no book is valid until one
 /// does.
 ///
@@ -172,7 +176,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   void doubt_clock(const StampWatch& stamps, std::string_view whose, TsNs ts) noexcept TICKWIRE_HOT;
   void begin_session(TsNs ts) noexcept TICKWIRE_HOT;
   void lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept TICKWIRE_HOT;
-  void begin_snapshot() noexcept;
+  void begin_snapshot(TsNs ts) noexcept;
   void snapshot_message(std::span<const std::byte> bytes, TsNs ts) noexcept;
   void end_snapshot(TsNs ts) noexcept;
   void fail_snapshot(TsNs ts) noexcept;
@@ -185,7 +189,9 @@ class OrderFeed final : private feed::MoldFeedHandler {
   void on_every_lane(TsNs ts, Change change) noexcept TICKWIRE_HOT;
   void finish(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept TICKWIRE_HOT;
   void refused(feed::itch::Outcome outcome, TsNs ts) noexcept TICKWIRE_HOT;
+  void misfit(const feed::itch::Update& update, std::uint64_t sequence, TsNs ts) noexcept TICKWIRE_HOT;
   void note(TsNs ts, const md::StreamNote& note) noexcept TICKWIRE_HOT;
+  void report_refused(const feed::Sequencer& sequencer) noexcept;
   void count_line(std::size_t number, const feed::LineStats& line) noexcept;
 
   Owner& owner_;
@@ -210,6 +216,8 @@ class OrderFeed final : private feed::MoldFeedHandler {
   StampWatch recv_stamps_;
   StampWatch event_stamps_;
   const bool windows_on_recv_;
+  std::uint64_t sessions_refused_ = 0;  // As last told.
+  std::uint64_t numbers_refused_ = 0;
   std::vector<LineCounters> lines_;  // The re-request server is the last of a live feed.
 
   std::unique_ptr<feed::itch::ReplaySource> files_;  // Replay.
@@ -227,6 +235,9 @@ class OrderFeed final : private feed::MoldFeedHandler {
   metrics::Counter& duplicate_order_;
   metrics::Counter& other_book_;
   metrics::Counter& bad_qty_;
+  metrics::Counter& other_stock_;
+  metrics::Counter& locate_moved_;
+  metrics::Counter& unnamed_locate_;
   metrics::Counter& orders_full_;
   metrics::Counter& levels_full_;
   metrics::Counter& crossed_;

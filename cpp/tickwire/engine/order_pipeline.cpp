@@ -33,6 +33,8 @@ Step OrderPipeline::take_state() noexcept {
 
 Step OrderPipeline::on_update(const feed::itch::Update& update, TsNs ts_event, TsNs ts_recv,
                               std::uint64_t sequence) noexcept {
+  if (update.anew) [[unlikely]]
+    rows_.forget_clock();
   rows_.advance_clock(ts_event, ts_recv);
   sequence_ = sequence;
   Step step;

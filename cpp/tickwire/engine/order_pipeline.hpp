@@ -53,6 +53,11 @@ class OrderPipeline {
     blocked_ = why;
     return take_state();
   }
+  /// A session begins: what was is void, its times too.
+  Step begin_anew() noexcept TICKWIRE_HOT {
+    rows_.forget_clock();
+    return unblock();
+  }
   Step unblock() noexcept TICKWIRE_HOT { return block(md::InvalidReason::None); }
 
   /// What time it is cannot be believed, or was not: windows begin anew, and no row until trust_clock(),

@@ -188,7 +188,7 @@ std::size_t OrderBooks::top(std::uint32_t book, Side side, std::span<Level> out)
 
 OrderChange OrderBooks::add(std::uint32_t book, std::uint64_t ref, Side side, std::int64_t price,
                             std::uint32_t qty) noexcept {
-  const auto refused = [&](OrderResult why) noexcept { return OrderChange{why, side, price}; };
+  const auto refused = [&](OrderResult why) noexcept { return OrderChange{why, side, price, book}; };
   if (qty == 0) [[unlikely]]
     return refused(OrderResult::BadQty);
   if (find(ref) != kNoSlot) [[unlikely]]
@@ -206,17 +206,17 @@ OrderChange OrderBooks::add(std::uint32_t book, std::uint64_t ref, Side side, st
   }
   slots_[slot] = {ref, price, qty, 2 * book + static_cast<std::uint32_t>(side) + 1};
   ++live_;
-  return {OrderResult::Done, side, price};
+  return {OrderResult::Done, side, price, book};
 }
 
 OrderChange OrderBooks::take(std::uint32_t book, std::uint64_t ref, std::uint32_t qty, bool all) noexcept {
   const std::uint32_t found = find(ref);
   if (found == kNoSlot) [[unlikely]]
-    return {OrderResult::UnknownOrder, Side::Bid, 0};
+    return {OrderResult::UnknownOrder, Side::Bid, 0, kNoBook};
   Slot& slot = slots_[found];
   const auto side = static_cast<Side>((slot.place - 1) % 2);
-  OrderChange change{OrderResult::Done, side, slot.price};
-  if ((slot.place - 1) / 2 != book) [[unlikely]] {
+  OrderChange change{OrderResult::Done, side, slot.price, (slot.place - 1) / 2};
+  if (change.book != book) [[unlikely]] {
     change.result = OrderResult::OtherBook;
     return change;
   }

@@ -36,7 +36,7 @@ enum class OrderResult : std::uint8_t {
   Done,
   UnknownOrder,    // No such order is live.
   DuplicateOrder,  // One with this reference is.
-  OtherBook,       // The order stands in another book than was said.
+  OtherBook,       // The order stands in another book than was said: in OrderChange::book.
   BadQty,          // None at all, or more than the order has left.
   OrdersFull,      // More orders live than the memory was sized for.
   LevelsFull,      // More levels than that.
@@ -46,7 +46,8 @@ enum class OrderResult : std::uint8_t {
 struct OrderChange {
   OrderResult result;
   Side side;           // Of the order, where there is one …
-  std::int64_t price;  // … and its price.
+  std::int64_t price;  // … and its price …
+  std::uint32_t book;  // … and its book.
 };
 
 class OrderBooks {
@@ -65,6 +66,12 @@ class OrderBooks {
   /// the new one could not be added.
   OrderChange replace(std::uint32_t book, std::uint64_t ref, std::uint64_t new_ref, std::int64_t price,
                       std::uint32_t qty) noexcept TICKWIRE_HOT;
+  static constexpr std::uint32_t kNoBook = ~std::uint32_t{0};
+  /// Where the order stands; kNoBook where there is none of this reference.
+  [[nodiscard]] std::uint32_t book_of(std::uint64_t ref) const noexcept TICKWIRE_HOT {
+    const std::uint32_t slot = find(ref);
+    return slot == kNoSlot ? kNoBook : (slots_[slot].place - 1) / 2;
+  }
   /// Forgets all orders of all books: a new session.
   void clear() noexcept;
 

@@ -55,7 +55,7 @@ class ItchMarket : public ::testing::Test {
 TEST_F(ItchMarket, LearnsLocatesAndLeavesOthersAlone) {
   make();
   EXPECT_EQ(market_->state(0), BookState::Empty);
-  EXPECT_EQ(say(bytes::add(13, 1, 1, 'B', 100, "AAPL", 10)).instrument, kNoInstrument);
+  EXPECT_EQ(say(bytes::add(12, 1, 1, 'B', 100, "IBM", 10)).instrument, kNoInstrument);
   EXPECT_EQ(say(bytes::directory(13, 1, "AAPL")).instrument, 0U);
   EXPECT_EQ(say(bytes::directory(14, 1, "GOOG")).instrument, kNoInstrument);
   EXPECT_EQ(say(bytes::directory(15, 1, "MSFT")).instrument, 1U);
@@ -73,7 +73,120 @@ TEST_F(ItchMarket, LearnsLocatesAndLeavesOthersAlone) {
   EXPECT_EQ(market_->counts().others, 5U);
   market_->reset();
   EXPECT_EQ(market_->state(0), BookState::Empty);
-  EXPECT_EQ(say(bytes::add(13, 1, 1, 'B', 100, "AAPL", 10)).instrument, kNoInstrument);
+  EXPECT_EQ(say(bytes::add(13, 1, 1, 'B', 100, "IBM", 10)).instrument, kNoInstrument);
+}
+
+/// Two instruments, each with an order.
+class ItchWhose : public ItchMarket {
+ protected:
+  void SetUp() override {
+    open();
+    say(bytes::directory(15, 1, "MSFT"));
+    say(bytes::trading_action(15, 2, "MSFT", 'T'));
+    say(bytes::directory(20, 1, "GOOG"));
+    say(bytes::add(13, 3, 1, 'B', 100, "AAPL", 10));
+    say(bytes::add(15, 3, 2, 'B', 100, "MSFT", 10));
+  }
+  void expect(BookState first, BookState second) {
+    EXPECT_EQ(market_->state(0), first);
+    EXPECT_EQ(market_->state(1), second);
+  }
+};
+
+TEST_F(ItchWhose, AnOrderOfAnothersBookMakesBothSuspect) {
+  for (const std::string& message : {bytes::remove(13, 4, 2), bytes::cancel(13, 4, 2, 5),
+                                     bytes::executed(13, 4, 2, 5, 9), bytes::replace(13, 4, 2, 3, 5, 11)}) {
+    SetUp();
+    const Update update = say(message);
+    EXPECT_EQ(update.instrument, 0U);
+    EXPECT_EQ(update.other, 1U);
+    EXPECT_EQ(update.misfit, Misfit::OtherBook);
+    expect(BookState::Suspect, BookState::Suspect);
+    EXPECT_EQ(market_->counts().other_book, 1U);
+  }
+}
+
+TEST_F(ItchWhose, AnOrderOfOursUnderAStrangersLocateMakesItSuspect) {
+  for (const std::uint16_t locate : {std::uint16_t{20}, std::uint16_t{99}, std::uint16_t{0}}) {
+    SetUp();
+    EXPECT_FALSE(say(bytes::remove(locate, 4, 77)).state);
+    expect(BookState::Valid, BookState::Valid);
+    const Update update = say(bytes::remove(locate, 4, 2));
+    EXPECT_EQ(update.instrument, 1U);
+    EXPECT_EQ(update.misfit, Misfit::OtherBook);
+    expect(BookState::Valid, BookState::Suspect);
+    EXPECT_EQ(say(bytes::remove(locate, 5, 2)).misfit, Misfit::None) << "told once";
+  }
+}
+
+TEST_F(ItchWhose, AMessageThatNamesAnotherStockMakesBothSuspect) {
+  say(bytes::add(13, 4, 3, 'B', 5, "MSFT", 10));
+  expect(BookState::Suspect, BookState::Suspect);
+  EXPECT_EQ(market_->counts().other_stock, 1U);
+  EXPECT_EQ(levels(Side::Bid), (std::vector<Level>{{10, 100}}));
+  SetUp();
+  EXPECT_FALSE(say(bytes::trade(13, 4, 5, "GOOG", 11, 504)).traded);
+  expect(BookState::Suspect, BookState::Valid);
+  SetUp();
+  const Update update = say(bytes::add(20, 4, 3, 'B', 5, "MSFT", 10));
+  EXPECT_EQ(update.instrument, 1U);
+  EXPECT_EQ(update.misfit, Misfit::OtherStock);
+  expect(BookState::Valid, BookState::Suspect);
+}
+
+TEST_F(ItchWhose, ALocateThatIsGivenAwayMakesItsStockSuspect) {
+  EXPECT_EQ(say(bytes::directory(13, 4, "AAPL")).misfit, Misfit::None);  // Repeated.
+  expect(BookState::Valid, BookState::Valid);
+  EXPECT_EQ(say(bytes::directory(13, 4, "ZZZZ")).misfit, Misfit::LocateMoved);
+  expect(BookState::Suspect, BookState::Valid);
+  say(bytes::add(13, 5, 5, 'B', 1, "ZZZZ", 10));
+  say(bytes::directory(17, 5, "AAPL"));
+  say(bytes::trading_action(17, 5, "AAPL", 'T'));
+  say(bytes::add(17, 5, 6, 'B', 1, "AAPL", 9));
+  expect(BookState::Suspect, BookState::Valid);
+  SetUp();
+  say(bytes::directory(15, 4, "AAPL"));  // One of ours for another.
+  expect(BookState::Suspect, BookState::Suspect);
+  SetUp();
+  say(bytes::directory(31, 4, "AAPL"));
+  expect(BookState::Suspect, BookState::Valid);
+  EXPECT_EQ(market_->counts().locate_moved, 1U);
+}
+
+TEST_F(ItchMarket, AStockThatIsNamedAfterItsFirstOrderIsSuspect) {
+  make();
+  EXPECT_EQ(say(bytes::add(13, 1, 1, 'B', 100, "AAPL", 10)).misfit, Misfit::UnnamedLocate);
+  say(bytes::remove(15, 1, 9));  // Says not whose it is …
+  for (const auto& [locate, stock] : {std::pair{13, "AAPL"}, std::pair{15, "MSFT"}}) {
+    say(bytes::directory(static_cast<std::uint16_t>(locate), 1, stock));  // … until now.
+    say(bytes::trading_action(static_cast<std::uint16_t>(locate), 2, stock, 'T'));
+  }
+  EXPECT_EQ(market_->state(0), BookState::Suspect);
+  EXPECT_EQ(market_->state(1), BookState::Suspect);
+  EXPECT_EQ(market_->counts().unnamed_locate, 3U);  // The order, and both directories.
+}
+
+TEST_F(ItchWhose, AStartOfMessagesBeginsEverythingAnew) {
+  say(bytes::remove(13, 4, 77));
+  say(bytes::system_event(5, 'E'));
+  market_->lose();
+  const Update update = say(bytes::system_event(6, 'O'));
+  EXPECT_TRUE(update.anew && update.all && update.state);
+  expect(BookState::Empty, BookState::Empty);
+  EXPECT_EQ(market_->books().orders(), 0U);
+  // Locates are another day's, and so are references.
+  say(bytes::directory(15, 7, "AAPL"));
+  say(bytes::trading_action(15, 7, "AAPL", 'T'));
+  say(bytes::add(15, 8, 2, 'S', 7, "AAPL", 12));
+  expect(BookState::Valid, BookState::Empty);
+  EXPECT_EQ(levels(Side::Ask), (std::vector<Level>{{12, 7}}));
+  // The first of a session has nothing to forget; in a snapshot it is what the venue's day was.
+  market_->reset();
+  EXPECT_FALSE(say(bytes::system_event(1, 'O')).anew);
+  market_->rebuild();
+  say(bytes::directory(13, 1, "AAPL"));
+  EXPECT_FALSE(say(bytes::system_event(1, 'O')).anew);
+  EXPECT_EQ(market_->state(0), BookState::Suspect);
 }
 
 TEST_F(ItchMarket, SaysWhatAMessageWas) {
@@ -155,7 +268,6 @@ TEST_F(ItchMarket, SuspectsWhatCannotBeRightForGood) {
   const std::vector<std::pair<std::string, InvalidReason>> cases = {
       {bytes::remove(13, 3, 99), InvalidReason::Gap},
       {bytes::add(13, 3, 1, 'B', 5, "AAPL", 9), InvalidReason::Gap},
-      {bytes::remove(13, 3, 2), InvalidReason::Gap},  // It stands in MSFT's book.
       {bytes::executed(13, 3, 1, 101, 1), InvalidReason::BadNumber},
       {bytes::add(13, 3, 50, 'B', 0, "AAPL", 9), InvalidReason::BadNumber},
       {bytes::add(13, 3, 50, 'x', 1, "AAPL", 9), InvalidReason::Malformed},
@@ -242,7 +354,10 @@ TEST_F(ItchMarket, IsTheSameForOneThatWasToldWhatComes) {
       case 0: day.push_back(bytes::remove(locate, i, ref)); break;
       case 1: day.push_back(bytes::cancel(locate, i, ref, qty)); break;
       default:
-        day.push_back(bytes::add(locate, i, i, below(2) == 0 ? 'B' : 'S', qty, "AAPL",
+        day.push_back(bytes::add(locate, i, i, below(2) == 0 ? 'B' : 'S', qty,
+                                 locate == 13   ? "AAPL"
+                                 : locate == 14 ? "MSFT"
+                                                : "GOOG",
                                  static_cast<std::uint32_t>(1000 + below(60))));
     }
   }

@@ -66,6 +66,10 @@ class Recorded final : public SequencerHandler {
     log.emplace_back("want snapshot");
     if (wanted) wanted();
   }
+  void on_claim(const SessionId& session, std::uint64_t number) noexcept override {
+    const std::string name(session.begin(), session.end());
+    log.push_back("claim " + name.substr(0, name.find_last_not_of(' ') + 1) + ' ' + std::to_string(number));
+  }
 
   /// Messages "first", "first + 1", … as one datagram.
   void packet(std::uint32_t line, std::uint64_t first, std::size_t count, std::int64_t now,
@@ -226,7 +230,7 @@ TEST(Sequencer, GivesUpAfterItsTriesAndGoesOnBehindASnapshot) {
   r.packet(0, 6, 2, 40000);
   r.packet(1, 2, 1, 40010);  // Too late: it was given up, and 3 is still missing.
   EXPECT_TRUE(r.take().empty());
-  EXPECT_FALSE(r.sequencer.resume(2, 40020));  // Holds message 1 and no more: the gap would stay.
+  EXPECT_FALSE(r.sequencer.resume(1, 40020));  // Of less than was delivered.
   EXPECT_TRUE(r.sequencer.resume(5, 40030));   // In the middle of what is kept.
   EXPECT_EQ(r.take(), (Transcript{message(5, 0, 10), message(6, 0, 40000), message(7, 0, 40000)}));
   EXPECT_EQ(r.sequencer.line_stats(0).late, 1u);
@@ -260,6 +264,7 @@ TEST(Sequencer, NeedsNoSnapshotWhereItHearsTheFirstMessage) {
   r.packet(0, 1, 2, 0);
   EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), message(2, 0, 0)}));
   EXPECT_EQ(r.sequencer.state(), Sequencer::State::Live);
+  r.sequencer.believe(kNextSession, 5);
   r.packet(0, 5, 1, 10, kNextSession);
   r.packet(1, 5, 1, 15, kNextSession);
   EXPECT_EQ(r.take(), (Transcript{"session", "want snapshot"}));
@@ -269,24 +274,229 @@ TEST(Sequencer, NeedsNoSnapshotWhereItHearsTheFirstMessage) {
   EXPECT_EQ(quiet.take(), (Transcript{"session", message(1, 0, 10)}));
 }
 
-TEST(Sequencer, BelievesANumberFarBeyondOnlyWhenASecondDatagramAgrees) {
+// ---- Claims ----
+
+constexpr SessionId kStray{'S', 'T', 'R', 'A', 'Y', ' ', ' ', ' ', ' ', ' '};
+constexpr std::int64_t kSilence = 100'000;
+constexpr std::int64_t kEndSilence = 20'000;
+
+SequencerConfig proving() {
+  SequencerConfig config = config_of();
+  config.silence_ns = kSilence;
+  config.end_silence_ns = kEndSilence;
+  return config;
+}
+
+TEST(Sequencer, BelievesANumberFarBeyondWhenAServerHasIt) {
   constexpr std::uint64_t kFar = 5 * Sequencer::kMostAhead;
-  Recorded r(config_of());
+  Recorded r(proving());
   r.packet(0, 1, 1, 0);
-  r.packet(1, kFar, 1, 10);  // Damaged: the stream goes on as if it had not come.
+  for (int i = 0; i < 20; ++i) {  // However many agree, the stream goes on as if they had not come.
+    r.packet(1, kFar + static_cast<std::uint64_t>(i), 1, 10);
+    r.sequencer.on_heartbeat(0, kSession, 3 * kFar, 10);
+  }
+  r.sequencer.on_end(1, kSession, 9 * kFar, 15);
   r.packet(0, 2, 1, 20);
-  r.sequencer.on_heartbeat(1, kSession, 3 * kFar, 30);
-  r.sequencer.on_end(1, kSession, 9 * kFar, 40);
-  r.packet(0, 3, 1, 50);
-  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), message(2, 0, 20), message(3, 0, 50)}));
-  EXPECT_EQ(r.sequencer.stats().implausible, 3u);
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), "claim MONDAY 50000", message(2, 0, 20)}));
+  EXPECT_EQ(r.sequencer.stats().implausible, 41u);
   EXPECT_EQ(r.sequencer.state(), Sequencer::State::Live);
   EXPECT_EQ(r.sequencer.line_stats(1).received, 0u);
-  // After an hour of nothing: the other line says so, too.
-  r.packet(0, kFar, 1, 60);
-  r.packet(1, kFar, 1, 70);
+  EXPECT_EQ(r.sequencer.refused_number(), 9 * kFar);
+  // One answer is of nothing that was heard; the other one is proof, and what was kept waits behind a gap.
+  r.answer(7 * kFar, 1, 30);
+  EXPECT_EQ(r.sequencer.state(), Sequencer::State::Live);
+  r.answer(kFar, 1, 40);
   EXPECT_EQ(r.sequencer.state(), Sequencer::State::Waiting);
-  EXPECT_EQ(r.sequencer.stats().implausible, 4u);
+  EXPECT_EQ(r.sequencer.line_stats(1).received, 20u);
+  r.sequencer.poll(2000);
+  EXPECT_EQ(r.take(), (Transcript{"request 3 + 50"}));
+}
+
+TEST(Sequencer, BelievesANumberFarBeyondWhenOurStreamIsSilent) {
+  constexpr std::uint64_t kFar = 5 * Sequencer::kMostAhead;
+  SequencerConfig config = proving();
+  config.request_attempts = 0;
+  Recorded r(config);
+  r.packet(0, 1, 1, 0);
+  r.packet(1, kFar, 2, 50);
+  r.sequencer.on_heartbeat(0, kSession, 2, 60);
+  EXPECT_EQ(r.sequencer.deadline(), kSilence) << "at the earliest";
+  EXPECT_FALSE(r.sequencer.poll(kSilence + 59)) << "a heartbeat is a sign of life";
+  EXPECT_TRUE(r.sequencer.poll(kSilence + 60));
+  EXPECT_TRUE(r.sequencer.poll(kSilence + 60 + 1000));
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), "claim MONDAY 50000", "lost 2 + 49998",
+                                  message(kFar, 1, 50), message(kFar + 1, 1, 50)}));
+  EXPECT_EQ(r.sequencer.stats().implausible, 0u) << "it was right";
+}
+
+TEST(Sequencer, ANumberWithinReachNeedsNoProof) {
+  Recorded r(proving());
+  r.packet(0, 1, 1, 0);
+  r.packet(0, 2 + Sequencer::kMostAhead, 1, 10);
+  EXPECT_EQ(r.sequencer.state(), Sequencer::State::Waiting);
+  EXPECT_EQ(r.sequencer.stats().implausible, 0u);
+}
+
+/// A number that was made up, in a quiet stream: asked for, given up, and contradicted by the snapshot.
+TEST(Sequencer, WhatASnapshotContradictsIsNotWaitedForAgain) {
+  SequencerConfig config = proving();
+  config.request_attempts = 1;
+  config.snapshots = true;
+  for (const bool by_heartbeat : {false, true}) {
+    Recorded r(config);
+    r.packet(0, 1, 1, 0);
+    if (by_heartbeat) {
+      r.sequencer.on_heartbeat(1, kSession, 700, 10);
+    } else {
+      r.packet(1, 699, 1, 10);
+    }
+    std::int64_t now = 10;
+    int snapshots = 0;
+    for (int i = 0; i < 100; ++i) {
+      now += 1000;
+      r.sequencer.on_heartbeat(0, kSession, 4, now);
+      r.sequencer.poll(now);
+      if (r.sequencer.state() == Sequencer::State::Suspect && r.sequencer.resume(4, now)) ++snapshots;
+    }
+    EXPECT_EQ(snapshots, 1);
+    EXPECT_EQ(r.sequencer.state(), Sequencer::State::Live);
+    EXPECT_EQ(r.sequencer.stats().implausible, 1u);
+    r.packet(0, 4, 2, now);
+    EXPECT_EQ(r.numbers, (std::vector<std::uint64_t>{1, 4, 5}));
+  }
+}
+
+TEST(Sequencer, StraySessionsDoNotTouchOneThatLives) {
+  Recorded r(proving());
+  r.packet(0, 1, 1, 0);
+  std::int64_t now = 0;
+  std::uint64_t number = 2;
+  for (int i = 0; i < 500; ++i) {
+    now += kSilence / 2;
+    SessionId made_up = kStray;
+    if (i % 3 == 0) made_up[9] = static_cast<char>('0' + i % 10);
+    r.packet(1, 7, 2, now, made_up);
+    r.sequencer.on_heartbeat(1, kStray, 9, now);
+    r.sequencer.on_end(1, kStray, 9, now);
+    r.sequencer.poll(now);
+    if (i % 2 == 0) r.packet(0, number++, 1, now);
+    if (i % 2 != 0) r.sequencer.on_heartbeat(0, kSession, number, now);
+  }
+  EXPECT_EQ(r.sessions, (std::vector<SessionId>{kSession}));
+  EXPECT_EQ(r.numbers.size(), number - 1);
+  EXPECT_EQ(r.sequencer.stats().other_session, 1500u);
+  EXPECT_EQ(r.sequencer.refused_session(), kStray);
+}
+
+TEST(Sequencer, BelievesAnotherSessionAfterTheEndAndSilenceOfTwoHeartbeats) {
+  Recorded r(proving());
+  r.packet(0, 1, 1, 0);
+  r.packet(1, 1, 2, 5, kNextSession);
+  r.sequencer.on_end(0, kSession, 2, 10);
+  r.sequencer.on_heartbeat(1, kSession, 2, 100);  // Not yet over: the other line lags.
+  r.packet(0, 3, 1, 110, kNextSession);
+  r.packet(1, 3, 1, 120, kNextSession);
+  for (std::int64_t now = 200; now < 100 + kEndSilence; now += 1000) {
+    r.sequencer.on_end(0, kSession, 2, now);  // Repeated, and no sign that it goes on.
+    EXPECT_FALSE(r.sequencer.poll(now));
+  }
+  EXPECT_TRUE(r.sequencer.poll(100 + kEndSilence));
+  // Its message 1 was not lost.
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), "claim TUESDAY 1", "end", "session",
+                                  message(1, 1, 5), message(2, 1, 5), message(3, 0, 110)}));
+  EXPECT_EQ(r.sequencer.stats().other_session, 0u);
+  EXPECT_EQ(r.sequencer.session(), kNextSession);
+}
+
+TEST(Sequencer, AnEndThatIsNotTheEndProvesNothing) {
+  Recorded r(proving());
+  r.packet(0, 1, 5, 0);
+  r.sequencer.on_end(1, kSession, 3, 10);  // Before what was heard.
+  r.packet(1, 1, 1, 20, kNextSession);
+  EXPECT_FALSE(r.sequencer.poll(20 + kEndSilence));
+  r.sequencer.on_end(1, kSession, 6, 30 + kEndSilence);
+  r.packet(0, 6, 1, 40 + kEndSilence);  // It goes on.
+  EXPECT_FALSE(r.sequencer.poll(45 + 2 * kEndSilence));
+  EXPECT_EQ(r.sessions.size(), 1u);
+}
+
+TEST(Sequencer, BelievesAnotherSessionWhenOursIsSilentAndTheOldOneAgainWhenThatIs) {
+  Recorded r(proving());
+  r.packet(0, 1, 1, 0);
+  r.packet(0, 3, 1, 5);
+  r.packet(0, 1, 2, 10, kNextSession);
+  EXPECT_TRUE(r.sequencer.poll(5 + kSilence));
+  std::int64_t now = 5 + kSilence;
+  r.packet(1, 2, 1, now + 1);  // A line that lags far behind.
+  r.packet(0, 3, 1, now + 2, kNextSession);
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), "claim TUESDAY 1", "lost 2 + 2", "session",
+                                  message(1, 0, 10), message(2, 0, 10), message(3, 0, now + 2)}));
+  now += kSilence + 2;
+  r.packet(1, 4, 1, now - 1);
+  EXPECT_TRUE(r.sequencer.poll(now));
+  EXPECT_EQ(r.sessions, (std::vector<SessionId>{kSession, kNextSession, kSession}));
+}
+
+TEST(Sequencer, WithoutALimitSilenceProvesNothing) {
+  SequencerConfig config = proving();
+  config.silence_ns = 0;
+  Recorded r(config);
+  r.packet(0, 1, 1, 0);
+  r.packet(0, 1, 1, 10, kNextSession);
+  EXPECT_FALSE(r.sequencer.poll(Sequencer::kNever - 1));
+}
+
+TEST(Sequencer, BelievesAnotherSessionWhenAServerAnswersInItsName) {
+  Recorded r(proving());
+  r.packet(0, 1, 1, 0);
+  r.sequencer.on_heartbeat(0, kNextSession, 8, 10);
+  r.packet(1, 8, 1, 30'000'000, kNextSession);
+  r.packet(0, 2, 1, 30'000'001);
+  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), "claim TUESDAY 7", "claim TUESDAY 8",
+                                  message(2, 0, 30'000'001)}));
+  r.packet(2, 7, 1, 30'000'002, kStray);  // Of a session that nobody spoke of.
+  EXPECT_EQ(r.sessions.size(), 1u);
+  r.sequencer.on_heartbeat(2, kNextSession, 7, 30'000'003);  // Has it nothing, or not the session?
+  EXPECT_EQ(r.sessions.size(), 1u);
+  r.packet(2, 7, 1, 30'000'003, kNextSession);
+  EXPECT_EQ(r.take(), (Transcript{"session", message(8, 1, 30'000'000)}));
+}
+
+TEST(Sequencer, TheFirstSessionIsAskedAboutWhereSomebodyCanBeAsked) {
+  SequencerConfig config = proving();
+  config.first_proof_ns = 50'000'000;
+  const auto begin = [](Recorded& r) {
+    for (int i = 0; i < 5; ++i) r.packet(0, 7 + static_cast<std::uint64_t>(i), 1, i, kStray);
+    r.packet(1, 3, 1, 21'000'000);
+    EXPECT_EQ(r.take(), (Transcript{"claim STRAY 7", "claim MONDAY 3"}));
+    EXPECT_EQ(r.sequencer.state(), Sequencer::State::Empty);
+  };
+  Recorded answered(config);
+  begin(answered);
+  answered.answer(3, 1, 22'000'000);
+  EXPECT_EQ(answered.take(), (Transcript{"session", message(3, 1, 21'000'000)}));
+  // Nobody answers: the one that was heard of most.
+  Recorded silent(config);
+  begin(silent);
+  EXPECT_FALSE(silent.sequencer.poll(49'999'999));
+  EXPECT_TRUE(silent.sequencer.poll(50'000'000));
+  EXPECT_EQ(silent.sessions, (std::vector<SessionId>{kStray}));
+  // Somebody who knows need not have heard of it.
+  Recorded told(config);
+  told.sequencer.believe(kNextSession, 0);
+  told.packet(0, 1, 1, 1, kNextSession);
+  EXPECT_EQ(told.take(), (Transcript{"session", message(1, 0, 1)}));
+}
+
+TEST(Sequencer, KeepsTheFirstOfAClaimAndNoMoreThanItHasRoomFor) {
+  SequencerConfig config = proving();
+  config.window_packets = 4 * Sequencer::kClaims;
+  config.request_attempts = 0;
+  Recorded r(config);
+  r.packet(0, 1, 1, 0);
+  for (std::uint64_t number = 9; number >= 1; --number) r.packet(0, number, 1, 10, kNextSession);
+  EXPECT_TRUE(r.sequencer.poll(kSilence));
+  EXPECT_EQ(r.numbers, (std::vector<std::uint64_t>{1, 6, 7, 8, 9}));
 }
 
 TEST(Sequencer, GoesOnBehindTheGapWhereThereAreNoSnapshots) {
@@ -346,43 +556,35 @@ TEST(Sequencer, ANewSessionIsNotAGap) {
   Recorded r(config_of());
   r.packet(0, 500, 1, 0);
   r.packet(0, 502, 1, 5);
-  r.packet(0, 1, 1, 10, kNextSession);
-  r.packet(1, 501, 1, 20);  // The other line is still in the old one.
-  r.packet(1, 1, 2, 30, kNextSession);
-  r.packet(2, 1, 1, 40, {'?'});  // Nobody asked for it.
+  r.packet(1, 501, 1, 20);
+  r.sequencer.believe(kNextSession, 25);
+  r.packet(0, 1, 1, 30, kNextSession);
+  r.packet(1, 503, 1, 35);  // The other line is still in the old one.
+  r.packet(1, 1, 2, 40, kNextSession);
+  r.packet(2, 1, 1, 50, {'?'});  // Nobody asked for it.
   EXPECT_EQ(r.log, (Transcript{"session", message(500, 0, 0), message(501, 1, 20), message(502, 0, 5),
-                               "session", message(1, 0, 10), message(2, 1, 30)}));
+                               "session", message(1, 0, 30), "claim MONDAY 503", message(2, 1, 40)}));
   EXPECT_EQ(r.sessions, (std::vector<SessionId>{kSession, kNextSession}));
   EXPECT_EQ(r.sequencer.stats().other_session, 2u);
   EXPECT_EQ(r.sequencer.line_stats(1).gap, 0u);
 }
 
-TEST(Sequencer, BelievesAnotherSessionOnlyWhenASecondDatagramAgrees) {
-  Recorded r(config_of());
-  r.packet(0, 1, 1, 0);
-  r.packet(1, 7, 2, 10, {'S', 'T', 'R', 'A', 'Y'});
-  r.packet(0, 2, 1, 20);
-  // Much later it is another stray one.
-  r.packet(1, 9, 1, 20 + Sequencer::kSessionProofNs, {'S', 'T', 'R', 'A', 'Y'});
-  r.packet(0, 3, 1, 21 + Sequencer::kSessionProofNs);
-  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), message(2, 0, 20),
-                                  message(3, 0, 21 + Sequencer::kSessionProofNs)}));
-  EXPECT_EQ(r.sequencer.stats().other_session, 2u);
-  // A heartbeat agrees as well, and what was missing of the old session is told before the new one begins.
-  const std::int64_t later = 30 + Sequencer::kSessionProofNs;
-  r.packet(0, 5, 1, later);
-  r.packet(0, 1, 2, later + 1, kNextSession);
-  r.sequencer.on_heartbeat(0, kNextSession, 3, later + 2);
-  EXPECT_EQ(r.take(),
-            (Transcript{"lost 4 + 2", "session", message(1, 0, later + 1), message(2, 0, later + 1)}));
-}
-
-TEST(Sequencer, NeedsNoSecondDatagramWhereTheSessionWasToEnd) {
-  Recorded r(config_of());
-  r.packet(0, 1, 1, 0);
-  r.sequencer.on_end(0, kSession, 2, 10);
-  r.packet(0, 1, 1, 20, kNextSession);
-  EXPECT_EQ(r.take(), (Transcript{"session", message(1, 0, 0), "end", "session", message(1, 0, 20)}));
+TEST(Sequencer, ASnapshotThatNoGapAskedForTakesTheStreamWhereItStands) {
+  SequencerConfig config = config_of();
+  config.snapshots = true;
+  Recorded r(config);
+  r.packet(0, 1, 3, 0);
+  r.sequencer.suspend();
+  EXPECT_FALSE(r.sequencer.resume(3, 5)) << "it lacks message 3";
+  r.packet(0, 4, 2, 10);
+  EXPECT_TRUE(r.sequencer.can_resume(4));
+  EXPECT_TRUE(r.sequencer.resume(5, 20));
+  EXPECT_EQ(r.numbers, (std::vector<std::uint64_t>{1, 2, 3, 5}));
+  EXPECT_EQ(r.sequencer.stats().lost, 0u);
+  r.sequencer.suspend();
+  EXPECT_TRUE(r.sequencer.resume(6, 30)) << "nothing has come meanwhile";
+  r.packet(0, 6, 1, 40);
+  EXPECT_EQ(r.numbers.back(), 6u);
 }
 
 TEST(Sequencer, FillsTheGapBeforeItEndsASession) {

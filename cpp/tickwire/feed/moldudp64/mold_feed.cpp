@@ -12,6 +12,10 @@ namespace {
 constexpr std::uint32_t kMostRequested = 0xFFFE;
 /// Between two looks at a snapshot's connection by who sleeps.
 constexpr std::int64_t kSnapshotPollNs = 1'000'000;
+/// Between two snapshots that were asked for, at most; and after so many times the wait they are not one
+/// after the other any more.
+constexpr std::int64_t kMostBackoffNs = 600'000'000'000;
+constexpr std::int64_t kCalm = 10;
 
 MoldFeedConfig completed(MoldFeedConfig config, const std::string& where) {
   SequencerConfig& sequencer = config.sequencer;
@@ -69,10 +73,12 @@ std::int64_t MoldFeed::wait_for(std::vector<int>& fds) const noexcept {
   TICKWIRE_HOT_EXEMPT_BEGIN("the caller has reserved the room")
   for (const End& end : ends_) fds.push_back(end.source.fd());
   TICKWIRE_HOT_EXEMPT_END
-  if (sequencer_.state() != Sequencer::State::Suspect) return sequencer_.deadline();
+  if (!wants_glimpse()) return sequencer_.deadline();
   // The snapshot's connection has deadlines of its own, and begins with a look-up that no descriptor tells
   // of.
-  return std::min(snapshot_at_, now_ + kSnapshotPollNs);
+  const std::int64_t glimpse_at =
+      glimpse_->running() ? now_ + kSnapshotPollNs : std::min(snapshot_at_, probe_at_);
+  return std::min(sequencer_.deadline(), glimpse_at);
 }
 
 int MoldFeed::poll(const UtcClock& clock, std::int64_t now) noexcept {
@@ -80,7 +86,7 @@ int MoldFeed::poll(const UtcClock& clock, std::int64_t now) noexcept {
   int done = 0;
   for (End& end : ends_) done += end.source.poll(end, clock);
   done += sequencer_.poll(now) ? 1 : 0;
-  if (sequencer_.state() == Sequencer::State::Suspect) [[unlikely]] {
+  if (wants_glimpse()) [[unlikely]] {
     TICKWIRE_HOT_EXEMPT_BEGIN("nothing is delivered until a snapshot is there: nothing could be late")
     done += poll_snapshot();
     TICKWIRE_HOT_EXEMPT_END
@@ -111,10 +117,29 @@ void MoldFeed::on_request(const SessionId& session, std::uint64_t first, std::ui
   (void)ends_.back().source.send(request);
 }
 
+void MoldFeed::on_claim(const SessionId& session, std::uint64_t number) noexcept {
+  if (!config_.rerequest.peer.empty()) return on_request(session, number, 1);
+  // A login names the server's session. Of numbers it says nothing.
+  const bool other = session != sequencer_.session() || sequencer_.state() == Sequencer::State::Empty;
+  if (glimpse_ && other && !config_.any_glimpse_session && probe_at_ == Sequencer::kNever) {
+    probe_at_ = std::max(now_, probed_at_ + config_.snapshot_retry_ns);
+  }
+}
+
 // ---- Snapshots ----
+
+void MoldFeed::ask_snapshot() noexcept {
+  if (!glimpse_ || asked_) return;
+  if (asked_at_ == 0 || now_ - asked_at_ > kCalm * backoff_ns_) backoff_ns_ = 0;
+  asked_at_ = std::max(now_, asked_at_ + backoff_ns_);
+  backoff_ns_ = std::clamp(2 * backoff_ns_, config_.snapshot_retry_ns, kMostBackoffNs);
+  asked_ = true;
+  snapshot_at_ = asked_at_;
+}
 
 void MoldFeed::on_session(const SessionId& session) noexcept {
   snapshot_at_ = Sequencer::kNever;
+  asked_ = false;
   if (glimpse_ && glimpse_->running()) {
     TICKWIRE_HOT_EXEMPT_BEGIN("a session has ended: what was built from it is void")
     glimpse_->stop();
@@ -127,8 +152,9 @@ void MoldFeed::on_session(const SessionId& session) noexcept {
 
 int MoldFeed::poll_snapshot() noexcept {
   if (glimpse_->running()) return handler_.takes_snapshot() ? glimpse_->poll(*this, now_) : 0;
-  if (now_ < snapshot_at_) return 0;
+  if (now_ < std::min(snapshot_at_, probe_at_)) return 0;
   snapshot_at_ = Sequencer::kNever;
+  probed_at_ = now_;
   ++stats_.snapshot_tries;
   glimpse_->start(now_);
   return 1;
@@ -137,7 +163,22 @@ int MoldFeed::poll_snapshot() noexcept {
 void MoldFeed::on_snapshot_begin(const SessionId& session) noexcept {
   const std::string_view theirs = name_of(session);
   const std::string_view ours = name_of(sequencer_.session());
-  if (theirs == ours || config_.any_glimpse_session) return handler_.on_snapshot_begin();
+  probe_at_ = Sequencer::kNever;
+  const bool has_session = sequencer_.state() != Sequencer::State::Empty;
+  if (!config_.any_glimpse_session && (!has_session || theirs != ours)) {
+    for (std::size_t i = 0; i < Sequencer::kClaims; ++i) {
+      const SessionId& claimed = sequencer_.claimed(i);
+      if (claimed == kNoSession || name_of(claimed) != theirs) continue;
+      glimpse_->stop();
+      return sequencer_.believe(SessionId(claimed), now_);
+    }
+  }
+  if (!has_session || (sequencer_.state() != Sequencer::State::Suspect && !asked_)) return glimpse_->stop();
+  if (theirs == ours || config_.any_glimpse_session) {
+    asked_ = false;
+    sequencer_.suspend();
+    return handler_.on_snapshot_begin();
+  }
   glimpse_->stop();
   reason_.set("it is of the session \"%.*s\" and the stream of \"%.*s\"", TICKWIRE_PRINTF_VIEW(theirs),
               TICKWIRE_PRINTF_VIEW(ours));
@@ -155,7 +196,13 @@ void MoldFeed::on_snapshot_end(std::uint64_t next) noexcept {
 
 void MoldFeed::snapshot_failed(std::string_view reason) noexcept {
   ++stats_.snapshot_failures;
-  snapshot_at_ = now_ + config_.snapshot_retry_ns;
+  probe_at_ = Sequencer::kNever;
+  if (asked_ && sequencer_.state() != Sequencer::State::Suspect) {
+    backoff_ns_ = std::clamp(2 * backoff_ns_, config_.snapshot_retry_ns, kMostBackoffNs);
+    snapshot_at_ = now_ + backoff_ns_;
+  } else {
+    snapshot_at_ = now_ + config_.snapshot_retry_ns;
+  }
   handler_.on_snapshot_failed(reason);
 }
 

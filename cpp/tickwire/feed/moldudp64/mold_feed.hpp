@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -88,6 +89,11 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
     return ends_.size() > config_.lines.size() ? &ends_.back().source : nullptr;
   }
   const GlimpseClient* glimpse() const noexcept { return glimpse_ ? &*glimpse_ : nullptr; }
+  [[nodiscard]] bool has_snapshots() const noexcept { return glimpse_.has_value(); }
+  /// What was built from the stream does not fit together: take a snapshot, at once or, the sooner it was
+  /// asked for again, the later, up to ten minutes. Until it begins the stream goes on. Nothing where there
+  /// is no server.
+  void ask_snapshot() noexcept;
   /// What the sockets have to say, for the start-up report. Makes system calls.
   std::vector<std::string> report() const;
 
@@ -108,6 +114,9 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
 
   void on_datagram(std::uint32_t line, const Datagram& datagram) noexcept TICKWIRE_HOT;
   int poll_snapshot() noexcept;
+  [[nodiscard]] bool wants_glimpse() const noexcept TICKWIRE_HOT {
+    return sequencer_.state() == Sequencer::State::Suspect || asked_ || probe_at_ != Sequencer::kNever;
+  }
   void snapshot_failed(std::string_view reason) noexcept;
 
   void on_run(const Run& run) noexcept override { handler_.on_run(run); }
@@ -116,6 +125,7 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
   void on_request(const SessionId& session, std::uint64_t first, std::uint32_t count) noexcept override;
   void on_lost(std::uint64_t first, std::uint64_t count) noexcept override { handler_.on_lost(first, count); }
   void on_want_snapshot() noexcept override { snapshot_at_ = now_; }
+  void on_claim(const SessionId& session, std::uint64_t number) noexcept override;
 
   void on_snapshot_begin(const SessionId& session) noexcept override;
   void on_snapshot_message(MessageView message) noexcept override { handler_.on_snapshot_message(message); }
@@ -130,6 +140,11 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
   std::optional<GlimpseClient> glimpse_;
   std::int64_t now_ = 0;                          // Of the turn.
   std::int64_t snapshot_at_ = Sequencer::kNever;  // When the next one is begun.
+  std::int64_t probe_at_ = Sequencer::kNever;     // When the server is asked which session it is at.
+  std::int64_t probed_at_ = std::numeric_limits<std::int64_t>::min() / 2;  // When it last was.
+  bool asked_ = false;           // By ask_snapshot(), and it has not begun.
+  std::int64_t asked_at_ = 0;    // When the last one that was asked for was to begin …
+  std::int64_t backoff_ns_ = 0;  // … and how much later the next one may.
   FixedText reason_;
   MoldFeedStats stats_;
 };

@@ -11,6 +11,13 @@ namespace tickwire::feed {
 namespace {
 
 constexpr std::size_t kLengthBytes = 2;
+/// Kept of a claim at most: a session's first seconds are slow ones.
+constexpr std::size_t kMostClaimed = 1024;
+/// A claim is asked about again after so long, and any two are so far apart.
+constexpr std::int64_t kAskAgainNs = 1'000'000'000;
+constexpr std::int64_t kAskApartNs = 20'000'000;
+/// A claim that was not heard of for so long is forgotten.
+constexpr std::int64_t kClaimAgeNs = 60'000'000'000;
 
 SequencerConfig checked(const SequencerConfig& config, const std::string& where) {
   const auto require = [&](bool held, const char* field, const char* expected, auto found) {
@@ -24,7 +31,10 @@ SequencerConfig checked(const SequencerConfig& config, const std::string& where)
   constexpr std::int64_t kMostNs = std::int64_t{1} << 56;  // Two years: sums stay in range.
   for (const auto& [field, value] : {std::pair{"reorder_ns", config.reorder_ns},
                                      {"request_timeout_ns", config.request_timeout_ns},
-                                     {"request_interval_ns", config.request_interval_ns}}) {
+                                     {"request_interval_ns", config.request_interval_ns},
+                                     {"silence_ns", config.silence_ns},
+                                     {"end_silence_ns", config.end_silence_ns},
+                                     {"first_proof_ns", config.first_proof_ns}}) {
     require(value >= 0 && value <= kMostNs, field, "nanoseconds from 0 to 2^56", value);
   }
   if (config.request_attempts > 0) {
@@ -38,6 +48,10 @@ SequencerConfig checked(const SequencerConfig& config, const std::string& where)
   return config;
 }
 
+std::size_t claim_packets_of(const SequencerConfig& config) {
+  return std::clamp<std::size_t>(config.window_packets / Sequencer::kClaims, 1, kMostClaimed);
+}
+
 }  // namespace
 
 Sequencer::Sequencer(SequencerHandler& handler, const SequencerConfig& config, const std::string& where,
@@ -47,8 +61,14 @@ Sequencer::Sequencer(SequencerHandler& handler, const SequencerConfig& config, c
       lines_(arena.allocate<Line>(config.lines + std::size_t{1})),
       kept_(arena.allocate<Kept>(2 * config.window_packets)),
       free_places_(arena.allocate<std::uint32_t>(config.window_packets)),
-      places_(arena.allocate<char>((config.window_packets + 1) * config.max_packet_bytes)),
-      views_(arena.allocate<MessageView>(config.max_packet_bytes / kLengthBytes)) {
+      places_(arena.allocate<char>((config.window_packets + kClaims * claim_packets_of(config)) *
+                                   config.max_packet_bytes)),
+      views_(arena.allocate<MessageView>(config.max_packet_bytes / kLengthBytes)),
+      claim_packets_(claim_packets_of(config)),
+      claimed_(arena.allocate<Kept>(kClaims * claim_packets_)),
+      heartbeats_(arena.allocate<std::uint32_t>(kClaims * lines_.size())),
+      claimed_views_(arena.allocate<MessageView>(config.max_packet_bytes / kLengthBytes)) {
+  for (Line& line : lines_) line.heard_at = std::numeric_limits<std::int64_t>::min();
   for (std::size_t i = 0; i < config_.window_packets; ++i) {
     free_places_[i] = static_cast<std::uint32_t>(config_.window_packets - 1 - i);
   }
@@ -60,19 +80,14 @@ Sequencer::Sequencer(SequencerHandler& handler, const SequencerConfig& config, c
 void Sequencer::on_packet(std::uint32_t line, const SessionId& session, std::uint64_t sequence,
                           std::span<const MessageView> messages, const Arrival& arrival,
                           std::int64_t now) noexcept {
-  if (session != session_ || state_ == State::Empty) [[unlikely]] {
-    const Entry entry = enter(line, session, now);
-    if (entry == Entry::Unproven) hold(line, sequence, messages, arrival, now);
-    if (entry != Entry::Entered) return;
-    release_held(now);
-  }
-  if (!believe(sequence)) [[unlikely]]
+  if (!is_ours(session, sequence) && !admit(line, session, sequence, messages, &arrival, now)) [[unlikely]]
     return;
   const std::uint64_t end = sequence + messages.size();
   Line& from = lines_[line];
   ++from.stats.packets;
   from.stats.received += messages.size();
   if (line != recovery_line()) {
+    from.heard_at = heard_at_ = now;
     if (sequence > from.next) {
       if (from.next != 0) from.stats.gap += sequence - from.next;
     } else if (sequence < from.next) {
@@ -85,6 +100,7 @@ void Sequencer::on_packet(std::uint32_t line, const SessionId& session, std::uin
   if (end > end_) {
     end_ = end;
     end_at_ = now;
+    if (end > end_number_) end_number_ = 0;  // It was not the end.
   }
   // The line that is ahead, and nothing missing: all of a good day.
   if (state_ == State::Live && sequence == expected_) [[likely]] {
@@ -92,7 +108,7 @@ void Sequencer::on_packet(std::uint32_t line, const SessionId& session, std::uin
     from.stats.won += messages.size();
     expected_ = end;
     deliver({sequence, messages, arrival, line});
-    if (ended_) [[unlikely]]
+    if (end_number_ != 0) [[unlikely]]
       settle(now, false);
     return;
   }
@@ -103,29 +119,28 @@ void Sequencer::on_packet(std::uint32_t line, const SessionId& session, std::uin
 
 void Sequencer::on_heartbeat(std::uint32_t line, const SessionId& session, std::uint64_t next,
                              std::int64_t now) noexcept {
-  if (session != session_ || state_ == State::Empty) [[unlikely]] {
-    if (enter(line, session, now) != Entry::Entered) return;
-    release_held(now);
-  }
-  if (believe(next)) [[likely]]
-    note_end(line, next, now);
+  if (!is_ours(session, next) && !admit(line, session, next, {}, nullptr, now)) [[unlikely]]
+    return;
+  if (line != recovery_line()) heard_at_ = now;
+  note_end(line, next, now);
 }
 
 void Sequencer::on_end(std::uint32_t line, const SessionId& session, std::uint64_t next,
                        std::int64_t now) noexcept {
-  if (session != session_ || state_ == State::Empty) [[unlikely]] {
-    if (enter(line, session, now) != Entry::Entered) return;
-    release_held(now);
-  }
-  if (!believe(next)) [[unlikely]]
+  if (!is_ours(session, next) && !admit(line, session, next, {}, nullptr, now)) [[unlikely]]
     return;
-  ended_ = true;
+  // One that was repeated is no sign that the session goes on, and one before its end is none of its end.
+  if (next >= end_ && end_number_ == 0) {
+    heard_at_ = now;
+    end_number_ = next;
+  }
   note_end(line, next, now);
 }
 
 void Sequencer::note_end(std::uint32_t line, std::uint64_t next, std::int64_t now) noexcept {
   Line& from = lines_[line];
   ++from.stats.heartbeats;
+  from.heard_at = now;
   if (next > from.next) {
     if (from.next != 0) from.stats.gap += next - from.next;
     from.next = next;
@@ -134,65 +149,192 @@ void Sequencer::note_end(std::uint32_t line, std::uint64_t next, std::int64_t no
   if (next > end_) {
     end_ = next;
     end_at_ = now;
+    if (next > end_number_) end_number_ = 0;
   }
   settle(now, false);
 }
 
-/// The datagram is of another session than the current: of a new one, or nothing for us.
-Sequencer::Entry Sequencer::enter(std::uint32_t line, const SessionId& session, std::int64_t now) noexcept {
-  // A line that lags still brings the old session; a re-request server only answers.
-  if ((state_ != State::Empty && session == previous_session_) || line == recovery_line()) {
+// ---- Claims ----
+
+bool Sequencer::admit(std::uint32_t line, const SessionId& session, std::uint64_t number,
+                      std::span<const MessageView> messages, const Arrival* arrival,
+                      std::int64_t now) noexcept {
+  const bool is_number = session == session_ && state_ != State::Empty;
+  if (session == kNoSession) {
     ++stats_.other_session;
-    return Entry::Refused;
+    return false;
   }
-  const bool agreed = unproven_ && session == unproven_session_ && now - unproven_at_ <= kSessionProofNs;
-  if (state_ != State::Empty && !ended_ && !agreed) {
-    ++stats_.other_session;
-    unproven_ = true;
-    unproven_session_ = session;
-    unproven_at_ = now;
-    held_.count = 0;
-    return Entry::Unproven;
-  }
-  if (!agreed) held_.count = 0;
-  unproven_ = false;
-  if (state_ != State::Empty) {
-    if (joined_ && state_ != State::Suspect && end_ > expected_) {
-      stats_.lost += end_ - expected_;
-      handler_.on_lost(expected_, end_ - expected_);
+  if (line == recovery_line()) {
+    // A server's word, if it is about something that we heard. An answer without a message may only repeat
+    // what we asked.
+    Claim* const claim = messages.empty() ? nullptr : find_claim(session, number);
+    if (claim != nullptr) {
+      adopt(*claim, now);
+      return is_ours(session, number);
     }
-    previous_session_ = session_;
-  } else {
-    // No session can be mistaken for one that is over; the framings' sessions are text.
-    previous_session_ = kNoSession;
+    if (!messages.empty()) ++(is_number ? stats_.implausible : stats_.other_session);
+    return false;
   }
-  begin_session(session);
-  end_at_ = now;
-  return Entry::Entered;
+  if (state_ == State::Empty && config_.first_proof_ns == 0) {
+    begin_session(session);
+    return true;
+  }
+  ++(is_number ? stats_.implausible : stats_.other_session);
+  refused_session_ = session;
+  refused_number_ = number;
+  Claim& claim = claim_of(session, number, now);
+  ++claim.heard;
+  claim.heard_at = now;
+  claim.first = std::min(claim.first, number);
+  claim.end = std::max(claim.end, number + messages.size());
+  if (arrival != nullptr) {
+    if (claim.kept == 0) claim.ask_at = now;  // Now there is something that a server can have.
+    keep_claimed(claim, line, number, messages, *arrival, now);
+  } else {
+    ++heartbeats_of(claim)[line];
+    if (number >= claim.heartbeat) {
+      claim.heartbeat = number;
+      claim.line = line;
+    }
+  }
+  if (now >= claim.ask_at && now >= ask_at_) {
+    claim.ask_at = now + kAskAgainNs;
+    ask_at_ = now + kAskApartNs;
+    // A heartbeat names the message that comes.
+    handler_.on_claim(session, arrival != nullptr || number <= 1 ? number : number - 1);
+  }
+  plan_judgement(now);
+  return false;
 }
 
-/// The first datagram of a session that a second one must agree on.
-void Sequencer::hold(std::uint32_t line, std::uint64_t first, std::span<const MessageView> messages,
-                     const Arrival& arrival, std::int64_t now) noexcept {
-  if (bytes_of(messages) > config_.max_packet_bytes) return;
-  const auto place = static_cast<std::uint32_t>(config_.window_packets);
-  held_ = {first, static_cast<std::uint32_t>(messages.size()), line, arrival, now, place};
+Sequencer::Claim* Sequencer::find_claim(const SessionId& session, std::uint64_t number) noexcept {
+  for (Claim& claim : claims_) {
+    // Of another session all numbers are one claim: which of them are right is seen when it is ours.
+    if (claim.heard != 0 && claim.session == session &&
+        (session != session_ || state_ == State::Empty ||
+         (number + kMostAhead >= claim.first && number <= claim.end + kMostAhead))) {
+      return &claim;
+    }
+  }
+  return nullptr;
+}
+
+Sequencer::Claim& Sequencer::claim_of(const SessionId& session, std::uint64_t number,
+                                      std::int64_t now) noexcept {
+  if (Claim* const found = find_claim(session, number); found != nullptr) return *found;
+  Claim* room = claims_.data();
+  for (Claim& claim : claims_) {
+    if (now - claim.heard_at > kClaimAgeNs) claim.heard = 0;
+    if (claim.heard < room->heard || (claim.heard == room->heard && claim.heard_at < room->heard_at)) {
+      room = &claim;
+    }
+  }
+  *room = {.session = session,
+           .first = number,
+           .end = number,
+           .heard = 0,
+           .heartbeat = 0,
+           .line = 0,
+           .kept = 0,
+           .since = now,
+           .heard_at = now,
+           .ask_at = now};
+  const std::span<std::uint32_t> heartbeats = heartbeats_of(*room);
+  std::fill(heartbeats.begin(), heartbeats.end(), 0U);
+  return *room;
+}
+
+void Sequencer::keep_claimed(Claim& claim, std::uint32_t line, std::uint64_t first,
+                             std::span<const MessageView> messages, const Arrival& arrival,
+                             std::int64_t now) noexcept {
+  if (messages.empty() || bytes_of(messages) > config_.max_packet_bytes) return;
+  const std::size_t begin = static_cast<std::size_t>(&claim - claims_.data()) * claim_packets_;
+  if (claim.kept == claim_packets_) return;  // The first ones are those that nobody sends again.
+  const std::size_t at = begin + claim.kept++;
+  const auto place = static_cast<std::uint32_t>(config_.window_packets + at);
+  claimed_[at] = {first, static_cast<std::uint32_t>(messages.size()), line, arrival, now, place};
   store(place, messages);
 }
 
-/// The session has been entered: what came first of it comes first.
-void Sequencer::release_held(std::int64_t now) noexcept {
-  if (held_.count == 0) return;
-  const Kept held = std::exchange(held_, Kept{});
-  on_packet(held.line, session_, held.first, load(held), held.arrival, now);
+/// It is proven: what was kept of it comes, in the order of its numbers.
+void Sequencer::adopt(Claim& claim, std::int64_t now) noexcept {
+  const std::size_t begin = static_cast<std::size_t>(&claim - claims_.data()) * claim_packets_;
+  const std::span<Kept> kept = claimed_.subspan(begin, claim.kept);
+  const Claim proven = claim;
+  if (proven.session != session_ || state_ == State::Empty) {
+    stats_.other_session -= proven.heard;
+    leave_session();
+    begin_session(proven.session);
+  } else {
+    stats_.implausible -= proven.heard;
+    if (proven.first > end_) {
+      end_ = proven.first;
+      end_at_ = now;
+    }
+  }
+  heard_at_ = now;
+  std::sort(kept.begin(), kept.end(),
+            [](const Kept& a, const Kept& b) noexcept { return a.first < b.first; });
+  // Its place stays taken meanwhile: a number far beyond among them would be a claim of its own.
+  claim.heard = std::numeric_limits<std::uint64_t>::max();
+  claim.session = kNoSession;
+  claim.heard_at = now;
+  for (const Kept& one : kept) {
+    on_packet(one.line, session_, one.first, load(one, claimed_views_), one.arrival, now);
+  }
+  const std::span<const std::uint32_t> heartbeats = heartbeats_of(claim);
+  for (std::size_t line = 0; line < heartbeats.size(); ++line)
+    lines_[line].stats.heartbeats += heartbeats[line];
+  if (proven.heartbeat != 0) {
+    --lines_[proven.line].stats.heartbeats;
+    on_heartbeat(proven.line, session_, proven.heartbeat, now);
+  }
+  claim = {};
+  plan_judgement(now);
 }
 
-/// Is a number far beyond all others near the last such one?
-bool Sequencer::confirm(std::uint64_t sequence) noexcept {
-  const std::uint64_t other = std::exchange(unconfirmed_, sequence);
-  if (other != 0 && (sequence > other ? sequence - other : other - sequence) <= kMostAhead) return true;
-  ++stats_.implausible;
-  return false;
+void Sequencer::believe(const SessionId& session, std::int64_t now) noexcept {
+  if (session == session_ && state_ != State::Empty) return;
+  if (Claim* const claim = find_claim(session, 0); claim != nullptr) return adopt(*claim, now);
+  leave_session();
+  begin_session(session);
+  heard_at_ = now;
+}
+
+/// When silence proves it, if nothing more comes of our stream; kNever where silence does not.
+std::int64_t Sequencer::believable_at(const Claim& claim) const noexcept {
+  if (claim.heard == 0 || claim.session == kNoSession) return kNever;
+  if (state_ == State::Empty) return claim.since + config_.first_proof_ns;
+  std::int64_t at = config_.silence_ns > 0 ? heard_at_ + config_.silence_ns : kNever;
+  if (claim.session != session_ && is_over()) at = std::min(at, heard_at_ + config_.end_silence_ns);
+  return at;
+}
+
+void Sequencer::plan_judgement(std::int64_t now) noexcept {
+  judge_at_ = kNever;
+  for (const Claim& claim : claims_) judge_at_ = std::min(judge_at_, std::max(now, believable_at(claim)));
+}
+
+/// Of the claims that may be believed, the one that was heard of most.
+bool Sequencer::judge(std::int64_t now) noexcept {
+  Claim* best = nullptr;
+  for (Claim& claim : claims_) {
+    if (believable_at(claim) > now) continue;
+    if (best == nullptr || claim.heard > best->heard) best = &claim;
+  }
+  if (best == nullptr) {
+    plan_judgement(now);
+    return false;
+  }
+  adopt(*best, now);
+  return true;
+}
+
+void Sequencer::leave_session() noexcept {
+  if (joined_ && state_ != State::Suspect && state_ != State::Empty && end_ > expected_) {
+    stats_.lost += end_ - expected_;
+    handler_.on_lost(expected_, end_ - expected_);
+  }
 }
 
 void Sequencer::join(std::uint64_t sequence) noexcept {
@@ -210,10 +352,11 @@ void Sequencer::begin_session(const SessionId& session) noexcept {
   for (Line& line : lines_) line.next = 0;
   session_ = session;
   state_ = State::Live;
-  joined_ = ended_ = end_told_ = false;
+  joined_ = end_told_ = false;
+  end_number_ = 0;
+  resumed_at_ = std::numeric_limits<std::int64_t>::min();
   expected_ = end_ = asked_end_ = skipped_first_ = skipped_end_ = 0;
   attempts_ = 0;
-  unconfirmed_ = 0;
   deadline_ = kNever;
   ++stats_.sessions;
   handler_.on_session(session_);
@@ -282,7 +425,7 @@ void Sequencer::drain() noexcept {
     if (old < kept.count) {
       const std::uint64_t sequence = expected_;
       expected_ = kept.first + kept.count;
-      deliver({sequence, load(kept).subspan(old), kept.arrival, kept.line});
+      deliver({sequence, load(kept, views_).subspan(old), kept.arrival, kept.line});
     }
     pop_front();
   }
@@ -354,15 +497,15 @@ void Sequencer::store(std::uint32_t place, std::span<const MessageView> messages
 }
 
 /// Holds until the next call.
-std::span<const MessageView> Sequencer::load(const Kept& kept) noexcept {
+std::span<const MessageView> Sequencer::load(const Kept& kept, std::span<MessageView> views) noexcept {
   const char* at = places_.data() + kept.place * config_.max_packet_bytes;
   for (std::uint32_t i = 0; i < kept.count; ++i) {
     std::uint16_t bytes;
     std::memcpy(&bytes, at, sizeof bytes);
-    views_[i] = {at + sizeof bytes, bytes};
+    views[i] = {at + sizeof bytes, bytes};
     at += sizeof bytes + bytes;
   }
-  return views_.first(kept.count);
+  return views.first(kept.count);
 }
 
 /// `at` counts from the front.
@@ -395,9 +538,9 @@ void Sequencer::settle(std::int64_t now, bool answered) noexcept {
     deadline_ = kNever;
     asked_end_ = 0;
     attempts_ = 0;
-    if (ended_ && !end_told_ && expected_ >= end_) {
-      end_told_ = true;
-      handler_.on_end_of_session();
+    if (end_number_ != 0 && expected_ >= end_number_) {
+      if (!std::exchange(end_told_, true)) handler_.on_end_of_session();
+      plan_judgement(now);
     }
     return;
   }
@@ -421,6 +564,8 @@ void Sequencer::settle(std::int64_t now, bool answered) noexcept {
 }
 
 bool Sequencer::on_deadline(std::int64_t now) noexcept {
+  if (now >= judge_at_ && judge(now)) return true;
+  if (now < deadline_) return false;
   if (state_ == State::Requesting) ++stats_.request_timeouts;
   if (attempts_ >= config_.request_attempts) {
     give_up();
@@ -449,7 +594,34 @@ void Sequencer::ask(std::int64_t now) noexcept {
   handler_.on_request(session_, expected_, count);
 }
 
+/// What was kept before the last snapshot and lies beyond it, where the server that gave the snapshot knew of
+/// nothing before it, and no server has what lies between: it never was.
+bool Sequencer::drop_refuted() noexcept {
+  const bool is_old = (anything_kept() ? front().since : end_at_) < resumed_at_;
+  if (!is_old) return false;
+  std::size_t to = begin_;
+  for (std::size_t i = begin_; i < end_of_kept_; ++i) {
+    if (kept_[i].since >= resumed_at_) {
+      kept_[to++] = kept_[i];
+      continue;
+    }
+    lines_[kept_[i].line].stats.late += kept_[i].count;
+    free_places_[free_count_++] = kept_[i].place;
+  }
+  end_of_kept_ = to;
+  if (!anything_kept()) begin_ = end_of_kept_ = 0;
+  ++stats_.implausible;
+  refused_session_ = session_;
+  refused_number_ = end_;
+  end_ = anything_kept() ? kept_[end_of_kept_ - 1].first + kept_[end_of_kept_ - 1].count : expected_;
+  state_ = State::Live;
+  asked_end_ = 0;
+  attempts_ = 0;
+  return true;
+}
+
 void Sequencer::give_up() noexcept {
+  if (drop_refuted()) return;
   const std::uint64_t end = gap_end();
   stats_.lost += end - expected_;
   asked_end_ = 0;
@@ -460,6 +632,14 @@ void Sequencer::give_up() noexcept {
   skipped_end_ = expected_ = end;
   state_ = State::Live;
   drain();
+}
+
+void Sequencer::suspend() noexcept {
+  if (state_ == State::Suspect || state_ == State::Empty) return;
+  state_ = State::Suspect;
+  deadline_ = kNever;
+  asked_end_ = 0;
+  attempts_ = 0;
 }
 
 void Sequencer::want_snapshot() noexcept {
@@ -483,6 +663,7 @@ bool Sequencer::resume(std::uint64_t next, std::int64_t now) noexcept {
     end_at_ = now;
   }
   state_ = State::Live;
+  resumed_at_ = now;
   drain();
   settle(now, false);
   return true;

@@ -13,9 +13,22 @@
 ///      on_want_snapshot() asks, and resume() goes on behind it with what was kept;
 ///   4. without snapshots the stream goes on behind the gap, and stays suspect for whoever needed it.
 ///
-/// A number that is far beyond all others is not believed before a second datagram agrees: a damaged one
-/// would spoil the session. A window that is full gives the gap up early. Messages are never delivered out of
-/// order or twice, and none is missing that on_lost() did not announce or resume() did not cover.
+/// Anybody on the network can send to a group, so two things are claims until they are proven: another
+/// session, and a number more than kMostAhead beyond all others of ours. A claim is believed
+///
+///   - when a server says so: an answer of the re-request server in that session's name or of such a number
+///     (on_claim() asks for one), or whoever else knows, by believe();
+///   - when our stream has been silent for `silence_ns`;
+///   - another session also when ours has ended, by an end of session at the next expected number, and
+///   neither
+///     message nor heartbeat has come of it for `end_silence_ns`.
+///
+/// What came of a claim is kept meanwhile, bounded, and comes first when it is believed. A session that
+/// returns is one like any other. What a snapshot contradicts is a claim too: what was kept before one, lies
+/// beyond it and cannot be had either is dropped and not waited for again.
+///
+/// A window that is full gives the gap up early. Messages are never delivered out of order or twice, and none
+/// is missing that on_lost() did not announce or resume() did not cover.
 ///
 /// It knows no socket, no framing and no clock: time is an argument, in nanoseconds of any clock that does
 /// not step back, so the same calls give the same answers in a simulation, live, and from a recording.
@@ -24,6 +37,7 @@
 /// One thread. A datagram that continues the stream costs a few compares and one call of on_run(); one
 /// beyond a gap is copied. All memory is taken at set-up.
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -60,6 +74,9 @@ class SequencerHandler {
   virtual void on_lost(std::uint64_t first, std::uint64_t count) noexcept TICKWIRE_HOT = 0;
   /// Nothing is delivered until resume().
   virtual void on_want_snapshot() noexcept TICKWIRE_HOT = 0;
+  /// Not believed yet: ask a server for this message of that session. What it answers goes to on_packet() as
+  /// recovery_line(). At most every twenty milliseconds; who has no server need not.
+  virtual void on_claim(const SessionId& /*session*/, std::uint64_t /*number*/) noexcept TICKWIRE_HOT {}
 
  protected:
   ~SequencerHandler() = default;
@@ -91,6 +108,13 @@ struct SequencerConfig {
   std::uint32_t request_messages = 0;
   /// Whether snapshots can be had.
   bool snapshots = false;
+  /// Silence of our stream after which a claim is believed. 0: never for that.
+  std::int64_t silence_ns = 0;
+  /// The same behind an end of session: two heartbeats.
+  std::int64_t end_silence_ns = 0;
+  /// How long the first session waits for a server to name it. 0: there is none to ask, and the first session
+  /// that is heard is ours.
+  std::int64_t first_proof_ns = 0;
 };
 
 /// Counts of messages, but for the first two. received = won + duplicate + late, and what is kept now.
@@ -116,10 +140,9 @@ struct SequencerStats {
   std::uint64_t snapshots_used = 0;
   std::uint64_t snapshots_too_old = 0;
   std::uint64_t sessions = 0;
-  std::uint64_t other_session = 0;  // Datagrams of a session that is over or that no other one agreed on, and
-                                    // answers to none of ours.
+  std::uint64_t other_session = 0;  // Datagrams of another session that was not, or not yet, believed.
   std::uint64_t window_full = 0;    // Times that a gap was given up, or the oldest dropped, for want of room.
-  std::uint64_t implausible = 0;    // Datagrams far beyond all others, that were not believed.
+  std::uint64_t implausible = 0;    // Datagrams of numbers that were not, or not yet, believed.
   std::uint64_t oversized = 0;      // Datagrams above max_packet_bytes that could not be kept.
   std::uint64_t most_kept = 0;      // Places of the window used at once.
 };
@@ -127,11 +150,11 @@ struct SequencerStats {
 class Sequencer {
  public:
   static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
-  /// How far beyond the highest number one datagram may be and still be believed: seconds of the busiest
-  /// exchange.
-  static constexpr std::uint64_t kMostAhead = 10'000'000;
-  /// From the first datagram of another session to the one that agrees: several heartbeats.
-  static constexpr std::int64_t kSessionProofNs = 10'000'000'000;
+  /// How far beyond the highest number a datagram may be and be believed without a proof: more than both
+  /// lines of a busy exchange lose at once, and few enough to be soon over where somebody made them up.
+  static constexpr std::uint64_t kMostAhead = 10'000;
+  /// Claims that are known at a time; the one that was heard of least makes room.
+  static constexpr std::size_t kClaims = 4;
 
   enum class State : std::uint8_t {
     Empty,       // No session yet.
@@ -158,18 +181,36 @@ class Sequencer {
       TICKWIRE_HOT;
 
   /// Timers. Returns whether one had run out.
-  bool poll(std::int64_t now) noexcept TICKWIRE_HOT { return now >= deadline_ && on_deadline(now); }
+  bool poll(std::int64_t now) noexcept TICKWIRE_HOT { return now >= deadline() && on_deadline(now); }
   /// When poll() has something to do.
-  std::int64_t deadline() const noexcept TICKWIRE_HOT { return deadline_; }
+  std::int64_t deadline() const noexcept TICKWIRE_HOT {
+    return deadline_ < judge_at_ ? deadline_ : judge_at_;
+  }
 
-  /// A snapshot holds everything before message `next`. False where it is older than what was delivered,
-  /// so that the gap is still one: take another. Only while Suspect.
+  /// Somebody who knows says that this session is the one: it begins, with what was kept of it.
+  void believe(const SessionId& session, std::int64_t now) noexcept TICKWIRE_HOT;
+  /// The session of a claim; kNoSession where there is none of this number below kClaims.
+  const SessionId& claimed(std::size_t claim) const noexcept {
+    return claims_[claim].heard != 0 ? claims_[claim].session : kNoSession;
+  }
+  /// Of the newest datagram that was not believed: for who reports it.
+  const SessionId& refused_session() const noexcept { return refused_session_; }
+  std::uint64_t refused_number() const noexcept { return refused_number_; }
+  /// When the line last brought something of our stream; the lowest number where it never did.
+  std::int64_t heard_at(std::uint32_t line) const noexcept TICKWIRE_HOT { return lines_[line].heard_at; }
+
+  /// A snapshot holds everything before message `next`. False where it is older than what was delivered: take
+  /// another. Only while Suspect.
   [[nodiscard]] bool resume(std::uint64_t next, std::int64_t now) noexcept TICKWIRE_HOT;
 
-  /// Would resume() take a snapshot with this number?
+  /// Would resume() take a snapshot with this number? Not one of less than was delivered. One of exactly that
+  /// says that nothing followed: what was heard beyond may have been made up, see drop_refuted().
   [[nodiscard]] bool can_resume(std::uint64_t next) const noexcept TICKWIRE_HOT {
-    return state_ == State::Suspect && (!joined_ || next > expected_);
+    return state_ == State::Suspect && (!joined_ || next >= expected_);
   }
+
+  /// A snapshot begins that no gap had asked for: nothing is delivered until resume().
+  void suspend() noexcept TICKWIRE_HOT;
 
   State state() const noexcept TICKWIRE_HOT { return state_; }
   const SessionId& session() const noexcept { return session_; }
@@ -184,6 +225,7 @@ class Sequencer {
   struct Line {
     LineStats stats;
     std::uint64_t next;  // In the current session; 0: nothing heard.
+    std::int64_t heard_at = std::numeric_limits<std::int64_t>::min();
   };
   /// Messages beyond a gap. No two hold the same number.
   struct Kept {
@@ -195,15 +237,45 @@ class Sequencer {
     std::uint32_t place;  // In places_.
   };
 
-  enum class Entry : std::uint8_t { Refused, Unproven, Entered };
-  Entry enter(std::uint32_t line, const SessionId& session, std::int64_t now) noexcept TICKWIRE_HOT;
-  void hold(std::uint32_t line, std::uint64_t first, std::span<const MessageView> messages,
-            const Arrival& arrival, std::int64_t now) noexcept TICKWIRE_HOT;
-  void release_held(std::int64_t now) noexcept TICKWIRE_HOT;
-  bool believe(std::uint64_t sequence) noexcept TICKWIRE_HOT {
-    return end_ == 0 || sequence <= end_ + kMostAhead || confirm(sequence);
+  /// Another session, or numbers far beyond ours.
+  struct Claim {
+    SessionId session;
+    std::uint64_t first;      // The lowest number …
+    std::uint64_t end;        // … and one past the highest that it spoke of.
+    std::uint64_t heard;      // Datagrams; 0: there is no such claim.
+    std::uint64_t heartbeat;  // The highest number that a heartbeat or an end told; 0: none did.
+    std::uint32_t line;       // That brought it.
+    std::uint32_t kept;       // Of claimed_, from its own place on.
+    std::int64_t since;
+    std::int64_t heard_at;
+    std::int64_t ask_at;
+  };
+
+  bool is_ours(const SessionId& session, std::uint64_t number) const noexcept TICKWIRE_HOT {
+    return session == session_ && state_ != State::Empty && (end_ == 0 || number <= end_ + kMostAhead);
   }
-  bool confirm(std::uint64_t sequence) noexcept TICKWIRE_HOT;
+  /// What is not ours without a proof. True: it has been proven and is ours now.
+  bool admit(std::uint32_t line, const SessionId& session, std::uint64_t number,
+             std::span<const MessageView> messages, const Arrival* arrival, std::int64_t now) noexcept
+      TICKWIRE_HOT;
+  Claim* find_claim(const SessionId& session, std::uint64_t number) noexcept TICKWIRE_HOT;
+  Claim& claim_of(const SessionId& session, std::uint64_t number, std::int64_t now) noexcept TICKWIRE_HOT;
+  void keep_claimed(Claim& claim, std::uint32_t line, std::uint64_t first,
+                    std::span<const MessageView> messages, const Arrival& arrival, std::int64_t now) noexcept
+      TICKWIRE_HOT;
+  std::span<std::uint32_t> heartbeats_of(const Claim& claim) noexcept TICKWIRE_HOT {
+    return heartbeats_.subspan(static_cast<std::size_t>(&claim - claims_.data()) * lines_.size(),
+                               lines_.size());
+  }
+  void adopt(Claim& claim, std::int64_t now) noexcept TICKWIRE_HOT;
+  bool judge(std::int64_t now) noexcept TICKWIRE_HOT;
+  void plan_judgement(std::int64_t now) noexcept TICKWIRE_HOT;
+  [[nodiscard]] std::int64_t believable_at(const Claim& claim) const noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool is_over() const noexcept TICKWIRE_HOT {
+    return end_number_ != 0 && state_ == State::Live && joined_ && expected_ >= end_number_;
+  }
+  bool drop_refuted() noexcept TICKWIRE_HOT;
+  void leave_session() noexcept TICKWIRE_HOT;
   void join(std::uint64_t sequence) noexcept TICKWIRE_HOT;
   void begin_session(const SessionId& session) noexcept TICKWIRE_HOT;
   void note_end(std::uint32_t line, std::uint64_t next, std::int64_t now) noexcept TICKWIRE_HOT;
@@ -217,7 +289,8 @@ class Sequencer {
   void pop_front() noexcept TICKWIRE_HOT;
   [[nodiscard]] static std::size_t bytes_of(std::span<const MessageView> messages) noexcept TICKWIRE_HOT;
   void store(std::uint32_t place, std::span<const MessageView> messages) noexcept TICKWIRE_HOT;
-  [[nodiscard]] std::span<const MessageView> load(const Kept& kept) noexcept TICKWIRE_HOT;
+  [[nodiscard]] std::span<const MessageView> load(const Kept& kept, std::span<MessageView> views) noexcept
+      TICKWIRE_HOT;
   void count_old(std::uint32_t line, std::uint64_t first, std::uint64_t end) noexcept TICKWIRE_HOT;
   bool on_deadline(std::int64_t now) noexcept TICKWIRE_HOT;
   void settle(std::int64_t now, bool answered) noexcept TICKWIRE_HOT;
@@ -237,20 +310,21 @@ class Sequencer {
   const SequencerConfig config_;
 
   State state_ = State::Empty;
-  bool joined_ = false;  // expected_ is known.
-  bool ended_ = false;
+  bool joined_ = false;           // expected_ is known.
+  std::uint64_t end_number_ = 0;  // That an end of session told; 0: none did, or it goes on.
   bool end_told_ = false;
   SessionId session_{};
-  SessionId previous_session_{};
   std::uint64_t expected_ = 0;
   std::uint64_t end_ = 0;    // One past the highest number heard of.
   std::int64_t end_at_ = 0;  // When that was heard.
   std::int64_t deadline_ = kNever;
-  std::uint64_t unconfirmed_ = 0;  // Number of the last datagram that was not believed.
-  bool unproven_ = false;          // Another session was heard of once.
-  SessionId unproven_session_{};
-  std::int64_t unproven_at_ = 0;
-  Kept held_{};  // Its datagram; no messages: it had none.
+  std::int64_t heard_at_ = 0;  // A message or a heartbeat of our stream, on a line.
+  std::int64_t resumed_at_ = std::numeric_limits<std::int64_t>::min();  // Behind the last snapshot.
+  std::array<Claim, kClaims> claims_{};
+  std::int64_t judge_at_ = kNever;  // When a claim may be believed.
+  std::int64_t ask_at_ = std::numeric_limits<std::int64_t>::min();
+  SessionId refused_session_{};
+  std::uint64_t refused_number_ = 0;
 
   // The gap in front.
   std::uint64_t asked_end_ = 0;  // Of the request that is out.
@@ -269,8 +343,12 @@ class Sequencer {
   std::size_t end_of_kept_ = 0;
   std::span<std::uint32_t> free_places_;
   std::size_t free_count_ = 0;
-  std::span<char> places_;        // The window's, and held_'s behind them.
-  std::span<MessageView> views_;  // Of a kept datagram while it is delivered.
+  std::span<char> places_;               // The window's, and those of claims behind them.
+  std::span<MessageView> views_;         // Of a kept datagram while it is delivered.
+  std::size_t claim_packets_;            // That are kept of a claim.
+  std::span<Kept> claimed_;              // By claim.
+  std::span<std::uint32_t> heartbeats_;  // By claim and line.
+  std::span<MessageView> claimed_views_;
 
   SequencerStats stats_;
 };

@@ -138,10 +138,7 @@ Outcome Decoder::decode(std::span<const std::byte> message, Message& out) noexce
   }
   if (!good || out.price > kMaxPrice || out.ts_ns >= kDayNs) [[unlikely]]
     return refuse(Outcome::BadField);
-  const bool by_locate = info.type == Type::AddOrder || info.type == Type::AddOrderMpid ||
-                         info.type == Type::Trade || info.type == Type::CrossTrade;
-  if (info.symbol_at != 0 && !by_locate) [[unlikely]]
-    std::memcpy(out.symbol.data(), at + info.symbol_at, out.symbol.size());
+  if (info.symbol_at != 0) std::memcpy(out.symbol.data(), at + info.symbol_at, out.symbol.size());
   ++counts_[place];
   return Outcome::Message;
 }

@@ -1,8 +1,11 @@
 #include "tickwire/feed/venue/itch/market.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstring>
 #include <limits>
+#include <string_view>
 #include <utility>
 
 #include "tickwire/core/prefetch.hpp"
@@ -19,6 +22,17 @@ namespace {
 constexpr std::size_t kLocates = 65'536;
 constexpr std::size_t kLocateEnd = 3;  // Of a message's bytes.
 
+/// A stock as a message spells it, padded with spaces.
+std::uint64_t spelling_of(std::string_view stock) noexcept {
+  std::array<char, 8> text;
+  text.fill(' ');
+  std::copy_n(stock.begin(), std::min(stock.size(), text.size()), text.begin());
+  return std::bit_cast<std::uint64_t>(text);
+}
+std::uint64_t spelling_of(const Message& message) noexcept TICKWIRE_HOT {
+  return std::bit_cast<std::uint64_t>(message.symbol);
+}
+
 constexpr md::Aggressor against(md::Side resting) noexcept TICKWIRE_HOT {
   return resting == md::Side::Bid ? md::Aggressor::Seller : md::Aggressor::Buyer;
 }
@@ -29,13 +43,24 @@ Market::Market(const md::InstrumentTable& instruments, std::size_t max_orders, A
     : instruments_(instruments),
       books_(arena, instruments.size(), max_orders),
       by_locate_(arena.allocate<InstrumentId>(kLocates)),
-      status_(arena.allocate<Status>(instruments.size())) {}
+      status_(arena.allocate<Status>(instruments.size())) {
+  for (InstrumentId i = 0; i < instruments.size(); ++i) {
+    status_[i].symbol = spelling_of(instruments[i].symbol);
+    const std::uint64_t bit = status_[i].symbol * 0x9E3779B97F4A7C15U >> 48U;
+    symbols_[bit / 64] |= std::uint64_t{1} << (bit % 64);
+  }
+}
 
 void Market::reset() noexcept {
   books_.clear();
   std::fill(by_locate_.begin(), by_locate_.end(), 0);
-  std::fill(status_.begin(), status_.end(), Status{});
+  for (Status& status : status_) {
+    const std::uint64_t symbol = status.symbol;
+    status = Status{};
+    status.symbol = symbol;
+  }
   closed_ = lost_ = building_ = false;
+  blank_ = true;
 }
 
 void Market::rebuild() noexcept {
@@ -59,43 +84,74 @@ InvalidReason Market::reason(InstrumentId instrument) const noexcept {
     case BookState::Suspect:
       if (status_[instrument].damage != InvalidReason::None) return status_[instrument].damage;
       return lost_ || building_ ? InvalidReason::Gap : InvalidReason::Crossed;
-    case BookState::Empty: return InvalidReason::Disconnected;
+    case BookState::Empty: return building_ ? InvalidReason::Gap : InvalidReason::Disconnected;
     default: return InvalidReason::None;
   }
 }
 
-void Market::damage(InstrumentId instrument, InvalidReason why, Update& update) noexcept {
+/// The first time of a message its instrument, the second time the other one.
+void Market::damage(InstrumentId instrument, InvalidReason why, Misfit misfit, Update& update) noexcept {
   Status& status = status_[instrument];
-  if (status.damage == InvalidReason::None) status.damage = why;
-  update.instrument = instrument;
+  if (status.damage == InvalidReason::None) {
+    status.damage = why;
+    update.misfit = misfit;
+  }
+  (update.instrument == kNoInstrument || update.instrument == instrument ? update.instrument : update.other) =
+      instrument;
   update.state = true;
 }
 
 /// Of an order that a message changed: was it done as the message says?
-bool Market::check(OrderResult result, Update& update) noexcept {
-  if (result == OrderResult::Done) [[likely]]
+bool Market::check(const OrderChange& change, Update& update) noexcept {
+  if (change.result == OrderResult::Done) [[likely]]
     return true;
   InvalidReason why = InvalidReason::Gap;
-  switch (result) {
+  Misfit misfit = Misfit::None;
+  switch (change.result) {
     case OrderResult::Done: break;
-    case OrderResult::UnknownOrder: ++counts_.unknown_order; break;
-    case OrderResult::DuplicateOrder: ++counts_.duplicate_order; break;
-    case OrderResult::OtherBook: ++counts_.other_book; break;
+    case OrderResult::UnknownOrder:
+      ++counts_.unknown_order;
+      misfit = Misfit::UnknownOrder;
+      break;
+    case OrderResult::DuplicateOrder:
+      ++counts_.duplicate_order;
+      misfit = Misfit::DuplicateOrder;
+      break;
+    case OrderResult::OtherBook:
+      ++counts_.other_book;
+      misfit = Misfit::OtherBook;
+      break;
     case OrderResult::BadQty:
       ++counts_.bad_qty;
       why = InvalidReason::BadNumber;
+      misfit = Misfit::BadQty;
       break;
     case OrderResult::OrdersFull:
       ++counts_.orders_full;
       why = InvalidReason::Memory;
+      misfit = Misfit::NoMemory;
       break;
     case OrderResult::LevelsFull:
       ++counts_.levels_full;
       why = InvalidReason::Memory;
+      misfit = Misfit::NoMemory;
       break;
   }
-  damage(update.instrument, why, update);
+  damage(update.instrument, why, misfit, update);
+  if (misfit == Misfit::OtherBook) damage(change.book, why, misfit, update);
   return false;
+}
+
+/// A message of one of ours that has a stock in it: another's?
+bool Market::names_another(const Message& message, Update& update) noexcept {
+  if (spelling_of(message) == status_[update.instrument].symbol) [[likely]]
+    return false;
+  const InstrumentId named = instruments_.find(message.stock());
+  if (named == update.instrument) return false;  // Padded otherwise.
+  ++counts_.other_stock;
+  damage(update.instrument, InvalidReason::Gap, Misfit::OtherStock, update);
+  if (named != kNoInstrument) damage(named, InvalidReason::Gap, Misfit::OtherStock, update);
+  return true;
 }
 
 InstrumentId Market::prepare(std::span<const std::byte> message) noexcept {
@@ -105,8 +161,11 @@ InstrumentId Market::prepare(std::span<const std::byte> message) noexcept {
   std::memcpy(&ref, message.data() + kRefOffset, sizeof ref);
   const auto locate = static_cast<std::size_t>(message[1]) << 8U | static_cast<std::size_t>(message[2]);
   const InstrumentId ours = by_locate_[locate];
-  if (ours == 0) return kNoInstrument;
-  books_.prefetch_order(__builtin_bswap64(ref));
+  // Of others, too, what happens to an order is held against our books.
+  const auto type = static_cast<Type>(message[0]);
+  const bool ours_or_old = is_ours(ours) || (type != Type::AddOrder && type != Type::AddOrderMpid);
+  if (ours_or_old) books_.prefetch_order(__builtin_bswap64(ref));
+  if (!is_ours(ours)) return kNoInstrument;
   books_.prefetch_book(ours - 1);
   prefetch(&status_[ours - 1]);
   // Of the book that was asked for a while ago: its head has come, and says where its levels are.
@@ -120,27 +179,64 @@ Update Market::on_message(std::span<const std::byte> bytes) noexcept {
   Update update;
   Message message;
   update.outcome = decoder_.decode(bytes, message);
-  const InstrumentId ours = by_locate_[message.locate];
+  InstrumentId& place = by_locate_[message.locate];
   if (update.outcome != Outcome::Message) [[unlikely]] {
     // What it said of this instrument is unknown, so its book is.
     const bool refused = update.outcome == Outcome::BadLength || update.outcome == Outcome::BadField;
-    if (refused && ours != 0) damage(ours - 1, InvalidReason::Malformed, update);
+    if (refused && is_ours(place)) damage(place - 1, InvalidReason::Malformed, Misfit::Malformed, update);
     if (refused && bytes.size() < kLocateEnd) {
+      if (!lost_) update.misfit = Misfit::Malformed;
       lose();
       update.state = update.all = true;
     }
     return update;
   }
   update.ts_ns = message.ts_ns;
-  if (ours != 0) {
-    update.instrument = ours - 1;
+  if (message.type != Type::SystemEvent) [[likely]]
+    blank_ = false;
+  if (is_ours(place)) {
+    update.instrument = place - 1;
     apply(message, update);
   } else if (message.type == Type::StockDirectory || message.type == Type::SystemEvent) {
     apply_rare(message, update);
   } else {
-    ++counts_.others;
+    apply_others(message, place, update);
   }
   return update;
+}
+
+/// Under a locate that is none of our instruments'.
+void Market::apply_others(const Message& message, InstrumentId& place, Update& update) noexcept {
+  ++counts_.others;
+  const bool unnamed = place != kOthers;
+  switch (message.type) {
+    case Type::AddOrder:
+    case Type::AddOrderMpid:
+    case Type::Trade:
+    case Type::CrossTrade:
+      if (may_be_ours(spelling_of(message))) [[unlikely]] {
+        const InstrumentId named = instruments_.find(message.stock());
+        if (named != kNoInstrument) {
+          ++(unnamed ? counts_.unnamed_locate : counts_.other_stock);
+          damage(named, InvalidReason::Gap, unnamed ? Misfit::UnnamedLocate : Misfit::OtherStock, update);
+        }
+      }
+      break;
+    case Type::Executed:
+    case Type::ExecutedWithPrice:
+    case Type::Cancel:
+    case Type::Delete:
+    case Type::Replace: {
+      const std::uint32_t book = books_.book_of(message.ref);
+      if (book == md::OrderBooks::kNoBook) [[likely]]
+        break;
+      ++counts_.other_book;
+      damage(book, InvalidReason::Gap, Misfit::OtherBook, update);
+      break;
+    }
+    default: return;
+  }
+  if (unnamed) place = kHeard;
 }
 
 void Market::apply(const Message& message, Update& update) noexcept {
@@ -148,15 +244,16 @@ void Market::apply(const Message& message, Update& update) noexcept {
   switch (message.type) {
     case Type::AddOrder:
     case Type::AddOrderMpid:
+      if (names_another(message, update)) [[unlikely]]
+        return;
       update.arrived = update.book = check(
-          books_.add(book, message.ref, message.side, message.price, static_cast<std::uint32_t>(message.qty))
-              .result,
+          books_.add(book, message.ref, message.side, message.price, static_cast<std::uint32_t>(message.qty)),
           update);
       break;
     case Type::Executed:
     case Type::ExecutedWithPrice: {
       const OrderChange change = books_.reduce(book, message.ref, static_cast<std::uint32_t>(message.qty));
-      update.book = check(change.result, update);
+      update.book = check(change, update);
       update.traded = update.book && message.printable;
       update.trade = {.id = message.match,
                       .price = message.type == Type::Executed ? change.price : message.price,
@@ -167,17 +264,15 @@ void Market::apply(const Message& message, Update& update) noexcept {
     }
     case Type::Cancel:
       update.cancelled = update.book =
-          check(books_.reduce(book, message.ref, static_cast<std::uint32_t>(message.qty)).result, update);
+          check(books_.reduce(book, message.ref, static_cast<std::uint32_t>(message.qty)), update);
       break;
     case Type::Delete:
-      update.cancelled = update.book = check(books_.remove(book, message.ref).result, update);
+      update.cancelled = update.book = check(books_.remove(book, message.ref), update);
       break;
     case Type::Replace:
       update.cancelled = update.arrived = update.book =
-          check(books_
-                    .replace(book, message.ref, message.new_ref, message.price,
-                             static_cast<std::uint32_t>(message.qty))
-                    .result,
+          check(books_.replace(book, message.ref, message.new_ref, message.price,
+                               static_cast<std::uint32_t>(message.qty)),
                 update);
       break;
     default: return apply_rare(message, update);
@@ -195,22 +290,14 @@ void Market::apply(const Message& message, Update& update) noexcept {
 void Market::apply_rare(const Message& message, Update& update) noexcept {
   const InstrumentId instrument = update.instrument;
   switch (message.type) {
-    case Type::StockDirectory: {
-      if (message.locate == 0) return;  // Means none.
-      const InstrumentId ours = instruments_.find(message.stock());
-      if (ours == kNoInstrument) {
-        // A locate that was another stock's: the venue numbers anew.
-        by_locate_[message.locate] = 0;
-        ++counts_.others;
-        return;
-      }
-      by_locate_[message.locate] = ours + 1;
-      status_[ours].named = true;
-      update.instrument = ours;
-      update.state = true;
-      return;
-    }
+    case Type::StockDirectory: return apply_directory(message, update);
     case Type::SystemEvent:
+      if (message.code == 'O' && !building_ && (!blank_ || lost_)) {
+        TICKWIRE_HOT_EXEMPT_BEGIN("once a day: forgets all orders")
+        reset();
+        TICKWIRE_HOT_EXEMPT_END
+        update.anew = true;
+      }
       if (message.code == 'E') closed_ = true;
       if (message.code == 'S') closed_ = false;
       update.state = update.all = true;
@@ -226,6 +313,7 @@ void Market::apply_rare(const Message& message, Update& update) noexcept {
       return;
     case Type::Trade:
     case Type::CrossTrade:
+      if (names_another(message, update)) return;
       // The side that P states has been a constant since 2014, and a cross has none.
       update.traded = message.qty != 0 && message.qty <= std::numeric_limits<std::int64_t>::max();
       update.trade = {.id = message.match,
@@ -236,6 +324,36 @@ void Market::apply_rare(const Message& message, Update& update) noexcept {
       return;
     default: return;
   }
+}
+
+void Market::apply_directory(const Message& message, Update& update) noexcept {
+  update.instrument = kNoInstrument;
+  if (message.locate == 0) return;  // Means none.
+  InstrumentId& place = by_locate_[message.locate];
+  const InstrumentId ours = instruments_.find(message.stock());
+  if (is_ours(place) && place - 1 != ours) {
+    ++counts_.locate_moved;
+    damage(place - 1, InvalidReason::Gap, Misfit::LocateMoved, update);
+  }
+  if (ours == kNoInstrument) {
+    place = kOthers;
+    ++counts_.others;
+    return;
+  }
+  const InstrumentId before = std::exchange(place, ours + 1);
+  Status& status = status_[ours];
+  if (status.named && status.locate != message.locate) {
+    if (by_locate_[status.locate] == ours + 1) by_locate_[status.locate] = kOthers;
+    ++counts_.locate_moved;
+    damage(ours, InvalidReason::Gap, Misfit::LocateMoved, update);
+  } else if (before == kHeard) {
+    ++counts_.unnamed_locate;
+    damage(ours, InvalidReason::Gap, Misfit::UnnamedLocate, update);
+  }
+  status.named = true;
+  status.locate = message.locate;
+  (update.instrument == kNoInstrument || update.instrument == ours ? update.instrument : update.other) = ours;
+  update.state = true;
 }
 
 }  // namespace tickwire::feed::itch

@@ -13,10 +13,22 @@
 ///   stock that trades before its day begins. So a book under auction (`Q`, `P`), which may be crossed, is
 ///   not used. Halted too by an operational halt (h) of market Q, and by the end of system hours (S, `E`).
 /// - Suspect from the first message on that cannot be right, or that found no memory, and all are where
-///   messages are missing, or one is too short to say whose it is: until a session or a snapshot begins anew.
+///   messages are missing, or one is too short to say whose it is: until a session, a snapshot or a start of
+///   messages (S, `O`) begins anew.
 /// - Suspect with reason Crossed for as long as best bid and ask touch: the sequence is whole, so the book is
 ///   as the venue says and is right again when they part.
 /// - Valid otherwise; an empty side is no fault.
+///
+/// Whose a message is, its locate says, and three things may contradict it:
+/// - The order it is about stands in another instrument's book. Nobody knows which of the two is wrong, so
+/// both
+///   are suspect. This is looked at also where the locate is of no instrument of ours.
+/// - It names another stock (A, F, P, Q): both are suspect, as far as they are ours.
+/// - The directory gives the locate to another stock, or the stock another locate, in the middle of a day:
+/// the
+///   stock is suspect. So is one whose directory comes after its first order or trade: what came before under
+///   that locate was nobody's.
+/// Each is counted once a message, and Update::misfit says which it was.
 ///
 /// What moves the book: A and F add; E, C and X reduce; D removes; U removes and adds, last in its queue.
 /// What is a trade: E at the order's price, C at its own and only where it is printable, P and Q without
@@ -40,6 +52,20 @@
 
 namespace tickwire::feed::itch {
 
+/// Why a message cost a book its validity.
+enum class Misfit : std::uint8_t {
+  None,
+  Malformed,
+  UnknownOrder,
+  DuplicateOrder,
+  OtherBook,
+  BadQty,
+  NoMemory,
+  OtherStock,
+  LocateMoved,
+  UnnamedLocate,
+};
+
 /// What a message did to one of our instruments.
 struct Update {
   InstrumentId instrument = kNoInstrument;  // None of ours: nothing else below is set but `all`.
@@ -49,6 +75,9 @@ struct Update {
   bool traded = false;                      // `trade` is set.
   bool state = false;                       // The state may be another one.
   bool all = false;                         // Of every instrument: a system event, or nobody knows whose.
+  bool anew = false;                        // A day begins: what was is void, its times too.
+  Misfit misfit = Misfit::None;             // A book that was right until now is not.
+  InstrumentId other = kNoInstrument;       // A second one whose state may be another.
   Outcome outcome = Outcome::Message;
   std::int64_t ts_ns = 0;  // Since midnight; 0 where the message could not be read.
   md::Trade trade{};
@@ -60,6 +89,9 @@ struct MarketCounts {
   std::uint64_t duplicate_order = 0;
   std::uint64_t other_book = 0;
   std::uint64_t bad_qty = 0;
+  std::uint64_t other_stock = 0;
+  std::uint64_t locate_moved = 0;
+  std::uint64_t unnamed_locate = 0;
   std::uint64_t orders_full = 0;
   std::uint64_t levels_full = 0;
   std::uint64_t others = 0;  // Messages of instruments that are not ours, or of none.
@@ -104,18 +136,38 @@ class Market {
     bool operational_halt;
     bool crossed;
     md::InvalidReason damage;  // None while the book is right.
+    std::uint16_t locate;      // Where it is named.
+    std::uint64_t symbol;      // As messages spell it.
   };
+  // Of by_locate_, besides an instrument plus one and 0, a locate that no directory named and nothing used.
+  static constexpr InstrumentId kOthers = ~InstrumentId{0};
+  static constexpr InstrumentId kHeard = kOthers - 1;  // Nor was it named, but orders or trades had it.
+
+  [[nodiscard]] bool is_ours(InstrumentId place) const noexcept TICKWIRE_HOT {
+    return place - 1 < instruments_.size();
+  }
+  /// May a stock of this spelling be ours? A look at 8 kB where it is not.
+  [[nodiscard]] bool may_be_ours(std::uint64_t symbol) const noexcept TICKWIRE_HOT {
+    const std::uint64_t bit = symbol * 0x9E3779B97F4A7C15U >> 48U;
+    return (symbols_[bit / 64] >> (bit % 64) & 1U) != 0;
+  }
 
   void apply(const Message& message, Update& update) noexcept TICKWIRE_HOT;
   void apply_rare(const Message& message, Update& update) noexcept TICKWIRE_HOT;
-  void damage(InstrumentId instrument, md::InvalidReason why, Update& update) noexcept TICKWIRE_HOT;
-  [[nodiscard]] bool check(md::OrderResult result, Update& update) noexcept TICKWIRE_HOT;
+  void apply_others(const Message& message, InstrumentId& place, Update& update) noexcept TICKWIRE_HOT;
+  void apply_directory(const Message& message, Update& update) noexcept TICKWIRE_HOT;
+  void damage(InstrumentId instrument, md::InvalidReason why, Misfit misfit, Update& update) noexcept
+      TICKWIRE_HOT;
+  [[nodiscard]] bool check(const md::OrderChange& change, Update& update) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool names_another(const Message& message, Update& update) noexcept TICKWIRE_HOT;
 
   const md::InstrumentTable& instruments_;
   Decoder decoder_;
   md::OrderBooks books_;
   std::span<InstrumentId> by_locate_;  // Plus one; 0 is none of ours.
   std::span<Status> status_;
+  std::array<std::uint64_t, 1024> symbols_{};  // A bit for each of ours, by a hash of its spelling.
+  bool blank_ = true;                          // Nothing has come since everything began anew.
   bool closed_ = false;
   bool lost_ = false;
   bool building_ = false;

@@ -104,7 +104,7 @@ struct Message {
   std::uint64_t match;         // E, C, P, Q, B: number of the trade.
   std::int64_t price;          // A, F, C, U, P, Q.
   std::uint64_t qty;           // A, F, E, C, X, U, P, Q.
-  std::array<char, 8> symbol;  // Of a type that names a stock, but for orders and trades, whose locate does.
+  std::array<char, 8> symbol;  // Of a type that names a stock.
 
   [[nodiscard]] std::string_view stock() const noexcept TICKWIRE_HOT {
     std::size_t size = symbol.size();

@@ -367,6 +367,10 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
   void on_line_packet(std::uint32_t line, const md::PcapDatagram& datagram, const MoldPacket& packet) {
     while (sequencer_.poll(now_)) {
     }
+    // The capture itself shows that the session before was over.
+    if (packet.session != sequencer_.session() && survey_.follows(packet.session, sequencer_.session())) {
+      sequencer_.believe(packet.session, now_);
+    }
     switch (packet.kind) {
       case MoldKind::Data:
         sequencer_.on_packet(line, packet.session, packet.sequence, packet.messages,
