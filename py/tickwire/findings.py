@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tickwire.config import Config, Feed
 from tickwire.engine import Stats
-from tickwire.inputs import input_findings, why_alone, why_another
+from tickwire.inputs import input_findings, why_alone, why_another, why_unordered
 from tickwire.stat_file import ErrorEntry
 from tickwire.wording import printable, venue_words
 
@@ -265,17 +265,14 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
     if feed.by_order and not count("messages") and not count("capture_truncated"):
         why = _why_no_message(stats, feed, name)
     elif feed.by_order:
-        why = (
-            "the input has no stock directory (R) and trading action (H) of it, or cannot be read"
-            if count("messages")
-            else "no message came"
-        )
+        why = None if count("messages") else "no message came"
     elif len(never) != len(epochs) and count("messages"):
         why = None
     else:
         why = why_another(stats, feed, name, count) or _why_never_valid(count)
     lines = [
-        f"note: {name} {symbol} never became valid: {why or why_alone(stats, name, symbol)}"
+        f"note: {name} {symbol} never became valid: "
+        + (why or (why_unordered if feed.by_order else why_alone)(stats, name, symbol))
         for symbol in never[:_MOST_NAMED]
     ]
     if more := len(never) - len(lines):

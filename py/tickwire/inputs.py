@@ -11,10 +11,13 @@ from typing import Any
 from tickwire.config import Config, Feed
 from tickwire.engine import Stats
 
-__all__ = ["input_findings", "stamp_lines", "why_alone", "why_another"]
+__all__ = ["input_findings", "stamp_lines", "why_alone", "why_another", "why_unordered"]
 
 # Instruments of which one thing is said. A whole exchange has ten thousand.
 _MOST_NAMED = 8
+
+# The engine's codes in the counter `book_state`.
+_SUSPECT, _HALTED = 3, 5
 
 _REASONS = {
     "gap": "an event is missing before it",
@@ -93,6 +96,27 @@ def why_alone(stats: Stats, name: str, symbol: str) -> str:
     if symbol in facts.get("without_snapshot", ()):
         return "the input has no snapshot of it"
     return "other books of this feed did; its own events or a snapshot that they continue are missing"
+
+
+def why_unordered(stats: Stats, name: str, symbol: str) -> str:
+    """Where messages of a feed by order came and the book never became valid."""
+    facts = _facts_of(stats, name)
+    lost = stats.counters.get(f"{name}/lost_messages", 0)
+    if symbol in facts.get("without_changes", ()):
+        if facts["others"]:
+            return f"the input has no stock directory (R) of it, but those of {_names(facts)}"
+        missing = f": the {lost:,} messages that are missing may hold it" if lost else ""
+        return f"the input has no stock directory (R) of it{missing}"
+    state = stats.counters.get(f"{name}/{symbol}/book_state")
+    if state == _SUSPECT:
+        if lost:
+            return (
+                f"{lost:,} messages are missing before it could be, and nothing that begins it anew followed"
+            )
+        return "it was crossed, or a message of it did not fit, before the venue said that it trades"
+    if state == _HALTED:
+        return "the venue never said that it trades (H)"
+    return "the input has no stock directory (R) and trading action (H) of it, or cannot be read"
 
 
 def _names(facts: Mapping[str, Any]) -> str:

@@ -328,3 +328,58 @@ async def test_a_new_type_that_comes_often_is_no_damage(tmp_path: Path, made: li
     assert counters["itch/unknown_type"] == 40
     assert counters["itch/capture_truncated"] == 0
     assert len(rows[rows["row"] != 0]) == len(await truth(made, tmp_path))
+
+
+# An input that gives no row says why.
+
+
+@pytest.mark.parametrize("kind", ["day file", "pcap"])
+async def test_other_instruments_are_named(tmp_path: Path, made: list[bytes], kind: str) -> None:
+    if kind == "pcap":
+        file = capture(tmp_path / "one.pcap", frames(stream(made, A)))
+    else:
+        file = day_file(tmp_path / "20200130.itch", made)
+    rows, _, text = await told(without_lines(instruments=["AAPL"]), file)
+    assert len(rows) == 0
+    why = "the input has no stock directory (R) of it, but those of TW00001, TW00002, TW00003"
+    assert f"note: itch AAPL never became valid: {why}" in text
+    rows, _, text = await told(without_lines(instruments=["TW00002", "AAPL"]), file)
+    assert len(rows) > 100
+    assert "AAPL never became valid: the input has no stock directory (R) of it, but those of TW00001" in text
+
+
+async def test_a_stock_that_never_trades_is_said_to(tmp_path: Path, made: list[bytes]) -> None:
+    halted = [message for message in made if message[:1] != b"H" or message[11:18] != b"TW00002"]
+    rows, _, text = await told(without_lines(), day_file(tmp_path / "20200130.itch", halted))
+    assert "TW00002 never became valid: the venue never said that it trades (H)" in text
+    assert "TW00001" not in text
+    assert len(rows) > 100
+
+
+async def test_windows_that_had_no_time_are_said_to_be_cold(tmp_path: Path, made: list[bytes]) -> None:
+    """Also where the day ends with every stock halted, as each does."""
+    feature = 'mean(spread(), window="900s")'
+    closed = [*made, b"S" + struct.pack(">HH", 0, 0) + made[-1][5:11] + b"E"]
+    for messages in (made, closed):
+        config = Config.from_dict(
+            {
+                "feeds": [{"name": "itch", "venue": "nasdaq_itch", "instruments": ["TW00001"]}],
+                "features": {"rows": [feature], "clock": "event"},
+            }
+        )
+        _, _, text = await told(config, day_file(tmp_path / "20200130.itch", messages))
+        assert f"note: itch TW00001 gave no row: {feature} was not warm before the end" in text
+        assert ", it needed 899." in text
+        assert "matched the trigger" not in text
+
+
+async def test_a_book_that_was_lost_for_good_says_where_and_why(tmp_path: Path, made: list[bytes]) -> None:
+    locate = 1
+    stray = b"D" + struct.pack(">HH", locate, 0) + made[500][5:11] + (1 << 60).to_bytes(8, "big")
+    file = day_file(tmp_path / "20200130.itch", [*made[:500], stray, *made[500:]])
+    rows, counters, text = await told(without_lines(), file)
+    assert counters["itch/unknown_order"] == 1
+    assert "itch: message 501 is about an order that is not there" in text
+    assert "note: itch TW00001 had no valid book from 2020-01-30 14:30:00" in text
+    assert "an event is missing before it, and no snapshot followed" in text
+    assert set(rows["instrument"][rows["sequence"] > 501]) == {1}

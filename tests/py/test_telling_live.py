@@ -6,6 +6,8 @@ import asyncio
 import importlib.util
 import json
 import logging
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,3 +117,46 @@ async def test_a_connection_that_the_venue_closes_at_once_is_told_with_its_reaso
     with caplog.at_level(logging.WARNING, "tickwire"):
         async with venue.serve(), pipeline_at(venue) as pipeline:
             await says(caplog, pipeline, f"connection_closed: {venue.ws_url}: Too many requests (code 1008)")
+
+
+async def test_a_live_run_that_is_strict_is_not_exit_0_where_there_is_a_note(tmp_path: Path) -> None:
+    async def unknown(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
+
+    async def exit_code(name: str, answers: list[Any], *options: str) -> tuple[int, str]:
+        venue = ScriptedVenue()
+        venue.rest = [*answers]
+        async with venue.serve():
+            config = config_of(venue)
+            toml = "".join(
+                "[[feeds]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in feed.items())
+                for feed in config["feeds"]
+            )
+            features = "".join(f"{key} = {json.dumps(value)}\n" for key, value in config["features"].items())
+            path = tmp_path / f"{name}.toml"
+            path.write_text(f"{toml}[features]\n{features}")
+            stop = asyncio.Event()
+            chatter = asyncio.create_task(venue.chatter(stop))
+            try:
+                done = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-c", "from tickwire.cli import main; main()", "run", str(path)),
+                    *("--seconds", "4", *options),
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                )
+                output, _ = await asyncio.wait_for(done.communicate(), 60.0)
+            finally:
+                stop.set()
+                await chatter
+        assert done.returncode is not None
+        return done.returncode, output.decode()
+
+    refused = [unknown] * 1000
+    whole, strict, lenient = await asyncio.gather(
+        exit_code("whole", [], "--strict"),
+        exit_code("strict", refused, "--strict"),
+        exit_code("lenient", refused),
+    )
+    assert whole[0] == 0, whole[1]
+    assert "note: main BTCUSDT never became valid: " in strict[1]
+    assert (strict[0], lenient[0]) == (1, 0), (strict[1], lenient[1])

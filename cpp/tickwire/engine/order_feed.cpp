@@ -287,8 +287,8 @@ void OrderFeed::on_snapshot_failed(std::string_view reason) noexcept {
 
 bool OrderFeed::is_silent(std::size_t line) const noexcept {
   // Of the stream: what a stranger sends to the group is no sign of life.
-  const std::int64_t heard =
-      std::max(tsc_to_ns(started_tsc_), mold_->sequencer().heard_at(static_cast<std::uint32_t>(line)));
+  const std::int64_t heard = std::max(tsc_to_ns(std::max(started_tsc_, mold_->heard_tsc(line))),
+                                      mold_->sequencer().heard_at(static_cast<std::uint32_t>(line)));
   return tsc_to_ns(tsc_now()) - heard > config_.liveness_timeout_ns;
 }
 
@@ -357,10 +357,14 @@ void OrderFeed::process() noexcept {
 
 void OrderFeed::tell(CaptureFacts& facts) const {
   facts.feed = config_.name;
+  witness_.tell(facts);
   for (std::size_t i = 0; i < lanes_.size(); ++i) {
     const OrderLane& lane = *lanes_[i];
-    if (lane.pipeline.epoch() == 0) continue;
     const std::string& symbol = config_.instruments[i].symbol;
+    if (lane.pipeline.epoch() == 0) {
+      if (lane.pipeline.state() == md::BookState::Empty) facts.without_changes.push_back(symbol);
+      continue;
+    }
     // A market that is closed ends its day with every stock halted: that is in order.
     if (lane.pipeline.state() == md::BookState::Suspect) {
       facts.lost.push_back({symbol,
@@ -368,7 +372,7 @@ void OrderFeed::tell(CaptureFacts& facts) const {
                             std::string(md::name_of(lane.lost_reason)),
                             {},
                             lane.lost_ts});
-    } else if (lane.pipeline.state() == md::BookState::Valid && lane.rows.value() == 0) {
+    } else if (lane.rows.value() == 0) {
       const auto last = lane.pipeline.warm_last();
       const TsNs now = lane.pipeline.clock();
       if (last.warm_at <= now) continue;
@@ -403,7 +407,10 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
     refused(update.outcome, arrival.ts_recv);
   if (update.misfit != feed::itch::Misfit::None) [[unlikely]]
     misfit(update, sequence, arrival.ts_recv);
-  if (update.instrument == kNoInstrument && !update.all) return;
+  if (update.instrument == kNoInstrument && !update.all) {
+    if (files_ != nullptr) witness(bytes);
+    return;
+  }
 
   arrival.tsc_decoded = tsc_now();
   const TsNs ts_event = read ? day_.at(update.ts_ns, arrival.ts_recv) : kNoTime;
@@ -425,6 +432,18 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
     OrderLane& second = *lanes_[update.other];
     finish(second, second.pipeline.on_state(), ts_event, arrival);
   }
+}
+
+/// A replay's message of none of ours: which stocks there are is told to who misses one.
+void OrderFeed::witness(std::span<const std::byte> bytes) noexcept {
+  constexpr std::size_t kStockAt = 11;
+  constexpr std::size_t kStockBytes = 8;
+  if (bytes.size() < kStockAt + kStockBytes || bytes[0] != std::byte{'R'}) [[likely]]
+    return;
+  TICKWIRE_HOT_EXEMPT_BEGIN("a replay, and once a stock")
+  const std::string_view stock(reinterpret_cast<const char*>(bytes.data()) + kStockAt, kStockBytes);
+  witness_.other(stock.substr(0, stock.find_last_not_of(' ') + 1));
+  TICKWIRE_HOT_EXEMPT_END
 }
 
 /// A book that was right is not any more.

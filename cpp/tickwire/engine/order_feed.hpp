@@ -188,6 +188,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   template <typename Change>
   void on_every_lane(TsNs ts, Change change) noexcept TICKWIRE_HOT;
   void finish(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept TICKWIRE_HOT;
+  void witness(std::span<const std::byte> bytes) noexcept TICKWIRE_HOT;
   void refused(feed::itch::Outcome outcome, TsNs ts) noexcept TICKWIRE_HOT;
   void misfit(const feed::itch::Update& update, std::uint64_t sequence, TsNs ts) noexcept TICKWIRE_HOT;
   void note(TsNs ts, const md::StreamNote& note) noexcept TICKWIRE_HOT;
@@ -209,7 +210,8 @@ class OrderFeed final : private feed::MoldFeedHandler {
   StreamTap* tap_ = nullptr;
   feed::SessionId session_{};
   std::uint64_t started_tsc_ = 0;
-  bool closed_ = false;  // No line is heard.
+  CaptureWitness witness_;  // Of a replay.
+  bool closed_ = false;     // No line is heard.
   bool in_snapshot_ = false;
   bool clock_doubted_ = false;  // The last message's stamps are not to be gone by.
   // Of the messages of this session.

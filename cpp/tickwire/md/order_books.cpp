@@ -34,12 +34,14 @@ OrderBooks::OrderBooks(Arena& arena, std::size_t books, std::size_t max_orders)
   passed_on_ = arena.allocate<std::uint32_t>(buckets_);
   books_ = arena.allocate<Book>(books);
   cells_ = arena.allocate<Level>(max_orders + kCellsABook * books);
+  if (books <= kMostMarkedBooks) marks_ = arena.allocate<std::uint16_t>(kMarks);
 }
 
 void OrderBooks::clear() noexcept {
   std::fill(slots_.begin(), slots_.end(), Slot{});
   std::fill(passed_on_.begin(), passed_on_.end(), 0);
   std::fill(books_.begin(), books_.end(), Book{});
+  std::fill(marks_.begin(), marks_.end(), 0);
   free_.fill(0);
   live_ = fresh_cells_ = used_cells_ = 0;
 }
@@ -86,8 +88,14 @@ void OrderBooks::erase(std::uint32_t slot) noexcept {
   const std::size_t bucket = bucket_of(slots_[slot].ref);
   slots_[slot].place = 0;
   --live_;
+  if (!marks_.empty()) mark(slots_[slot].ref, -1);
   if (slot / kBucketSlots != bucket) [[unlikely]]
     erase_slow(bucket, slot / kBucketSlots);
+}
+
+void OrderBooks::mark(std::uint64_t ref, int change) noexcept {
+  std::uint16_t& mark = marks_[ref % kMarks];
+  if (mark != kFullMark) mark = static_cast<std::uint16_t>(mark + change);
 }
 
 void OrderBooks::erase_slow(std::size_t bucket, std::size_t at) noexcept {
@@ -188,11 +196,11 @@ std::size_t OrderBooks::top(std::uint32_t book, Side side, std::span<Level> out)
 
 OrderChange OrderBooks::add(std::uint32_t book, std::uint64_t ref, Side side, std::int64_t price,
                             std::uint32_t qty) noexcept {
-  const auto refused = [&](OrderResult why) noexcept { return OrderChange{why, side, price, book}; };
+  const auto refused = [&](OrderResult why) noexcept { return OrderChange{why, side, book, price}; };
   if (qty == 0) [[unlikely]]
     return refused(OrderResult::BadQty);
-  if (find(ref) != kNoSlot) [[unlikely]]
-    return refused(OrderResult::DuplicateOrder);
+  if (const std::uint32_t live = find(ref); live != kNoSlot) [[unlikely]]
+    return {OrderResult::DuplicateOrder, side, (slots_[live].place - 1) / 2, price};
   if (live_ == max_orders_) [[unlikely]]
     return refused(OrderResult::OrdersFull);
   // The level first: it leaves nothing behind where it fails.
@@ -206,16 +214,17 @@ OrderChange OrderBooks::add(std::uint32_t book, std::uint64_t ref, Side side, st
   }
   slots_[slot] = {ref, price, qty, 2 * book + static_cast<std::uint32_t>(side) + 1};
   ++live_;
-  return {OrderResult::Done, side, price, book};
+  if (!marks_.empty()) mark(ref, 1);
+  return {OrderResult::Done, side, book, price};
 }
 
 OrderChange OrderBooks::take(std::uint32_t book, std::uint64_t ref, std::uint32_t qty, bool all) noexcept {
   const std::uint32_t found = find(ref);
   if (found == kNoSlot) [[unlikely]]
-    return {OrderResult::UnknownOrder, Side::Bid, 0, kNoBook};
+    return {OrderResult::UnknownOrder, Side::Bid, kNoBook, 0};
   Slot& slot = slots_[found];
   const auto side = static_cast<Side>((slot.place - 1) % 2);
-  OrderChange change{OrderResult::Done, side, slot.price, (slot.place - 1) / 2};
+  OrderChange change{OrderResult::Done, side, (slot.place - 1) / 2, slot.price};
   if (change.book != book) [[unlikely]] {
     change.result = OrderResult::OtherBook;
     return change;

@@ -35,7 +35,7 @@ namespace tickwire::md {
 enum class OrderResult : std::uint8_t {
   Done,
   UnknownOrder,    // No such order is live.
-  DuplicateOrder,  // One with this reference is.
+  DuplicateOrder,  // One with this reference is: in OrderChange::book.
   OtherBook,       // The order stands in another book than was said: in OrderChange::book.
   BadQty,          // None at all, or more than the order has left.
   OrdersFull,      // More orders live than the memory was sized for.
@@ -46,8 +46,8 @@ enum class OrderResult : std::uint8_t {
 struct OrderChange {
   OrderResult result;
   Side side;           // Of the order, where there is one …
-  std::int64_t price;  // … and its price …
-  std::uint32_t book;  // … and its book.
+  std::uint32_t book;  // … and its book …
+  std::int64_t price;  // … and its price.
 };
 
 class OrderBooks {
@@ -67,8 +67,14 @@ class OrderBooks {
   OrderChange replace(std::uint32_t book, std::uint64_t ref, std::uint64_t new_ref, std::int64_t price,
                       std::uint32_t qty) noexcept TICKWIRE_HOT;
   static constexpr std::uint32_t kNoBook = ~std::uint32_t{0};
+  /// May an order of this reference be live? Where books are few a look at 128 kB, which is no for most
+  /// orders of others; else always yes.
+  [[nodiscard]] bool may_hold(std::uint64_t ref) const noexcept TICKWIRE_HOT {
+    return marks_.empty() || marks_[ref % kMarks] != 0;
+  }
   /// Where the order stands; kNoBook where there is none of this reference.
   [[nodiscard]] std::uint32_t book_of(std::uint64_t ref) const noexcept TICKWIRE_HOT {
+    if (!may_hold(ref)) return kNoBook;
     const std::uint32_t slot = find(ref);
     return slot == kNoSlot ? kNoBook : (slots_[slot].place - 1) / 2;
   }
@@ -120,6 +126,9 @@ class OrderBooks {
   static constexpr std::size_t kFirstLevels = 8;   // Of a side's array, in levels.
   static constexpr std::size_t kSizes = 28;
   static constexpr std::uint32_t kNoSlot = ~std::uint32_t{0};
+  static constexpr std::size_t kMostMarkedBooks = 1024;  // With more most orders are ours.
+  static constexpr std::size_t kMarks = 65'536;
+  static constexpr std::uint16_t kFullMark = 0xFFFF;  // Stays.
 
   struct Slot {
     std::uint64_t ref;
@@ -177,6 +186,7 @@ class OrderBooks {
       return static_cast<std::uint32_t>(first);
     return find_slow(ref);
   }
+  [[gnu::noinline]] void mark(std::uint64_t ref, int change) noexcept TICKWIRE_HOT;
   [[nodiscard]] std::uint32_t find_slow(std::uint64_t ref) const noexcept TICKWIRE_HOT;
   [[nodiscard]] std::uint32_t claim(std::uint64_t ref) noexcept TICKWIRE_HOT;
   void erase(std::uint32_t slot) noexcept TICKWIRE_HOT;
@@ -195,6 +205,7 @@ class OrderBooks {
   std::size_t buckets_;
   std::span<Slot> slots_;
   std::span<std::uint32_t> passed_on_;  // By bucket: orders that found no place in it.
+  std::span<std::uint16_t> marks_;      // Live orders by the low bits of their references; see may_hold().
   std::span<Book> books_;
   std::size_t live_ = 0;
   std::span<Level> cells_;

@@ -134,6 +134,42 @@ TEST_F(ItchWhose, AMessageThatNamesAnotherStockMakesBothSuspect) {
   expect(BookState::Valid, BookState::Suspect);
 }
 
+/// Not only where it is an order or a trade: another's trading state, or any other word of it.
+TEST_F(ItchWhose, WhateverNamesAnotherStockMakesBothSuspect) {
+  const auto named = [](char type, std::size_t bytes, std::uint16_t locate, const char* stock) {
+    std::string out = bytes::trading_action(locate, 4, stock, 'T');
+    out[0] = type;
+    out.resize(bytes, ' ');
+    return out;
+  };
+  for (const auto& [type, bytes] : {std::pair{'H', 25}, {'h', 21}, {'Y', 20}}) {
+    for (const std::uint16_t locate : {std::uint16_t{13}, std::uint16_t{20}}) {
+      SetUp();
+      const Update update = say(named(type, static_cast<std::size_t>(bytes), locate, "MSFT"));
+      EXPECT_EQ(update.misfit, Misfit::OtherStock) << type;
+      EXPECT_EQ(market_->counts().other_stock, 1U);
+      expect(locate == 13 ? BookState::Suspect : BookState::Valid, BookState::Suspect);
+    }
+    SetUp();
+    say(named(type, static_cast<std::size_t>(bytes), 13, "AAPL"));
+    say(named(type, static_cast<std::size_t>(bytes), 99, "GOOG"));
+    EXPECT_EQ(market_->counts().other_stock, 0U);
+    EXPECT_NE(market_->state(1), BookState::Suspect);
+    EXPECT_NE(market_->state(0), BookState::Suspect);
+  }
+}
+
+TEST_F(ItchWhose, AnOrderThatAnotherBookHasAlreadyMakesBothSuspect) {
+  for (const std::string& message :
+       {bytes::add(13, 4, 2, 'B', 5, "AAPL", 9), bytes::replace(13, 4, 1, 2, 5, 11)}) {
+    SetUp();
+    const Update update = say(message);
+    EXPECT_EQ(update.misfit, Misfit::DuplicateOrder);
+    EXPECT_EQ(update.other, 1U);
+    expect(BookState::Suspect, BookState::Suspect);
+  }
+}
+
 TEST_F(ItchWhose, ALocateThatIsGivenAwayMakesItsStockSuspect) {
   EXPECT_EQ(say(bytes::directory(13, 4, "AAPL")).misfit, Misfit::None);  // Repeated.
   expect(BookState::Valid, BookState::Valid);

@@ -120,6 +120,25 @@ TEST(MoldFeed, GivesEachMessageOnceInOrderThroughLossOnBothLines) {
   EXPECT_FALSE(feed.feed.report().empty());
 }
 
+TEST(MoldFeed, ALineWasHeardWhenItsDatagramWasReadHoweverLongTheTurnHadSlept) {
+  const MoldVenue venue;
+  MoldFeedConfig config = mold_config(venue);
+  Feed feed(config);
+  for (int i = 0; i < 2; ++i) {
+    const std::uint64_t sent = tsc_now();
+    venue.send(0, config.lines[0].port, mold_datagram("MONDAY", 1, {}, 0));  // A heartbeat.
+    // The turn began an hour ago.
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (feed.feed.sequencer().line_stats(0).heartbeats < static_cast<std::uint64_t>(i) + 1) {
+      ASSERT_LT(std::chrono::steady_clock::now(), limit);
+      feed.feed.poll(feed.clock, i * kMs);
+    }
+    EXPECT_GE(feed.feed.heard_tsc(0), sent);
+    EXPECT_LE(feed.feed.heard_tsc(0), tsc_now());
+    EXPECT_EQ(feed.feed.heard_tsc(1), 0U);
+  }
+}
+
 std::string packet(char type, const std::string& payload = "") {
   return big_endian(payload.size() + 1, 2) + type + payload;
 }
@@ -137,7 +156,7 @@ test::Script snapshot(const std::string& next, const std::string& session = "   
 
 TEST(MoldFeed, ComesBackBySnapshotWhereNobodyAnswers) {
   TestServer server({[](Connection& c) { c.read_bytes(49); },  // Gone without a word.
-                     snapshot("2"),                            // Too old.
+                     snapshot("1"),                            // Too old.
                      snapshot("5", "    SUNDAY"),              // The day before's.
                      snapshot("5")});
   const MoldVenue venue;

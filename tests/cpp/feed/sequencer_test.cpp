@@ -320,7 +320,8 @@ TEST(Sequencer, BelievesANumberFarBeyondWhenOurStreamIsSilent) {
   r.packet(0, 1, 1, 0);
   r.packet(1, kFar, 2, 50);
   r.sequencer.on_heartbeat(0, kSession, 2, 60);
-  EXPECT_EQ(r.sequencer.deadline(), kSilence) << "at the earliest";
+  EXPECT_FALSE(r.sequencer.poll(kSilence + 61)) << "it has not been heard since then either";
+  r.sequencer.on_heartbeat(1, kSession, kFar + 2, 70);
   EXPECT_FALSE(r.sequencer.poll(kSilence + 59)) << "a heartbeat is a sign of life";
   EXPECT_TRUE(r.sequencer.poll(kSilence + 60));
   EXPECT_TRUE(r.sequencer.poll(kSilence + 60 + 1000));
@@ -435,6 +436,44 @@ TEST(Sequencer, BelievesAnotherSessionWhenOursIsSilentAndTheOldOneAgainWhenThatI
   r.packet(1, 4, 1, now - 1);
   EXPECT_TRUE(r.sequencer.poll(now));
   EXPECT_EQ(r.sessions, (std::vector<SessionId>{kSession, kNextSession, kSession}));
+}
+
+TEST(Sequencer, WhatOnceCameByIsNotBelievedInALaterSilence) {
+  Recorded r(proving());
+  r.packet(0, 1, 1, 0);
+  r.packet(1, 7, 2, 10, kStray);
+  r.packet(0, 2, 1, 20);
+  EXPECT_FALSE(r.sequencer.poll(20 + 50 * kSilence));
+  EXPECT_EQ(r.sequencer.heard_at(1), std::numeric_limits<std::int64_t>::min()) << "no sign of life";
+  r.packet(0, 3, 1, 30 + 50 * kSilence);
+  EXPECT_EQ(r.sessions, (std::vector<SessionId>{kSession}));
+  EXPECT_EQ(r.numbers, (std::vector<std::uint64_t>{1, 2, 3}));
+}
+
+/// A line that lags brings copies of the session before, and an answer in its name is still on its way.
+TEST(Sequencer, LateCopiesOfTheSessionBeforeAreNoSignThatItReturns) {
+  Recorded r(proving());
+  r.packet(0, 1, 3, 0);
+  r.packet(0, 1, 1, 10, kNextSession);
+  r.packet(2, 1, 1, 20, kNextSession);
+  ASSERT_EQ(r.sessions, (std::vector<SessionId>{kSession, kNextSession}));
+  r.packet(1, 2, 2, 30);
+  r.sequencer.on_heartbeat(1, kSession, 4, 35);
+  r.sequencer.on_end(1, kSession, 4, 36);
+  r.answer(2, 1, 40);
+  EXPECT_EQ(r.sequencer.session(), kNextSession);
+  EXPECT_EQ(r.sequencer.line_stats(1).late, 2u);
+  EXPECT_EQ(r.sequencer.line_stats(1).received, 2u);
+  // What is new of it is another matter, and so is what is still there when nothing lags any more.
+  for (const bool is_new : {true, false}) {
+    const std::int64_t now = is_new ? 20 + kEndSilence / 2 : 200 + 3 * kEndSilence;
+    r.packet(0, is_new ? 4 : 3, 1, now);
+    r.answer(is_new ? 4 : 3, 1, now + 10);
+    EXPECT_EQ(r.sequencer.session(), kSession);
+    r.packet(0, 2, 1, now + 20 + kEndSilence, kNextSession);
+    r.packet(2, 2, 1, now + 30 + kEndSilence, kNextSession);
+    EXPECT_EQ(r.sequencer.session(), kNextSession);
+  }
 }
 
 TEST(Sequencer, WithoutALimitSilenceProvesNothing) {

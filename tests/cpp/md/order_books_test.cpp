@@ -110,6 +110,37 @@ TEST(OrderBooks, TellsWhenLevelsRunOutAndStaysWhole) {
   EXPECT_EQ(books.depth(0, Side::Ask), 64U);
 }
 
+/// Of few books by a look at marks that many references share, of many by the table alone.
+TEST(OrderBooks, TellsInWhichBookAnOrderStands) {
+  for (const std::uint32_t books : {3U, 2000U}) {
+    const std::uint64_t seed = std::random_device{}();
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937_64 random(seed);
+    Arena arena;
+    OrderBooks orders(arena, books, 500);
+    std::map<std::uint64_t, std::uint32_t> truth;
+    const auto any = [&] { return random() % 40 + 65'536 * (random() % 5); };
+    for (int i = 0; i < 20'000; ++i) {
+      const std::uint64_t ref = any();
+      const auto book = static_cast<std::uint32_t>(random() % books);
+      if (const auto at = truth.find(ref); at != truth.end()) {
+        ASSERT_EQ(orders.add(book, ref, Side::Bid, 5, 1).book, at->second) << "who has it";
+        ASSERT_EQ(orders.remove(at->second, ref).result, OrderResult::Done);
+        truth.erase(at);
+      } else {
+        ASSERT_EQ(orders.add(book, ref, Side::Ask, 7, 3).result, OrderResult::Done);
+        truth[ref] = book;
+      }
+      const std::uint64_t other = any();
+      const auto found = truth.find(other);
+      ASSERT_EQ(orders.book_of(other), found == truth.end() ? OrderBooks::kNoBook : found->second);
+      if (i % 5'000 != 4'999) continue;
+      orders.clear();
+      truth.clear();
+    }
+  }
+}
+
 TEST(OrderBooks, RefusesReferencesThatFallTogetherWithoutHarm) {
   Arena arena;
   OrderBooks books(arena, 1, 4096);

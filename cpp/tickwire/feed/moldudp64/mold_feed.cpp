@@ -108,6 +108,7 @@ void MoldFeed::on_datagram(std::uint32_t line, const Datagram& datagram) noexcep
     case MoldKind::Heartbeat: sequencer_.on_heartbeat(line, packet.session, packet.sequence, now_); break;
     case MoldKind::EndOfSession: sequencer_.on_end(line, packet.session, packet.sequence, now_); break;
   }
+  if (sequencer_.heard_at(line) == now_) ends_[line].heard_tsc = datagram.tsc_read;
 }
 
 void MoldFeed::on_request(const SessionId& session, std::uint64_t first, std::uint32_t count) noexcept {

@@ -89,6 +89,11 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
     return ends_.size() > config_.lines.size() ? &ends_.back().source : nullptr;
   }
   const GlimpseClient* glimpse() const noexcept { return glimpse_ ? &*glimpse_ : nullptr; }
+  /// When something of the stream was last read from the line, by the TSC; 0: never. Not when the turn began:
+  /// who slept in it must not take the line for silent.
+  [[nodiscard]] std::uint64_t heard_tsc(std::size_t line) const noexcept TICKWIRE_HOT {
+    return ends_[line].heard_tsc;
+  }
   [[nodiscard]] bool has_snapshots() const noexcept { return glimpse_.has_value(); }
   /// What was built from the stream does not fit together: take a snapshot, at once or, the sooner it was
   /// asked for again, the later, up to ten minutes. Until it begins the stream goes on. Nothing where there
@@ -110,6 +115,7 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
     MoldFeed& feed;
     std::uint32_t line;
     UdpSource source;
+    std::uint64_t heard_tsc = 0;
   };
 
   void on_datagram(std::uint32_t line, const Datagram& datagram) noexcept TICKWIRE_HOT;

@@ -175,6 +175,13 @@ bool Sequencer::admit(std::uint32_t line, const SessionId& session, std::uint64_
     if (!messages.empty()) ++(is_number ? stats_.implausible : stats_.other_session);
     return false;
   }
+  if (session == left_session_ && now < left_until_ && number + messages.size() <= left_end_) {
+    LineStats& late = lines_[line].stats;
+    ++(arrival != nullptr ? late.packets : late.heartbeats);
+    late.received += messages.size();
+    late.late += messages.size();
+    return false;
+  }
   if (state_ == State::Empty && config_.first_proof_ns == 0) {
     begin_session(session);
     return true;
@@ -263,7 +270,7 @@ void Sequencer::adopt(Claim& claim, std::int64_t now) noexcept {
   const Claim proven = claim;
   if (proven.session != session_ || state_ == State::Empty) {
     stats_.other_session -= proven.heard;
-    leave_session();
+    leave_session(now);
     begin_session(proven.session);
   } else {
     stats_.implausible -= proven.heard;
@@ -296,7 +303,7 @@ void Sequencer::adopt(Claim& claim, std::int64_t now) noexcept {
 void Sequencer::believe(const SessionId& session, std::int64_t now) noexcept {
   if (session == session_ && state_ != State::Empty) return;
   if (Claim* const claim = find_claim(session, 0); claim != nullptr) return adopt(*claim, now);
-  leave_session();
+  leave_session(now);
   begin_session(session);
   heard_at_ = now;
 }
@@ -305,6 +312,8 @@ void Sequencer::believe(const SessionId& session, std::int64_t now) noexcept {
 std::int64_t Sequencer::believable_at(const Claim& claim) const noexcept {
   if (claim.heard == 0 || claim.session == kNoSession) return kNever;
   if (state_ == State::Empty) return claim.since + config_.first_proof_ns;
+  // Who has not been heard since then is as silent as ours.
+  if (claim.heard_at <= heard_at_) return kNever;
   std::int64_t at = config_.silence_ns > 0 ? heard_at_ + config_.silence_ns : kNever;
   if (claim.session != session_ && is_over()) at = std::min(at, heard_at_ + config_.end_silence_ns);
   return at;
@@ -330,7 +339,10 @@ bool Sequencer::judge(std::int64_t now) noexcept {
   return true;
 }
 
-void Sequencer::leave_session() noexcept {
+void Sequencer::leave_session(std::int64_t now) noexcept {
+  left_session_ = session_;
+  left_end_ = std::max(end_, expected_);
+  left_until_ = now + config_.end_silence_ns;
   if (joined_ && state_ != State::Suspect && state_ != State::Empty && end_ > expected_) {
     stats_.lost += end_ - expected_;
     handler_.on_lost(expected_, end_ - expected_);

@@ -23,9 +23,11 @@
 ///   neither
 ///     message nor heartbeat has come of it for `end_silence_ns`.
 ///
-/// What came of a claim is kept meanwhile, bounded, and comes first when it is believed. A session that
-/// returns is one like any other. What a snapshot contradicts is a claim too: what was kept before one, lies
-/// beyond it and cannot be had either is dropped and not waited for again.
+/// What came of a claim is kept meanwhile, bounded, and comes first when it is believed. Silence proves only
+/// a claim that was heard in it. A session that returns is one like any other; but for `end_silence_ns` what
+/// says nothing new of the one that was left is a copy that comes late. What a snapshot contradicts is a
+/// claim too: what was kept before one, lies beyond it and cannot be had either is dropped and not waited for
+/// again.
 ///
 /// A window that is full gives the gap up early. Messages are never delivered out of order or twice, and none
 /// is missing that on_lost() did not announce or resume() did not cover.
@@ -275,7 +277,7 @@ class Sequencer {
     return end_number_ != 0 && state_ == State::Live && joined_ && expected_ >= end_number_;
   }
   bool drop_refuted() noexcept TICKWIRE_HOT;
-  void leave_session() noexcept TICKWIRE_HOT;
+  void leave_session(std::int64_t now) noexcept TICKWIRE_HOT;
   void join(std::uint64_t sequence) noexcept TICKWIRE_HOT;
   void begin_session(const SessionId& session) noexcept TICKWIRE_HOT;
   void note_end(std::uint32_t line, std::uint64_t next, std::int64_t now) noexcept TICKWIRE_HOT;
@@ -323,6 +325,11 @@ class Sequencer {
   std::array<Claim, kClaims> claims_{};
   std::int64_t judge_at_ = kNever;  // When a claim may be believed.
   std::int64_t ask_at_ = std::numeric_limits<std::int64_t>::min();
+  // The session before, and up to when a line that lags may still bring copies of what came before its end:
+  // they are late, and no sign that it returns.
+  SessionId left_session_{};
+  std::uint64_t left_end_ = 0;
+  std::int64_t left_until_ = std::numeric_limits<std::int64_t>::min();
   SessionId refused_session_{};
   std::uint64_t refused_number_ = 0;
 

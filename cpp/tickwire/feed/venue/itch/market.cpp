@@ -41,6 +41,7 @@ constexpr md::Aggressor against(md::Side resting) noexcept TICKWIRE_HOT {
 
 Market::Market(const md::InstrumentTable& instruments, std::size_t max_orders, Arena& arena)
     : instruments_(instruments),
+      count_(static_cast<InstrumentId>(instruments.size())),
       books_(arena, instruments.size(), max_orders),
       by_locate_(arena.allocate<InstrumentId>(kLocates)),
       status_(arena.allocate<Status>(instruments.size())) {
@@ -60,7 +61,12 @@ void Market::reset() noexcept {
     status.symbol = symbol;
   }
   closed_ = lost_ = building_ = false;
-  blank_ = true;
+}
+
+/// Has nothing come since everything began anew that a new day would make void?
+bool Market::is_blank() const noexcept {
+  return !lost_ && !closed_ &&
+         std::all_of(by_locate_.begin(), by_locate_.end(), [](InstrumentId place) { return place == 0; });
 }
 
 void Market::rebuild() noexcept {
@@ -101,10 +107,8 @@ void Market::damage(InstrumentId instrument, InvalidReason why, Misfit misfit, U
   update.state = true;
 }
 
-/// Of an order that a message changed: was it done as the message says?
-bool Market::check(const OrderChange& change, Update& update) noexcept {
-  if (change.result == OrderResult::Done) [[likely]]
-    return true;
+/// Of an order that a message did not change as it says.
+void Market::refuse(const OrderChange& change, Update& update) noexcept {
   InvalidReason why = InvalidReason::Gap;
   Misfit misfit = Misfit::None;
   switch (change.result) {
@@ -138,14 +142,14 @@ bool Market::check(const OrderChange& change, Update& update) noexcept {
       break;
   }
   damage(update.instrument, why, misfit, update);
-  if (misfit == Misfit::OtherBook) damage(change.book, why, misfit, update);
-  return false;
+  // Of two books that know the order, too, nobody knows which is wrong.
+  if (change.book < count_ && change.book != update.instrument) {
+    damage(change.book, why, misfit, update);
+  }
 }
 
-/// A message of one of ours that has a stock in it: another's?
-bool Market::names_another(const Message& message, Update& update) noexcept {
-  if (spelling_of(message) == status_[update.instrument].symbol) [[likely]]
-    return false;
+/// A message of one of ours whose stock is spelled otherwise: another's?
+bool Market::names_another_slow(const Message& message, Update& update) noexcept {
   const InstrumentId named = instruments_.find(message.stock());
   if (named == update.instrument) return false;  // Padded otherwise.
   ++counts_.other_stock;
@@ -162,10 +166,12 @@ InstrumentId Market::prepare(std::span<const std::byte> message) noexcept {
   const auto locate = static_cast<std::size_t>(message[1]) << 8U | static_cast<std::size_t>(message[2]);
   const InstrumentId ours = by_locate_[locate];
   // Of others, too, what happens to an order is held against our books.
-  const auto type = static_cast<Type>(message[0]);
-  const bool ours_or_old = is_ours(ours) || (type != Type::AddOrder && type != Type::AddOrderMpid);
-  if (ours_or_old) books_.prefetch_order(__builtin_bswap64(ref));
-  if (!is_ours(ours)) return kNoInstrument;
+  ref = __builtin_bswap64(ref);
+  if (!is_ours(ours)) {
+    if (message[0] != std::byte{'A'} && books_.may_hold(ref)) books_.prefetch_order(ref);
+    return kNoInstrument;
+  }
+  books_.prefetch_order(ref);
   books_.prefetch_book(ours - 1);
   prefetch(&status_[ours - 1]);
   // Of the book that was asked for a while ago: its head has come, and says where its levels are.
@@ -192,8 +198,6 @@ Update Market::on_message(std::span<const std::byte> bytes) noexcept {
     return update;
   }
   update.ts_ns = message.ts_ns;
-  if (message.type != Type::SystemEvent) [[likely]]
-    blank_ = false;
   if (is_ours(place)) {
     update.instrument = place - 1;
     apply(message, update);
@@ -214,14 +218,8 @@ void Market::apply_others(const Message& message, InstrumentId& place, Update& u
     case Type::AddOrderMpid:
     case Type::Trade:
     case Type::CrossTrade:
-      if (may_be_ours(spelling_of(message))) [[unlikely]] {
-        const InstrumentId named = instruments_.find(message.stock());
-        if (named != kNoInstrument) {
-          ++(unnamed ? counts_.unnamed_locate : counts_.other_stock);
-          damage(named, InvalidReason::Gap, unnamed ? Misfit::UnnamedLocate : Misfit::OtherStock, update);
-        }
-      }
-      break;
+    case Type::TradingAction:
+    case Type::OperationalHalt: names_ours(message, unnamed, update); break;
     case Type::Executed:
     case Type::ExecutedWithPrice:
     case Type::Cancel:
@@ -234,9 +232,29 @@ void Market::apply_others(const Message& message, InstrumentId& place, Update& u
       damage(book, InvalidReason::Gap, Misfit::OtherBook, update);
       break;
     }
+    case Type::RegSho:
+    case Type::MarketParticipant:
+    case Type::IpoQuoting:
+    case Type::LuldCollar:
+    case Type::Imbalance:
+    case Type::RetailInterest:
+    case Type::DirectListing:
+      // Before the directory they say nothing that a book could lack.
+      if (!unnamed) names_ours(message, false, update);
+      return;
     default: return;
   }
   if (unnamed) place = kHeard;
+}
+
+/// A message of none of ours that has a stock in it: ours?
+void Market::names_ours(const Message& message, bool unnamed, Update& update) noexcept {
+  if (!may_be_ours(spelling_of(message))) [[likely]]
+    return;
+  const InstrumentId named = instruments_.find(message.stock());
+  if (named == kNoInstrument) return;
+  ++(unnamed ? counts_.unnamed_locate : counts_.other_stock);
+  damage(named, InvalidReason::Gap, unnamed ? Misfit::UnnamedLocate : Misfit::OtherStock, update);
 }
 
 void Market::apply(const Message& message, Update& update) noexcept {
@@ -292,7 +310,7 @@ void Market::apply_rare(const Message& message, Update& update) noexcept {
   switch (message.type) {
     case Type::StockDirectory: return apply_directory(message, update);
     case Type::SystemEvent:
-      if (message.code == 'O' && !building_ && (!blank_ || lost_)) {
+      if (message.code == 'O' && !building_ && !is_blank()) {
         TICKWIRE_HOT_EXEMPT_BEGIN("once a day: forgets all orders")
         reset();
         TICKWIRE_HOT_EXEMPT_END
@@ -303,11 +321,12 @@ void Market::apply_rare(const Message& message, Update& update) noexcept {
       update.state = update.all = true;
       return;
     case Type::TradingAction:
+      if (names_another(message, update)) return;
       status_[instrument].trading = message.code == 'T';
       update.state = true;
       return;
     case Type::OperationalHalt:
-      if (message.code != 'Q') return;
+      if (names_another(message, update) || message.code != 'Q') return;
       status_[instrument].operational_halt = message.action == 'H';
       update.state = true;
       return;
@@ -322,6 +341,13 @@ void Market::apply_rare(const Message& message, Update& update) noexcept {
                       .aggressor = md::Aggressor::Unknown,
                       .printable = true};
       return;
+    case Type::RegSho:
+    case Type::MarketParticipant:
+    case Type::IpoQuoting:
+    case Type::LuldCollar:
+    case Type::Imbalance:
+    case Type::RetailInterest:
+    case Type::DirectListing: (void)names_another(message, update); return;
     default: return;
   }
 }

@@ -20,14 +20,13 @@
 /// - Valid otherwise; an empty side is no fault.
 ///
 /// Whose a message is, its locate says, and three things may contradict it:
-/// - The order it is about stands in another instrument's book. Nobody knows which of the two is wrong, so
-/// both
-///   are suspect. This is looked at also where the locate is of no instrument of ours.
-/// - It names another stock (A, F, P, Q): both are suspect, as far as they are ours.
+/// - The order it is about stands in another instrument's book, or one of that number does already. Nobody
+///   knows which of the two is wrong, so both are suspect. What happens to an order is held against our books
+///   also where the locate is of no instrument of ours.
+/// - It names another stock, whatever its type: both are suspect, as far as they are ours.
 /// - The directory gives the locate to another stock, or the stock another locate, in the middle of a day:
-/// the
-///   stock is suspect. So is one whose directory comes after its first order or trade: what came before under
-///   that locate was nobody's.
+///   the stock is suspect. So is one whose directory comes after its first order or trade: what came before
+///   under that locate was nobody's.
 /// Each is counted once a message, and Update::misfit says which it was.
 ///
 /// What moves the book: A and F add; E, C and X reduce; D removes; U removes and adds, last in its queue.
@@ -36,6 +35,7 @@
 /// by Q. A broken trade (B) takes nothing back: a window has its trades as they were known.
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -143,31 +143,43 @@ class Market {
   static constexpr InstrumentId kOthers = ~InstrumentId{0};
   static constexpr InstrumentId kHeard = kOthers - 1;  // Nor was it named, but orders or trades had it.
 
-  [[nodiscard]] bool is_ours(InstrumentId place) const noexcept TICKWIRE_HOT {
-    return place - 1 < instruments_.size();
-  }
+  [[nodiscard]] bool is_ours(InstrumentId place) const noexcept TICKWIRE_HOT { return place - 1 < count_; }
   /// May a stock of this spelling be ours? A look at 8 kB where it is not.
   [[nodiscard]] bool may_be_ours(std::uint64_t symbol) const noexcept TICKWIRE_HOT {
     const std::uint64_t bit = symbol * 0x9E3779B97F4A7C15U >> 48U;
     return (symbols_[bit / 64] >> (bit % 64) & 1U) != 0;
   }
 
+  [[nodiscard]] bool is_blank() const noexcept TICKWIRE_HOT;
   void apply(const Message& message, Update& update) noexcept TICKWIRE_HOT;
   void apply_rare(const Message& message, Update& update) noexcept TICKWIRE_HOT;
   void apply_others(const Message& message, InstrumentId& place, Update& update) noexcept TICKWIRE_HOT;
   void apply_directory(const Message& message, Update& update) noexcept TICKWIRE_HOT;
   void damage(InstrumentId instrument, md::InvalidReason why, Misfit misfit, Update& update) noexcept
       TICKWIRE_HOT;
-  [[nodiscard]] bool check(const md::OrderChange& change, Update& update) noexcept TICKWIRE_HOT;
-  [[nodiscard]] bool names_another(const Message& message, Update& update) noexcept TICKWIRE_HOT;
+  /// Of an order that a message changed: was it done as the message says?
+  [[nodiscard]] bool check(const md::OrderChange& change, Update& update) noexcept TICKWIRE_HOT {
+    if (change.result == md::OrderResult::Done) [[likely]]
+      return true;
+    refuse(change, update);
+    return false;
+  }
+  [[gnu::noinline]] void refuse(const md::OrderChange& change, Update& update) noexcept TICKWIRE_HOT;
+  void names_ours(const Message& message, bool unnamed, Update& update) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool names_another(const Message& message, Update& update) noexcept TICKWIRE_HOT {
+    return std::bit_cast<std::uint64_t>(message.symbol) != status_[update.instrument].symbol &&
+           names_another_slow(message, update);
+  }
+  [[nodiscard, gnu::noinline]] bool names_another_slow(const Message& message, Update& update) noexcept
+      TICKWIRE_HOT;
 
   const md::InstrumentTable& instruments_;
+  const InstrumentId count_;
   Decoder decoder_;
   md::OrderBooks books_;
   std::span<InstrumentId> by_locate_;  // Plus one; 0 is none of ours.
   std::span<Status> status_;
   std::array<std::uint64_t, 1024> symbols_{};  // A bit for each of ours, by a hash of its spelling.
-  bool blank_ = true;                          // Nothing has come since everything began anew.
   bool closed_ = false;
   bool lost_ = false;
   bool building_ = false;
