@@ -115,6 +115,21 @@ TEST_F(ItchReplaySource, ADayFileIsASessionAndItsTimesCountFromItsDay) {
                  "1 " + first + " at 2007"}));
 }
 
+TEST_F(ItchReplaySource, BytesOfATypeThatIsNewToUsAreNoTime) {
+  const std::string known = bytes::system_event(7, 'O');
+  const std::string unknown = "z" + std::string(30, '0');
+  const std::string shortened = bytes::system_event(8, 'Q').substr(0, 11);
+  const std::string beyond = bytes::system_event(86'400'000'000'000, 'S');
+  const std::string last = bytes::system_event(86'399'999'999'999, 'C');
+  std::string file;
+  for (const std::string& message : {unknown, known, unknown, shortened, beyond, last}) {
+    file += big_endian(message.size(), 2) + message;
+  }
+  EXPECT_EQ(read({.files = {write("day", file)}, .midnights = {1000}, .mold = {}}),
+            (Log{"1 " + unknown + " at 0", "2 " + known + " at 1007", "3 " + unknown + " at 1007",
+                 "4 " + shortened + " at 1007", "5 " + beyond + " at 1007", "6 " + last + " at 86400000000999"}));
+}
+
 TEST_F(ItchReplaySource, ArbitratesTheLinesOfACaptureOnItsOwnClock) {
   Pcap pcap;
   pcap.line(0, 1 * kMs, mold_datagram(kSession, 1, {"a"}))

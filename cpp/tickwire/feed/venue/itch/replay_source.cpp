@@ -117,12 +117,13 @@ class ReplaySource::DayFiles final : public Source {
     if (!held_ && !read()) return false;
     // Locates and orders are a file's own.
     held_ = !held_ && std::exchange(number_, file_.file()) != file_.file();
-    if (message_.size() >= kTimeAt + kTimeBytes) {  // Else at the time of the one before it.
+    // What is no message of ours, or tells a time that no day has, comes at the time of the one before it.
+    if (unfit_ == 0) {
       TsNs since_midnight = 0;
       for (const std::byte b : message_.subspan(kTimeAt, kTimeBytes)) {
         since_midnight = since_midnight << 8U | static_cast<TsNs>(b);
       }
-      ts_ = midnights_[number_] + since_midnight;
+      if (since_midnight < kDayNs) ts_ = midnights_[number_] + since_midnight;
     }
     item = held_ ? ReplayItem{ReplayItem::Kind::Session, ts_}
                  : ReplayItem{ReplayItem::Kind::Message, ts_, file_.number(), 1, message_};
