@@ -135,6 +135,7 @@ async def test_a_snapshot_server_names_the_session_where_nobody_else_can_be_aske
             async with live(venue, rows=OF_THE_BOOK, servers=("glimpse",), record=tmp_path / "run") as rig:
                 for number in range(1, 20):
                     stranger.send(number, [b"S" + bytes(11)])
+                await rig.until(lambda: rig.count("snapshots") == 1, "a snapshot")
                 await rig.played(messages[400:])
                 await rig.settled()
                 assert rig.count("sessions") == 1
@@ -247,6 +248,7 @@ async def test_an_order_that_does_not_fit_is_mended_by_a_snapshot(tmp_path: Path
         await rig.played(messages[:400])
         misfit(venue, "TW00001")
         await rig.until(lambda: rig.count("snapshots") == 1, "a snapshot")
+        await rig.settled()
         assert rig.count("lost_messages") == 0
         assert rig.count("unknown_order") == 1
         number = len(venue.history)
