@@ -189,7 +189,7 @@ class OrderBooks {
   [[gnu::noinline]] void mark(std::uint64_t ref, int change) noexcept TICKWIRE_HOT;
   [[nodiscard]] std::uint32_t find_slow(std::uint64_t ref) const noexcept TICKWIRE_HOT;
   [[nodiscard]] std::uint32_t claim(std::uint64_t ref) noexcept TICKWIRE_HOT;
-  void erase(std::uint32_t slot) noexcept TICKWIRE_HOT;
+  [[gnu::always_inline]] inline void erase(std::uint32_t slot) noexcept TICKWIRE_HOT;
   void erase_slow(std::size_t bucket, std::size_t at) noexcept TICKWIRE_HOT;
 
   [[nodiscard]] static std::uint32_t position(const HalfBook& half, std::int64_t key) noexcept TICKWIRE_HOT;

@@ -108,7 +108,7 @@ void Market::damage(InstrumentId instrument, InvalidReason why, Misfit misfit, U
 }
 
 /// Of an order that a message did not change as it says.
-void Market::refuse(const OrderChange& change, Update& update) noexcept {
+void Market::refuse(OrderChange change, Update& update) noexcept {
   InvalidReason why = InvalidReason::Gap;
   Misfit misfit = Misfit::None;
   switch (change.result) {
@@ -219,19 +219,18 @@ void Market::apply_others(const Message& message, InstrumentId& place, Update& u
     case Type::Trade:
     case Type::CrossTrade:
     case Type::TradingAction:
-    case Type::OperationalHalt: names_ours(message, unnamed, update); break;
+    case Type::OperationalHalt:
+      if (may_be_ours(spelling_of(message))) [[unlikely]]
+        names_ours(message, unnamed, update);
+      break;
     case Type::Executed:
     case Type::ExecutedWithPrice:
     case Type::Cancel:
     case Type::Delete:
-    case Type::Replace: {
-      const std::uint32_t book = books_.book_of(message.ref);
-      if (book == md::OrderBooks::kNoBook) [[likely]]
-        break;
-      ++counts_.other_book;
-      damage(book, InvalidReason::Gap, Misfit::OtherBook, update);
+    case Type::Replace:
+      if (books_.may_hold(message.ref)) [[unlikely]]
+        touches_ours(message, update);
       break;
-    }
     case Type::RegSho:
     case Type::MarketParticipant:
     case Type::IpoQuoting:
@@ -240,17 +239,23 @@ void Market::apply_others(const Message& message, InstrumentId& place, Update& u
     case Type::RetailInterest:
     case Type::DirectListing:
       // Before the directory they say nothing that a book could lack.
-      if (!unnamed) names_ours(message, false, update);
+      if (!unnamed && may_be_ours(spelling_of(message))) names_ours(message, false, update);
       return;
     default: return;
   }
   if (unnamed) place = kHeard;
 }
 
+/// What happened to an order under a locate that is none of ours: to one of ours?
+void Market::touches_ours(const Message& message, Update& update) noexcept {
+  const std::uint32_t book = books_.book_of(message.ref);
+  if (book == md::OrderBooks::kNoBook) return;
+  ++counts_.other_book;
+  damage(book, InvalidReason::Gap, Misfit::OtherBook, update);
+}
+
 /// A message of none of ours that has a stock in it: ours?
 void Market::names_ours(const Message& message, bool unnamed, Update& update) noexcept {
-  if (!may_be_ours(spelling_of(message))) [[likely]]
-    return;
   const InstrumentId named = instruments_.find(message.stock());
   if (named == kNoInstrument) return;
   ++(unnamed ? counts_.unnamed_locate : counts_.other_stock);

@@ -158,14 +158,16 @@ class Market {
   void damage(InstrumentId instrument, md::InvalidReason why, Misfit misfit, Update& update) noexcept
       TICKWIRE_HOT;
   /// Of an order that a message changed: was it done as the message says?
-  [[nodiscard]] bool check(const md::OrderChange& change, Update& update) noexcept TICKWIRE_HOT {
+  [[nodiscard]] bool check(md::OrderChange change, Update& update) noexcept TICKWIRE_HOT {
     if (change.result == md::OrderResult::Done) [[likely]]
       return true;
     refuse(change, update);
     return false;
   }
-  [[gnu::noinline]] void refuse(const md::OrderChange& change, Update& update) noexcept TICKWIRE_HOT;
-  void names_ours(const Message& message, bool unnamed, Update& update) noexcept TICKWIRE_HOT;
+  [[gnu::noinline]] void refuse(md::OrderChange change, Update& update) noexcept TICKWIRE_HOT;
+  [[gnu::noinline]] void touches_ours(const Message& message, Update& update) noexcept TICKWIRE_HOT;
+  [[gnu::noinline]] void names_ours(const Message& message, bool unnamed, Update& update) noexcept
+      TICKWIRE_HOT;
   [[nodiscard]] bool names_another(const Message& message, Update& update) noexcept TICKWIRE_HOT {
     return std::bit_cast<std::uint64_t>(message.symbol) != status_[update.instrument].symbol &&
            names_another_slow(message, update);
