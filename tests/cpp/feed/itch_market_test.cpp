@@ -159,6 +159,20 @@ TEST_F(ItchWhose, WhateverNamesAnotherStockMakesBothSuspect) {
   }
 }
 
+TEST_F(ItchWhose, ABlankStockNamesNoOther) {
+  for (const char filler : {' ', '\0'}) {
+    for (const char type : {'Y', 'H'}) {
+      SetUp();
+      std::string message = bytes::trading_action(13, 4, "", 'T');
+      message[0] = type;
+      message.replace(11, 8, 8, filler);
+      if (type == 'Y') message.resize(20);
+      EXPECT_EQ(say(message).misfit, Misfit::None);
+      expect(BookState::Valid, BookState::Valid);
+    }
+  }
+}
+
 TEST_F(ItchWhose, AnOrderThatAnotherBookHasAlreadyMakesBothSuspect) {
   for (const std::string& message :
        {bytes::add(13, 4, 2, 'B', 5, "AAPL", 9), bytes::replace(13, 4, 1, 2, 5, 11)}) {

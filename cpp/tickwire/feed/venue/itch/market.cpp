@@ -148,8 +148,10 @@ void Market::refuse(OrderChange change, Update& update) noexcept {
   }
 }
 
-/// A message of one of ours whose stock is spelled otherwise: another's?
+/// A message of one of ours whose stock is spelled otherwise: another's? One that is blank names none.
 bool Market::names_another_slow(const Message& message, Update& update) noexcept {
+  if (std::all_of(message.symbol.begin(), message.symbol.end(), [](char c) { return c == 0 || c == ' '; }))
+    return false;
   const InstrumentId named = instruments_.find(message.stock());
   if (named == update.instrument) return false;  // Padded otherwise.
   ++counts_.other_stock;
