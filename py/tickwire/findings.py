@@ -262,6 +262,7 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
             return feed_count(stats, name, counter)
         return stats.counters.get(f"{name}/{counter}", 0)
 
+    why: str | None
     if feed.by_order and not count("messages") and not count("capture_truncated"):
         why = _why_no_message(stats, feed, name)
     elif feed.by_order:
