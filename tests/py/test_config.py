@@ -513,6 +513,8 @@ def test_several_models_each_with_a_name(tmp_path: Path) -> None:
     assert (two["name"], two["shadow"], one["shadow"]) == ("next", False, False), (
         "its rows are told apart later"
     )
+    live = load(MINIMAL.replace('source = "file"\n', "") + MODELS, base=tmp_path).resolve()["models"]
+    assert [model["shadow"] for model in live] == [False, True]
 
 
 @pytest.mark.parametrize(
