@@ -276,6 +276,7 @@ void Engine::build_ingest() {
         *stats_, arena_));
     for (const FeedConfig& feed : feeds) {
       agent_of_feed_.push_back(static_cast<std::uint32_t>(ingest_.size() - 1));
+      agent_of_instrument_.insert(agent_of_instrument_.end(), feed.instruments.size(), agent_of_feed_.back());
       first_instrument += static_cast<InstrumentId>(feed.instruments.size());
     }
   }
@@ -340,13 +341,17 @@ void Engine::build_processes(std::size_t index) {
                                                                       .lock = config_.lock,
                                                                       .router = waker_,
                                                                       .router_flag = *waker_memory_,
-                                                                      .spawner = *spawner_},
+                                                                      .spawner = *spawner_,
+                                                                      .ingest_of = agent_of_instrument_},
                                                     prepared_[index], *stats_, arena_));
     outputs_.push_back(
         {.queue = &workers_.back()->channel().out(),
          .port = nullptr,
          .scores = recorder_ ? &recorder_->add_scores(name, layout_.record_bytes(), arena_) : nullptr,
-         .shadow = model.shadow});
+         .shadow = model.shadow,
+         .worker = workers_.back().get(),
+         .believed = arena_.allocate<std::byte>(kRecordsAPoll * workers_.back()->channel().out().slot_bytes(),
+                                                kCacheLineBytes)});
   }
   const std::size_t input_floats = config_.features.window_rows * layout_.feature_count;
   for (std::size_t ingest = 0; ingest < ingest_.size(); ++ingest) {
@@ -354,6 +359,7 @@ void Engine::build_processes(std::size_t index) {
     for (std::size_t i = first; i < workers_.size(); ++i) {
       work_ports_.push_back(std::make_unique<signal::SignalPort>(
           workers_[i]->channel().work(ingest), workers_[i]->waker(), instrument_count_, arena_));
+      work_ports_.back()->remember_in(workers_[i]->sent(ingest));
       ports.push_back(work_ports_.back().get());
     }
     ingest_[ingest]->send_work_to(std::move(ports), model.assign, input_floats);
@@ -593,7 +599,10 @@ std::vector<DutyCycles> Engine::duty_cycles() const {
 
 bool Engine::has_output() const noexcept {
   return std::any_of(outputs_.begin(), outputs_.end(),
-                     [](const Output& output) { return output.queue->readable() != 0; }) ||
+                     [](const Output& output) {
+                       return output.worker != nullptr ? output.worker->has_records()
+                                                       : output.queue->readable() != 0;
+                     }) ||
          std::any_of(ingest_.begin(), ingest_.end(),
                      [](const auto& ingest) { return ingest->requests().readable() != 0; }) ||
          std::any_of(workers_.begin(), workers_.end(),
@@ -630,9 +639,15 @@ RecordBatch Engine::poll() noexcept {
     const Output& output = outputs_[next_output_];
     next_output_ = (next_output_ + 1) % outputs_.size();
     concurrent::SpscQueue& queue = *output.queue;
+    if (output.worker != nullptr) {
+      const std::size_t count = output.worker->take_records(output.believed);
+      if (output.scores != nullptr) record(output, output.believed.data(), count);
+      if (count == 0 || output.shadow) continue;
+      return {output.believed.data(), count, queue.slot_bytes()};
+    }
     const std::size_t count = queue.contiguous(std::min(queue.readable(), kRecordsAPoll));
     if (count == 0) continue;
-    if (output.scores != nullptr) record(output, count);
+    if (output.scores != nullptr) record(output, queue.slot(0), count);
     if (output.shadow) {
       queue.release(count);
       continue;
@@ -644,9 +659,9 @@ RecordBatch Engine::poll() noexcept {
   return {nullptr, 0, 0};
 }
 
-void Engine::record(const Output& output, std::size_t count) noexcept {
+void Engine::record(const Output& output, const std::byte* records, std::size_t count) noexcept {
   for (std::size_t i = 0; i < count; ++i) {
-    const std::byte* const record = output.queue->slot(i);
+    const std::byte* const record = records + i * output.queue->slot_bytes();
     if (reinterpret_cast<const signal::SignalHeader*>(record)->row != 0) output.scores->put(record);
   }
   // Its thread has ended: what is polled after that is written here.
@@ -663,8 +678,14 @@ void Engine::finish_recording() {
   // What nobody polled any more was scored all the same.
   for (const Output& output : outputs_) {
     if (output.scores == nullptr) continue;
+    if (output.worker != nullptr) {
+      for (std::size_t count = 0; (count = output.worker->take_records(output.believed)) != 0;) {
+        record(output, output.believed.data(), count);
+      }
+      continue;
+    }
     for (std::size_t count = 0; (count = output.queue->contiguous(output.queue->readable())) != 0;) {
-      record(output, count);
+      record(output, output.queue->slot(0), count);
       output.queue->release(count);
     }
   }

@@ -158,6 +158,8 @@ class Engine {
     signal::SignalPort* port;  // Whose waiting notices are ours to send after the end; null: it keeps none.
     RecordTap* scores;         // Recorded as they are polled: a worker process has no other way out.
     bool shadow;               // Recorded, and not handed on.
+    WorkerHost* worker = nullptr;        // A process, whose records are looked at before they are believed, …
+    std::span<std::byte> believed = {};  // … and copied here.
   };
 
   void build_ingest();
@@ -170,7 +172,7 @@ class Engine {
   void build_processes(std::size_t model);
   [[nodiscard]] std::string worker_name(const ModelConfig& model, std::size_t number) const;
   [[nodiscard]] ModelReport describe(std::size_t model, const ModelImage* image);
-  void record(const Output& output, std::size_t count) noexcept;
+  void record(const Output& output, const std::byte* records, std::size_t count) noexcept;
   [[nodiscard]] std::vector<ScoringStage*> stages_of(std::size_t model);
   void use(const std::vector<infer::Model*>& models);
   void forget(const std::vector<infer::Model*>& models);
@@ -187,6 +189,7 @@ class Engine {
   std::vector<infer::Model*> in_use_;  // Models that agents of ours run, or are about to.
   std::size_t instrument_count_ = 0;
   std::vector<std::uint32_t> agent_of_feed_;
+  std::vector<std::uint32_t> agent_of_instrument_;
   std::unique_ptr<SharedRegion> waker_memory_;  // Where worker processes wake the router as well.
   concurrent::Waker waker_;
   std::unique_ptr<DiskSync> sync_;

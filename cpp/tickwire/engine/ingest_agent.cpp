@@ -1903,7 +1903,7 @@ void IngestAgent::emit_row(AnyLane& lane, const Step& step, TsNs ts_event, const
 void IngestAgent::send_work(signal::SignalPort& port, const signal::SignalHeader& header,
                             std::span<const float> input, bool whole_window) noexcept {
   std::byte* slot = port.try_claim_row();
-  if (slot == nullptr) [[unlikely]]
+  if (slot == nullptr || !port.note(header)) [[unlikely]]
     return rows_dropped_.add(1);
   WorkHead& head = work_head(slot);
   head.header = header;

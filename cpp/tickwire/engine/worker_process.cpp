@@ -316,7 +316,13 @@ WorkerHost::WorkerHost(Setup setup, std::shared_ptr<const ModelImage> image, met
       hung_(stats.counter(setup_.name, "worker_hung")),
       replaced_(stats.counter(setup_.name, "worker_replaced")),
       stopped_(stats.counter(setup_.name, "worker_stopped")),
+      untrusted_(stats.counter(setup_.name, "untrusted_records")),
       errors_(stats.error_log(setup_.name + "-process")) {
+  // What is on its way lies in one of the two rings.
+  const std::size_t most = channel_.work(0).capacity() + channel_.out().capacity();
+  for (std::size_t i = 0; i < channel_.work_rings(); ++i) {
+    sent_.push_back(std::make_unique<signal::Sent>(arena, most));
+  }
   (void)stats.histogram(setup_.name, "worker_recovery");
   (void)stats.error_log(setup_.name);
   seats_[main_].image = std::move(image);
@@ -462,7 +468,11 @@ std::optional<WorkerEnd> WorkerHost::reap(bool aside) {
 
   // One that was not handed anything yet stays aside: whether it shall go on is not decided.
   const bool replaced = std::exchange(handed_over_, false) && seats_[1 - main_].process.pid != 0;
-  if (!end.in_order) {
+  if (!distrusted_.empty()) {
+    end.trouble = distrusted_;
+    channel_.out().release(channel_.out().readable());  // Whatever they are, the indices meet again.
+    log(ErrorKind::WorkerDied, end.how);
+  } else if (!end.in_order) {
     end.trouble = take_stock();
     channel_.died_ns().store(monotonic_ns());
     log(ErrorKind::WorkerDied, end.how);
@@ -521,6 +531,74 @@ void WorkerHost::give_up(std::string_view why) {
   given_up_ = true;
   stopped_.set(1);
   log(ErrorKind::WorkerStopped, why);
+}
+
+/// Why a record is not to be believed, or null.
+const char* WorkerHost::fault_of(const signal::SignalHeader& header) noexcept {
+  const bool notice = header.row == 0;
+  if (header.instrument >= setup_.shape.instrument_count) return "of an instrument that there is not";
+  if (header.state > signal::SignalState::Warming || header.reason > md::InvalidReason::Clock ||
+      header.recv_clock > RecvClock::Recorded || header.scored > setup_.shape.max_batch) {
+    return "of a state that there is not";
+  }
+  if (notice ? header.state == signal::SignalState::Valid || header.scored != 0
+             : header.state == signal::SignalState::Valid && header.scored == 0) {
+    return "that contradicts itself";
+  }
+  const auto is_of = [&](const Seat& seat) {
+    return seat.image != nullptr && seat.image->id() == header.model_id;
+  };
+  if (!is_of(seats_[0]) && !is_of(seats_[1])) return "of another model";
+  // Unsigned, since whatever stands there may overflow.
+  auto out = static_cast<std::uint64_t>(header.ts_recv);
+  for (const std::int64_t stage : header.stage_ns) out += static_cast<std::uint64_t>(stage);
+  if (!notice && out != static_cast<std::uint64_t>(header.ts_out)) return "whose times do not add up";
+  if (!sent_[setup_.ingest_of[header.instrument]]->take(header))
+    return "that it was not given, or gave before";
+  return nullptr;
+}
+
+void WorkerHost::distrust(std::string why) noexcept {
+  distrusted_ = std::move(why);
+  log(ErrorKind::WorkerMemory, distrusted_);
+  kill(false, false);
+  kill(true, false);
+}
+
+bool WorkerHost::has_records() noexcept {
+  return channel_.out().readable() != 0 && (distrusted_.empty() || given_up_);
+}
+
+std::size_t WorkerHost::take_records(std::span<std::byte> into) noexcept {
+  concurrent::SpscQueue& out = channel_.out();
+  const std::size_t waiting = out.readable();
+  // Its process is about to end, and what it wrote meanwhile with it.
+  if (waiting == 0 || (!distrusted_.empty() && !given_up_)) return 0;
+  if (waiting > out.capacity()) {
+    untrusted_.add(1);
+    distrust("it wrote over the places of its ring of records");
+    return 0;
+  }
+  const std::size_t count = out.contiguous(std::min(waiting, into.size() / out.slot_bytes()));
+  // Ours from here on: the worker may write there as long as it lives.
+  std::memcpy(into.data(), out.slot(0), count * out.slot_bytes());
+  std::size_t good = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    std::byte* const record = into.data() + i * out.slot_bytes();
+    const auto& header = *reinterpret_cast<const signal::SignalHeader*>(record);
+    if (const char* const fault = fault_of(header); fault != nullptr) [[unlikely]] {
+      untrusted_.add(1);
+      if (given_up_) continue;  // Its process has ended, and left that behind.
+      distrust("it gave a record " + std::string(fault) + ": instrument " +
+               std::to_string(header.instrument) + ", epoch " + std::to_string(header.epoch) + ", row " +
+               std::to_string(header.row));
+      return good;
+    }
+    if (good != i) std::memcpy(into.data() + good * out.slot_bytes(), record, out.slot_bytes());
+    ++good;
+  }
+  out.release(count);
+  return good;
 }
 
 void WorkerHost::stop() {

@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -30,6 +31,7 @@
 #include "tickwire/engine/worker_channel.hpp"
 #include "tickwire/metrics/stat_file.hpp"
 #include "tickwire/signal/port.hpp"
+#include "tickwire/signal/sent.hpp"
 
 namespace tickwire::engine {
 
@@ -121,6 +123,8 @@ class WorkerHost {
     concurrent::Waker& router;
     const SharedRegion& router_flag;
     Spawner& spawner;
+    /// By instrument, whose ring its rows come through.
+    const std::vector<std::uint32_t>& ingest_of;
   };
 
   /// Registers what the worker will count under its name, and makes its channel.
@@ -133,6 +137,8 @@ class WorkerHost {
   [[nodiscard]] std::size_t model() const noexcept { return setup_.model; }
   [[nodiscard]] WorkerChannel& channel() noexcept { return channel_; }
   [[nodiscard]] concurrent::Waker& waker() noexcept { return waker_; }
+  /// What the ingest agent `index` noted of what it sent.
+  [[nodiscard]] signal::Sent& sent(std::size_t index) noexcept { return *sent_[index]; }
   [[nodiscard]] std::uint32_t model_id() const noexcept { return seats_[main_].image->id(); }
 
   /// Starts the worker: at the start, or after one that ended.
@@ -158,6 +164,11 @@ class WorkerHost {
   void give_up(std::string_view why);
   [[nodiscard]] bool given_up() const noexcept { return given_up_; }
 
+  /// The router's: copies records that wait and that may be believed, and gives them back; how many. A worker
+  /// of which one is not is ended, and no other record of its process is looked at.
+  [[nodiscard]] std::size_t take_records(std::span<std::byte> into) noexcept;
+  [[nodiscard]] bool has_records() noexcept;
+
   /// Ends the worker in good order, or after a while the other way.
   void stop();
 
@@ -178,14 +189,18 @@ class WorkerHost {
   void launch(std::size_t seat, WorkerCommand command);
   void forget(Seat& seat) noexcept;
   void leave_unscored(std::byte* record, std::byte* slot) noexcept;
+  [[nodiscard]] const char* fault_of(const signal::SignalHeader& header) noexcept;
+  void distrust(std::string why) noexcept;
   void log(ErrorKind kind, std::string_view text);
 
   Setup setup_;
   WorkerChannel channel_;
   concurrent::Waker waker_;
-  signal::SignalPort port_;  // To the router, in the worker's place.
-  std::size_t main_ = 0;     // The seat of the worker that drains, or will next.
+  std::vector<std::unique_ptr<signal::Sent>> sent_;  // By ingest agent.
+  signal::SignalPort port_;                          // To the router, in the worker's place.
+  std::size_t main_ = 0;                             // The seat of the worker that drains, or will next.
   bool given_up_ = false;
+  std::string distrusted_;    // Why what its process wrote is not to be believed.
   bool handed_over_ = false;  // The one aside goes on as soon as the one at main_ has left.
   Seat seats_[WorkerChannel::kSeats];
   StageHistograms stages_;  // The worker's: made here, written there.
@@ -197,6 +212,7 @@ class WorkerHost {
   metrics::Counter& hung_;
   metrics::Counter& replaced_;
   metrics::Counter& stopped_;
+  metrics::Counter& untrusted_;
   metrics::ErrorLog& errors_;
 };
 

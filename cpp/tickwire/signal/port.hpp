@@ -15,6 +15,7 @@
 #include "tickwire/concurrent/waker.hpp"
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
+#include "tickwire/signal/sent.hpp"
 #include "tickwire/signal/signal.hpp"
 
 namespace tickwire::signal {
@@ -25,6 +26,9 @@ class SignalPort {
   /// instrument is taken from the arena.
   SignalPort(concurrent::SpscQueue& queue, concurrent::Waker& reader, std::size_t instrument_count,
              Arena& arena);
+
+  /// Setup: the reader is not trusted, so everything that goes out is noted there.
+  void remember_in(Sent& sent) noexcept { sent_ = &sent; }
 
   /// A slot to fill and publish(), or nullptr when the ring is full: the row is then counted as dropped. Of
   /// `count` rows there is room for all or none; queue().claimed() has the slots.
@@ -37,6 +41,14 @@ class SignalPort {
     if (slot == nullptr) [[unlikely]]
       dropped_ += count;
     return slot;
+  }
+
+  /// Before a claimed row is published. False where the record cannot be remembered: it is then dropped.
+  [[nodiscard]] bool note(const SignalHeader& header) noexcept TICKWIRE_HOT {
+    if (sent_ == nullptr || sent_->note(header)) [[likely]]
+      return true;
+    ++dropped_;
+    return false;
   }
 
   /// Hands the claimed slots to the reader and wakes it if it sleeps.
@@ -72,6 +84,7 @@ class SignalPort {
 
   concurrent::SpscQueue& queue_;
   concurrent::Waker& reader_;
+  Sent* sent_ = nullptr;
   std::span<SignalHeader> waiting_;  // Oldest first.
   std::size_t waiting_count_ = 0;
   std::uint64_t dropped_ = 0;
