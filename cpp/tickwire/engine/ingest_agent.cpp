@@ -1147,6 +1147,8 @@ void IngestAgent::end_replay() noexcept {
 /// The book of an instrument begins anew, and its windows with it.
 void IngestAgent::on_cold(Feed& feed, Lane& lane, TsNs ts) noexcept {
   if (feed.tap != nullptr) feed.tap->cold(ts, lane.id);
+  // How far the capture's clock is from ours is said as the reason of that, and is no leap besides.
+  feed.recv_stamps.forget();
   lane.diff_id = lane.trade_id = lane.quote_id = 0;
   lane.fresh = 0;
   const Step step = lane.pipeline.restart();
@@ -1419,7 +1421,8 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
     TICKWIRE_HOT_EXEMPT_END
   }
   if (!feed.muted) stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
-  const bool leaps = on_stamps(feed, ts_recv, outcome == Outcome::Event ? event.ts_event : kNoTime, arrival);
+  // What is no event moves no window; an answer to a request may come between the lines of a warm capture.
+  const bool leaps = outcome == Outcome::Event && on_stamps(feed, ts_recv, event.ts_event, arrival);
   if (outcome == Outcome::Event) [[likely]] {
     Lane& lane = *lanes_[feed.first_lane + event.instrument];
     if (feed.in_capture) [[unlikely]]
@@ -1567,10 +1570,16 @@ void IngestAgent::count_refused(Feed& feed, const Lane& lane, const Step& step, 
 /// message behind this one, and windows begin anew: whether this stamp is wrong, or those before it were, is
 /// not known.
 bool IngestAgent::on_stamps(Feed& feed, TsNs ts_recv, TsNs ts_event, const Arrival& arrival) noexcept {
-  const bool recv = feed.recv_stamps.leaps(ts_recv);
+  const bool leapt = feed.recv_stamps.leaps(ts_recv);
+  // A warm capture of another clock: where windows do not go by it, nothing but the age of the data did.
+  const bool recv = leapt && (windows_on_recv_ || !feed.muted);
   const bool event = !windows_on_recv_ && feed.event_stamps.leaps(ts_event);
-  if (!recv && !event) [[likely]]
+  if (!leapt && !event) [[likely]]
     return false;
+  for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
+    lanes_[feed.first_lane + i]->fresh = ts_recv;
+  }
+  if (!recv && !event) return false;
   feed.clock_leaps.add(1);
   if (!feed.muted) {
     if (recv) feed.recv_stamps.tell(errors_, feed.config.name, "a receive stamp", ts_recv);
@@ -1578,7 +1587,6 @@ bool IngestAgent::on_stamps(Feed& feed, TsNs ts_recv, TsNs ts_event, const Arriv
   }
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
-    lane.fresh = ts_recv;
     const Step step = lane.pipeline.doubt_clock();
     if (step.left_valid) emit_notice(feed, lane, step.reason, kNoTime, arrival);
   }
