@@ -70,7 +70,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "pipeline.toml").write_text(CONFIG)
-    (tmp_path / "live.toml").write_text(CONFIG.replace('source = "file"', ""))
+    # The rows of the stand-in are from long ago.
+    (tmp_path / "live.toml").write_text(CONFIG.replace('source = "file"', "") + 'max_age = "0s"\n')
     (tmp_path / "capture.log").write_text("")
     return tmp_path
 

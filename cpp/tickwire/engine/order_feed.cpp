@@ -480,7 +480,14 @@ void OrderFeed::misfit(const feed::itch::Update& update, std::uint64_t sequence,
 
 /// Whether this message's stamp is wrong, or those before it were, is not known: no book is valid before the
 /// next one, and windows begin anew.
+/// Before anything happened, as between a day's start and its first order, a silence is nothing to doubt.
 void OrderFeed::doubt_clock(const StampWatch& stamps, std::string_view whose, TsNs ts) noexcept {
+  bool sampled = clock_doubted_;
+  for (const auto& lane : lanes_) sampled = sampled || lane->pipeline.sampled();
+  if (stamps.ahead() && !sampled) {
+    for (auto& lane : lanes_) lane->pipeline.begin_later();
+    return;
+  }
   clock_doubted_ = true;
   clock_leaps_.add(1);
   stamps.tell(errors_, config_.name, whose, ts);

@@ -38,6 +38,8 @@ class StampWatch {
     newest_ = far ? now : high;
     return far;
   }
+  /// Which way did the last one leap?
+  [[nodiscard]] bool ahead() const noexcept TICKWIRE_HOT { return ahead_; }
   /// What comes next has nothing before it.
   void forget() noexcept TICKWIRE_HOT { newest_ = kNoTime; }
 
