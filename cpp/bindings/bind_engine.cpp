@@ -146,6 +146,7 @@ py::list workers_of(BoundEngine& engine) {
     one["name"] = worker->name();
     one["model"] = worker->model();
     one["given_up"] = worker->given_up();
+    one["distrusted"] = worker->distrusted();
     one["wake_fd"] = worker->waker().fd();
     describe(one, worker->state(false));
     py::dict aside;

@@ -27,6 +27,11 @@ _COUNTED = (
     _Counted(
         ("unknown_symbol",), "messages of instruments that the configuration does not name were skipped"
     ),
+    _Counted(
+        ("untrusted_records",),
+        "records of a worker process were not answers to rows that it was given: it was ended, and its rows "
+        "left unscored",
+    ),
     _Counted(("snapshots_misfit",), "snapshots fitted none of the events around them"),
     _Counted(("snapshots_empty",), "snapshots were empty and not believed"),
     _Counted(("snapshots_one_sided",), "snapshots had one empty side, which no other confirmed at once"),

@@ -30,6 +30,8 @@ _REASONS = {
     "halted": "the venue halted it",
     "depth": "levels that the features need fell off the deep end",
     "memory": "an order of it found no memory",
+    "clock": "a stamp was of another time than those before it",
+    "trade_gap": "trades of it are missing, and features.trade_gaps ends the epoch there",
 }
 
 

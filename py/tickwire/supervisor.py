@@ -240,6 +240,10 @@ class Supervisor:
 
     def _start(self, worker: _Worker) -> None:
         worker.restart = None
+        if distrusted := self._engine.workers[worker.index]["distrusted"]:
+            # Found in what the dead one had left.
+            self._give_up(worker, f"the memory it shared is damaged: {distrusted}")
+            return
         worker.started = time.monotonic()
         try:
             self._engine.start_worker(worker.index)

@@ -100,9 +100,10 @@ def checked(collector: Collector) -> None:
     assert set(rows["instrument"]) <= {0, 1}
 
 
+@pytest.mark.parametrize("after", [signal.SIGCONT, signal.SIGKILL], ids=["goes on", "dies"])
 @pytest.mark.parametrize("kind", FORGED)
 async def test_a_worker_whose_records_cannot_be_is_ended_and_named(
-    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, kind: str, after: signal.Signals, caplog: pytest.LogCaptureFixture
 ) -> None:
     forge, said = FORGED[kind]
     async with market() as venue:
@@ -125,10 +126,10 @@ async def test_a_worker_whose_records_cannot_be_is_ended_and_named(
                 os.kill(worker, signal.SIGSTOP)
                 await asyncio.sleep(0.1)  # For the router to take what is there.
                 forge(Records(shared(worker), pipeline.layout.dtype.itemsize, slots=8192))
-                os.kill(worker, signal.SIGCONT)
+                os.kill(worker, after)
                 counters = lambda: pipeline.stats().counters  # noqa: E731
                 await until(lambda: counters()["infer0/worker_stopped"] == 1)
-                assert counters()["infer0/untrusted_records"] == 1
+                assert counters()["infer0/untrusted_records"] <= 1
                 assert not os.path.exists(f"/proc/{worker}")  # noqa: ASYNC240
                 before = len(collector.rows)
                 await until(lambda: len(collector.rows) > before + 50)
@@ -136,9 +137,10 @@ async def test_a_worker_whose_records_cannot_be_is_ended_and_named(
                     "rows go on, and say that they have no score"
                 )
     checked(collector)
-    assert said in caplog.text
     assert "worker infer0: given up" in caplog.text
-    assert any(said in entry.text for entry in pipeline.stats().errors)
+    if after is signal.SIGCONT:  # Of one that died, the numbers may not add up before a record is looked at.
+        assert said in caplog.text
+        assert any(said in entry.text for entry in pipeline.stats().errors)
 
 
 async def test_what_is_written_at_random_gives_no_row_a_second_signal(tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ std::span<FeedLine::Proof> FeedLine::proofs_of(LineEvent::Kind kind) noexcept {
 void FeedLine::keep(const LineEvent& event, const feed::WebSocketMessage& message) noexcept {
   std::byte* const place = kept_.try_claim(sizeof(KeptHead) + message.payload.size() + kPaddingBytes);
   if (place == nullptr) return restart_proof();
-  const KeptHead head{event, message.ts_recv, message.tsc_read, message.recv_clock, message.is_text};
+  const KeptHead head{
+      event, message.ts_recv, message.tsc_read, message.unseen_ns, message.recv_clock, message.is_text};
   std::memcpy(place, &head, sizeof head);
   std::memcpy(place + sizeof head, message.payload.data(), message.payload.size());
   std::memset(place + sizeof head + message.payload.size(), 0, kPaddingBytes);
@@ -226,7 +227,8 @@ void FeedLine::hand_on(bool all) noexcept {
                                          .is_text = head.is_text,
                                          .recv_clock = head.recv_clock,
                                          .ts_recv = head.ts_recv,
-                                         .tsc_read = head.tsc_read});
+                                         .tsc_read = head.tsc_read,
+                                         .unseen_ns = head.unseen_ns});
     }
     kept_.pop();
   }

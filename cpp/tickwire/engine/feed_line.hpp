@@ -133,6 +133,7 @@ class FeedLine {
     LineEvent event;
     TsNs ts_recv;
     std::uint64_t tsc_read;
+    std::int64_t unseen_ns;
     RecvClock recv_clock;
     bool is_text;
   };

@@ -543,7 +543,7 @@ void IngestAgent::Feed::warm_message(std::uint32_t conn, const feed::WebSocketMe
   }
   const bool is_event = event.kind != LineEvent::Kind::Control && event.kind != LineEvent::Kind::Damaged;
   if (is_event && line_has(event)) return;
-  agent.on_message(*this, conn, message.payload, message.recv_clock, message.ts_recv);
+  agent.on_message(*this, conn, message.payload, message.recv_clock, message.ts_recv, message.unseen_ns);
 }
 
 LineEvent IngestAgent::Feed::line_event(std::span<const char> message) noexcept {

@@ -29,6 +29,11 @@ namespace tickwire::engine {
 namespace {
 
 // For a worker that drains what waits at the end: a little more than it allows itself.
+// Rings whose entries are looked at when nothing waits.
+constexpr std::size_t kMostLookedAt = 256;
+// What a stage of a row that waited is taken for at the most: an hour, in ticks of any clock and in ns.
+constexpr std::uint64_t kMostQueued = 1ULL << 44;
+constexpr std::int64_t kMostStageNs = 3'600'000'000'000;
 constexpr std::int64_t kStopNs = 10'000'000'000;
 
 std::string error_text(int error) { return std::generic_category().message(error); }
@@ -326,6 +331,7 @@ WorkerHost::WorkerHost(Setup setup, std::shared_ptr<const ModelImage> image, met
   (void)stats.histogram(setup_.name, "worker_recovery");
   (void)stats.error_log(setup_.name);
   seats_[main_].image = std::move(image);
+  ids_.push_back(seats_[main_].image->id());
 }
 
 WorkerHost::~WorkerHost() {
@@ -392,6 +398,8 @@ void WorkerHost::start_aside(std::shared_ptr<const ModelImage> image) {
     throw SetupError("worker " + setup_.name, "no other replacement on its way", "one");
   }
   seats_[aside].image = image != nullptr ? std::move(image) : seats_[main_].image;
+  const std::uint32_t id = seats_[aside].image->id();
+  if (std::find(ids_.begin(), ids_.end(), id) == ids_.end()) ids_.push_back(id);
   launch(aside, WorkerCommand::Wait);
 }
 
@@ -474,6 +482,8 @@ std::optional<WorkerEnd> WorkerHost::reap(bool aside) {
     log(ErrorKind::WorkerDied, end.how);
   } else if (!end.in_order) {
     end.trouble = take_stock();
+    if (channel_.out().readable() > channel_.out().capacity())
+      channel_.out().release(channel_.out().readable());
     channel_.died_ns().store(monotonic_ns());
     log(ErrorKind::WorkerDied, end.how);
     if (!end.trouble.empty()) log(ErrorKind::WorkerMemory, end.trouble);
@@ -545,10 +555,8 @@ const char* WorkerHost::fault_of(const signal::SignalHeader& header) noexcept {
              : header.state == signal::SignalState::Valid && header.scored == 0) {
     return "that contradicts itself";
   }
-  const auto is_of = [&](const Seat& seat) {
-    return seat.image != nullptr && seat.image->id() == header.model_id;
-  };
-  if (!is_of(seats_[0]) && !is_of(seats_[1])) return "of another model";
+  // Also one that was replaced meanwhile: what it gave may still wait here.
+  if (std::find(ids_.begin(), ids_.end(), header.model_id) == ids_.end()) return "of another model";
   // Unsigned, since whatever stands there may overflow.
   auto out = static_cast<std::uint64_t>(header.ts_recv);
   for (const std::int64_t stage : header.stage_ns) out += static_cast<std::uint64_t>(stage);
@@ -571,33 +579,48 @@ bool WorkerHost::has_records() noexcept {
 
 std::size_t WorkerHost::take_records(std::span<std::byte> into) noexcept {
   concurrent::SpscQueue& out = channel_.out();
-  const std::size_t waiting = out.readable();
-  // Its process is about to end, and what it wrote meanwhile with it.
-  if (waiting == 0 || (!distrusted_.empty() && !given_up_)) return 0;
-  if (waiting > out.capacity()) {
-    untrusted_.add(1);
-    distrust("it wrote over the places of its ring of records");
-    return 0;
-  }
-  const std::size_t count = out.contiguous(std::min(waiting, into.size() / out.slot_bytes()));
-  // Ours from here on: the worker may write there as long as it lives.
-  std::memcpy(into.data(), out.slot(0), count * out.slot_bytes());
+  std::uint64_t released[kMostLookedAt];
+  const std::size_t rings = std::min(channel_.work_rings(), kMostLookedAt);
+  for (std::size_t i = 0; i < rings; ++i) released[i] = channel_.work(i).released();
   std::size_t good = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    std::byte* const record = into.data() + i * out.slot_bytes();
-    const auto& header = *reinterpret_cast<const signal::SignalHeader*>(record);
-    if (const char* const fault = fault_of(header); fault != nullptr) [[unlikely]] {
-      untrusted_.add(1);
-      if (given_up_) continue;  // Its process has ended, and left that behind.
-      distrust("it gave a record " + std::string(fault) + ": instrument " +
-               std::to_string(header.instrument) + ", epoch " + std::to_string(header.epoch) + ", row " +
-               std::to_string(header.row));
-      return good;
+  while (good == 0) {
+    const std::size_t waiting = out.readable();
+    // What is behind its process' end goes with it.
+    if (!distrusted_.empty() && !given_up_) return 0;
+    if (waiting == 0) {
+      // All that was given back before has been answered, as far as it will be.
+      for (std::size_t i = 0; i < rings; ++i) {
+        if (sent_[i]->filling()) sent_[i]->forget_before(released[i]);
+      }
+      return 0;
     }
-    if (good != i) std::memcpy(into.data() + good * out.slot_bytes(), record, out.slot_bytes());
-    ++good;
+    if (waiting > out.capacity()) {
+      out.release(waiting);  // The indices meet again.
+      if (given_up_) return 0;
+      untrusted_.add(1);
+      distrust("it wrote over the places of its ring of records");
+      return 0;
+    }
+    const std::size_t count = out.contiguous(std::min(waiting, into.size() / out.slot_bytes()));
+    // Ours from here on: the worker may write there as long as it lives.
+    std::memcpy(into.data(), out.slot(0), count * out.slot_bytes());
+    for (std::size_t i = 0; i < count; ++i) {
+      std::byte* const record = into.data() + i * out.slot_bytes();
+      const auto& header = *reinterpret_cast<const signal::SignalHeader*>(record);
+      if (const char* const fault = fault_of(header); fault != nullptr) [[unlikely]] {
+        untrusted_.add(1);
+        if (given_up_) continue;  // Its process was ended, and left that behind.
+        distrust("it gave a record " + std::string(fault) + ": instrument " +
+                 std::to_string(header.instrument) + ", epoch " + std::to_string(header.epoch) + ", row " +
+                 std::to_string(header.row));
+        out.release(out.readable());
+        return good;
+      }
+      if (good != i) std::memcpy(into.data() + good * out.slot_bytes(), record, out.slot_bytes());
+      ++good;
+    }
+    out.release(count);
   }
-  out.release(count);
   return good;
 }
 
@@ -668,7 +691,11 @@ void WorkerHost::leave_unscored(std::byte* record, std::byte* slot) noexcept {
   header.state = signal::SignalState::ModelError;
   header.scored = 0;
   header.model_id = model_id();
-  header.stage_ns[static_cast<std::size_t>(signal::Stage::Queue)] = tsc_to_ns(tsc_now() - head.tsc_pushed);
+  // What stands there may be anything, where the worker wrote over it.
+  const std::uint64_t now = tsc_now();
+  header.stage_ns[static_cast<std::size_t>(signal::Stage::Queue)] =
+      head.tsc_pushed <= now ? tsc_to_ns(std::min(now - head.tsc_pushed, kMostQueued)) : 0;
+  for (std::int64_t& stage : header.stage_ns) stage = std::clamp<std::int64_t>(stage, 0, kMostStageNs);
   std::fill(view.scores().begin(), view.scores().end(), std::numeric_limits<float>::quiet_NaN());
   const float* const newest = work_input(slot) + (setup_.shape.window_rows - 1) * layout.feature_count;
   std::copy_n(newest, layout.feature_count, view.features().begin());

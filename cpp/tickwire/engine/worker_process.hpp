@@ -163,6 +163,8 @@ class WorkerHost {
   /// The model is given up: from now on rows leave through pass_on().
   void give_up(std::string_view why);
   [[nodiscard]] bool given_up() const noexcept { return given_up_; }
+  /// Why no other process may go on with the memory; empty where one may.
+  [[nodiscard]] const std::string& distrusted() const noexcept { return distrusted_; }
 
   /// The router's: copies records that wait and that may be believed, and gives them back; how many. A worker
   /// of which one is not is ended, and no other record of its process is looked at.
@@ -200,8 +202,9 @@ class WorkerHost {
   signal::SignalPort port_;                          // To the router, in the worker's place.
   std::size_t main_ = 0;                             // The seat of the worker that drains, or will next.
   bool given_up_ = false;
-  std::string distrusted_;    // Why what its process wrote is not to be believed.
-  bool handed_over_ = false;  // The one aside goes on as soon as the one at main_ has left.
+  std::vector<std::uint32_t> ids_;  // Of all models that a process of ours had.
+  std::string distrusted_;          // Why what its process wrote is not to be believed.
+  bool handed_over_ = false;        // The one aside goes on as soon as the one at main_ has left.
   Seat seats_[WorkerChannel::kSeats];
   StageHistograms stages_;  // The worker's: made here, written there.
   ScoringCounters scoring_;

@@ -12,7 +12,7 @@ SignalPort::SignalPort(concurrent::SpscQueue& queue, concurrent::Waker& reader, 
 
 bool SignalPort::send(const SignalHeader& header) noexcept {
   std::byte* slot = queue_.try_claim();
-  if (slot == nullptr || (sent_ != nullptr && !sent_->note(header))) return false;
+  if (slot == nullptr || (sent_ != nullptr && !sent_->note(header, queue_.published()))) return false;
   std::memcpy(slot, &header, sizeof header);
   // No number a reader could mistake for a score of this record.
   auto* rest = reinterpret_cast<float*>(slot + sizeof header);

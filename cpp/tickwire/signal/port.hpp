@@ -45,7 +45,7 @@ class SignalPort {
 
   /// Before a claimed row is published. False where the record cannot be remembered: it is then dropped.
   [[nodiscard]] bool note(const SignalHeader& header) noexcept TICKWIRE_HOT {
-    if (sent_ == nullptr || sent_->note(header)) [[likely]]
+    if (sent_ == nullptr || sent_->note(header, queue_.published())) [[likely]]
       return true;
     ++dropped_;
     return false;

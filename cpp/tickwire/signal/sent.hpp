@@ -23,15 +23,26 @@ class Sent {
   /// `most`: how many may be on their way at once.
   Sent(Arena& arena, std::size_t most) : queue_(arena, sizeof(Entry), most) {}
 
-  /// Before the record can be seen by its reader. False when there is no room: it is not to be sent.
-  [[nodiscard]] bool note(const SignalHeader& header) noexcept TICKWIRE_HOT {
+  /// Before the record can be seen by its reader, as the one of this number in its ring. False when there is
+  /// no room: it is not to be sent.
+  [[nodiscard]] bool note(const SignalHeader& header, std::uint64_t number) noexcept TICKWIRE_HOT {
     std::byte* const slot = queue_.try_claim();
     if (slot == nullptr) [[unlikely]]
       return false;
-    *reinterpret_cast<Entry*>(slot) = entry_of(header);
+    *reinterpret_cast<Entry*>(slot) = entry_of(header, number);
     queue_.publish();
     return true;
   }
+
+  /// Those below this number will have no answer any more.
+  void forget_before(std::uint64_t number) noexcept {
+    const std::size_t waiting = queue_.readable();
+    std::size_t gone = 0;
+    while (gone < waiting && reinterpret_cast<const Entry*>(queue_.slot(gone))->number < number) ++gone;
+    queue_.release(gone);
+  }
+  /// Is so much noted that some of it should be forgotten?
+  [[nodiscard]] bool filling() const noexcept { return queue_.readable() > queue_.capacity() / 2; }
 
   /// Does the record answer one that was sent, later than all that were answered before? Those between had
   /// no answer, and get none any more.
@@ -47,6 +58,7 @@ class Sent {
 
  private:
   struct Entry {
+    std::uint64_t number;
     std::uint64_t row;
     std::uint64_t sequence;
     TsNs ts_event;
@@ -61,8 +73,9 @@ class Sent {
   };
   static_assert(sizeof(Entry) <= kCacheLineBytes);
 
-  static Entry entry_of(const SignalHeader& header) noexcept TICKWIRE_HOT {
-    return {.row = header.row,
+  static Entry entry_of(const SignalHeader& header, std::uint64_t number) noexcept TICKWIRE_HOT {
+    return {.number = number,
+            .row = header.row,
             .sequence = header.sequence,
             .ts_event = header.ts_event,
             .ts_recv = header.ts_recv,

@@ -30,7 +30,7 @@ class SentTest : public ::testing::Test {
 };
 
 TEST_F(SentTest, TakesEachOnceInTheOrderInWhichTheyWereSent) {
-  for (std::uint64_t row = 1; row <= 4; ++row) ASSERT_TRUE(sent_.note(header_of(row)));
+  for (std::uint64_t row = 1; row <= 4; ++row) ASSERT_TRUE(sent_.note(header_of(row), row));
   EXPECT_FALSE(sent_.take(header_of(5)));
   EXPECT_TRUE(sent_.take(header_of(1)));
   EXPECT_FALSE(sent_.take(header_of(1)));
@@ -51,7 +51,7 @@ TEST_F(SentTest, WhatTheReaderHasNoSayInMustBeTheSame) {
       [](SignalHeader& header) { header.unseen_us = 1; },
       [](SignalHeader& header) { header.recv_clock = RecvClock::Nic; },
       [](SignalHeader& header) { header.reason = md::InvalidReason::Stale; }};
-  ASSERT_TRUE(sent_.note(header_of(7)));
+  ASSERT_TRUE(sent_.note(header_of(7), 7));
   for (const auto& change : changes) {
     SignalHeader changed = header_of(7);
     change(changed);
@@ -68,14 +68,26 @@ TEST_F(SentTest, WhatTheReaderHasNoSayInMustBeTheSame) {
 TEST_F(SentTest, NothingBecomesBetterThanItWas) {
   SignalHeader bad = header_of(1);
   bad.state = SignalState::NonFinite;
-  ASSERT_TRUE(sent_.note(bad));
+  ASSERT_TRUE(sent_.note(bad, 1));
   EXPECT_FALSE(sent_.take(header_of(1)));
   ASSERT_TRUE(sent_.take(bad));
-  ASSERT_TRUE(sent_.note(header_of(0)));
+  ASSERT_TRUE(sent_.note(header_of(0), 2));
   SignalHeader notice = header_of(0);
   notice.state = SignalState::Halted;
   EXPECT_FALSE(sent_.take(notice));
   EXPECT_TRUE(sent_.take(header_of(0)));
+}
+
+TEST_F(SentTest, WhatHasNoAnswerAnyMoreMakesRoom) {
+  for (std::uint64_t row = 1; row <= 64; ++row) ASSERT_TRUE(sent_.note(header_of(row), row));
+  ASSERT_FALSE(sent_.note(header_of(65), 65));
+  EXPECT_TRUE(sent_.filling());
+  sent_.forget_before(60);
+  EXPECT_FALSE(sent_.filling());
+  EXPECT_FALSE(sent_.take(header_of(59)));
+  EXPECT_TRUE(sent_.note(header_of(65), 65));
+  EXPECT_TRUE(sent_.take(header_of(60)));
+  EXPECT_TRUE(sent_.take(header_of(65)));
 }
 
 TEST_F(SentTest, IsASlowListOfWhatWasSent) {
@@ -85,7 +97,7 @@ TEST_F(SentTest, IsASlowListOfWhatWasSent) {
   std::uint64_t taken = 0;
   for (int step = 0; step < 20'000; ++step) {
     if (rand() % 2 == 0) {
-      ASSERT_EQ(sent_.note(header_of(next)), list.size() < 64);
+      ASSERT_EQ(sent_.note(header_of(next), next), list.size() < 64);
       if (list.size() < 64) list.push_back(next);
       ++next;
     } else {
