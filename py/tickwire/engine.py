@@ -43,6 +43,7 @@ from tickwire.supervisor import Supervisor
 from tickwire.tasks import end, repeat, to_the_end
 from tickwire.telling import Teller, proxy_note
 from tickwire.warm import WarmInputs, assign_warm
+from tickwire.wording import not_a_file
 
 if TYPE_CHECKING:
     from tickwire._core import Engine
@@ -281,7 +282,7 @@ class Pipeline:
         pipeline._inputs = {name: [os.fspath(file) for file in files] for name, files in inputs.items()}
         for file in (file for files in pipeline._inputs.values() for file in files):
             if not os.path.isfile(file):
-                raise ConfigError(f"inputs: {file}: no such file")
+                raise ConfigError(f"inputs: {file}: {not_a_file(file)}")
         return pipeline
 
     @property

@@ -147,6 +147,9 @@ def findings(stats: Stats, config: Config) -> list[str]:
         out.append(
             f"note: {stats.late:,} rows of a slower worker came after the end of their epoch: withheld"
         )
+    for name, counters in stats.sinks.items():
+        if lost := counters.get("lost", 0):
+            out.append(f"note: sink {name}: {lost:,} signals were lost")
     if stats.count("capture_truncated"):
         out.append("note: an input ends in the middle of a line or of its compressed stream, or is damaged")
     out += [f"note: {_error(entry)}" for entry in stats.errors]

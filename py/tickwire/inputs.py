@@ -134,6 +134,8 @@ def _place(book: Mapping[str, Any]) -> str:
 
 
 def _missing(book: Mapping[str, Any], feed: Feed) -> str:
+    if book["reason"] in ("trade_gap", "clock"):
+        return "no event that begins it anew followed"
     if book["state"] == "suspect":
         return "no snapshot followed" if feed.by_order else "no snapshot that its events continue followed"
     if book["state"] == "stale":

@@ -577,6 +577,17 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _write(target: Path, model: onnx.ModelProto, like: Path | None = None) -> None:
     content = model.SerializeToString(deterministic=True)
+    target = Path(os.path.realpath(target))  # A link stays one.
+    if target.exists() and not target.is_file():
+        found = "a folder" if target.is_dir() else "a pipe or a device"
+        raise SetupError(f"{target}: expected a file to write the model to, found {found}; name another one")
+    try:
+        _replace(target, content, like)
+    except OSError as error:
+        raise SetupError(f"{target}: the model cannot be written: {error.strerror or error}") from None
+
+
+def _replace(target: Path, content: bytes, like: Path | None) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

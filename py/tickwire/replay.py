@@ -14,6 +14,7 @@ from tickwire.findings import findings
 from tickwire.inputs import stamp_lines
 from tickwire.outputs import PendingFile, refuse_over
 from tickwire.table import CsvWriter, Joiner, ParquetWriter, RowWriter, check_out, column_names, open_writer
+from tickwire.wording import not_a_file
 
 __all__ = [
     "CsvWriter",
@@ -40,7 +41,7 @@ def assign_inputs(config: Config, items: Sequence[str]) -> dict[str, list[str]]:
                 )
             name, path = names[0], item
         if not os.path.isfile(path):
-            raise ConfigError(f"--input: {path}: no such file")
+            raise ConfigError(f"--input: {path}: {not_a_file(path)}")
         assigned.setdefault(name, []).append(path)
     missing = [name for name in names if name not in assigned]
     if missing:

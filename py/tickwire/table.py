@@ -13,11 +13,12 @@ score where the model gave none.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -222,6 +223,7 @@ class ParquetWriter:
                 f"{os.fspath(path)}: writing Parquet needs pyarrow: pip install 'tickwire[parquet]'"
             ) from None
         arrow = self._arrow
+        self.path = os.fspath(path)
         self.rows = 0
         self._layout = layout
         self._columns = _key_columns(layout)
@@ -245,8 +247,19 @@ class ParquetWriter:
             self._flush()
 
     def close(self) -> None:
-        self._flush()
-        self._writer.close()
+        try:
+            self._flush()
+        finally:
+            with self._written():
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise Error(f"{self.path}: cannot be written: {why}") from None
 
     def _flush(self) -> None:
         if not self._pending:
@@ -267,7 +280,8 @@ class ParquetWriter:
         if self._layout.score_count:
             scores, missing = _scores(rows)
             columns += [arrow.array(column, mask=mask) for column, mask in zip(scores, missing, strict=True)]
-        self._writer.write_table(arrow.Table.from_arrays(columns, schema=self._schema))
+        with self._written():
+            self._writer.write_table(arrow.Table.from_arrays(columns, schema=self._schema))
         self.rows += len(rows)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["printable", "venue_words"]
+__all__ = ["not_a_file", "printable", "venue_words"]
 
 
 def printable(text: str) -> str:
@@ -29,3 +30,12 @@ def venue_words(text: str) -> str:
     if not isinstance(message, str) or not message:
         return text
     return text[:begin] + message + (f" (code {code})" if isinstance(code, int) and code != 0 else "")
+
+
+def not_a_file(path: str | os.PathLike[str]) -> str:
+    """Why a path cannot be read as a capture."""
+    if os.path.isdir(path):
+        return "a folder; name the files in it"
+    if os.path.exists(path):
+        return "a pipe or a device, which cannot be looked at twice; save it to a file first"
+    return "no such file"

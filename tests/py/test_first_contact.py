@@ -14,6 +14,7 @@ import gzip
 import importlib.util
 import json
 import logging
+import os
 import re
 import struct
 import sys
@@ -501,6 +502,11 @@ ENVIRONMENTS: list[tuple[str, list[str], dict[str, str], str]] = [
     ("no recording", ["verify", "none"], {}, "none: not a recorded run: run.json: No such file or directory"),
     ("no statistics", ["latency", "show", "none.stat"], {}, "none.stat: expected a stat file, found: No such file or directory"),
     ("no configuration", ["run", "none.toml"], {}, "none.toml: cannot be read: No such file or directory"),
+    ("a folder for a capture", ["replay", "core.toml", "--input", "."], {}, "--input: .: a folder; name the files in it"),
+    ("a device for a capture", ["replay", "core.toml", "--input", "/dev/null"], {}, "--input: /dev/null: a pipe or a device, which cannot be looked at twice; save it to a file first"),
+    ("a model bound to a pipe", ["model", "bind", "m.onnx", "--config", "core.toml", "--out", "pipe.onnx"], {}, "pipe.onnx: expected a file to write the model to, found a pipe or a device; name another one"),
+    ("a model bound to a folder", ["model", "bind", "m.onnx", "--config", "core.toml", "--out", "folder"], {}, "folder: expected a file to write the model to, found a folder; name another one"),
+    ("a model bound where no folder is", ["model", "bind", "m.onnx", "--config", "core.toml", "--out", "none/m.onnx"], {}, "none/m.onnx: the model cannot be written: No such file or directory"),
     ("a core that is not there", ["run", "core.toml"], {}, "feeds[0].core: expected a core that this process may use (*), found 4000"),
     ("no worker program", ["run", "workers.toml"], {"TICKWIRE_WORKER": "none"}, 'engine.layout: "processes" needs the program tickwire-worker*expected it at none; install tickwire again, or name its place in TICKWIRE_WORKER'),
 ]  # fmt: skip
@@ -528,6 +534,8 @@ def test_environment(
     settings = Config.from_text(pipeline())
     models.make_demo_model("m.onnx", settings.schema())
     Path("odd.env").write_text("ENGIN_CPUS=1\n")
+    os.mkfifo("pipe.onnx")
+    Path("folder").mkdir()
     code = command(monkeypatch, *words)
     found = capfd.readouterr()
     assert code == 2, found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import subprocess
@@ -9,12 +10,18 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import onnx
 import pytest
+from fake_core import STAGES, make_rows, row_dtype
 
-from tickwire import outputs
+from tickwire import models, outputs
 from tickwire.cli import main
-from tickwire.errors import ConfigError
+from tickwire.config import Config
+from tickwire.errors import ConfigError, Error
+from tickwire.records import RowLayout
+from tickwire.table import ParquetWriter
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = """
@@ -187,3 +194,40 @@ def test_the_lobster_tool_keeps_its_zip(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "expected a file of its own" in done.stderr
     assert file.read_bytes() == was
+
+
+def test_a_disk_that_fills_while_parquet_is_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    layout = RowLayout(
+        row_dtype(1, 0),
+        stages=STAGES,
+        states=("valid",),
+        reasons=("none",),
+        instruments=[("BTCUSDT", "f")],
+        features=["a"],
+    )
+    writer = ParquetWriter(tmp_path / "o.parquet", layout)
+
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "[Errno 28] Error writing bytes to file")
+
+    monkeypatch.setattr(writer, "_writer", SimpleNamespace(write_table=full, close=lambda: None))
+    writer.write(make_rows(3, 1))
+    with pytest.raises(Error, match=r"o\.parquet: cannot be written: No space left on device"):
+        writer.close()
+
+
+def test_a_model_is_bound_through_a_link(tmp_path: Path) -> None:
+    target, link = tmp_path / "there.onnx", tmp_path / "link.onnx"
+    link.symlink_to(target)
+    settings = Config.from_dict(
+        {
+            "feeds": [{"venue": "binance_spot", "instruments": ["BTCUSDT"], "source": "file"}],
+            "features": {"rows": ["spread()"]},
+        }
+    )
+    models.make_demo_model(link, settings.schema())
+    assert link.is_symlink()
+    assert onnx.load(target).graph.input
