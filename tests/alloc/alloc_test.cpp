@@ -296,9 +296,12 @@ class AllocTest : public ::testing::Test {
     settings.record_dir = folder_ / "run";
     const bool with_model = add_model(settings);
     const int port = feed.itch->multicast->lines[0].port;
+    std::vector<std::string> by_number{""};
+    by_number.insert(by_number.end(), messages.begin(), messages.end());
     std::thread sender([&] {
       started_.wait(false);  // Who joins later does not hear the first message.
       for (std::size_t i = 0; i < messages.size(); ++i) {
+        venue.answer(by_number, 8);  // Whether the session is ours is asked first.
         const std::string datagram = feed::test::mold_datagram("TICK000001", i + 1, {messages[i]});
         if (i % 50 != 49) venue.send(0, port, datagram);
         std::this_thread::sleep_for(std::chrono::microseconds(50));

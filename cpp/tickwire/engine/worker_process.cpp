@@ -331,7 +331,7 @@ WorkerHost::WorkerHost(Setup setup, std::shared_ptr<const ModelImage> image, met
   (void)stats.histogram(setup_.name, "worker_recovery");
   (void)stats.error_log(setup_.name);
   seats_[main_].image = std::move(image);
-  ids_.push_back(seats_[main_].image->id());
+  if (seats_[main_].image != nullptr) ids_.push_back(seats_[main_].image->id());
 }
 
 WorkerHost::~WorkerHost() {

@@ -198,7 +198,8 @@ class WorkerStock : public testing::Test {
                                                            .lock = LockMemory::Off,
                                                            .router = router_,
                                                            .router_flag = flag_,
-                                                           .spawner = spawner_},
+                                                           .spawner = spawner_,
+                                                           .ingest_of = ingest_of_},
                                          nullptr, *stats_, arena_);
     stats_->publish();
     // The first ring has one too many for its limit and still fits the router's ring, its notice included;
@@ -275,6 +276,7 @@ class WorkerStock : public testing::Test {
 
   concurrent::Waker router_;
   SharedRegion flag_{"flag", sizeof(concurrent::Waker::Flag), HugePages::Off, LockMemory::Off};
+  std::vector<std::uint32_t> ingest_of_;
   Spawner spawner_;
   Arena arena_{ArenaConfig{.huge_pages = HugePages::Off, .lock = LockMemory::Off}};
   ModelConfig config_{};
