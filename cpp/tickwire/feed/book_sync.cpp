@@ -570,11 +570,7 @@ SyncStep BookSync::block() noexcept {
 
 SyncStep BookSync::doubt_clock() noexcept {
   clock_doubted_ = true;
-  if (state_ != BookState::Valid) return {.result = SyncResult::Ignored};
-  state_ = BookState::Suspect;
-  whole_ = true;
-  ++counts_.paused;
-  return {.result = SyncResult::Invalid, .left_valid = true, .reason = InvalidReason::Clock};
+  return pause(InvalidReason::Clock);
 }
 
 SyncStep BookSync::disconnect(BookState state) noexcept {
