@@ -313,6 +313,22 @@ CAPTURES: list[tuple[str, str, bytes | None, dict[str, str], int, str]] = [
 ]  # fmt: skip
 
 
+def replay_says(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: Path,
+    given: Path,
+    code: int,
+    expected: str,
+) -> None:
+    """What is read as far as it goes ends with 0, and with 1 where `--strict` asks for a capture without a fault."""
+    for options, end in ((), code), (("--strict",), code or 1):
+        found_code = command(monkeypatch, "replay", file, "--input", given, *options)
+        found = capsys.readouterr()
+        assert found_code == end, found
+        assert says(found.out + found.err, expected), found
+
+
 @pytest.mark.parametrize(
     ("name", "content", "changes", "code", "expected"),
     [case[1:] for case in CAPTURES],
@@ -328,16 +344,11 @@ def test_capture(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is read as far as it goes ends with 0, and with 1 where `--strict` asks for a capture without a fault."""
     file, given = tmp_path / "pipeline.toml", tmp_path / name
     file.write_text(pipeline(**changes))
     if content is not None:
         given.write_bytes(content)
-    for options, end in ((), code), (("--strict",), code or 1):
-        found_code = command(monkeypatch, "replay", file, "--input", given, *options)
-        found = capsys.readouterr()
-        assert found_code == end, found
-        assert says(found.out + found.err, expected), found
+    replay_says(monkeypatch, capsys, file, given, code, expected)
 
 
 # --- Packets and day files: what is made of a market's messages, the lines configured, and the answer -----------
@@ -413,11 +424,7 @@ def test_capture_by_order(
     source = f"max_orders = 65536\ndate = 2020-01-30\n{lines_of}"
     file.write_text(pipeline(**ITCH_FEED, source=source))
     make(given)
-    for options, end in ((), code), (("--strict",), code or 1):
-        found_code = command(monkeypatch, "replay", file, "--input", given, *options)
-        found = capsys.readouterr()
-        assert found_code == end, found
-        assert says(found.out + found.err, expected), found
+    replay_says(monkeypatch, capsys, file, given, code, expected)
 
 
 # --- Venues: what a running engine is told by whom it calls, and what it says while it runs ----------------------
