@@ -129,7 +129,8 @@ async def test_a_worker_whose_records_cannot_be_is_ended_and_named(
                 os.kill(worker, after)
                 counters = lambda: pipeline.stats().counters  # noqa: E731
                 await until(lambda: counters()["infer0/worker_stopped"] == 1)
-                assert counters()["infer0/untrusted_records"] <= 1
+                # Where it died, its numbers may have told before.
+                assert counters()["infer0/untrusted_records"] in ({1} if after is signal.SIGCONT else {0, 1})
                 assert not os.path.exists(f"/proc/{worker}")  # noqa: ASYNC240
                 before = len(collector.rows)
                 await until(lambda: len(collector.rows) > before + 50)
