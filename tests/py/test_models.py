@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tickwire import features, models
-from tickwire.errors import FingerprintMismatch, ModelError
+from tickwire.errors import FingerprintMismatch, ModelError, SetupError
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -120,7 +120,7 @@ def test_bind_that_fails_leaves_the_file(mlp: Path, monkeypatch: pytest.MonkeyPa
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(SetupError, match="cannot be written: disk full"):
         bind(mlp, schema())
     assert mlp.read_bytes() == content
     assert [file.name for file in mlp.parent.iterdir()] == ["mlp.onnx"]

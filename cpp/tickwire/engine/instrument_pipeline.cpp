@@ -40,12 +40,20 @@ InstrumentPipeline::InstrumentPipeline(const FeedConfig& feed, const InstrumentC
              .snapshot_levels = feed.snapshot_limit}),
       trades_(arena, remembered_trades(features)),
       rows_(features, instrument.qty_decimals, arena),
+      before_bids_(arena.allocate<md::Level>(rows_.bids().size())),
+      before_asks_(arena.allocate<md::Level>(rows_.asks().size())),
       ends_at_trade_gap_(features.trade_gaps == TradeGaps::Suspect && needs_trades(features)) {}
 
 features::TopOfBook InstrumentPipeline::read_top() noexcept {
   const std::size_t bids = book_.top(md::Side::Bid, rows_.bids());
   const std::size_t asks = book_.top(md::Side::Ask, rows_.asks());
   return {rows_.bids().first(bids), rows_.asks().first(asks)};
+}
+
+/// What an event that ends a pause changes is told by the book before it, which was followed.
+void InstrumentPipeline::keep_top() noexcept {
+  before_ = {before_bids_.first(book_.top(md::Side::Bid, before_bids_)),
+             before_asks_.first(book_.top(md::Side::Ask, before_asks_))};
 }
 
 void InstrumentPipeline::begin_epoch(const features::TopOfBook& top) noexcept {
@@ -55,6 +63,8 @@ void InstrumentPipeline::begin_epoch(const features::TopOfBook& top) noexcept {
 }
 
 Step InstrumentPipeline::on_diff(const md::Event& event) noexcept {
+  if (sync_.followed()) [[unlikely]]
+    keep_top();
   const feed::SyncStep synced = sync_.on_diff(event);
   // What came before says nothing, not even what time it is.
   if (synced.result == feed::SyncResult::Ignored) [[unlikely]]
@@ -64,6 +74,8 @@ Step InstrumentPipeline::on_diff(const md::Event& event) noexcept {
 }
 
 Step InstrumentPipeline::on_partial(const md::Event& event) noexcept {
+  if (sync_.followed()) [[unlikely]]
+    keep_top();
   const feed::SyncStep synced = sync_.on_partial(event);
   if (synced.result == feed::SyncResult::Ignored) return {.repeated = true, .tsc_book = tsc_now()};
   rows_.advance_clock(event.ts_event, event.ts_recv);
@@ -80,9 +92,9 @@ Step InstrumentPipeline::on_book(const feed::SyncStep& synced) noexcept {
   if (!synced.event_applied) [[unlikely]]
     return on_no_event(step, synced);
 
-  const features::TopOfBook top = read_top();
   if (synced.became_valid) [[unlikely]]
-    begin_epoch(top);
+    begin_epoch(before_);
+  const features::TopOfBook top = read_top();
   const bool top_changed = rows_.on_book(top);
   // To become valid is a change, whatever the event said that ended a pause.
   step.row = rows_.emit({.book = book_.changes() != book_changes_ || synced.became_valid,

@@ -7,6 +7,7 @@
 /// Owned by one ingest agent.
 
 #include <cstdint>
+#include <span>
 
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
@@ -46,7 +47,8 @@ class InstrumentPipeline {
   /// The instrument's trades are lost: its rows would be short of them, so there are none until unblock().
   Step block() noexcept TICKWIRE_HOT;
   void unblock() noexcept TICKWIRE_HOT { sync_.unblock(); }
-  /// What time it is cannot be believed, or was not: windows begin anew, and until trust_clock() nothing is valid.
+  /// What time it is cannot be believed, or was not: windows begin anew, and until trust_clock() nothing is
+  /// valid.
   Step doubt_clock() noexcept TICKWIRE_HOT;
   void trust_clock() noexcept TICKWIRE_HOT { sync_.trust_clock(); }
   /// Nothing that was is to be gone by, neither book nor time.
@@ -81,6 +83,7 @@ class InstrumentPipeline {
 
  private:
   [[nodiscard]] features::TopOfBook read_top() noexcept TICKWIRE_HOT;
+  void keep_top() noexcept TICKWIRE_HOT;
   void begin_epoch(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
   Step on_book(const feed::SyncStep& synced) noexcept TICKWIRE_HOT;
   Step on_no_event(Step step, const feed::SyncStep& synced) noexcept TICKWIRE_HOT;
@@ -89,6 +92,10 @@ class InstrumentPipeline {
   feed::BookSync sync_;
   feed::TradeSequence trades_;
   RowBuilder rows_;
+  // The top before an event that may end a pause. The epoch of that event begins with it.
+  features::TopOfBook before_;
+  std::span<md::Level> before_bids_;
+  std::span<md::Level> before_asks_;
   const bool ends_at_trade_gap_;
   feed::TradeSequence::Step trade_step_;
   std::uint64_t missing_trades_ = 0;

@@ -300,12 +300,15 @@ SyncStep BookSync::bridge_held(const md::Event& event) noexcept {
     overdue_ = overdue_ || event.ts_recv - held_since_ > hold_ns_;
     return buffer(event);
   }
+  // Where the ids may have begun anew, the snapshot may be of those before.
+  const bool anew = goes_on_anew(event);
   held_ = overdue_ = false;
-  if (!bridges(event.first_id, event.last_id, event.prev_id, last_id_)) {
+  if (anew || !bridges(event.first_id, event.last_id, event.prev_id, last_id_)) {
     ++counts_.snapshots_expired;
     return buffer(event);
   }
   buffer_.clear();
+  strays_ = 0;
   apply(event.bids, event.asks);
   last_id_ = event.last_id;
   if (book_.crossed()) return invalidate(&event, InvalidReason::Crossed);
@@ -313,23 +316,32 @@ SyncStep BookSync::bridge_held(const md::Event& event) noexcept {
   return completed(false);
 }
 
+/// Does an event go on from the old ids that came last? One that goes on from the buffer, too, decides
+/// nothing.
+bool BookSync::goes_on_anew(const md::Event& event) const noexcept {
+  return strays_ != 0 && follows(event.first_id, event.prev_id, stray_id_);
+}
+
 SyncStep BookSync::buffer(const md::Event& event) noexcept {
   if (buffer_.size() != 0) {
     const std::uint64_t last = buffer_[buffer_.size() - 1].last_id;
+    const bool anew = goes_on_anew(event);
     if (event.last_id <= last) {
       // One that was late, unless more follow it.
-      strays_ = strays_ != 0 && follows(event.first_id, event.prev_id, stray_id_) ? strays_ + 1 : 1;
+      strays_ = anew ? strays_ + 1 : 1;
       stray_id_ = event.last_id;
       if (strays_ < kAnew) {
         ++counts_.ignored;
         return {.result = SyncResult::Ignored};
       }
     }
-    if (event.last_id <= last || !follows(event.first_id, event.prev_id, last)) {
+    if (event.last_id <= last || anew || !follows(event.first_id, event.prev_id, last)) {
       ++counts_.buffer_restarts;
       buffer_.clear();
-      strays_ = 0;
+      // What is held was counted as the buffer was.
+      if (anew) held_ = overdue_ = false;
     }
+    strays_ = 0;
   }
   ++counts_.buffered;
   counts_.buffer_dropped += buffer_.push(event);
@@ -363,7 +375,8 @@ SyncStep BookSync::on_snapshot(const md::Event& event) noexcept {
     if (!bridges(entry.first_id, entry.last_id, entry.prev_id, event.last_id)) {
       return refuse(SnapshotFault::None);
     }
-  } else if (doubted_) {
+  }
+  if (ahead ? doubted_ : strays_ != 0) {
     // Of which count of ids it is, nobody knows yet.
     ++counts_.snapshots_ignored;
     return {.result = SyncResult::Ignored};

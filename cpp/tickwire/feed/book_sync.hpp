@@ -195,6 +195,8 @@ class BookSync {
     return state_ != md::BookState::Valid && (!held_ || overdue_) && (!whole_ || doubted_) &&
            buffer_.size() != 0 && !partial_;
   }
+  /// Not valid, though every event is in the book: it was paused.
+  [[nodiscard]] bool followed() const noexcept TICKWIRE_HOT { return whole_; }
   /// Too little is left within the horizon.
   [[nodiscard]] bool wants_depth() const noexcept TICKWIRE_HOT { return recent_kept_ && !merge_.busy(); }
   /// Too little is known for a row.
@@ -262,6 +264,7 @@ class BookSync {
   [[nodiscard]] bool follows_doubted(const md::Event& event) const noexcept TICKWIRE_HOT;
   SyncStep doubt(const md::Event& event) noexcept TICKWIRE_HOT;
   SyncStep bridge_held(const md::Event& event) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool goes_on_anew(const md::Event& event) const noexcept TICKWIRE_HOT;
   SyncStep buffer(const md::Event& event) noexcept TICKWIRE_HOT;
   SyncStep begin_merge(const md::Event& snapshot) noexcept TICKWIRE_HOT;
   void keep_recent(const md::Event& event) noexcept TICKWIRE_HOT;

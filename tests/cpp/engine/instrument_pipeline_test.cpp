@@ -87,6 +87,51 @@ TEST_F(InstrumentPipelineTest, LeavesValidWhereTheFeaturesNeedALevelThatAFullBoo
   EXPECT_NE(pipeline_.state(), md::BookState::Valid);
 }
 
+// The book was followed through the pause, so what the event that ends it changed is known.
+TEST_F(InstrumentPipelineTest, TellsAnEventThatEndsAPauseByTheBookBeforeIt) {
+  FeaturesConfig flow = features();
+  flow.plan = {.nodes = {{features::KernelKind::Ofi, -1, 1, 0, 1, 0, 0}}, .outputs = {0}};
+  InstrumentPipeline pipeline(feed_, {"BTCUSDT", 0, 0}, flow, arena_);
+  const auto told = [&](std::int64_t qty) {
+    md::Level bid{1000, qty};
+    md::Event diff = event(md::EventKind::BookDiff, {}, {});
+    diff.bids = {&bid, 1};
+    diff.prev_id = id_;
+    diff.first_id = id_ + 1;
+    diff.last_id = id_ += 2;
+    return pipeline.on_diff(diff);
+  };
+  const auto flow_of = [&](const Step& step) {
+    EXPECT_TRUE(step.row);
+    return pipeline.history().newest()[0];
+  };
+  (void)pipeline.on_open();
+  (void)told(10);
+  const std::vector<md::Level> bids = levels(1000, -1, 10);
+  const std::vector<md::Level> asks = levels(1001, 1, 10);
+  md::Event snapshot = event(md::EventKind::BookSnapshot, bids, asks);
+  snapshot.last_id = snapshot.first_id = id_;
+  ASSERT_TRUE(pipeline.on_snapshot(snapshot).became_valid);
+  EXPECT_EQ(flow_of(told(13)), 3.0F);
+  const std::uint32_t epoch = pipeline.epoch();
+
+  (void)pipeline.pause();
+  EXPECT_EQ(flow_of(told(20)), 7.0F);
+  EXPECT_EQ(pipeline.epoch(), epoch + 1);
+  EXPECT_EQ(flow_of(told(15)), -5.0F);
+
+  (void)pipeline.block();
+  EXPECT_FALSE(told(30).row);
+  pipeline.unblock();
+  EXPECT_EQ(flow_of(told(31)), 1.0F);
+
+  (void)pipeline.doubt_clock();
+  EXPECT_FALSE(told(40).row);
+  pipeline.trust_clock();
+  EXPECT_EQ(flow_of(told(38)), -2.0F);
+  EXPECT_EQ(pipeline.epoch(), epoch + 3);
+}
+
 // However few levels a book may keep, a row that leaves is the row of the whole book.
 TEST_F(InstrumentPipelineTest, NoRowDiffersFromTheTruthHoweverSmallTheBook) {
   const unsigned seed = std::random_device{}();

@@ -503,9 +503,38 @@ TEST(BookSync, BeginsTheBufferAnewWithIdsThatWentBack) {
     EXPECT_EQ(rig.diff(nth(rule, 1000, 3)).result, SyncResult::Buffered);
     EXPECT_EQ(rig.sync.buffered_events(), 3U);
     for (std::uint64_t n = 2; n <= 5; ++n) rig.diff(nth(rule, 1, n));
-    EXPECT_EQ(rig.sync.buffered_events(), 3U);
+    EXPECT_EQ(rig.sync.buffered_events(), 2U) << "three old ids in a row, for the first was late";
     EXPECT_TRUE(rig.snapshot(rest(5)).became_valid) << "older than the held one, and yet of now";
     EXPECT_EQ(rig.sync.last_id(), 6U);
+  }
+}
+
+TEST(BookSync, PutsNoSnapshotBeforeEventsThatMayBeOfAnotherCount) {
+  for (const SyncRule rule : {SyncRule::Spot, SyncRule::Futures}) {
+    SCOPED_TRACE(rule == SyncRule::Spot ? "spot" : "futures");
+    Rig rig(rule);
+    rig.sync.on_open();
+    for (std::uint64_t n = 5; n <= 9; ++n) rig.diff(nth(rule, 0, n));
+    ASSERT_EQ(rig.diff(nth(rule, 0, 6, 7)).result, SyncResult::Ignored) << "the first of the new count";
+    EXPECT_FALSE(rig.snapshot(rest(7)).became_valid) << "what waits may be of the old one";
+    // The old count goes on, so the one that came between was late.
+    rig.diff(nth(rule, 0, 10));
+    EXPECT_TRUE(rig.snapshot(rest(7)).became_valid);
+  }
+}
+
+TEST(BookSync, ForgetsAHeldSnapshotOfTheCountThatEnded) {
+  for (const SyncRule rule : {SyncRule::Spot, SyncRule::Futures}) {
+    SCOPED_TRACE(rule == SyncRule::Spot ? "spot" : "futures");
+    for (const std::uint64_t strays : {1U, 2U, 3U, 5U}) {
+      Rig rig(rule);
+      rig.sync.on_open();
+      for (std::uint64_t n = 5; n <= 9; ++n) rig.diff(nth(rule, 0, n));
+      ASSERT_EQ(rig.snapshot(rest(12)).result, SyncResult::SnapshotHeld);
+      // The new count passes where the old one was.
+      for (std::uint64_t n = 10 - strays; n <= 14; ++n)
+        EXPECT_FALSE(rig.diff(nth(rule, 0, n, 7)).became_valid) << strays << " strays, event " << n;
+    }
   }
 }
 
