@@ -11,7 +11,7 @@ from tickwire.config import Config, Feed
 from tickwire.engine import Stats
 from tickwire.inputs import input_findings, why_alone, why_another, why_unordered
 from tickwire.stat_file import ErrorEntry
-from tickwire.wording import printable, venue_words
+from tickwire.wording import none_of, numbered, printable, venue_words
 
 __all__ = ["feed_count", "findings"]
 
@@ -25,67 +25,78 @@ class _Counted:
 # Counters of the engine that are zero where all is well, and what they mean.
 _COUNTED = (
     _Counted(
-        ("unknown_symbol",), "messages of instruments that the configuration does not name were skipped"
+        ("unknown_symbol",),
+        "message[s] of instruments that the configuration does not name [was|were] skipped",
     ),
     _Counted(
         ("untrusted_records",),
-        "records of a worker process were not answers to rows that it was given: it was ended, and its rows "
-        "left unscored",
+        "record[s] of a worker process [was|were] not an answer to a row that it was given: it was ended, "
+        "and its rows left unscored",
     ),
-    _Counted(("snapshots_misfit",), "snapshots fitted none of the events around them"),
-    _Counted(("snapshots_empty",), "snapshots were empty and not believed"),
-    _Counted(("snapshots_one_sided",), "snapshots had one empty side, which no other confirmed at once"),
-    _Counted(("snapshots_crossed",), "snapshots were crossed and not believed"),
-    _Counted(("snapshots_unsorted",), "snapshots were not in the order of their prices and not believed"),
-    _Counted(("snapshots_duplicate",), "snapshots had a price twice and were not believed"),
-    _Counted(("snapshots_too_long",), "snapshots had more levels than were asked for and were not believed"),
-    _Counted(("snapshots_contradicted",), "snapshots said of a level that was known what it is not: a gap"),
+    _Counted(("snapshots_misfit",), "snapshot[s] fitted none of the events around [it|them]"),
+    _Counted(("snapshots_empty",), "snapshot[s] [was|were] empty and not believed"),
+    _Counted(("snapshots_one_sided",), "snapshot[s] had one empty side, which no other confirmed at once"),
+    _Counted(("snapshots_crossed",), "snapshot[s] [was|were] crossed and not believed"),
     _Counted(
-        ("ids_went_back",), "times an id came that was passed, of no recent message: the venue may count anew"
+        ("snapshots_unsorted",),
+        "snapshot[s] [was|were] not in the order of [its|their] prices and not believed",
+    ),
+    _Counted(("snapshots_duplicate",), "snapshot[s] had a price twice and [was|were] not believed"),
+    _Counted(
+        ("snapshots_too_long",), "snapshot[s] had more levels than were asked for and [was|were] not believed"
+    ),
+    _Counted(("snapshots_contradicted",), "snapshot[s] said of a level that was known what it is not: a gap"),
+    _Counted(
+        ("ids_went_back",),
+        "time[s] an id came that was passed, of no recent message: the venue may count anew",
     ),
     _Counted(
         ("partial_books_refused",),
-        "partial books were not used, because their instrument has a stream of changes",
+        "partial book[s] [was|were] not used, because [its|their] instrument has a stream of changes",
     ),
-    _Counted(("other_streams",), "book changes of other kinds of streams, as their names say, were not used"),
-    _Counted(("window_overflows",), "samples left a window early; raise features.max_event_rate"),
-    _Counted(("levels_dropped",), "book levels fell off the deep end; raise feeds[].max_levels"),
+    _Counted(
+        ("other_streams",),
+        "book change[s] of other kinds of streams, as their names say, [was|were] not used",
+    ),
+    _Counted(("window_overflows",), "sample[s] left a window early; raise features.max_event_rate"),
+    _Counted(("levels_dropped",), "book level[s] fell off the deep end; raise feeds[].max_levels"),
     _Counted(
         ("orders_full", "levels_full"),
-        "orders found no memory: their books are suspect for the rest of the day; raise feeds[].max_orders",
+        "order[s] found no memory: their books are suspect for the rest of the day; raise feeds[].max_orders",
     ),
     _Counted(
         ("unknown_order", "duplicate_order", "other_book", "bad_qty"),
-        "messages did not fit the orders before them: the input is not whole, and the books that they are of "
-        "are suspect until a snapshot, a session or a start of day",
+        "message[s] did not fit the orders before [it|them]: the input is not whole, and the books that they "
+        "are of are suspect until a snapshot, a session or a start of day",
     ),
     _Counted(
         ("other_stock", "locate_moved", "unnamed_locate"),
-        "messages were of a locate that is not, or not any more, their stock's: the books of both are "
-        "suspect until a snapshot, a session or a start of day",
+        "message[s] [was|were] of a locate that is not, or not any more, their stock's: the books of both "
+        "are suspect until a snapshot, a session or a start of day",
     ),
     _Counted(
         ("packets_cut",),
-        "packets of a capture hold less than their datagram, or a fragment of it, and could not be used: "
-        "record them whole",
+        "packet[s] of a capture [holds|hold] less than their datagram, or a fragment of it, and could not be "
+        "used: record them whole",
     ),
-    _Counted(("old_events",), "book events came again, or behind later ones, and were passed over"),
-    _Counted(("old_trades",), "trades came again and were counted once"),
-    _Counted(("old_quotes",), "quotes came again, or behind later ones, and were passed over"),
+    _Counted(("old_events",), "book event[s] came again, or behind later ones, and [was|were] passed over"),
+    _Counted(("old_trades",), "trade[s] came again and [was|were] counted once"),
+    _Counted(("old_quotes",), "quote[s] came again, or behind later ones, and [was|were] passed over"),
     _Counted(
         ("stale", "rows_stale", "expired"),
-        "rows and signals left as stale: they were older than features.max_age, or their model's max_age_us",
+        "row[s] and signals left as stale: they were older than features.max_age, or their model's "
+        "max_age_us",
     ),
     _Counted(
         ("clock_leaps",),
-        "stamps are more than ten minutes from the newest before them: the books were suspect there, and "
-        "windows began anew",
+        "stamp[s] [is|are] more than ten minutes from the newest before them: the books were suspect there, "
+        "and windows began anew",
     ),
     _Counted(
         ("stamps_capped",),
-        "receives were stamped later than they were read, so the clock was set meanwhile: the reading counts",
+        "receive[s] [was|were] stamped later than read, so the clock was set meanwhile: the reading counts",
     ),
-    _Counted(("unknown_type",), "messages of types that are not known were skipped"),
+    _Counted(("unknown_type",), "message[s] of types that are not known [was|were] skipped"),
 )
 
 
@@ -93,33 +104,36 @@ _COUNTED = (
 _COUNTED_OF_LINES = (
     _Counted(
         ("socket_drops",),
-        "datagrams were dropped by the kernel for want of room: raise multicast.receive_buffer_bytes, and "
-        "net.core.rmem_max where the start-up report says that the socket got less",
+        "datagram[s] [was|were] dropped by the kernel for want of room: raise "
+        "multicast.receive_buffer_bytes, and net.core.rmem_max where the start-up report says that the "
+        "socket got less",
     ),
     _Counted(
         ("datagrams_cut",),
-        "datagrams were longer than multicast.max_datagram_bytes and could not be used: raise it",
+        "datagram[s] [was|were] longer than multicast.max_datagram_bytes and could not be used: raise it",
     ),
     _Counted(
         ("malformed_datagrams",),
-        "datagrams could not be read as MoldUDP64 and were not used: their lengths do not hold",
+        "datagram[s] could not be read as MoldUDP64 and [was|were] not used: their lengths do not hold",
     ),
     _Counted(
         ("implausible_datagrams",),
-        "datagrams had a number far beyond all others and were not believed: no server and no silence of the "
-        "stream bore it out",
+        "datagram[s] had a number far beyond all others and [was|were] not believed: no server and no "
+        "silence of the stream bore it out",
     ),
-    _Counted(("receive_errors",), "receives failed"),
-    _Counted(("lines_silent",), "times a line brought nothing for liveness_timeout"),
+    _Counted(("receive_errors",), "receive[s] failed"),
+    _Counted(("lines_silent",), "time[s] a line brought nothing for liveness_timeout"),
     _Counted(
         ("window_full",),
-        "times the window was full and what it waited for given up: raise multicast.window_datagrams",
+        "time[s] the window was full and what it waited for given up: raise multicast.window_datagrams",
     ),
     _Counted(
         ("other_groups",),
-        "datagrams of groups that do not carry the stream, or that no line names, were skipped",
+        "datagram[s] of groups that do not carry the stream, or that no line names, [was|were] skipped",
     ),
-    _Counted(("other_session",), "datagrams of another session than the one that goes on were not believed"),
+    _Counted(
+        ("other_session",), "datagram[s] of another session than the one that goes on [was|were] not believed"
+    ),
 )
 
 
@@ -133,23 +147,26 @@ def findings(stats: Stats, config: Config) -> list[str]:
     for counted in _COUNTED:
         count = stats.count(*counted.counters)
         if count:
-            out.append(f"note: {count:,} {counted.text}")
+            out.append(f"note: {numbered(count, counted.text)}")
     if beyond := stats.count("rows_beyond_depth"):
         if config.features.beyond_depth == "accept":
-            text = 'rows looked at levels that no snapshot showed, as features.beyond_depth = "accept" says'
+            text = 'row[s] looked at levels that no snapshot showed, as features.beyond_depth = "accept" says'
         else:
             text = (
-                "rows did not leave because they would have looked at levels that no snapshot showed: raise "
-                'feeds[].snapshot_limit, or take them as they are with features.beyond_depth = "accept"'
+                "row[s] did not leave because they would have looked at levels that no snapshot showed: "
+                'raise feeds[].snapshot_limit, or take them as they are with features.beyond_depth = "accept"'
             )
-        out.append(f"note: {beyond:,} {text}")
+        out.append(f"note: {numbered(beyond, text)}")
     if stats.late:
         out.append(
-            f"note: {stats.late:,} rows of a slower worker came after the end of their epoch: withheld"
+            "note: "
+            + numbered(
+                stats.late, "row[s] of a slower worker came after the end of [its|their] epoch: withheld"
+            )
         )
     for name, counters in stats.sinks.items():
         if lost := counters.get("lost", 0):
-            out.append(f"note: sink {name}: {lost:,} signals were lost")
+            out.append(f"note: sink {name}: {numbered(lost, 'signal[s] [was|were] lost')}")
     if stats.count("capture_truncated"):
         out.append("note: an input ends in the middle of a line or of its compressed stream, or is damaged")
     out += [f"note: {_error(entry)}" for entry in stats.errors]
@@ -160,6 +177,7 @@ def findings(stats: Stats, config: Config) -> list[str]:
             out += _of_multicast(stats, feed, name)
             continue
         out += _missing_trades(stats, config, name)
+        out += _late_trades(stats, name)
         others = stats.counters.get(f"{name}/other_trade_stream", 0)
         if others and not stats.counters.get(f"{name}/trades", 0):
             other = "aggTrade" if feed.trades == "trade" else "trade"
@@ -184,7 +202,7 @@ def _error(entry: ErrorEntry) -> str:
     """A kind of error in the words of its first time, and of its last where they are others."""
     texts = [printable(venue_words(text)) for text in (entry.text, entry.newest or entry.text)]
     last = f"; the last: {texts[1].partition(': ')[2]}" if texts[1] != texts[0] else ""
-    return f"{entry.scope}: {texts[0]} ({entry.count:,} times{last})"
+    return f"{entry.scope}: {texts[0]} ({numbered(entry.count, 'time[s]')}{last})"
 
 
 def _unusable(stats: Stats) -> list[str]:
@@ -196,12 +214,16 @@ def _unusable(stats: Stats) -> list[str]:
     if not damaged:
         after = ""
     elif back == damaged:
-        after = "; their books were resynced"
+        after = "; its book was resynced" if count == 1 else "; their books were resynced"
     elif not back:
-        after = "; the books that they were of did not become valid again"
+        of = "book that it was" if count == 1 else "books that they were"
+        after = f"; the {of} of did not become valid again"
     else:
-        after = f"; a book was damaged by them {damaged:,} times and became valid again {back:,} times"
-    return [f"note: {count:,} venue messages could not be used{after}"]
+        after = (
+            f"; a book was damaged by them {numbered(damaged, 'time[s]')} and became valid again "
+            f"{numbered(back, 'time[s]')}"
+        )
+    return [f"note: {numbered(count, 'venue message[s]')} could not be used{after}"]
 
 
 def feed_count(stats: Stats, name: str, counter: str) -> int:
@@ -223,7 +245,27 @@ def _missing_trades(stats: Stats, config: Config, name: str) -> list[str]:
         what = "epochs whose features need trades ended there"
     else:
         what = "features of trades are short of them, and rows that need trades say so (missing_trades)"
-    return [f"note: {name}: {missing:,} trades never came, {gaps:,} times in their ids: {what}"]
+    holes = f"{numbered(missing, 'trade[s]')} never came, at {numbered(gaps, 'place[s]')} in their ids"
+    return [f"note: {name}: {holes}: {what}"]
+
+
+def _late_trades(stats: Stats, name: str) -> list[str]:
+    """What came behind trades with greater ids."""
+    late = stats.counters.get(f"{name}/late_trades", 0)
+    waited = feed_count(stats, name, "rows_awaiting_trades")
+    out = []
+    if late:
+        out.append(
+            f"note: {name}: {numbered(late, 'trade[s]')} came late, behind trades with greater ids: "
+            + ("it counts from when it came" if late == 1 else "each counts from when it came")
+        )
+    if waited:
+        out.append(
+            f"note: {name}: "
+            + numbered(waited, "row[s] did not leave, because a trade before [it|them] might still come")
+            + ' (features.trade_gaps = "suspect")'
+        )
+    return out
 
 
 def _of_multicast(stats: Stats, feed: Feed, name: str) -> list[str]:
@@ -235,14 +277,15 @@ def _of_multicast(stats: Stats, feed: Feed, name: str) -> list[str]:
     out = []
     for counted in _COUNTED_OF_LINES:
         if n := count(*counted.counters):
-            out.append(f"note: {name}: {n:,} {counted.text}")
+            out.append(f"note: {name}: {numbered(n, counted.text)}")
     if timeouts := count("request_timeouts"):
-        out.append(f"note: {name}: {timeouts:,} of {count('requests'):,} requests were not answered in time")
+        asked = numbered(count("requests"), "request[s] [was|were] not answered in time")
+        out.append(f"note: {name}: {timeouts:,} of {asked}")
     if failed := count("snapshots_failed"):
         old = (
             f", {too_old:,} of them older than the stream" if (too_old := count("snapshots_too_old")) else ""
         )
-        out.append(f"note: {name}: {failed:,} snapshots could not be had{old}")
+        out.append(f"note: {name}: {numbered(failed, 'snapshot[s]')} could not be had{old}")
     if lost := count("lost_messages"):
         servers = feed.multicast
         who = "neither a line nor the re-request server" if servers and servers.rerequest else "no line"
@@ -251,7 +294,7 @@ def _of_multicast(stats: Stats, feed: Feed, name: str) -> list[str]:
         else:
             after = "its books are suspect until the next session"
             after += ", for multicast.glimpse is not set" if servers else ""
-        out.append(f"note: {name}: {lost:,} messages came from {who}: {after}")
+        out.append(f"note: {name}: {numbered(lost, 'message[s]')} came from {who}: {after}")
     return out
 
 
@@ -285,7 +328,7 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
         for symbol in never[:_MOST_NAMED]
     ]
     if more := len(never) - len(lines):
-        lines.append(f"note: {name}: {more:,} more instruments never became valid")
+        lines.append(f"note: {name}: {numbered(more, 'more instrument[s]')} never became valid")
     return lines
 
 
@@ -314,33 +357,79 @@ def _why_never_valid(count: Callable[[str], int]) -> str:
     """As far as the feed's counters tell, where none of its books became valid."""
     messages, snapshots = count("messages"), count("snapshots")
     if messages == 0:
-        return "no message came"
+        return _why_nothing_came(count)
     unusable = count("malformed") + count("unknown_symbol")
     if unusable and unusable + count("ignored") >= messages:
         return (
-            f"all of the {messages:,} messages are malformed, of unknown symbols or of other streams: "
-            "probably another venue's or other instruments'"
+            none_of(messages, "message", "cannot be used", "can be used")
+            + ": malformed, of unknown symbols or of other streams, so probably another venue's or other "
+            "instruments'"
         )
-    if count("book_events") == 0:
-        return f"none of the {messages:,} messages changes a book"
+    if count("book_events") == 0 and count("partial_books") == 0:
+        return _why_no_change(messages, count)
     if snapshots == 0 and (failed := count("snapshots_failed")):
-        return f"no snapshot could be had in {failed:,} tries"
+        return f"no snapshot could be had in {numbered(failed, '[try|tries]')}"
     if snapshots == 0 and (refused := count("snapshots_refused")):
-        return f"none of the {refused:,} snapshots could be read, or told which instrument it is of"
+        return none_of(
+            refused,
+            "snapshot",
+            "could not be read, or does not tell which instrument it is of",
+            "could be read, or told which instrument it is of",
+        )
     if snapshots == 0:
         return "no snapshot came"
     unbelieved = {name: n for name in _UNBELIEVED if (n := count(name))}
     if snapshots and sum(unbelieved.values()) >= snapshots:
         kinds = ", ".join(f"{n:,} {_UNBELIEVED[name]}" for name, n in unbelieved.items())
-        return f"none of the {snapshots:,} snapshots could be believed: {kinds}"
+        return none_of(snapshots, "snapshot", "could not be believed", "could be believed") + f": {kinds}"
     if count("rows_beyond_depth"):
         return "the snapshots show fewer levels than the features look at: raise feeds[].snapshot_limit"
-    events = f"the {count('book_events'):,} book events"
+    events = f"the {numbered(count('book_events'), 'book event[s]')}"
     if count("snapshots_waiting"):
         return f"its snapshot is newer than all of {events}: the one that continues it never came"
     if expired := count("snapshots_expired"):
         return (
-            f"{expired:,} of the {snapshots:,} snapshots were newer than the events before them, and the "
-            "next event did not follow: events are missing between"
+            f"{expired:,} of the {numbered(snapshots, 'snapshot[s] [was|were]')} newer than the events "
+            "before them, and the next event did not follow: events are missing between"
         )
-    return f"none of the {snapshots:,} snapshots bridged to {events}"
+    return none_of(snapshots, "snapshot", "bridged to none of", "bridged to any of") + f" {events}"
+
+
+def _why_nothing_came(count: Callable[[str], int]) -> str:
+    if count("connect_failures") and not count("connects"):
+        return "no connection to the venue came about"
+    if unread := count("capture_lines_skipped"):
+        return none_of(unread, "line", "could not be read", "could be read")
+    return "no message came"
+
+
+# Messages that change no book, by their counter.
+_NO_CHANGE = {
+    "trades": "trade[s]",
+    "other_trade_stream": "trade[s] of a stream that feeds[].trades does not name",
+    "quotes": "quote[s]",
+    "partial_books_refused": "partial book[s]",
+    "other_streams": "book change[s] of another kind of stream",
+    "unknown_symbol": "message[s] of other instruments",
+    "other_symbol": "message[s] of another symbol than [its|their] stream's",
+    "malformed": "malformed message[s]",
+    "bad_number": "message[s] with a number that does not fit",
+    "too_many_levels": "message[s] with more levels than may be",
+    "shutdown_notices": "announcement[s] of a shutdown",
+    "ignored": "answer[s] or message[s] of other streams",
+}
+
+
+def _why_no_change(messages: int, count: Callable[[str], int]) -> str:
+    """Where messages came, and none that says how a book changes."""
+    live = count("connects")
+    if live and count("subscribe_errors"):
+        return "the venue refused the subscription"
+    if live and count("ignored") >= messages:
+        return (
+            "the venue answered the subscription, and no message of a market came: check the symbol, unless "
+            "the venue is quiet about it"
+        )
+    kinds = ", ".join(numbered(n, text) for name, text in _NO_CHANGE.items() if (n := count(name)))
+    what = none_of(messages, "message", "changes no book", "changes a book")
+    return what + (f" ({kinds})" if kinds else "") + ": the stream of its changes (depth) is missing"

@@ -10,6 +10,7 @@ from typing import Any
 
 from tickwire.config import Config, Feed
 from tickwire.engine import Stats
+from tickwire.wording import numbered
 
 __all__ = ["input_findings", "stamp_lines", "why_alone", "why_another", "why_unordered"]
 
@@ -107,14 +108,13 @@ def why_unordered(stats: Stats, name: str, symbol: str) -> str:
     if symbol in facts.get("without_changes", ()):
         if facts["others"]:
             return f"the input has no stock directory (R) of it, but those of {_names(facts)}"
-        missing = f": the {lost:,} messages that are missing may hold it" if lost else ""
+        missing = f": {numbered(lost, 'missing message[s]')} may hold it" if lost else ""
         return f"the input has no stock directory (R) of it{missing}"
     state = stats.counters.get(f"{name}/{symbol}/book_state")
     if state == _SUSPECT:
         if lost:
-            return (
-                f"{lost:,} messages are missing before it could be, and nothing that begins it anew followed"
-            )
+            missing = numbered(lost, "message[s] [is|are] missing")
+            return f"{missing} before it could be, and nothing that begins it anew followed"
         return "it was crossed, or a message of it did not fit, before the venue said that it trades"
     if state == _HALTED:
         return "the venue never said that it trades (H)"
@@ -146,5 +146,7 @@ def _missing(book: Mapping[str, Any], feed: Feed) -> str:
 def _few(lines: Sequence[str], name: str, what: str) -> list[str]:
     more = len(lines) - _MOST_NAMED
     return (
-        [*lines[:_MOST_NAMED], f"note: {name}: {more:,} more instruments {what}"] if more > 0 else list(lines)
+        [*lines[:_MOST_NAMED], f"note: {name}: {numbered(more, 'more instrument[s]')} {what}"]
+        if more > 0
+        else list(lines)
     )

@@ -14,7 +14,7 @@ from tickwire.findings import findings
 from tickwire.inputs import stamp_lines
 from tickwire.outputs import PendingFile, refuse_over
 from tickwire.table import CsvWriter, Joiner, ParquetWriter, RowWriter, check_out, column_names, open_writer
-from tickwire.wording import not_a_file
+from tickwire.wording import not_a_file, numbered
 
 __all__ = [
     "CsvWriter",
@@ -126,8 +126,16 @@ def summary(stats: Stats, config: Config) -> list[str]:
     rate = f", {stats.count('messages') / stats.seconds:,.0f} messages a second" if stats.seconds > 0 else ""
     skipped = stats.count("capture_lines_skipped")
     return [
-        f"{stats.count('messages'):,} messages, {stats.rows:,} rows, {stats.gaps:,} gaps, "
-        f"{stats.invalid:,} invalid, {skipped:,} malformed lines in {stats.seconds:.2f} s{rate}",
+        ", ".join(
+            [
+                numbered(stats.count("messages"), "message[s]"),
+                numbered(stats.rows, "row[s]"),
+                numbered(stats.gaps, "gap[s]"),
+                f"{stats.invalid:,} invalid",
+                numbered(skipped, "malformed line[s]"),
+            ]
+        )
+        + f" in {stats.seconds:.2f} s{rate}",
         *stamp_lines(stats),
         *findings(stats, config),
     ]

@@ -1,13 +1,32 @@
-"""What a venue said, for people: its own words, out of whatever it wrapped them in."""
+"""How things are said to people: counts with their words, and what a venue said in its own."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["not_a_file", "printable", "venue_words"]
+__all__ = ["none_of", "not_a_file", "numbered", "printable", "venue_words"]
+
+
+_BY_NUMBER = re.compile(r"\[(\w+)(?:\|(\w+))?\]")
+
+
+def numbered(count: int, text: str) -> str:
+    """The count before the text, whose `[s]` and `[was|were]` become what fits it: 1 row was, 2 rows were."""
+
+    def chosen(found: re.Match[str]) -> str:
+        one, many = ("", found[1]) if found[2] is None else (found[1], found[2])
+        return one if count == 1 else many
+
+    return f"{count:,} {_BY_NUMBER.sub(chosen, text)}"
+
+
+def none_of(count: int, noun: str, one: str, many: str) -> str:
+    """What is true of none of so many: `its only line could not`, `none of its 2 lines could`."""
+    return f"its only {noun} {one}" if count == 1 else f"none of its {count:,} {noun}s {many}"
 
 
 def printable(text: str) -> str:

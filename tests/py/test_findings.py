@@ -48,23 +48,48 @@ def stats(counters: dict[str, int], *, rows: int = 10) -> Stats:
         ({"messages": 0}, "no message came"),
         (
             {"messages": 9, "malformed": 5, "unknown_symbol": 3, "ignored": 1},
-            "all of the 9 messages are malformed, of unknown symbols or of other streams: "
+            "none of its 9 messages can be used: malformed, of unknown symbols or of other streams, so "
             "probably another venue's or other instruments'",
         ),
-        ({"messages": 9, "trades": 9, "snapshots": 1}, "none of the 9 messages changes a book"),
-        ({"messages": 9, "ignored": 9}, "none of the 9 messages changes a book"),
+        (
+            {"messages": 9, "trades": 8, "quotes": 1, "snapshots": 1},
+            "none of its 9 messages changes a book (8 trades, 1 quote): the stream of its changes (depth) is "
+            "missing",
+        ),
+        (
+            {"messages": 1, "ignored": 1},
+            "its only message changes no book (1 answer or message of other streams): the stream of its changes "
+            "(depth) is missing",
+        ),
+        (
+            {"messages": 1, "ignored": 1, "connects": 1},
+            "the venue answered the subscription, and no message of a market came: check the symbol, unless the "
+            "venue is quiet about it",
+        ),
+        ({"messages": 1, "subscribe_errors": 1, "connects": 1}, "the venue refused the subscription"),
+        ({"connect_failures": 7}, "no connection to the venue came about"),
+        ({"capture_lines_skipped": 1}, "its only line could not be read"),
+        ({"capture_lines_skipped": 1800}, "none of its 1,800 lines could be read"),
         ({"messages": 9, "book_events": 8}, "no snapshot came"),
         (
             {"messages": 9, "book_events": 8, "snapshots_refused": 2},
-            "none of the 2 snapshots could be read, or told which instrument it is of",
+            "none of its 2 snapshots could be read, or told which instrument it is of",
+        ),
+        (
+            {"messages": 9, "book_events": 8, "snapshots_refused": 1},
+            "its only snapshot could not be read, or does not tell which instrument it is of",
         ),
         (
             {"messages": 9, "book_events": 8, "snapshots_failed": 3},
             "no snapshot could be had in 3 tries",
         ),
         (
+            {"messages": 9, "book_events": 8, "snapshots_failed": 1},
+            "no snapshot could be had in 1 try",
+        ),
+        (
             {"messages": 9, "book_events": 8, "snapshots": 2, "snapshots_refused": 2},
-            "none of the 2 snapshots bridged to the 8 book events",
+            "none of its 2 snapshots bridged to any of the 8 book events",
         ),
     ],
 )
@@ -217,7 +242,7 @@ SERVERS = {"rerequest": "10.1.1.1:7", "glimpse": "venue.example:8"}
             "4 datagrams had a number far beyond all others and were not believed: no server and no silence "
             "of the stream bore it out",
         ),
-        ({"line1/receive_errors": 1}, SERVERS, "1 receives failed"),
+        ({"line1/receive_errors": 1}, SERVERS, "1 receive failed"),
         (
             {"other_session": 7},
             SERVERS,
@@ -227,7 +252,7 @@ SERVERS = {"rerequest": "10.1.1.1:7", "glimpse": "venue.example:8"}
         (
             {"window_full": 1},
             SERVERS,
-            "1 times the window was full and what it waited for given up: raise multicast.window_datagrams",
+            "1 time the window was full and what it waited for given up: raise multicast.window_datagrams",
         ),
         (
             {"other_groups": 9},
@@ -253,7 +278,7 @@ SERVERS = {"rerequest": "10.1.1.1:7", "glimpse": "venue.example:8"}
         (
             {"lost_messages": 1},
             {},
-            "1 messages came from no line: its books are suspect until the next session, for "
+            "1 message came from no line: its books are suspect until the next session, for "
             "multicast.glimpse is not set",
         ),
     ],

@@ -242,7 +242,7 @@ def test_what_became_of_damaged_books_is_told(tmp_path: Path) -> None:
     snapshot = text_of([(START + 13 * STEP - 1, {**SNAPSHOT, "lastUpdateId": 135})])
     at = torn.index(text_of([(START + 14 * STEP, diff(14))]))
     back = replayed(tmp_path, torn[:at] + snapshot + torn[at:])
-    back.says("note: 1 venue messages could not be used; their books were resynced")
+    back.says("note: 1 venue message could not be used; its book was resynced")
     assert not any("no valid book" in line for line in back.report), back.report
     assert len(back.rows) > len(lost.rows)
 

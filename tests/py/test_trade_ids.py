@@ -221,7 +221,7 @@ async def test_missing_trades_are_counted_said_and_shown_in_the_rows(tmp_path: P
     rows, stats, said = await replayed(tmp_path, [line for line in once if line not in holes])
     assert (count_of(stats, "trade_gaps"), count_of(stats, "missing_trades")) == (2, 21)
     assert any(f"trades_missing: BTCUSDT: ids {holes[0].id} to {holes[0].id}" in line for line in said)
-    assert any("21 trades never came, 2 times in their ids" in line for line in said)
+    assert any("21 trades never came, at 2 places in their ids" in line for line in said)
     after = {line.id: next(t.ts for t in trades if t.id > line.id and t not in holes) for line in holes}
     for row in rows:
         shown = sum(int(row["ts_recv"]) >= ts for ts in after.values())
@@ -249,7 +249,11 @@ async def test_with_suspect_the_epoch_ends_at_the_hole_and_the_next_change_begin
     rows, stats, said = await replayed(tmp_path, lines, trade_gaps="suspect")
     assert stats.invalid == 1
     assert any("epochs whose features need trades ended there" in line for line in said)
-    begun = next(line.ts for line in lines if line.kind == "diff" and line.ts >= behind.ts)
+    # The trade might come late. While it might, no row leaves; a second later it is missing.
+    assert not any(behind.ts <= int(row["ts_recv"]) <= behind.ts + SECOND for row in rows)
+    waited = sum(line.kind == "diff" and behind.ts <= line.ts <= behind.ts + SECOND for line in lines)
+    assert any(f"{waited} rows did not leave, because a trade before them" in line for line in said), said
+    begun = next(line.ts for line in lines if line.kind == "diff" and line.ts > behind.ts + SECOND)
     for row in rows:
         now = int(row["ts_recv"])
         assert row["epoch"] == ("1" if now < behind.ts else "2")
@@ -259,6 +263,74 @@ async def test_with_suspect_the_epoch_ends_at_the_hole_and_the_next_change_begin
         counted = [line for line in trades if line is not hole and now - SECOND < line.ts <= now]
         assert float(row[COUNT]) == len(counted)
     assert {row["epoch"] for row in rows} == {"1", "2"}
+
+
+def swapped(lines: Sequence[Line], ids: Sequence[int], by: int = 1) -> list[Line]:
+    """These trades each come behind so many with greater ids, at those places and times."""
+    out = list(lines)
+    for number in ids:
+        places = [i for i, line in enumerate(out) if line.kind == "trade"]
+        at = next(k for k, i in enumerate(places) if out[i].id == number)
+        moved = places[at : at + by + 1]
+        trades = [out[i] for i in moved]
+        for i, trade_line in zip(moved, [*trades[1:], trades[0]], strict=True):
+            out[i] = Line(out[i].ts, "trade", trade_line.id, trade_line.text)
+    return out
+
+
+@pytest.mark.parametrize("trade_gaps", ["count", "suspect"])
+@pytest.mark.parametrize("by", [1, 5])
+async def test_trades_in_another_order_are_late_and_not_missing(
+    tmp_path: Path, trade_gaps: str, by: int
+) -> None:
+    once = market(6, 8)
+    trades = [line for line in once if line.kind == "trade"]
+    late = [trades[k].id for k in (200, 260, 261 + by, 500)]
+    lines = swapped(once, late, by)
+    rows, stats, said = await replayed(tmp_path, lines, trade_gaps=trade_gaps)
+    check_counts(rows, first_times(lines))
+    assert {row["epoch"] for row in rows} == {"1"}
+    assert stats.invalid == count_of(stats, "missing_trades") == count_of(stats, "trade_gaps") == 0
+    assert count_of(stats, "late_trades") == len(late)
+    assert not any("never came" in line or "trades_missing" in line for line in said), said
+    assert any(
+        "4 trades came late, behind trades with greater ids: each counts from" in line for line in said
+    )
+    # What a row is short of is what had not come by then, and with suspect such a row does not leave.
+    came = first_times(lines)
+
+    def short(now: int) -> int:
+        seen = {number for number, ts in came.items() if ts <= now}
+        return max(seen) - min(seen) + 1 - len(seen)
+
+    begun = next(line.ts for line in once if line.kind == "diff")
+    due = [line.ts for line in lines if line.kind == "diff" and line.ts >= begun + SECOND]
+    if trade_gaps == "count":
+        assert [int(row["ts_recv"]) for row in rows] == due
+        assert [int(row["missing_trades"]) for row in rows] == [short(ts) for ts in due]
+        return
+    assert [int(row["ts_recv"]) for row in rows] == [ts for ts in due if short(ts) == 0]
+    waited = len(due) - len(rows)
+    assert any(f"{waited} row{'s' * (waited != 1)} did not leave" in line for line in said) == (waited != 0)
+    assert by == 1 or waited
+
+
+async def test_a_trade_that_comes_later_than_a_late_one_ends_the_epoch_once(tmp_path: Path) -> None:
+    once = market(6, 9)
+    trades = [line for line in once if line.kind == "trade"]
+    moved = trades[300]
+    behind = trades[301]
+    lines = [line for line in once if line is not moved]
+    lines.append(moved.later(behind.ts + SECOND + 30 * MS - moved.ts))
+    lines.sort(key=lambda line: line.ts)
+    rows, stats, said = await replayed(tmp_path, lines, trade_gaps="suspect")
+    assert (stats.invalid, count_of(stats, "late_trades"), count_of(stats, "missing_trades")) == (1, 1, 0)
+    assert {row["epoch"] for row in rows} == {"1", "2"}
+    assert any(f"trades_missing: BTCUSDT: ids {moved.id} to {moved.id}" in line for line in said), said
+    # It is of what was before the second epoch: no row of that waits for anything.
+    begun = next(line.ts for line in lines if line.kind == "diff" and line.ts > behind.ts + SECOND)
+    second = [int(row["ts_recv"]) for row in rows if row["epoch"] == "2"]
+    assert second == [line.ts for line in lines if line.kind == "diff" and line.ts >= begun + SECOND]
 
 
 @pytest.mark.parametrize("how", ["other prices", "same content", "no stamps", "clock set back"])
@@ -326,7 +398,8 @@ async def test_a_live_run_counts_each_trade_once_and_agrees_with_its_replay(
             finally:
                 stop.set()
                 await chatter
-        assert run.count("missing_trades") == 10
+            assert run.count("missing_trades") == 10
+        # Said a second behind the hole, or at the end.
         assert "trades_missing: BTCUSDT: ids 30 to 39" in run.errors()
         assert run.lost(BTC) == (["trade_gap"] if trade_gaps == "suspect" else [])
     result = await verify(folder)

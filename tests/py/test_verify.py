@@ -482,7 +482,7 @@ async def test_recorded_run_that_differs(run_dir: Path) -> None:
         ({"complete": None}, "never ended its recording"),
         ({"complete": False}, "what the recorder lost is not known"),
         ({"failed": "ingest0: bang"}, r"the run failed \(ingest0: bang\)"),
-        ({"version": 99}, "expected version 4, found 99"),
+        ({"version": 99}, "expected version 5, found 99"),
     ],
 )
 async def test_recording_that_proves_nothing_is_refused(
@@ -490,6 +490,18 @@ async def test_recording_that_proves_nothing_is_refused(
 ) -> None:
     edit(run_dir, **values)
     with pytest.raises(VerifyError, match=expected):
+        await verify(run_dir)
+
+
+async def test_a_recording_of_before_late_trades_is_read_unless_it_ended_epochs_at_holes(
+    run_dir: Path,
+) -> None:
+    config = json.loads((run_dir / "run.json").read_text())["config"]
+    assert 'trade_gaps = "suspect"' not in config
+    edit(run_dir, version=4)
+    assert (await verify(run_dir)).same
+    edit(run_dir, config=config.replace("[features]\n", '[features]\ntrade_gaps = "suspect"\n'))
+    with pytest.raises(VerifyError, match="found 4: with features.trade_gaps.*verify it with the version"):
         await verify(run_dir)
 
 

@@ -95,9 +95,9 @@ inline constexpr auto kErrorKindNames = std::to_array<std::string_view>({"connec
 static_assert(kErrorKindNames.size() == static_cast<std::size_t>(ErrorKind::ClockLeap) + 1);
 static_assert(kErrorKindNames.size() <= metrics::ErrorLog::kKinds);
 
-/// Counts the error under its kind, with the text "kind: details", the parts joined.
+/// Counts the error under its kind, so many times, with the text "kind: details", the parts joined.
 inline void report(metrics::ErrorLog& log, ErrorKind kind, std::initializer_list<std::string_view> details,
-                   TsNs ts) noexcept TICKWIRE_HOT {
+                   TsNs ts, std::uint64_t times = 1) noexcept TICKWIRE_HOT {
   std::array<char, metrics::ErrorLog::kMaxText> text;
   std::size_t size = 0;
   const auto append = [&](std::string_view part) {
@@ -108,7 +108,7 @@ inline void report(metrics::ErrorLog& log, ErrorKind kind, std::initializer_list
   append(kErrorKindNames[static_cast<std::size_t>(kind)]);
   append(": ");
   for (const std::string_view part : details) append(part);
-  log.report(static_cast<std::uint32_t>(kind), {text.data(), size}, ts);
+  log.report(static_cast<std::uint32_t>(kind), {text.data(), size}, ts, times);
 }
 inline void report(metrics::ErrorLog& log, ErrorKind kind, std::string_view detail, TsNs ts) noexcept
     TICKWIRE_HOT {

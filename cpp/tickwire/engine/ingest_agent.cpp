@@ -232,7 +232,9 @@ struct IngestAgent::Lane {
         heard(stats.counter(feed_config.name + "/" + instrument.symbol, "heard")),
         window_overflows(stats.counter(feed_config.name + "/" + instrument.symbol, "window_overflows")),
         levels_dropped(stats.counter(feed_config.name + "/" + instrument.symbol, "levels_dropped")),
-        rows_beyond_depth(stats.counter(feed_config.name + "/" + instrument.symbol, "rows_beyond_depth")) {}
+        rows_beyond_depth(stats.counter(feed_config.name + "/" + instrument.symbol, "rows_beyond_depth")),
+        rows_awaiting_trades(
+            stats.counter(feed_config.name + "/" + instrument.symbol, "rows_awaiting_trades")) {}
 
   const InstrumentId id;
   const std::uint32_t feed;  // Its place in feeds_.
@@ -274,6 +276,7 @@ struct IngestAgent::Lane {
   metrics::Counter& window_overflows;
   metrics::Counter& levels_dropped;
   metrics::Counter& rows_beyond_depth;
+  metrics::Counter& rows_awaiting_trades;
 };
 
 /// One feed: where its bytes come from, how they are decoded, what was seen.
@@ -311,6 +314,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         old_events(stats.counter(config.name, "old_events")),
         old_trades(stats.counter(config.name, "old_trades")),
         old_quotes(stats.counter(config.name, "old_quotes")),
+        late_trades(stats.counter(config.name, "late_trades")),
         trade_gaps(stats.counter(config.name, "trade_gaps")),
         missing_trades(stats.counter(config.name, "missing_trades")),
         left_valid(stats.counter(config.name, "left_valid")),
@@ -465,6 +469,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& old_events;
   metrics::Counter& old_trades;
   metrics::Counter& old_quotes;
+  metrics::Counter& late_trades;     // Came behind trades with greater ids.
   metrics::Counter& trade_gaps;      // Holes in the trades' ids …
   metrics::Counter& missing_trades;  // … and how many trades they are, less those that came late.
   metrics::Counter& left_valid;
@@ -813,6 +818,7 @@ void IngestAgent::on_close() {
     }
     if (open) Agent::park(1'000'000);
   }
+  tell_all_missing();
   every_100ms();
 }
 
@@ -860,6 +866,8 @@ void IngestAgent::every_100ms() noexcept {
     lane->window_overflows.set(static_cast<std::int64_t>(lane->pipeline.window_overflows()));
     lane->levels_dropped.set(static_cast<std::int64_t>(lane->pipeline.book().dropped_levels()));
     lane->rows_beyond_depth.set(static_cast<std::int64_t>(lane->pipeline.rows_beyond_depth()));
+    lane->rows_awaiting_trades.set(static_cast<std::int64_t>(lane->pipeline.rows_awaiting_trades()));
+    if (!replay_) tell_missing(feed, *lane, now);
     if (replay_ || lane->snapshot == Lane::Snapshot::NotWanted || now_ns < lane->due_ns) continue;
     if (lane->snapshot == Lane::Snapshot::Requested) {
       report(errors_, ErrorKind::SnapshotTimeout, feed.table[lane->id - feed.first_instrument].symbol, now);
@@ -1074,9 +1082,9 @@ void IngestAgent::report_capture(Feed& feed) noexcept {
   if (feed.reader->truncated()) {
     feed.truncated.set(1);
     report(errors_, ErrorKind::CaptureTruncated, feed.reader->error(), 0);
-  } else if (feed.reader->skipped_lines() != 0) {
-    report(errors_, ErrorKind::CaptureLineSkipped, feed.reader->error(), 0);
   }
+  if (const std::uint64_t skipped = feed.reader->skipped_lines(); skipped != 0)
+    report(errors_, ErrorKind::CaptureLineSkipped, {feed.reader->skipped()}, 0, skipped);
 }
 
 /// Where a book left valid. What it came back from is forgotten when the report is made.
@@ -1136,6 +1144,7 @@ std::vector<CaptureFacts> IngestAgent::capture_facts() const {
 
 void IngestAgent::end_replay() noexcept {
   for (auto& feed : feeds_) report_capture(*feed);
+  tell_all_missing();
   for (auto& feed : order_feeds_) feed->report_files();
   every_100ms();
   finished_.publish(true);
@@ -1163,29 +1172,13 @@ void IngestAgent::on_live(Feed& feed, TsNs ts) noexcept {
   feed.muted = false;
   feed.warm_messages.set(feed.messages.value());
   std::int64_t repeats = feed.old_trades.value() + feed.old_quotes.value();
-  for (metrics::Counter* const counter : {&feed.messages,
-                                          &feed.bytes,
-                                          &feed.book_events,
-                                          &feed.trades,
-                                          &feed.quotes,
-                                          &feed.ignored,
-                                          &feed.other_trades,
-                                          &feed.unknown_symbol,
-                                          &feed.malformed,
-                                          &feed.bad_number,
-                                          &feed.too_many_levels,
-                                          &feed.gaps,
-                                          &feed.crossed,
-                                          &feed.old_trades,
-                                          &feed.old_quotes,
-                                          &feed.trade_gaps,
-                                          &feed.missing_trades,
-                                          &feed.became_valid,
-                                          &feed.books_damaged,
-                                          &feed.books_resynced,
-                                          &feed.snapshots,
-                                          &feed.snapshots_refused,
-                                          &feed.stale}) {
+  for (metrics::Counter* const counter :
+       {&feed.messages,       &feed.bytes,          &feed.book_events,       &feed.trades,
+        &feed.quotes,         &feed.ignored,        &feed.other_trades,      &feed.unknown_symbol,
+        &feed.malformed,      &feed.bad_number,     &feed.too_many_levels,   &feed.gaps,
+        &feed.crossed,        &feed.old_trades,     &feed.old_quotes,        &feed.late_trades,
+        &feed.trade_gaps,     &feed.missing_trades, &feed.became_valid,      &feed.books_damaged,
+        &feed.books_resynced, &feed.snapshots,      &feed.snapshots_refused, &feed.stale}) {
     counter->set(0);
   }
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
@@ -1452,6 +1445,7 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
         // It says nothing of the book, but what time it is.
         if (is_stale(feed, lane, ts_recv)) [[unlikely]]
           on_stale(feed, lane, arrival);
+        end_at_holes(feed, lane, arrival);
         const Step step = lane.pipeline.on_trade(event);
         lane.trade_id = lane.pipeline.trade_id();
         if (step.repeated || lane.pipeline.trade_step().late || lane.pipeline.trade_step().missing != 0)
@@ -1479,7 +1473,11 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
 void IngestAgent::note_trade_ids(Feed& feed, Lane& lane, const md::Event& event) noexcept {
   const feed::TradeSequence::Step& found = lane.pipeline.trade_step();
   if (found.repeated) return feed.old_trades.add(1);
-  if (found.late) return feed.missing_trades.add(-1);
+  if (found.late) {
+    feed.late_trades.add(1);
+    feed.missing_trades.add(-1);
+    return feed.trade_gaps.add(found.filled ? -1 : 0);
+  }
   feed.trade_gaps.add(1);
   feed.missing_trades.add(static_cast<std::int64_t>(found.missing));
   const IdText id(event.trade.id);
@@ -1489,17 +1487,45 @@ void IngestAgent::note_trade_ids(Feed& feed, Lane& lane, const md::Event& event)
              {symbol_of(feed, lane), ": the venue's numbers begin anew with ", id.view()}, event.ts_recv);
     return;
   }
-  const std::uint64_t first = event.trade.id - found.missing;
   if (feed.in_capture) {
     Feed::InCapture& seen = feed.in_capture_of[event.instrument];
-    seen.lacks_from = first;
+    seen.lacks_from = event.trade.id - found.missing;
     seen.lacks_to = event.trade.id - 1;
   }
-  if (feed.muted) return;
-  const IdText from(first);
-  const IdText to(event.trade.id - 1);
-  report(errors_, ErrorKind::TradesMissing, {symbol_of(feed, lane), ": ids ", from.view(), " to ", to.view()},
-         event.ts_recv);
+}
+
+/// Before an event is looked at: which holes in the trades' ids its time shows to be none that a late trade
+/// fills, and whether the epoch ends at them.
+void IngestAgent::end_at_holes(Feed& feed, Lane& lane, const Arrival& arrival) noexcept {
+  if (!lane.pipeline.trades().has_holes() && !lane.pipeline.lost_trades(arrival.ts_recv)) [[likely]]
+    return;
+  tell_missing(feed, lane, arrival.ts_recv);
+  if (!lane.pipeline.lost_trades(arrival.ts_recv)) return;
+  const Step step = lane.pipeline.end_at_trade_gap();
+  if (step.left_valid) emit_notice(feed, lane, step.reason, kNoTime, arrival);
+}
+
+/// At the end: nothing comes late any more.
+void IngestAgent::tell_all_missing() noexcept {
+  for (auto& lane : lanes_) tell_missing(*feeds_[lane->feed], *lane, std::numeric_limits<TsNs>::max());
+}
+
+/// Of which trades it is known at `now` that they are missing.
+void IngestAgent::tell_missing(Feed& feed, Lane& lane, TsNs now) noexcept {
+  for (feed::TradeSequence::Hole hole; lane.pipeline.trades().take_overdue(now, hole);) {
+    if (feed.muted) continue;
+    const IdText from(hole.first);
+    const IdText to(hole.last);
+    const IdText left(hole.left);
+    if (hole.left == hole.last - hole.first + 1) {
+      report(errors_, ErrorKind::TradesMissing,
+             {symbol_of(feed, lane), ": ids ", from.view(), " to ", to.view()}, hole.since);
+    } else {
+      report(errors_, ErrorKind::TradesMissing,
+             {symbol_of(feed, lane), ": ", left.view(), " of the ids ", from.view(), " to ", to.view()},
+             hole.since);
+    }
+  }
 }
 
 /// Rows need no quotes, but a replacement of the connection goes by the newest.
@@ -1515,6 +1541,7 @@ void IngestAgent::on_book(Feed& feed, Lane& lane, const md::Event& event, const 
   const TsNs ts_recv = arrival.ts_recv;
   if (is_stale(feed, lane, ts_recv)) [[unlikely]]
     on_stale(feed, lane, arrival);
+  end_at_holes(feed, lane, arrival);
   Step step;
   if (event.kind == md::EventKind::PartialBook) [[unlikely]] {
     feed.partial_books.add(1);

@@ -170,6 +170,9 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   void on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
   void on_close(Feed& feed, std::uint32_t conn, TsNs ts) noexcept TICKWIRE_HOT;
   void note_trade_ids(Feed& feed, Lane& lane, const md::Event& event) noexcept TICKWIRE_HOT;
+  void end_at_holes(Feed& feed, Lane& lane, const Arrival& arrival) noexcept TICKWIRE_HOT;
+  void tell_missing(Feed& feed, Lane& lane, TsNs now) noexcept TICKWIRE_HOT;
+  void tell_all_missing() noexcept;
   void on_quote(Feed& feed, Lane& lane, const md::Event& event) noexcept TICKWIRE_HOT;
   void report_refused(const Feed& feed, ErrorKind kind, feed::binance::Outcome outcome, InstrumentId local,
                       std::span<const char> message, TsNs ts) noexcept TICKWIRE_HOT;

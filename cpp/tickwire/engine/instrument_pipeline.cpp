@@ -97,12 +97,25 @@ Step InstrumentPipeline::on_book(const feed::SyncStep& synced) noexcept {
   const features::TopOfBook top = read_top();
   const bool top_changed = rows_.on_book(top);
   // To become valid is a change, whatever the event said that ended a pause.
-  step.row = rows_.emit({.book = book_.changes() != book_changes_ || synced.became_valid,
-                         .top = top_changed || synced.became_valid});
+  step.row = emit({.book = book_.changes() != book_changes_ || synced.became_valid,
+                   .top = top_changed || synced.became_valid});
   book_changes_ = book_.changes();
-  if (step.row && sync_.beyond_depth()) [[unlikely]]
-    ++rows_beyond_depth_;
   return step;
+}
+
+/// At the end of an event of a valid book.
+bool InstrumentPipeline::emit(const RowBuilder::Happened& happened) noexcept {
+  if (awaits_trades()) [[unlikely]]
+    return withhold(happened);
+  const bool row = rows_.emit(happened);
+  if (row && sync_.beyond_depth()) [[unlikely]]
+    ++rows_beyond_depth_;
+  return row;
+}
+
+bool InstrumentPipeline::withhold(const RowBuilder::Happened& happened) noexcept {
+  if (rows_.fires(happened)) ++rows_awaiting_trades_;
+  return false;
 }
 
 Step InstrumentPipeline::on_no_event(Step step, const feed::SyncStep& synced) noexcept {
@@ -123,17 +136,19 @@ Step InstrumentPipeline::on_trade(const md::Event& event) noexcept {
   if (step.repeated) [[unlikely]]
     return step;
   rows_.advance_clock(event.ts_event, event.ts_recv);
+  if (missing_trades_ == 0 && trade_step_.missing != 0) [[unlikely]]
+    short_since_ = event.ts_recv;
   missing_trades_ += trade_step_.missing;
   if (trade_step_.anew) [[unlikely]]
     missing_from_ = event.trade.id;
   // Unless it was missing before the epoch began.
   if (trade_step_.late && event.trade.id > missing_from_) [[unlikely]]
     missing_trades_ -= std::min<std::uint64_t>(missing_trades_, 1);
-  if (trade_step_.missing != 0 && ends_at_trade_gap_) [[unlikely]] {
-    const feed::SyncStep paused = sync_.pause(md::InvalidReason::TradeGap);
-    step.left_valid = paused.left_valid;
-    step.reason = paused.reason;
-    return step;
+  // What lies between two numberings cannot come late.
+  if (trade_step_.anew && trade_step_.missing != 0 && ends_at_trade_gap_) [[unlikely]] {
+    Step ended = end_at_trade_gap();
+    ended.tsc_book = step.tsc_book;
+    return ended;
   }
   if (!event.trade.printable) return step;
   if (sync_.state() != md::BookState::Valid) {
@@ -141,10 +156,13 @@ Step InstrumentPipeline::on_trade(const md::Event& event) noexcept {
     return step;
   }
   rows_.on_trade(event.trade);
-  step.row = rows_.emit({.trade = true});
-  if (step.row && sync_.beyond_depth()) [[unlikely]]
-    ++rows_beyond_depth_;
+  step.row = emit({.trade = true});
   return step;
+}
+
+Step InstrumentPipeline::end_at_trade_gap() noexcept {
+  const feed::SyncStep paused = sync_.pause(md::InvalidReason::TradeGap);
+  return {.left_valid = paused.left_valid, .reason = paused.reason};
 }
 
 Step InstrumentPipeline::on_snapshot(const md::Event& event) noexcept {

@@ -42,6 +42,17 @@ class InstrumentPipeline {
   [[nodiscard]] const feed::TradeSequence::Step& trade_step() const noexcept TICKWIRE_HOT {
     return trade_step_;
   }
+  /// Which trades have not come, for whoever tells of them.
+  [[nodiscard]] feed::TradeSequence& trades() noexcept TICKWIRE_HOT { return trades_; }
+  /// Does the epoch end at `ts_recv`, before whatever comes then is looked at, because trades that its rows
+  /// need have not come late either?
+  [[nodiscard]] bool lost_trades(TsNs ts_recv) const noexcept TICKWIRE_HOT {
+    return awaits_trades() && state() == md::BookState::Valid &&
+           ts_recv - short_since_ > feed::TradeSequence::kLateNs;
+  }
+  Step end_at_trade_gap() noexcept TICKWIRE_HOT;
+  /// Rows that did not leave, because a trade before them might still come.
+  [[nodiscard]] std::uint64_t rows_awaiting_trades() const noexcept { return rows_awaiting_trades_; }
   /// A connection was opened: of what comes only what follows its first message is awaited.
   void resume_trades() noexcept TICKWIRE_HOT { trades_.resume(); }
   /// The instrument's trades are lost: its rows would be short of them, so there are none until unblock().
@@ -87,6 +98,12 @@ class InstrumentPipeline {
   void begin_epoch(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
   Step on_book(const feed::SyncStep& synced) noexcept TICKWIRE_HOT;
   Step on_no_event(Step step, const feed::SyncStep& synced) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool emit(const RowBuilder::Happened& happened) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool withhold(const RowBuilder::Happened& happened) noexcept TICKWIRE_HOT;
+  /// Rows would be short of trades that may still come.
+  [[nodiscard]] bool awaits_trades() const noexcept TICKWIRE_HOT {
+    return missing_trades_ != 0 && ends_at_trade_gap_;
+  }
 
   md::PriceBook book_;
   feed::BookSync sync_;
@@ -100,6 +117,8 @@ class InstrumentPipeline {
   feed::TradeSequence::Step trade_step_;
   std::uint64_t missing_trades_ = 0;
   std::uint64_t missing_from_ = 0;  // Of ids above this.
+  TsNs short_since_ = 0;            // Since when any are.
+  std::uint64_t rows_awaiting_trades_ = 0;
   std::uint64_t book_changes_ = 0;  // Of the book, up to the last applied event.
   std::uint64_t rows_beyond_depth_ = 0;
 };

@@ -30,6 +30,32 @@ void TradeSequence::forget() noexcept {
   newest_ts_ = kNoTime;
   any_ = resumed_ = false;
   old_ids_ = {};
+  hole_count_ = 0;
+}
+
+void TradeSequence::remove_hole(std::size_t at) noexcept {
+  std::copy(holes_.begin() + static_cast<std::ptrdiff_t>(at + 1),
+            holes_.begin() + static_cast<std::ptrdiff_t>(hole_count_),
+            holes_.begin() + static_cast<std::ptrdiff_t>(at));
+  --hole_count_;
+}
+
+bool TradeSequence::take_overdue(TsNs now, Hole& out) noexcept {
+  if (hole_count_ == 0 || (now - holes_[0].since <= kLateNs && hole_count_ != kHoles)) return false;
+  out = holes_[0];
+  remove_hole(0);
+  return true;
+}
+
+/// Is this trade, which was missing, the last one of an open hole?
+bool TradeSequence::fills(std::uint64_t id) noexcept {
+  for (std::size_t i = 0; i < hole_count_; ++i) {
+    if (id < holes_[i].first || id > holes_[i].last) continue;
+    if (--holes_[i].left != 0) return false;
+    remove_hole(i);
+    return true;
+  }
+  return false;
 }
 
 void TradeSequence::note(const md::Event& event) noexcept {
@@ -78,6 +104,11 @@ TradeSequence::Step TradeSequence::on_trade(const md::Event& event) noexcept {
     if (resumed_) first_ = trade.id;
   }
   const std::uint64_t missing = resumed_ ? 0 : skipped;
+  if (missing != 0) [[unlikely]] {
+    // Whoever asks for what is overdue leaves room; without, the oldest is one that nobody asks for.
+    if (hole_count_ == kHoles) remove_hole(0);
+    holes_[hole_count_++] = {trade.id - missing, trade.id - 1, missing, event.ts_recv};
+  }
   newest_ = trade.id;
   place(newest_) = tag;
   note(event);
@@ -93,7 +124,8 @@ TradeSequence::Step TradeSequence::on_old(const md::Event& event, Tag tag) noexc
       if (trade.id < first_ && later) return begin(event, tag, true);
       taken = tag;
       note(event);
-      return {.late = trade.id > first_};
+      const bool late = trade.id > first_;
+      return {.late = late, .filled = late && fills(trade.id)};
     }
     if (taken != tag) return begin(event, tag, true);
   } else if (later) {

@@ -7,6 +7,10 @@
 /// until it comes late. Both are told from a table of what was taken of the newest ids: a few bits of each
 /// trade's content, by id.
 ///
+/// Trades may come in another order than their ids say, so a hole that was just seen says little. Whether it
+/// is one is known once it has been open for kLateNs: the newest holes are kept until then, or until the last
+/// of their trades has come.
+///
 /// A venue may begin its numbers anew. Then an old id is no repetition, and nothing may be dropped for
 /// ever. In the order of how sure they are: the same id with other content or another time; an id
 /// that nobody can have sent before, because its trade happened later than all others; and several old ones
@@ -16,6 +20,7 @@
 /// One thread, the one that decodes. It sees trades alone, so a capture gives the same as the run that
 /// recorded it. A trade costs a few comparisons and one write into the table.
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -57,10 +62,22 @@ class TradeSequence {
   struct Step {
     bool repeated = false;      // It came before, or is too old for anybody to know: it is not to be used.
     bool late = false;          // It was missing until now.
+    bool filled = false;        // It was the last one of a hole that was still open.
     bool anew = false;          // The numbers begin anew with it.
     std::uint64_t missing = 0;  // Ids before it that have not come; 1 where the numbers begin anew.
   };
 
+  /// Ids that have not come, between two that have.
+  struct Hole {
+    std::uint64_t first;
+    std::uint64_t last;
+    std::uint64_t left;  // How many of them are still missing.
+    TsNs since;          // When the trade behind it was received.
+  };
+
+  /// A trade that comes later than this, by receive times, behind one with a greater id, is missing until it
+  /// comes.
+  static constexpr TsNs kLateNs = 1'000'000'000;
   /// A jump ahead by more is no hole: the numbers begin anew.
   static constexpr std::uint64_t kMostMissing = 1'000'000'000;
   /// A venue's stamp that leads the receive time by more is not believed.
@@ -72,6 +89,10 @@ class TradeSequence {
   Step on_trade(const md::Event& event) noexcept TICKWIRE_HOT;
   /// A connection was opened: the ids before its first trade are not missing.
   void resume() noexcept TICKWIRE_HOT { resumed_ = true; }
+  [[nodiscard]] bool has_holes() const noexcept TICKWIRE_HOT { return hole_count_ != 0; }
+  /// The oldest open hole, where it is no late trade any more at `now`, or where there is no room for one
+  /// more. It is forgotten with that. False where there is none.
+  [[nodiscard]] bool take_overdue(TsNs now, Hole& out) noexcept TICKWIRE_HOT;
   /// Nothing that was is to be gone by.
   void forget() noexcept TICKWIRE_HOT;
 
@@ -80,10 +101,13 @@ class TradeSequence {
 
  private:
   using Tag = std::uint16_t;  // Of a trade's content; 0: none came.
+  static constexpr std::size_t kHoles = 16;
 
   [[nodiscard]] Tag& place(std::uint64_t id) noexcept TICKWIRE_HOT { return tags_[id & (tags_.size() - 1)]; }
   Step begin(const md::Event& event, Tag tag, bool anew) noexcept TICKWIRE_HOT;
   Step on_old(const md::Event& event, Tag tag) noexcept TICKWIRE_HOT;
+  [[nodiscard]] bool fills(std::uint64_t id) noexcept TICKWIRE_HOT;
+  void remove_hole(std::size_t at) noexcept TICKWIRE_HOT;
   void note(const md::Event& event) noexcept TICKWIRE_HOT;
   [[nodiscard]] bool happened_later(const md::Event& event) const noexcept TICKWIRE_HOT;
 
@@ -94,6 +118,8 @@ class TradeSequence {
   bool any_ = false;          // A trade came.
   bool resumed_ = false;
   OldIds old_ids_;
+  std::array<Hole, kHoles> holes_{};  // Open ones, the oldest first.
+  std::size_t hole_count_ = 0;
 };
 
 }  // namespace tickwire::feed

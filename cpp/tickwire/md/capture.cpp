@@ -264,6 +264,7 @@ class CaptureReader::Impl {
         config_(check(config)),
         buffer_(std::min(config_.block_bytes, config_.max_line_bytes + 1) + kPaddingBytes) {
     error_.reserve(512);
+    skipped_.reserve(512);
     unescaped_.reserve(64);
     for (const std::string& path : paths_) rules_.push_back(FirstLook(path).rule());
     open_next();
@@ -298,7 +299,8 @@ class CaptureReader::Impl {
   std::uint64_t line_number_ = 0;
   std::uint64_t skipped_lines_ = 0;
   bool truncated_ = false;
-  std::string error_;
+  std::string error_;    // Of a file that is cut.
+  std::string skipped_;  // Of the first line that was skipped.
   std::vector<CaptureStamps> stamps_;
 
  private:
@@ -326,18 +328,18 @@ class CaptureReader::Impl {
     return false;
   }
 
-  void describe(std::string_view what) noexcept {
-    error_ = file() + ":" + std::to_string(line_number_) + ": ";
-    error_ += what;
+  void describe(std::string& out, std::string_view what) const noexcept {
+    out = file() + ":" + std::to_string(line_number_) + ": ";
+    out += what;
   }
   void skip(const char* what) noexcept {
     ++skipped_lines_;
-    if (error_.empty()) describe(what);
+    if (skipped_.empty()) describe(skipped_, what);
   }
   /// Always false.
   bool skip_line(std::string_view text, std::string_view what) noexcept {
     ++skipped_lines_;
-    if (error_.empty()) describe(std::string(what) + ", found \"" + excerpt(text) + "\"");
+    if (skipped_.empty()) describe(skipped_, std::string(what) + ", found \"" + excerpt(text) + "\"");
     return false;
   }
 
@@ -445,7 +447,7 @@ class CaptureReader::Impl {
   }
 
   void cut(const char* what) noexcept {
-    if (!truncated_) describe(what);
+    if (!truncated_) describe(error_, what);
     truncated_ = true;
   }
 
@@ -555,7 +557,10 @@ const std::string& CaptureReader::file() const noexcept { return impl_->file(); 
 std::uint64_t CaptureReader::line_number() const noexcept { return impl_->line_number_; }
 std::uint64_t CaptureReader::skipped_lines() const noexcept { return impl_->skipped_lines_; }
 bool CaptureReader::truncated() const noexcept { return impl_->truncated_; }
-const std::string& CaptureReader::error() const noexcept { return impl_->error_; }
+const std::string& CaptureReader::error() const noexcept {
+  return impl_->truncated_ ? impl_->error_ : impl_->skipped_;
+}
+const std::string& CaptureReader::skipped() const noexcept { return impl_->skipped_; }
 const std::vector<CaptureStamps>& CaptureReader::stamps() const noexcept { return impl_->stamps_; }
 
 // ---------------------------------------------------------------------------------------------------

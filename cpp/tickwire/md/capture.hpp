@@ -111,6 +111,8 @@ class CaptureReader {
   /// The first thing that was wrong, as `FILE:LINE: what`; empty where nothing was. A truncated file
   /// takes precedence over a skipped line.
   [[nodiscard]] const std::string& error() const noexcept;
+  /// The same of the first line that was skipped, whatever else was wrong.
+  [[nodiscard]] const std::string& skipped() const noexcept;
   /// Of the files read so far, those whose stamps a person should know of.
   [[nodiscard]] const std::vector<CaptureStamps>& stamps() const noexcept;
 

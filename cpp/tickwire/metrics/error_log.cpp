@@ -6,9 +6,9 @@
 
 namespace tickwire::metrics {
 
-void ErrorLog::report(std::uint32_t kind, std::string_view text, TsNs ts) noexcept TICKWIRE_HOT {
+void ErrorLog::report(std::uint32_t kind, std::string_view text, TsNs ts, std::uint64_t times) noexcept {
   if (kind >= kKinds) [[unlikely]]
-    return lost_.add(1);
+    return lost_.add(times);
   Entry& entry = entries_[kind];
   const std::uint64_t before = entry.count.load();
   // Cut where a character begins: half a UTF-8 sequence would make the whole text unreadable.
@@ -23,7 +23,7 @@ void ErrorLog::report(std::uint32_t kind, std::string_view text, TsNs ts) noexce
   }
   entry.newest.store({text.data(), bytes});
   entry.last_ts.store(ts);
-  entry.count.publish(before + 1);
+  entry.count.publish(before + times);
 }
 
 std::vector<ErrorEntry> ErrorLog::entries() const {

@@ -37,7 +37,9 @@ class ErrorLog {
 
   /// `kind` is the agent's own numbering from 0; from kKinds on only the total in lost() grows. `text`
   /// may say what this first one was about (a file, an id) and is cut after kMaxText bytes.
-  void report(std::uint32_t kind, std::string_view text, TsNs ts) noexcept TICKWIRE_HOT;
+  /// It happened so many `times`.
+  void report(std::uint32_t kind, std::string_view text, TsNs ts, std::uint64_t times = 1) noexcept
+      TICKWIRE_HOT;
 
   /// Any thread.
   std::vector<ErrorEntry> entries() const;

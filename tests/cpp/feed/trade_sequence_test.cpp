@@ -6,6 +6,7 @@
 #include <deque>
 #include <random>
 #include <set>
+#include <tuple>
 #include <vector>
 
 namespace tickwire::feed {
@@ -53,6 +54,41 @@ TEST_F(TradeSequenceTest, TakesATradeOnceAndCountsWhatIsMissingUntilItComes) {
   EXPECT_TRUE(sequence.on_trade(trade(13, 3, 3)).repeated) << "late once";
   EXPECT_EQ(come(16, 6 * kMillisecond, 6).missing, 0U);
   EXPECT_EQ(sequence.newest(), 16U);
+}
+
+TEST_F(TradeSequenceTest, AHoleIsOverdueAfterASecondUnlessLateTradesFillIt) {
+  TradeSequence::Hole hole{};
+  come(10, 0, 0);
+  come(12, kMillisecond, 2);
+  come(20, 2 * kMillisecond, 20);
+  come(22, 3 * kMillisecond, 22);
+  EXPECT_TRUE(sequence.on_trade(trade(11, 4 * kMillisecond, 1)).filled);
+  EXPECT_FALSE(sequence.on_trade(trade(15, 4 * kMillisecond, 5)).filled) << "one of seven";
+  EXPECT_TRUE(sequence.has_holes());
+  EXPECT_FALSE(sequence.take_overdue(kStart + kSecond + 2 * kMillisecond, hole)) << "not later than a second";
+  ASSERT_TRUE(sequence.take_overdue(kStart + kSecond + 2 * kMillisecond + 1, hole));
+  EXPECT_EQ(std::tuple(hole.first, hole.last, hole.left), std::tuple(13U, 19U, 6U));
+  EXPECT_FALSE(sequence.take_overdue(kStart + kSecond + 2 * kMillisecond + 1, hole)) << "each once";
+  const auto late = sequence.on_trade(trade(16, 2 * kSecond, 6));
+  EXPECT_TRUE(late.late);
+  EXPECT_FALSE(late.filled) << "of a hole that was told of already";
+  ASSERT_TRUE(sequence.take_overdue(kStart + 9 * kSecond, hole));
+  EXPECT_EQ(std::tuple(hole.first, hole.last, hole.left), std::tuple(21U, 21U, 1U));
+  EXPECT_FALSE(sequence.has_holes());
+}
+
+TEST_F(TradeSequenceTest, WhereHolesAreTooManyTheOldestIsOverdueAtOnce) {
+  TradeSequence::Hole hole{};
+  std::uint64_t told = 0;
+  for (std::uint64_t id = 10; id < 110; id += 2) {
+    while (sequence.take_overdue(kStart, hole)) {
+      EXPECT_EQ(hole.first, 11 + 2 * told);
+      ++told;
+    }
+    come(id, 0, 0);
+  }
+  while (sequence.take_overdue(kStart + 2 * kSecond, hole)) ++told;
+  EXPECT_EQ(told, 49U) << "no hole is passed over";
 }
 
 TEST_F(TradeSequenceTest, AnIdOfZeroIsAnId) {
