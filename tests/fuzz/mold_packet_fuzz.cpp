@@ -93,7 +93,8 @@ inline void run(std::span<const std::uint8_t> input, bool snapshots) {
     const std::uint32_t line = control & 3U;
     if (line == 3) {
       const bool suspect = sequencer.state() == Sequencer::State::Suspect;
-      const bool used = sequencer.resume(sequencer.expected() + (control >> 2U & 3U) * 2U, now);
+      const bool used =
+          sequencer.resume(sequencer.expected() + (control >> 2U & 3U) * 2U, now - (control >> 4U & 1U), now);
       require(!used || suspect);
       continue;
     }

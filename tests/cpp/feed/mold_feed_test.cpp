@@ -5,9 +5,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "feed/mold_packets.hpp"
@@ -188,6 +190,39 @@ TEST(MoldFeed, ComesBackBySnapshotWhereNobodyAnswers) {
   EXPECT_EQ(feed.feed.stats().snapshot_failures, 3u);
   EXPECT_EQ(feed.feed.sequencer().stats().requests, 2u);
   EXPECT_EQ(feed.feed.sequencer().state(), Sequencer::State::Live);
+}
+
+/// What the stream brings between a login and the end of its snapshot may be newer than the snapshot.
+TEST(MoldFeed, WaitsForWhatIsMissingBeforeWhatCameWhileASnapshotWasTaken) {
+  std::atomic<bool> heard = false;
+  TestServer server({[&heard](Connection& c) {
+                       c.read_bytes(49);
+                       c.send(packet('A', "    MONDAY" + padded("1")) + packet('S', "whole"));
+                       while (!heard) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                       c.send(packet('S', "G" + padded("6")));
+                       while (!c.read_bytes(1).empty()) {
+                       }
+                     },
+                     snapshot("9")});
+  const MoldVenue venue;
+  MoldFeedConfig config = mold_config(venue);
+  config.sequencer.request_attempts = 1;
+  config.sequencer.request_timeout_ns = 2 * kMs;
+  config.glimpse.server = "127.0.0.1:" + std::to_string(server.port());
+  config.glimpse.login_timeout_ns = config.glimpse.silence_timeout_ns = 20'000 * kMs;
+  config.glimpse.heartbeat_ns = 1000 * kMs;
+  config.snapshot_retry_ns = kMs;
+  Feed feed(config);
+  const int port = config.lines[0].port;
+  venue.send(0, port, mold_datagram("MONDAY", 1, {"one"}));
+  venue.send(0, port, mold_datagram("MONDAY", 4, {"four"}));
+  feed.run_until(5);  // The login has been answered.
+  venue.send(0, port, mold_datagram("MONDAY", 8, {"eight"}));
+  feed.run_until(10, [&] { heard = heard || feed.feed.sequencer().line_stats(0).received == 3; });
+  heard = true;
+  EXPECT_EQ(feed.log, (Log{"session", "1 one", "lost 2 + 2", "snapshot", "in it whole", "next 6",
+                           "lost 6 + 2", "snapshot", "in it whole", "next 9"}));
+  EXPECT_EQ(feed.feed.sequencer().stats().implausible, 0u);
 }
 
 TEST(MoldFeed, TakesASnapshotOfAnyNameWhereThatIsConfigured) {

@@ -230,8 +230,8 @@ TEST(Sequencer, GivesUpAfterItsTriesAndGoesOnBehindASnapshot) {
   r.packet(0, 6, 2, 40000);
   r.packet(1, 2, 1, 40010);  // Too late: it was given up, and 3 is still missing.
   EXPECT_TRUE(r.take().empty());
-  EXPECT_FALSE(r.sequencer.resume(1, 40020));  // Of less than was delivered.
-  EXPECT_TRUE(r.sequencer.resume(5, 40030));   // In the middle of what is kept.
+  EXPECT_FALSE(r.sequencer.resume(1, 40020, 40020));  // Of less than was delivered.
+  EXPECT_TRUE(r.sequencer.resume(5, 40030, 40030));   // In the middle of what is kept.
   EXPECT_EQ(r.take(), (Transcript{message(5, 0, 10), message(6, 0, 40000), message(7, 0, 40000)}));
   EXPECT_EQ(r.sequencer.line_stats(0).late, 1u);
   EXPECT_EQ(r.sequencer.line_stats(1).late, 1u);
@@ -249,7 +249,7 @@ TEST(Sequencer, AsksForWhatLiesBetweenASnapshotAndWhatIsKept) {
   Recorded r(config);
   r.packet(0, 100, 1, 0);
   EXPECT_EQ(r.take(), (Transcript{"session", "want snapshot"}));
-  EXPECT_TRUE(r.sequencer.resume(98, 10));
+  EXPECT_TRUE(r.sequencer.resume(98, 10, 10));
   r.sequencer.poll(1010);
   r.answer(98, 2, 1020);
   EXPECT_EQ(r.take(),
@@ -357,13 +357,49 @@ TEST(Sequencer, WhatASnapshotContradictsIsNotWaitedForAgain) {
       now += 1000;
       r.sequencer.on_heartbeat(0, kSession, 4, now);
       r.sequencer.poll(now);
-      if (r.sequencer.state() == Sequencer::State::Suspect && r.sequencer.resume(4, now)) ++snapshots;
+      if (r.sequencer.state() == Sequencer::State::Suspect && r.sequencer.resume(4, now, now)) ++snapshots;
     }
     EXPECT_EQ(snapshots, 1);
     EXPECT_EQ(r.sequencer.state(), Sequencer::State::Live);
     EXPECT_EQ(r.sequencer.stats().implausible, 1u);
     r.packet(0, 4, 2, now);
     EXPECT_EQ(r.numbers, (std::vector<std::uint64_t>{1, 4, 5}));
+  }
+}
+
+/// A snapshot takes its time, and what came meanwhile may be newer than it: what is missing before that is
+/// asked for, and announced where nobody has it.
+TEST(Sequencer, WhatCameWhileASnapshotWasTakenIsContradictedByNothing) {
+  SequencerConfig config = proving();
+  config.request_attempts = 1;
+  config.snapshots = true;
+  for (const bool by_heartbeat : {false, true}) {
+    Recorded r(config);
+    r.packet(0, 1, 1, 0);
+    r.packet(1, 9, 1, 10);  // Made up.
+    std::int64_t now = 10;
+    const auto wait = [&](Sequencer::State state) {
+      for (int i = 0; i < 100 && r.sequencer.state() != state; ++i) r.sequencer.poll(now += 1000);
+      ASSERT_EQ(r.sequencer.state(), state);
+    };
+    wait(Sequencer::State::Suspect);
+    const std::int64_t asked = now += 5;
+    if (by_heartbeat) {
+      r.sequencer.on_heartbeat(0, kSession, 12, now += 5);
+    } else {
+      r.packet(0, 11, 1, now += 5);
+    }
+    ASSERT_TRUE(r.sequencer.resume(4, asked, now += 5));
+    r.take();
+    wait(Sequencer::State::Suspect);
+    // Number 9 was refuted without a word, and then 4 to 10, or 11, is a gap like any other.
+    const std::string missing = by_heartbeat ? "4 + 8" : "4 + 7";
+    EXPECT_EQ(r.take(),
+              (Transcript{"request 4 + 5", "request " + missing, "lost " + missing, "want snapshot"}));
+    ASSERT_TRUE(r.sequencer.resume(12, now, now));
+    r.packet(0, 12, 1, now);
+    EXPECT_EQ(r.numbers, (std::vector<std::uint64_t>{1, 12}));
+    EXPECT_EQ(r.sequencer.stats().implausible, 1u);
   }
 }
 
@@ -573,7 +609,7 @@ TEST(Sequencer, KeepsTheNewestWhileItWaitsForASnapshot) {
   for (std::uint64_t number = 3; number <= 7; ++number) r.packet(0, number, 1, 10);
   r.packet(1, 2, 1, 10);  // Older than all that is kept, and no room.
   r.take();
-  EXPECT_TRUE(r.sequencer.resume(6, 20));
+  EXPECT_TRUE(r.sequencer.resume(6, 20, 20));
   EXPECT_EQ(r.take(), (Transcript{message(6, 0, 10), message(7, 0, 10)}));
   EXPECT_EQ(r.sequencer.line_stats(0).late, 3u);
   EXPECT_EQ(r.sequencer.line_stats(1).late, 1u);
@@ -614,14 +650,14 @@ TEST(Sequencer, ASnapshotThatNoGapAskedForTakesTheStreamWhereItStands) {
   Recorded r(config);
   r.packet(0, 1, 3, 0);
   r.sequencer.suspend();
-  EXPECT_FALSE(r.sequencer.resume(3, 5)) << "it lacks message 3";
+  EXPECT_FALSE(r.sequencer.resume(3, 5, 5)) << "it lacks message 3";
   r.packet(0, 4, 2, 10);
   EXPECT_TRUE(r.sequencer.can_resume(4));
-  EXPECT_TRUE(r.sequencer.resume(5, 20));
+  EXPECT_TRUE(r.sequencer.resume(5, 20, 20));
   EXPECT_EQ(r.numbers, (std::vector<std::uint64_t>{1, 2, 3, 5}));
   EXPECT_EQ(r.sequencer.stats().lost, 0u);
   r.sequencer.suspend();
-  EXPECT_TRUE(r.sequencer.resume(6, 30)) << "nothing has come meanwhile";
+  EXPECT_TRUE(r.sequencer.resume(6, 30, 30)) << "nothing has come meanwhile";
   r.packet(0, 6, 1, 40);
   EXPECT_EQ(r.numbers.back(), 6u);
 }
@@ -733,12 +769,14 @@ Outcome simulate(const Weather& weather, const SequencerConfig& config, std::uin
   };
   real.wanted = [&] {
     // What the venue has sent when it answers, sometimes an answer that is old by then.
-    events.emplace(now + 20000 + upto(5000), [&](std::int64_t at) {
+    events.emplace(now + 20000 + upto(5000), [&](std::int64_t asked) {
       const std::uint64_t next =
           stream.size() - (chance(0.3) ? std::min<std::size_t>(stream.size() - 1, 40) : 0);
-      twin.resume(next, at);
-      if (!real.sequencer.resume(next, at) && real.sequencer.state() == Sequencer::State::Suspect)
-        real.wanted();
+      events.emplace(asked + upto(5000), [&, asked, next](std::int64_t at) {
+        twin.resume(next, asked, at);
+        if (!real.sequencer.resume(next, asked, at) && real.sequencer.state() == Sequencer::State::Suspect)
+          real.wanted();
+      });
     });
   };
 
@@ -915,7 +953,8 @@ TEST(SequencerSimulation, KeepsOrderInAWindowThatIsAlwaysTooSmall) {
       r.packet(static_cast<std::uint32_t>(random() % 2), first, count, now);
       r.sequencer.poll(now);
       if (r.sequencer.state() == Sequencer::State::Suspect && random() % 10 == 0) {
-        (void)r.sequencer.resume(highest - random() % 8, now);
+        (void)r.sequencer.resume(highest - random() % 8, now - static_cast<std::int64_t>(random() % 3000),
+                                 now);
       }
     }
     EXPECT_GT(r.numbers.size(), 500u);

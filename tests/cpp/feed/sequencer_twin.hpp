@@ -71,11 +71,11 @@ class SequencerTwin {
     }
   }
 
-  void resume(std::uint64_t next, std::int64_t now) {
+  void resume(std::uint64_t next, std::int64_t asked, std::int64_t now) {
     if (!suspect_ || (joined_ && next < expected_)) return;
     suspect_ = false;
     skip_to(next);
-    resumed_at_ = now;
+    asked_at_ = asked;
     joined_ = true;
     if (next > end_) {
       end_ = next;
@@ -168,18 +168,18 @@ class SequencerTwin {
     deadline_ = now + config_.request_timeout_ns;
     log_.push_back("request " + std::to_string(expected_) + " + " + std::to_string(count));
   }
-  /// What was kept before the last snapshot, and that snapshot did not hold, never was.
+  /// What was kept before the last snapshot was asked for, and that snapshot did not hold, never was.
   bool refuted() {
-    if ((kept_.empty() ? end_at_ : kept_.begin()->second.at) >= resumed_at_) return false;
+    if ((kept_.empty() ? end_at_ : kept_.begin()->second.at) >= asked_at_) return false;
     for (auto at = kept_.begin(); at != kept_.end();) {
-      if (at->second.at >= resumed_at_) {
+      if (at->second.at >= asked_at_) {
         ++at;
         continue;
       }
       ++lines_[at->second.line].late;
       at = kept_.erase(at);
     }
-    end_ = kept_.empty() ? expected_ : kept_.rbegin()->first + 1;
+    if (end_at_ < asked_at_) end_ = kept_.empty() ? expected_ : kept_.rbegin()->first + 1;
     asked_end_ = 0;
     attempts_ = 0;
     held_ = false;
@@ -214,7 +214,7 @@ class SequencerTwin {
   std::uint64_t end_ = 0;
   std::int64_t end_at_ = 0;
   std::int64_t deadline_ = Sequencer::kNever;
-  std::int64_t resumed_at_ = std::numeric_limits<std::int64_t>::min();
+  std::int64_t asked_at_ = std::numeric_limits<std::int64_t>::min();
   std::uint64_t asked_end_ = 0;
   std::uint32_t attempts_ = 0;
   std::int64_t next_request_ = std::numeric_limits<std::int64_t>::min();

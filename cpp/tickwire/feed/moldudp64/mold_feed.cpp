@@ -123,7 +123,7 @@ void MoldFeed::on_claim(const SessionId& session, std::uint64_t number) noexcept
   // A login names the server's session. Of numbers it says nothing.
   const bool other = session != sequencer_.session() || sequencer_.state() == Sequencer::State::Empty;
   if (glimpse_ && other && !config_.any_glimpse_session && probe_at_ == Sequencer::kNever) {
-    probe_at_ = std::max(now_, probed_at_ + config_.snapshot_retry_ns);
+    probe_at_ = std::max(now_, tried_at_ + config_.snapshot_retry_ns);
   }
 }
 
@@ -155,7 +155,7 @@ int MoldFeed::poll_snapshot() noexcept {
   if (glimpse_->running()) return handler_.takes_snapshot() ? glimpse_->poll(*this, now_) : 0;
   if (now_ < std::min(snapshot_at_, probe_at_)) return 0;
   snapshot_at_ = Sequencer::kNever;
-  probed_at_ = now_;
+  tried_at_ = now_;
   ++stats_.snapshot_tries;
   glimpse_->start(now_);
   return 1;
@@ -188,11 +188,11 @@ void MoldFeed::on_snapshot_begin(const SessionId& session) noexcept {
 
 void MoldFeed::on_snapshot_end(std::uint64_t next) noexcept {
   if (!sequencer_.can_resume(next)) {
-    (void)sequencer_.resume(next, now_);  // Counts it.
+    (void)sequencer_.resume(next, tried_at_, now_);  // Counts it.
     return snapshot_failed("it is older than the stream");
   }
   handler_.on_snapshot_end(next);
-  (void)sequencer_.resume(next, now_);
+  (void)sequencer_.resume(next, tried_at_, now_);
 }
 
 void MoldFeed::snapshot_failed(std::string_view reason) noexcept {

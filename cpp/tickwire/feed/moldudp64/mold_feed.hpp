@@ -147,10 +147,11 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
   std::int64_t now_ = 0;                          // Of the turn.
   std::int64_t snapshot_at_ = Sequencer::kNever;  // When the next one is begun.
   std::int64_t probe_at_ = Sequencer::kNever;     // When the server is asked which session it is at.
-  std::int64_t probed_at_ = std::numeric_limits<std::int64_t>::min() / 2;  // When it last was.
-  bool asked_ = false;           // By ask_snapshot(), and it has not begun.
-  std::int64_t asked_at_ = 0;    // When the last one that was asked for was to begin …
-  std::int64_t backoff_ns_ = 0;  // … and how much later the next one may.
+  std::int64_t tried_at_ =
+      std::numeric_limits<std::int64_t>::min() / 2;  // When it was last asked for either.
+  bool asked_ = false;                               // By ask_snapshot(), and it has not begun.
+  std::int64_t asked_at_ = 0;                        // When the last one that was asked for was to begin …
+  std::int64_t backoff_ns_ = 0;                      // … and how much later the next one may.
   FixedText reason_;
   MoldFeedStats stats_;
 };

@@ -366,7 +366,7 @@ void Sequencer::begin_session(const SessionId& session) noexcept {
   state_ = State::Live;
   joined_ = end_told_ = false;
   end_number_ = 0;
-  resumed_at_ = std::numeric_limits<std::int64_t>::min();
+  snapshot_asked_ = std::numeric_limits<std::int64_t>::min();
   expected_ = end_ = asked_end_ = skipped_first_ = skipped_end_ = 0;
   attempts_ = 0;
   deadline_ = kNever;
@@ -606,14 +606,15 @@ void Sequencer::ask(std::int64_t now) noexcept {
   handler_.on_request(session_, expected_, count);
 }
 
-/// What was kept before the last snapshot and lies beyond it, where the server that gave the snapshot knew of
-/// nothing before it, and no server has what lies between: it never was.
+/// What was kept before the last snapshot was asked for and lies beyond it: the server that gave it knew of
+/// no such message, and no server has what lies between, so it never was. What came while the snapshot was
+/// taken may be newer than it, and is a gap like any other.
 bool Sequencer::drop_refuted() noexcept {
-  const bool is_old = (anything_kept() ? front().since : end_at_) < resumed_at_;
+  const bool is_old = (anything_kept() ? front().since : end_at_) < snapshot_asked_;
   if (!is_old) return false;
   std::size_t to = begin_;
   for (std::size_t i = begin_; i < end_of_kept_; ++i) {
-    if (kept_[i].since >= resumed_at_) {
+    if (kept_[i].since >= snapshot_asked_) {
       kept_[to++] = kept_[i];
       continue;
     }
@@ -625,7 +626,9 @@ bool Sequencer::drop_refuted() noexcept {
   ++stats_.implausible;
   refused_session_ = session_;
   refused_number_ = end_;
-  end_ = anything_kept() ? kept_[end_of_kept_ - 1].first + kept_[end_of_kept_ - 1].count : expected_;
+  if (end_at_ < snapshot_asked_) {
+    end_ = anything_kept() ? kept_[end_of_kept_ - 1].first + kept_[end_of_kept_ - 1].count : expected_;
+  }
   state_ = State::Live;
   asked_end_ = 0;
   attempts_ = 0;
@@ -661,7 +664,7 @@ void Sequencer::want_snapshot() noexcept {
   handler_.on_want_snapshot();
 }
 
-bool Sequencer::resume(std::uint64_t next, std::int64_t now) noexcept {
+bool Sequencer::resume(std::uint64_t next, std::int64_t asked, std::int64_t now) noexcept {
   if (!can_resume(next)) {
     if (state_ == State::Suspect) ++stats_.snapshots_too_old;
     return false;
@@ -675,7 +678,7 @@ bool Sequencer::resume(std::uint64_t next, std::int64_t now) noexcept {
     end_at_ = now;
   }
   state_ = State::Live;
-  resumed_at_ = now;
+  snapshot_asked_ = asked;
   drain();
   settle(now, false);
   return true;

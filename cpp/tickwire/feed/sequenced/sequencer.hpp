@@ -26,8 +26,8 @@
 /// What came of a claim is kept meanwhile, bounded, and comes first when it is believed. Silence proves only
 /// a claim that was heard in it. A session that returns is one like any other; but for `end_silence_ns` what
 /// says nothing new of the one that was left is a copy that comes late. What a snapshot contradicts is a
-/// claim too: what was kept before one, lies beyond it and cannot be had either is dropped and not waited for
-/// again.
+/// claim too: what was kept before one was asked for, lies beyond it and cannot be had either is dropped and
+/// not waited for again.
 ///
 /// A window that is full gives the gap up early. Messages are never delivered out of order or twice, and none
 /// is missing that on_lost() did not announce or resume() did not cover.
@@ -201,9 +201,10 @@ class Sequencer {
   /// When the line last brought something of our stream; the lowest number where it never did.
   std::int64_t heard_at(std::uint32_t line) const noexcept TICKWIRE_HOT { return lines_[line].heard_at; }
 
-  /// A snapshot holds everything before message `next`. False where it is older than what was delivered: take
-  /// another. Only while Suspect.
-  [[nodiscard]] bool resume(std::uint64_t next, std::int64_t now) noexcept TICKWIRE_HOT;
+  /// A snapshot that was asked for at `asked` holds everything before message `next`. False where it is older
+  /// than what was delivered: take another. Only while Suspect. What was heard before `asked` the venue had
+  /// sent by then: where it lies beyond `next`, the snapshot contradicts it.
+  [[nodiscard]] bool resume(std::uint64_t next, std::int64_t asked, std::int64_t now) noexcept TICKWIRE_HOT;
 
   /// Would resume() take a snapshot with this number? Not one of less than was delivered. One of exactly that
   /// says that nothing followed: what was heard beyond may have been made up, see drop_refuted().
@@ -321,7 +322,7 @@ class Sequencer {
   std::int64_t end_at_ = 0;  // When that was heard.
   std::int64_t deadline_ = kNever;
   std::int64_t heard_at_ = 0;  // A message or a heartbeat of our stream, on a line.
-  std::int64_t resumed_at_ = std::numeric_limits<std::int64_t>::min();  // Behind the last snapshot.
+  std::int64_t snapshot_asked_ = std::numeric_limits<std::int64_t>::min();  // When the last one used was.
   std::array<Claim, kClaims> claims_{};
   std::int64_t judge_at_ = kNever;  // When a claim may be believed.
   std::int64_t ask_at_ = std::numeric_limits<std::int64_t>::min();
