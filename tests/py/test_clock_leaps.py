@@ -99,6 +99,76 @@ async def test_less_than_ten_minutes_is_no_leap(tmp_path: Path) -> None:
     assert said == []
 
 
+PAUSES = {"an hour": HOUR, "a weekend": 2 * 24 * HOUR}
+
+
+@pytest.mark.parametrize("clock", ["recv", "event"])
+@pytest.mark.parametrize("pause", PAUSES.values(), ids=PAUSES)
+async def test_a_pause_of_the_market_is_no_leap(pause: int, clock: str, tmp_path: Path) -> None:
+    """From second 20 on all is later by as much, by the venue's clock as well."""
+    lines = []
+    for line in capture(tmp_path / "c.log", {}).read_text().splitlines():
+        stamp, body = line.split(" ", 1)
+        message = json.loads(body)
+        if int(stamp) >= (START + 20) * 10**9:
+            stamp = str(int(stamp) + pause * 10**9)
+            message |= {name: message[name] + pause * 1000 for name in ("E", "T") if name in message}
+        lines.append(f"{stamp} {json.dumps(message)}")
+    (tmp_path / "paused.log").write_text("\n".join(lines) + "\n")
+    rows, notices, stats, said = await replayed(tmp_path / "paused.log", clock)
+    assert (stats.count("clock_leaps"), notices, said) == (0, [], [])
+    # Trades of the last ten seconds: behind the pause the window fills again.
+    assert rows["sequence"].tolist() == list(range(111, 161))
+    assert rows["features"].ravel().tolist() == [10.0] * 9 + [float(min(i, 10)) for i in range(1, 42)]
+
+
+async def test_a_capture_after_another_ends_the_epoch_for_what_is_missing(tmp_path: Path) -> None:
+    first = capture(tmp_path / "c.log", {}).read_text()
+    second = capture(tmp_path / "d.log", {}).read_text()
+    for old, new in ((START, START + 5 * HOUR), (START + 60, START + 60 + 5 * HOUR)):
+        second = second.replace(str(old)[:7], str(new)[:7])
+    second = second.replace('"u": 1', '"u": 9').replace('"U": 1', '"U": 9').replace(": 100", ": 900")
+    (tmp_path / "both.log").write_text(first + second)
+    _, notices, stats, said = await replayed(tmp_path / "both.log")
+    assert stats.count("clock_leaps") == 0
+    assert [reason for _, reason in notices] == ["gap"]
+    assert not any("clock" in line for line in said)
+
+
+def partial_books(path: Path, pause: int, between: str = "") -> Path:
+    """The spot market's partial books, which have no stamp of the venue; a pause before the thirtieth."""
+    lines = []
+    for i in range(1, 61):
+        at = START + i + (pause if i >= 30 else 0)
+        book = {"lastUpdateId": 100 + i, "bids": [["99", f"{1 + i % 5}"]], "asks": [["101", "1"]]}
+        if i == 30 and between:
+            lines.append(f"{at}000000000 {between}")
+        lines.append(f"{at}000000000 {json.dumps({'stream': 'btcusdt@depth5', 'data': book})}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+async def test_without_a_stamp_of_the_venue_the_recording_says_whether_it_was_a_silence(
+    tmp_path: Path,
+) -> None:
+    """Live, the monotonic clock measures it; in anybody's capture nobody knows."""
+    quiet = '{"tickwire":"quiet","conn":0}'
+    for pause, between, reasons in ((HOUR, "", ["clock"]), (HOUR, quiet, []), (-HOUR, quiet, ["clock"])):
+        path = partial_books(tmp_path / "c.log", pause, between)
+        _, notices, stats, _ = await replayed(path)
+        assert [reason for _, reason in notices] == reasons
+        assert stats.count("clock_leaps") == len(reasons)
+
+
+async def test_a_quote_moves_no_window_and_is_held_against_no_clock(tmp_path: Path) -> None:
+    lines = capture(tmp_path / "c.log", {}).read_text().splitlines()
+    quote = {"u": 5, "s": "BTCUSDT", "b": "99.00", "B": "1.0", "a": "101.00", "A": "1.0"}
+    lines.insert(60, f"{START + HOUR}000000000 {json.dumps(quote)}")
+    (tmp_path / "quoted.log").write_text("\n".join(lines) + "\n")
+    _, notices, stats, said = await replayed(tmp_path / "quoted.log")
+    assert (stats.count("quotes"), stats.count("clock_leaps"), notices, said) == (1, 0, [], [])
+
+
 async def test_the_venues_clock_decides_where_windows_go_by_it(tmp_path: Path) -> None:
     path = capture(tmp_path / "c.log", {}, {20: HOUR})
     rows, notices, stats, said = await replayed(path, "event")

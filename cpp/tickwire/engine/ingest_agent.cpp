@@ -406,8 +406,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   CaptureTap* tap = nullptr;
   CaptureWitness witness;  // Replay.
   // Of this connection's messages, whatever became of them.
-  StampWatch recv_stamps;
-  StampWatch event_stamps;  // Where windows go by them.
+  StampWatch stamps;
 
   /// A warm start's way from the capture to the feed.
   enum class Warm : std::uint8_t {
@@ -461,7 +460,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& partial_refused;  // Beside a stream of changes.
   metrics::Counter& other_streams;
   metrics::Counter& subscribe_errors;
-  metrics::Counter& clock_leaps;    // Stamps that are far from the one before.
+  metrics::Counter& clock_leaps;    // Stamps that are not to be gone by: see StampWatch.
   metrics::Counter& stamps_capped;  // Live: the kernel's stamps that were ahead of their reading.
   metrics::Counter& shutdown_notices;
   metrics::Counter& gaps;
@@ -1055,6 +1054,9 @@ void IngestAgent::on_line(Feed& feed, const md::CaptureLine& line) noexcept {
       feed.muted = true;
       return;
     case md::CaptureKind::Live: return replay_ ? on_live(feed, line.ts_recv) : void();
+    case md::CaptureKind::Quiet:
+      if (feed.tap != nullptr) feed.tap->quiet(line.ts_recv);
+      return feed.stamps.waited(line.ts_recv);
     case md::CaptureKind::Snapshot:
     case md::CaptureKind::Stale:
     case md::CaptureKind::Cold: break;
@@ -1157,7 +1159,7 @@ void IngestAgent::end_replay() noexcept {
 void IngestAgent::on_cold(Feed& feed, Lane& lane, TsNs ts) noexcept {
   if (feed.tap != nullptr) feed.tap->cold(ts, lane.id);
   // How far the capture's clock is from ours is said as the reason of that, and is no leap besides.
-  feed.recv_stamps.forget();
+  feed.stamps.forget();
   lane.diff_id = lane.trade_id = lane.quote_id = 0;
   lane.fresh = 0;
   const Step step = lane.pipeline.restart();
@@ -1414,8 +1416,10 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
     TICKWIRE_HOT_EXEMPT_END
   }
   if (!feed.muted) stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
-  // What is no event moves no window; an answer to a request may come between the lines of a warm capture.
-  const bool leaps = outcome == Outcome::Event && on_stamps(feed, ts_recv, event.ts_event, arrival);
+  // What is no event moves no window, and neither does a quote; an answer to a request may come between the
+  // lines of a warm capture.
+  const bool leaps = outcome == Outcome::Event && event.kind != md::EventKind::Quote &&
+                     on_stamps(feed, ts_recv, event.ts_event, arrival);
   if (outcome == Outcome::Event) [[likely]] {
     Lane& lane = *lanes_[feed.first_lane + event.instrument];
     if (feed.in_capture) [[unlikely]]
@@ -1597,11 +1601,15 @@ void IngestAgent::count_refused(Feed& feed, const Lane& lane, const Step& step, 
 /// message behind this one, and windows begin anew: whether this stamp is wrong, or those before it were, is
 /// not known.
 bool IngestAgent::on_stamps(Feed& feed, TsNs ts_recv, TsNs ts_event, const Arrival& arrival) noexcept {
-  const bool leapt = feed.recv_stamps.leaps(ts_recv);
+  const StampWatch::Leaps leaps =
+      feed.stamps.follow(ts_recv, ts_event, replay_ || feed.in_capture ? 0 : arrival.tsc_start);
+  // No message says that it was a silence, so the recording must.
+  if (leaps.waited && feed.tap != nullptr) [[unlikely]]
+    feed.tap->quiet(ts_recv);
   // A warm capture of another clock: where windows do not go by it, nothing but the age of the data did.
-  const bool recv = leapt && (windows_on_recv_ || !feed.muted);
-  const bool event = !windows_on_recv_ && feed.event_stamps.leaps(ts_event);
-  if (!leapt && !event) [[likely]]
+  const bool recv = leaps.recv && (windows_on_recv_ || !feed.muted);
+  const bool event = leaps.event && !windows_on_recv_;
+  if (!leaps.recv && !event) [[likely]]
     return false;
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     lanes_[feed.first_lane + i]->fresh = ts_recv;
@@ -1609,8 +1617,8 @@ bool IngestAgent::on_stamps(Feed& feed, TsNs ts_recv, TsNs ts_event, const Arriv
   if (!recv && !event) return false;
   feed.clock_leaps.add(1);
   if (!feed.muted) {
-    if (recv) feed.recv_stamps.tell(errors_, feed.config.name, "a receive stamp", ts_recv);
-    if (event) feed.event_stamps.tell(errors_, feed.config.name, "a stamp of the venue", ts_recv);
+    if (recv) feed.stamps.tell_recv(errors_, feed.config.name, ts_recv);
+    if (event) feed.stamps.tell_event(errors_, feed.config.name, ts_recv);
   }
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
@@ -1757,10 +1765,7 @@ void IngestAgent::on_open(Feed& feed, std::uint32_t conn, TsNs ts) noexcept {
   if (feed.tap != nullptr) feed.tap->open(ts, conn);
   const Arrival arrival{tsc_now(), tsc_now(), ts, RecvClock::Read};
   // How long the feed was away is no leap.
-  if (conn == kBookConn) {
-    feed.recv_stamps.forget();
-    feed.event_stamps.forget();
-  }
+  if (conn == kBookConn) feed.stamps.forget();
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
     if ((conn == kTradesConn) == (feed.lines.size() > 1)) lane.trade_id = 0;

@@ -394,10 +394,8 @@ void OrderFeed::report_files() noexcept {
 void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes, Arrival arrival) noexcept {
   messages_.add(1);
   bytes_.add(static_cast<std::int64_t>(bytes.size()));
-  if (recv_stamps_.leaps(arrival.ts_recv)) [[unlikely]] {
-    doubt_clock(recv_stamps_, "a receive stamp", arrival.ts_recv);
-  } else if (clock_doubted_) [[unlikely]] {
-    // The message before this one leapt, and this one does not.
+  if (clock_doubted_ && stamps_.is_near(arrival.ts_recv)) [[unlikely]] {
+    // The message before this one leapt, and this one is of the same time.
     clock_doubted_ = false;
     on_every_lane(arrival.ts_recv, [](OrderPipeline& pipeline) { return pipeline.trust_clock(); });
   }
@@ -414,8 +412,11 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
 
   arrival.tsc_decoded = tsc_now();
   const TsNs ts_event = read ? day_.at(update.ts_ns, arrival.ts_recv) : kNoTime;
-  if (!windows_on_recv_ && event_stamps_.leaps(ts_event)) [[unlikely]]
-    doubt_clock(event_stamps_, "a stamp of the venue", arrival.ts_recv);
+  // The time of day, as the venue says it: which day it is follows from the receive stamp. Every message has
+  // one, so nobody need have been there to measure a silence.
+  const StampWatch::Leaps leaps = stamps_.follow(arrival.ts_recv, read ? update.ts_ns : kNoTime, 0);
+  if (leaps.recv || (leaps.event && !windows_on_recv_)) [[unlikely]]
+    doubt_clock(leaps, arrival.ts_recv);
   if (update.all) [[unlikely]] {
     return on_every_lane(ts_event, arrival, [&](OrderPipeline& pipeline) {
       return pipeline.on_update(update, ts_event, arrival.ts_recv, sequence);
@@ -480,17 +481,11 @@ void OrderFeed::misfit(const feed::itch::Update& update, std::uint64_t sequence,
 
 /// Whether this message's stamp is wrong, or those before it were, is not known: no book is valid before the
 /// next one, and windows begin anew.
-/// Before anything happened, as between a day's start and its first order, a silence is nothing to doubt.
-void OrderFeed::doubt_clock(const StampWatch& stamps, std::string_view whose, TsNs ts) noexcept {
-  bool sampled = clock_doubted_;
-  for (const auto& lane : lanes_) sampled = sampled || lane->pipeline.sampled();
-  if (stamps.ahead() && !sampled) {
-    for (auto& lane : lanes_) lane->pipeline.begin_later();
-    return;
-  }
+void OrderFeed::doubt_clock(const StampWatch::Leaps& leaps, TsNs ts) noexcept {
   clock_doubted_ = true;
   clock_leaps_.add(1);
-  stamps.tell(errors_, config_.name, whose, ts);
+  if (leaps.recv) stamps_.tell_recv(errors_, config_.name, ts);
+  if (leaps.event && !windows_on_recv_) stamps_.tell_event(errors_, config_.name, ts);
   on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.doubt_clock(); });
 }
 
@@ -503,8 +498,7 @@ void OrderFeed::refused(Outcome outcome, TsNs ts) noexcept {
 
 void OrderFeed::begin_session(TsNs ts) noexcept {
   in_snapshot_ = false;
-  recv_stamps_.forget();
-  event_stamps_.forget();
+  stamps_.forget();
   TICKWIRE_HOT_EXEMPT_BEGIN("once a session: forgets all orders")
   market_.reset();
   TICKWIRE_HOT_EXEMPT_END
@@ -558,8 +552,7 @@ void OrderFeed::close(TsNs ts) noexcept {
 void OrderFeed::open(TsNs ts) noexcept {
   closed_ = false;
   // For how long nothing was heard is no leap.
-  recv_stamps_.forget();
-  event_stamps_.forget();
+  stamps_.forget();
   on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.unblock(); });
 }
 

@@ -173,7 +173,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   // What live and replay have in common.
   void message(std::uint64_t sequence, std::span<const std::byte> bytes, Arrival arrival) noexcept
       TICKWIRE_HOT;
-  void doubt_clock(const StampWatch& stamps, std::string_view whose, TsNs ts) noexcept TICKWIRE_HOT;
+  void doubt_clock(const StampWatch::Leaps& leaps, TsNs ts) noexcept TICKWIRE_HOT;
   void begin_session(TsNs ts) noexcept TICKWIRE_HOT;
   void lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept TICKWIRE_HOT;
   void begin_snapshot(TsNs ts) noexcept;
@@ -214,9 +214,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   bool closed_ = false;     // No line is heard.
   bool in_snapshot_ = false;
   bool clock_doubted_ = false;  // The last message's stamps are not to be gone by.
-  // Of the messages of this session.
-  StampWatch recv_stamps_;
-  StampWatch event_stamps_;
+  StampWatch stamps_;           // Of the messages of this session that are ours.
   const bool windows_on_recv_;
   std::uint64_t sessions_refused_ = 0;  // As last told.
   std::uint64_t numbers_refused_ = 0;
@@ -247,7 +245,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   metrics::Counter& became_valid_;
   metrics::Counter& orders_;
   metrics::Counter& truncated_;
-  metrics::Counter& clock_leaps_;    // Stamps that are far from the newest before them.
+  metrics::Counter& clock_leaps_;    // Stamps that are not to be gone by: see StampWatch.
   metrics::Counter& stamps_capped_;  // Live: those that were ahead of their reading.
   metrics::Counter& input_ts_;       // Replay: when what was read last was received.
   metrics::Counter& sequence_gaps_;

@@ -60,13 +60,6 @@ class OrderPipeline {
   }
   Step unblock() noexcept TICKWIRE_HOT { return block(md::InvalidReason::None); }
 
-  /// Has anything happened in its epoch?
-  [[nodiscard]] bool sampled() const noexcept TICKWIRE_HOT { return !begins_ && rows_.sampled(); }
-  /// An epoch in which nothing happened yet begins with the next message instead.
-  void begin_later() noexcept TICKWIRE_HOT {
-    if (state_ == md::BookState::Valid) begins_ = true;
-  }
-
   /// What time it is cannot be believed, or was not: windows begin anew, and no row until trust_clock(),
   /// which begins an epoch where the book is valid.
   Step doubt_clock() noexcept TICKWIRE_HOT {

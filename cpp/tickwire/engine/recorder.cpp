@@ -160,6 +160,7 @@ int Recorder::drain(CaptureStream& stream) noexcept {
       case CaptureTap::Kind::Open: md::format_open(line_, head.ts, head.subject); break;
       case CaptureTap::Kind::Close: md::format_close(line_, head.ts, head.subject); break;
       case CaptureTap::Kind::Stale: md::format_stale(line_, head.ts, 0, symbols_[head.subject]); break;
+      case CaptureTap::Kind::Quiet: md::format_quiet(line_, head.ts, 0); break;
       case CaptureTap::Kind::Warm: md::format_warm(line_, head.ts, 0); break;
       case CaptureTap::Kind::Live: md::format_live(line_, head.ts, 0); break;
       case CaptureTap::Kind::Cold: md::format_cold(line_, head.ts, 0, symbols_[head.subject]); break;

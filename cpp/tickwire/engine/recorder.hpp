@@ -51,6 +51,7 @@ class CaptureTap {
   void open(TsNs ts, std::uint32_t conn) noexcept TICKWIRE_HOT { put(Kind::Open, ts, conn, {}); }
   void close(TsNs ts, std::uint32_t conn) noexcept TICKWIRE_HOT { put(Kind::Close, ts, conn, {}); }
   void stale(TsNs ts, InstrumentId instrument) noexcept TICKWIRE_HOT { put(Kind::Stale, ts, instrument, {}); }
+  void quiet(TsNs ts) noexcept TICKWIRE_HOT { put(Kind::Quiet, ts, 0, {}); }
   void warm(TsNs ts) noexcept TICKWIRE_HOT { put(Kind::Warm, ts, 0, {}); }
   void live(TsNs ts) noexcept TICKWIRE_HOT { put(Kind::Live, ts, 0, {}); }
   void cold(TsNs ts, InstrumentId instrument) noexcept TICKWIRE_HOT { put(Kind::Cold, ts, instrument, {}); }
@@ -63,7 +64,7 @@ class CaptureTap {
 
  private:
   friend class Recorder;
-  enum class Kind : std::uint32_t { Message, Snapshot, Open, Close, Stale, Warm, Live, Cold };
+  enum class Kind : std::uint32_t { Message, Snapshot, Open, Close, Stale, Quiet, Warm, Live, Cold };
   struct Head {
     TsNs ts;
     std::uint32_t subject;  // An instrument; the connection of an opening or a close.

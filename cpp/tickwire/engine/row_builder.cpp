@@ -29,7 +29,6 @@ void RowBuilder::begin_epoch(const features::TopOfBook& top) noexcept {
   features_.start_epoch(top, clock_);
   history_.clear();
   row_ = 0;
-  sampled_ = false;
   best_ = best_of(top);
   if (trigger_ == Trigger::Every) next_boundary_ = clock_ - clock_ % every_ns_ + every_ns_;
 }
@@ -51,7 +50,6 @@ bool RowBuilder::write_row() noexcept {
 }
 
 bool RowBuilder::on_book(const features::TopOfBook& top) noexcept {
-  sampled_ = true;
   features_.on_book(top, clock_);
   return follow(top);
 }

@@ -55,13 +55,9 @@ class RowBuilder {
 
   /// The parts of an event, as far as it has them, in this order.
   void on_orders(std::uint32_t arrived, std::uint32_t cancelled) noexcept TICKWIRE_HOT {
-    sampled_ = true;
     features_.on_orders(arrived, cancelled, clock_);
   }
-  void on_trade(const md::Trade& trade) noexcept TICKWIRE_HOT {
-    sampled_ = true;
-    features_.on_trade(trade, clock_);
-  }
+  void on_trade(const md::Trade& trade) noexcept TICKWIRE_HOT { features_.on_trade(trade, clock_); }
   /// Did the best price or quantity change?
   [[nodiscard]] bool on_book(const features::TopOfBook& top) noexcept TICKWIRE_HOT;
   /// At its end: does a row leave? It is the newest of history() then.
@@ -76,8 +72,6 @@ class RowBuilder {
   /// Room for the levels that the kernels and the trigger look at; at least one a side.
   [[nodiscard]] std::span<md::Level> bids() const noexcept TICKWIRE_HOT { return top_bids_; }
   [[nodiscard]] std::span<md::Level> asks() const noexcept TICKWIRE_HOT { return top_asks_; }
-  /// Has anything happened since the epoch began?
-  [[nodiscard]] bool sampled() const noexcept TICKWIRE_HOT { return sampled_; }
   /// Number of the newest row within the epoch.
   [[nodiscard]] std::uint64_t row() const noexcept TICKWIRE_HOT { return row_; }
   [[nodiscard]] const RowHistory& history() const noexcept TICKWIRE_HOT { return history_; }
@@ -108,7 +102,6 @@ class RowBuilder {
   TsNs clock_ = kNoTime;            // Running maximum: the clock of every window.
   std::int64_t next_boundary_ = 0;  // Of the Every trigger.
   std::uint64_t row_ = 0;
-  bool sampled_ = false;
 };
 
 }  // namespace tickwire::engine

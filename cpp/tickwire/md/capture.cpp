@@ -37,9 +37,9 @@ class OwnLineParser {
       return false;
     }
     static constexpr std::pair<std::string_view, CaptureKind> kKinds[] = {
-        {"open", CaptureKind::Open},        {"close", CaptureKind::Close}, {"warm", CaptureKind::Warm},
-        {"live", CaptureKind::Live},        {"stale", CaptureKind::Stale}, {"cold", CaptureKind::Cold},
-        {"snapshot", CaptureKind::Snapshot}};
+        {"open", CaptureKind::Open},         {"close", CaptureKind::Close}, {"warm", CaptureKind::Warm},
+        {"live", CaptureKind::Live},         {"stale", CaptureKind::Stale}, {"cold", CaptureKind::Cold},
+        {"snapshot", CaptureKind::Snapshot}, {"quiet", CaptureKind::Quiet}};
     const auto* const found = std::find_if(std::begin(kKinds), std::end(kKinds),
                                            [&](const auto& entry) { return entry.first == kind; });
     if (found == std::end(kKinds)) return false;
@@ -628,6 +628,11 @@ void format_close(std::string& out, TsNs ts, std::uint32_t conn) {
 void format_stale(std::string& out, TsNs ts, std::uint32_t conn, std::string_view instrument) {
   append_own(out, ts, "stale", conn);
   out.append(",\"instrument\":\"").append(instrument).append("\"}\n");
+}
+
+void format_quiet(std::string& out, TsNs ts, std::uint32_t conn) {
+  append_own(out, ts, "quiet", conn);
+  out.append("}\n");
 }
 
 void format_warm(std::string& out, TsNs ts, std::uint32_t conn) {

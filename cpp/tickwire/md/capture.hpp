@@ -8,6 +8,7 @@
 ///     1723161254206652067 {"tickwire":"snapshot","conn":0,"instrument":"BTCUSDT","limit":1000,"body":{…}}
 ///     1723161253900000000 {"tickwire":"open","conn":0}
 ///     1723161263900000000 {"tickwire":"stale","conn":0,"instrument":"BTCUSDT"}
+///     1723164863900000000 {"tickwire":"quiet","conn":0}
 ///
 /// A run that began warm first holds what it read of an earlier capture, between a `warm` and a `live`
 /// line; a `cold` line names an instrument whose book begins anew there. See engine/warm_join.hpp.
@@ -42,9 +43,10 @@ enum class CaptureKind : std::uint8_t {
   Open,          // The connection `conn` was opened.
   Close,         // It was closed.
   Stale,         // Nothing had come for `instrument` for too long: its book left valid here.
-  Warm,          // What follows filled books and windows and gave no row …
-  Live,          // … up to here.
-  Cold,          // The feed did not continue the capture of `instrument`: its book begins anew.
+  Quiet,  // Nothing had come for as long as the next message's stamp says, by a clock that nobody sets.
+  Warm,   // What follows filled books and windows and gave no row …
+  Live,   // … up to here.
+  Cold,   // The feed did not continue the capture of `instrument`: its book begins anew.
 };
 
 struct CaptureLine {
@@ -129,6 +131,7 @@ void format_snapshot(std::string& out, TsNs ts_recv, std::uint32_t conn, std::st
 void format_open(std::string& out, TsNs ts, std::uint32_t conn);
 void format_close(std::string& out, TsNs ts, std::uint32_t conn);
 void format_stale(std::string& out, TsNs ts, std::uint32_t conn, std::string_view instrument);
+void format_quiet(std::string& out, TsNs ts, std::uint32_t conn);
 void format_warm(std::string& out, TsNs ts, std::uint32_t conn);
 void format_live(std::string& out, TsNs ts, std::uint32_t conn);
 void format_cold(std::string& out, TsNs ts, std::uint32_t conn, std::string_view instrument);

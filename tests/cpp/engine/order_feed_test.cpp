@@ -283,6 +283,35 @@ TEST_F(OrderFeedTest, AStampOfAnotherTimeMakesBooksSuspectUntilTheMessageBehindI
   }
 }
 
+/// Nothing for an hour, and then on as before: where the venue's clock has moved on as well it was a silence.
+TEST_F(OrderFeedTest, ASilenceOfBothClocksIsNoLeap) {
+  constexpr TsNs kHour = 3600 * kSecond;
+  for (const WindowClock clock : {WindowClock::Recv, WindowClock::Event}) {
+    for (const bool both : {true, false}) {
+      SCOPED_TRACE(testing::Message() << static_cast<int>(clock) << ' ' << both);
+      clock_ = clock;
+      capture_.clear();
+      md::format_pcap_header(capture_);
+      note(0, {Note::Stream});
+      note(1, {Note::Session});
+      messages(kMidnight + 10, 1, opening());
+      std::uint64_t number = 3;
+      for (const TsNs ts : {TsNs{20}, kHour, kHour + 10, 5 * kHour, 5 * kHour + 10}) {
+        const TsNs sent = both || ts < kHour ? ts : 30;
+        messages(kMidnight + ts, number,
+                 {bytes::add(1, static_cast<std::uint64_t>(sent), number, 'B', 50, "AAPL", 90)});
+        ++number;
+      }
+      const std::string leapt = " clock at " + std::to_string(kMidnight + kHour);
+      const std::string again = " clock at " + std::to_string(kMidnight + 5 * kHour);
+      EXPECT_EQ(replay_capture(), both ? (Log{"AAPL 1/1 #3 nan", "AAPL 1/2 #4 nan", "AAPL 1/3 #5 nan",
+                                              "AAPL 1/4 #6 nan", "AAPL 1/5 #7 nan"})
+                                       : (Log{"AAPL 1/1 #3 nan", "AAPL 1" + leapt, "AAPL 2/1 #5 nan",
+                                              "AAPL 2" + again, "AAPL 3/1 #7 nan"}));
+    }
+  }
+}
+
 TEST_F(OrderFeedTest, AMessageWithoutATimeLeavesTheWindowsWhereTheyAre) {
   node_ = {features::KernelKind::OrderArrivalRate, -1, 0, 100, 0, 0, 0};
   clock_ = WindowClock::Event;

@@ -29,5 +29,21 @@ TEST(CaptureStale, ReadsWhatItWroteOfAStaleBook) {
   std::filesystem::remove(path);
 }
 
+TEST(CaptureQuiet, ReadsWhatItWroteOfASilence) {
+  const std::filesystem::path path = std::filesystem::temp_directory_path() /
+                                     ("tickwire-capture-quiet-" + std::to_string(::getpid()) + ".log");
+  std::string text;
+  format_quiet(text, 7, 0);
+  EXPECT_EQ(text, "7 {\"tickwire\":\"quiet\",\"conn\":0}\n");
+  std::ofstream(path) << text;
+  CaptureReader reader({path.string()});
+  const CaptureLine* line = reader.next();
+  ASSERT_NE(line, nullptr);
+  EXPECT_EQ(line->kind, CaptureKind::Quiet);
+  EXPECT_EQ(line->ts_recv, 7);
+  EXPECT_EQ(reader.next(), nullptr);
+  std::filesystem::remove(path);
+}
+
 }  // namespace
 }  // namespace tickwire::md
