@@ -38,6 +38,7 @@ class ScriptedVenue:
         self.rest: list[bytes | Answer] = []
         """What the next requests for BTCUSDT get instead of the truth."""
         self.rest_requests = 0
+        self.answers_pings = True
         self.port = 0
         self.scheme = ""
         self._ticks = 0
@@ -109,7 +110,7 @@ class ScriptedVenue:
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         if self.handshake is not None:
             return await self.handshake(request)
-        ws = web.WebSocketResponse(compress=False)
+        ws = web.WebSocketResponse(compress=False, autoping=self.answers_pings)
         ws["streams"] = set()
         await ws.prepare(request)
         assert isinstance(request.transport, asyncio.Transport)

@@ -1,0 +1,70 @@
+/* Sets the wall clock of one process: CLOCK_REALTIME, and the kernel's stamps of what was received, each
+ * moved by the nanoseconds that stand in the file WALL_CLOCK_FILE, which whoever started the process may
+ * change while it runs. Loaded by LD_PRELOAD. The clock that counts from the start of the machine stays what
+ * it is. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static int (*real_gettime)(clockid_t, struct timespec*);
+static ssize_t (*real_recvmsg)(int, struct msghdr*, int);
+static int (*real_recvmmsg)(int, struct mmsghdr*, unsigned, int, struct timespec*);
+static const volatile int64_t* moved; /* The clock, then the stamps. */
+
+__attribute__((constructor)) static void begin(void) {
+  real_gettime = (int (*)(clockid_t, struct timespec*))dlsym(RTLD_NEXT, "clock_gettime");
+  real_recvmsg = (ssize_t (*)(int, struct msghdr*, int))dlsym(RTLD_NEXT, "recvmsg");
+  real_recvmmsg =
+      (int (*)(int, struct mmsghdr*, unsigned, int, struct timespec*))dlsym(RTLD_NEXT, "recvmmsg");
+  const int fd = open(getenv("WALL_CLOCK_FILE"), O_RDONLY | O_CLOEXEC);
+  moved = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+  if (fd < 0 || moved == MAP_FAILED) abort();
+  close(fd);
+}
+
+static void move(struct timespec* time, int64_t ns) {
+  const int64_t all = (int64_t)time->tv_sec * 1000000000 + time->tv_nsec + ns;
+  time->tv_sec = all / 1000000000;
+  time->tv_nsec = all % 1000000000;
+}
+
+int clock_gettime(clockid_t clock, struct timespec* time) {
+  if (real_gettime == NULL)
+    real_gettime = (int (*)(clockid_t, struct timespec*))dlsym(RTLD_NEXT, "clock_gettime");
+  const int result = real_gettime(clock, time);
+  if (result == 0 && moved != NULL && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) {
+    move(time, moved[0]);
+  }
+  return result;
+}
+
+static void move_stamps(struct msghdr* message) {
+  for (struct cmsghdr* head = CMSG_FIRSTHDR(message); head != NULL; head = CMSG_NXTHDR(message, head)) {
+    if (head->cmsg_level != SOL_SOCKET) continue;
+    if (head->cmsg_type != SCM_TIMESTAMPNS && head->cmsg_type != SCM_TIMESTAMPING) continue;
+    /* Of SCM_TIMESTAMPING the first is the kernel's own. */
+    struct timespec stamp;
+    memcpy(&stamp, CMSG_DATA(head), sizeof stamp);
+    if (stamp.tv_sec != 0) move(&stamp, moved[1]);
+    memcpy(CMSG_DATA(head), &stamp, sizeof stamp);
+  }
+}
+
+ssize_t recvmsg(int fd, struct msghdr* message, int flags) {
+  const ssize_t result = real_recvmsg(fd, message, flags);
+  if (result >= 0) move_stamps(message);
+  return result;
+}
+
+int recvmmsg(int fd, struct mmsghdr* messages, unsigned count, int flags, struct timespec* timeout) {
+  const int result = real_recvmmsg(fd, messages, count, flags, timeout);
+  for (int i = 0; i < result; ++i) move_stamps(&messages[i].msg_hdr);
+  return result;
+}
