@@ -34,7 +34,7 @@ function(tickwire_add_layer name)
       target_link_libraries(${name}_test PRIVATE tickwire_${name} tickwire_options GTest::gtest_main)
       target_include_directories(${name}_test PRIVATE "${PROJECT_SOURCE_DIR}/tests/cpp")
       gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 NO_PRETTY_VALUES
-                           PROPERTIES TIMEOUT 120 LABELS ${name})
+                           PROPERTIES TIMEOUT ${TICKWIRE_TEST_TIMEOUT} LABELS ${name})
     endif()
   endif()
 

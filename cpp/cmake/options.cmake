@@ -24,7 +24,10 @@ if(TICKWIRE_FUZZ)
   target_link_options(tickwire_options INTERFACE -fprofile-instr-generate)
 endif()
 
+# Of one test, in seconds. Unoptimised code that counts, beside other tests, takes several times as long.
+set(TICKWIRE_TEST_TIMEOUT 120)
 if(TICKWIRE_COVERAGE)
+  set(TICKWIRE_TEST_TIMEOUT 600)
   # Counts that several threads write, kept whole: -fprofile-update=atomic.
   target_compile_options(tickwire_options INTERFACE --coverage -fprofile-update=atomic)
   target_link_options(tickwire_options INTERFACE --coverage)

@@ -47,8 +47,8 @@ HistogramSnapshot HistogramSnapshot::since(const HistogramSnapshot& earlier) con
   interval.sum = sum - earlier.sum;
   if (max > earlier.max || interval.overflow != 0) {
     interval.max = max;
-  } else if (interval.buckets[highest] != 0) {
-    interval.max = std::min(Buckets::high(highest), max);
+  } else {
+    interval.max = std::min(Buckets::high(highest), max);  // Of none the first bucket's, which is 0.
   }
   return interval;
 }

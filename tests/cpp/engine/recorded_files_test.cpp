@@ -41,6 +41,7 @@ struct Disk {
   std::deque<int> errors;  // Of the next writes; 0: it is taken.
   std::size_t torn = 0;    // Before an error so many bytes are taken.
   int sync_error = 0;
+  bool uncuttable = false;
   int cuts = 0;
   int syncs = 0;
 
@@ -61,7 +62,7 @@ struct Disk {
             .truncate =
                 [this](int fd, off_t bytes) {
                   ++cuts;
-                  return ::ftruncate(fd, bytes);
+                  return uncuttable ? -1 : ::ftruncate(fd, bytes);
                 },
             .sync =
                 [this](int) {
@@ -168,6 +169,63 @@ TEST_F(RecordedFilesTest, BrokenFileIsLeftWholeAndTheNextGoesOn) {
   ASSERT_EQ(done.size(), 2U);
   EXPECT_EQ(done[0].sha256, sha256_of(file(1)));
   EXPECT_EQ(done[1].sha256, sha256_of(file(2)));
+}
+
+TEST_F(RecordedFilesTest, EachFileOfAStreamBeginsWithItsHead) {
+  RecordedFiles files("rows/a", ".bin", "head", *shared_);
+  files.append("good");
+  files.flush();
+  disk_.errors = {EIO};
+  disk_.torn = 2;
+  files.append("torn");
+  files.flush();  // Left as it is: this one goes into the next file.
+  flush_again(files);
+  files.append("more");
+  files.flush();
+  files.finish();
+  EXPECT_EQ(content(file(1)), "headgood");
+  EXPECT_EQ(content(file(2)), "headtornmore");
+  EXPECT_EQ(lost(), 0);
+  EXPECT_EQ(shared_->bytes_written.value(), 4 + 4 + 4 + 4 + 4);
+  const std::vector<RecordedFile> done = finished_.take();
+  ASSERT_EQ(done.size(), 2U);
+  EXPECT_EQ(done[1].bytes, 12U);
+  EXPECT_EQ(done[1].sha256, sha256_of(file(2)));
+}
+
+TEST_F(RecordedFilesTest, AHeadThatIsNotTakenIsTriedAgainBeforeAnythingBehindIt) {
+  disk_.errors = {ENOSPC, EIO};
+  disk_.torn = 1;
+  RecordedFiles files("rows/a", ".bin", "head", *shared_);
+  EXPECT_EQ(content(file(1)), "");
+  files.append("one");
+  files.flush();  // Not yet.
+  EXPECT_EQ(content(file(1)), "");
+  flush_again(files);  // It fails otherwise: a file that is as empty as the next would be is kept.
+  flush_again(files);
+  files.finish();
+  EXPECT_EQ(content(file(1)), "headone");
+  EXPECT_FALSE(fs::exists(file(2)));
+}
+
+TEST_F(RecordedFilesTest, SaysWhatFailedAndWhetherATailIsTorn) {
+  const auto texts = [this] {
+    std::string all;
+    for (const metrics::ErrorEntry& entry : shared_->errors.entries()) {
+      all += entry.text + (entry.count == 1 ? "" : " | " + entry.newest);
+    }
+    return all;
+  };
+  const std::string where = "recorder_disk: " + (folder_ / "rows" / "a").string() + ": ";
+  RecordedFiles files("rows/a", ".bin", "", *shared_);
+  disk_.errors = {ENOSPC, EIO};
+  files.append("x");
+  files.flush();
+  EXPECT_EQ(texts(), where + "write failed (No space left on device)");
+  disk_.uncuttable = true;
+  flush_again(files);
+  EXPECT_EQ(texts(), where + "write failed (No space left on device) | " + where +
+                         "write failed, and its tail is torn (Input/output error)");
 }
 
 TEST_F(RecordedFilesTest, DiskThatTakesNothingMakesNoMoreFiles) {

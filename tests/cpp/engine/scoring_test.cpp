@@ -228,6 +228,43 @@ TEST_F(ScoringStageTest, DoesNotScoreARowThatIsTooOld) {
   EXPECT_EQ(counter("stale"), 2);
 }
 
+TEST_F(ScoringStageTest, ARowThatGrowsTooOldWhileTheModelRunsLeavesAsStaleAndWithoutAScore) {
+  build(model_config(QueuePolicy::Every, 2, 50'000'000), false, false, 60'000'000);
+  const Signal late = score(1.0F, 1.0F, row(1));
+  EXPECT_EQ(model_->runs.size(), 1U) << "before the run it was young enough";
+  EXPECT_EQ(late.header.state, signal::SignalState::Stale);
+  EXPECT_TRUE(std::isnan(late.score));
+  EXPECT_EQ(counter("stale"), 1);
+  EXPECT_EQ(counter("scored"), 0);
+}
+
+TEST_F(ScoringStageTest, AgeCountsFromTheEarliestThatAMessageMayHaveArrived) {
+  build(model_config(QueuePolicy::Every, 2, 50'000'000));
+  signal::SignalHeader unseen = row(1);
+  unseen.unseen_us = 60'000;
+  EXPECT_EQ(score(1.0F, 1.0F, unseen).header.state, signal::SignalState::Stale);
+  EXPECT_TRUE(model_->runs.empty()) << "it is known before the run";
+  unseen.unseen_us = 1'000;
+  EXPECT_EQ(score(1.0F, 1.0F, unseen).header.state, signal::SignalState::Valid);
+}
+
+TEST_F(ScoringStageTest, WhatARowWaitedAndWhatTheModelTakesAddUp) {
+  build(model_config(QueuePolicy::Every, 2, 50'000'000), false, false, 30'000'000);
+  signal::SignalHeader unseen = row(1);
+  unseen.unseen_us = 30'000;  // Each alone would be no reason.
+  const Signal both = score(1.0F, 1.0F, unseen);
+  EXPECT_EQ(model_->runs.size(), 1U);
+  EXPECT_EQ(both.header.state, signal::SignalState::Stale);
+  EXPECT_TRUE(std::isnan(both.score));
+}
+
+TEST_F(ScoringStageTest, AReplayTakesAsLongAsItLikes) {
+  build(model_config(QueuePolicy::Every, 2, 50'000'000), true, false, 60'000'000);
+  const Signal signal = score(1.0F, 1.0F, row(1));
+  EXPECT_EQ(signal.header.state, signal::SignalState::Valid);
+  EXPECT_EQ(signal.score, 2.0F);
+}
+
 TEST_F(ScoringStageTest, KeepsAQuickModelWarmAndNobodySeesIt) {
   build(model_config(QueuePolicy::Every));
   EXPECT_FALSE(stage_->keep_warm()) << "how long it takes is not known yet";

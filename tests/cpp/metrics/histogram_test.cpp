@@ -137,6 +137,40 @@ TEST(HistogramSnapshot, DifferenceIsTheIntervalAlone) {
   EXPECT_EQ(middle.since(middle).count(), 0U);
 }
 
+TEST(HistogramSnapshot, TheMaximumOfAnIntervalIsExactWhereItIsNewOrBeyondAllBuckets) {
+  const auto histogram = std::make_unique<Histogram>();
+  histogram->record(Buckets::kEnd + 500);
+  const HistogramSnapshot before = histogram->snapshot();
+  histogram->record(Buckets::kEnd + 100);  // No new maximum, and of no bucket.
+  HistogramSnapshot interval = histogram->snapshot().since(before);
+  EXPECT_EQ(interval.overflow, 1U);
+  EXPECT_EQ(interval.max, Buckets::kEnd + 500) << "which it was nobody knows, but no less than any bucket";
+  EXPECT_EQ(interval.count(), 1U);
+
+  const HistogramSnapshot second = histogram->snapshot();
+  histogram->record(5'000);
+  histogram->record(70);
+  interval = histogram->snapshot().since(second);
+  EXPECT_EQ(interval.overflow, 0U);
+  EXPECT_EQ(interval.max, Buckets::high(Buckets::of(5'000)));
+
+  const HistogramSnapshot third = histogram->snapshot();
+  histogram->record(0);
+  interval = histogram->snapshot().since(third);
+  EXPECT_EQ(interval.count(), 1U);
+  EXPECT_EQ(interval.max, 0);
+}
+
+TEST(HistogramSnapshot, TheMaximumOfAnIntervalIsNeverAboveThatOfAll) {
+  const auto histogram = std::make_unique<Histogram>();
+  histogram->record(5'001);  // Its bucket reaches further.
+  ASSERT_GT(Buckets::high(Buckets::of(5'001)), 5'001);
+  const HistogramSnapshot before = histogram->snapshot();
+  histogram->record(5'000);
+  ASSERT_EQ(Buckets::of(5'000), Buckets::of(5'001));
+  EXPECT_EQ(histogram->snapshot().since(before).max, 5'001);
+}
+
 TEST(Histogram, IsReadWhileItIsWritten) {
   constexpr std::uint64_t kValues = 200'000;
   const auto histogram = std::make_unique<Histogram>();

@@ -89,6 +89,47 @@ TEST_F(SignalPortTest, KeepsTheNewestOfTwoWaitingNoticesOfAnInstrument) {
   EXPECT_EQ(pop().instrument, 1U);
 }
 
+TEST_F(SignalPortTest, ANoticeDoesNotOvertakeOneThatWaits) {
+  for (std::uint64_t row = 1; row <= 4; ++row) ASSERT_TRUE(push_row(0, row));
+  port_.notice(header(0, 0));
+  EXPECT_EQ(pop().row, 1U);
+  port_.notice(header(1, 0));  // The one free place is the other's.
+  for (std::uint64_t row = 2; row <= 4; ++row) EXPECT_EQ(pop().row, row);
+  const SignalHeader front = pop();
+  EXPECT_EQ(front.row, 0U);
+  EXPECT_EQ(front.instrument, 0U);
+  EXPECT_EQ(queue_.readable(), 0U) << "the second waits for the next turn";
+  EXPECT_TRUE(port_.flush());
+  ASSERT_EQ(queue_.readable(), 1U);
+  EXPECT_EQ(pop().instrument, 1U);
+}
+
+TEST_F(SignalPortTest, TheNewerOfTwoNoticesOfAnInstrumentIsTheLastThatIsHeard) {
+  for (std::uint64_t row = 1; row <= 4; ++row) ASSERT_TRUE(push_row(0, row));
+  SignalHeader notice = header(0, 0);
+  notice.epoch = 1;
+  port_.notice(notice);
+  queue_.release(4);
+  notice.epoch = 2;
+  port_.notice(notice);  // There is room for both.
+  ASSERT_EQ(queue_.readable(), 2U);
+  EXPECT_EQ(pop().epoch, 1U);
+  EXPECT_EQ(pop().epoch, 2U);
+  EXPECT_TRUE(port_.flush());
+  EXPECT_EQ(queue_.readable(), 0U) << "none is sent twice";
+}
+
+TEST_F(SignalPortTest, TriesANoticeOnlyBehindThoseThatWait) {
+  for (std::uint64_t row = 1; row <= 4; ++row) ASSERT_TRUE(push_row(0, row));
+  EXPECT_FALSE(port_.try_notice(header(2, 0)));
+  port_.notice(header(0, 0));
+  queue_.release(4);
+  EXPECT_TRUE(port_.try_notice(header(2, 0)));
+  ASSERT_EQ(queue_.readable(), 2U);
+  EXPECT_EQ(pop().instrument, 0U);
+  EXPECT_EQ(pop().instrument, 2U);
+}
+
 // The promise of the port against random readers: whatever is dropped, the last thing a reader hears of an
 // instrument that has left valid is the notice.
 TEST_F(SignalPortTest, NeverLeavesTheReaderWithARowOfAnInstrumentThatLeftValid) {
