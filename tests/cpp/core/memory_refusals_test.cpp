@@ -2,14 +2,23 @@
 
 #include <gtest/gtest.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <fcntl.h>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <iterator>
 #include <new>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -50,6 +59,116 @@ bool without_locked_memory(const std::function<void()>& call) {
   }).join();
   ::setrlimit(RLIMIT_MEMLOCK, &before);
   return done;
+}
+
+/// A system call with this argument is refused with an error.
+struct Refused {
+  int call;
+  unsigned argument;  // Its place, from 0 …
+  std::uint32_t value;
+  int error;
+};
+
+/// On a thread of which the kernel refuses a call, as another kernel or another host would. False where it
+/// does not let itself be told.
+bool where_refused(const Refused& refused, const std::function<void()>& call) {
+  bool done = false;
+  std::thread([&] {
+    const auto load = [](std::size_t at) {
+      return sock_filter{BPF_LD | BPF_W | BPF_ABS, 0, 0, static_cast<std::uint32_t>(at)};
+    };
+    sock_filter code[] = {
+        load(offsetof(seccomp_data, nr)),
+        {BPF_JMP | BPF_JEQ | BPF_K, 0, 3, static_cast<std::uint32_t>(refused.call)},
+        load(offsetof(seccomp_data, args) + 8 * refused.argument),
+        {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, refused.value},
+        {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(refused.error)},
+        {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW},
+    };
+    const sock_fprog program{static_cast<unsigned short>(std::size(code)), code};
+    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return;
+    if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) return;
+    call();
+    done = true;
+  }).join();
+  return done;
+}
+
+constexpr std::size_t kPieceBytes = std::size_t{8} << 20U;
+
+TEST(MemoryRefusals, AKernelThatCannotFaultMemoryInAtOnceHasItTouchedPageByPage) {
+  std::size_t resident = 0;
+  bool zeroed = true;
+  const bool done = where_refused({SYS_madvise, 2, MADV_POPULATE_WRITE, EINVAL}, [&] {
+    Arena arena({.huge_pages = HugePages::Off, .lock = LockMemory::Off});
+    const std::span<char> memory = arena.allocate<char>(kPieceBytes, 4096);
+    std::vector<unsigned char> pages(kPieceBytes / 4096);
+    if (::mincore(memory.data(), kPieceBytes, pages.data()) != 0) return;
+    for (const unsigned char page : pages) resident += page & 1U;
+    for (const char c : memory) zeroed = zeroed && c == 0;
+  });
+  if (!done) GTEST_SKIP() << "no filter of system calls here";
+  EXPECT_EQ(resident, kPieceBytes / 4096);
+  EXPECT_TRUE(zeroed);
+}
+
+TEST(MemoryRefusals, MemoryThatCannotBeHadIsNoMemoryAndLeavesNothingBehind) {
+  for (const Refused& refused : {Refused{SYS_madvise, 2, MADV_POPULATE_WRITE, ENOMEM},
+                                 Refused{SYS_mprotect, 1, kPieceBytes, ENOMEM}}) {
+    bool thrown = false;
+    std::size_t used = 1;
+    const bool done = where_refused(refused, [&] {
+      Arena arena({.huge_pages = HugePages::Off, .lock = LockMemory::Off});
+      try {
+        (void)arena.allocate<char>(1);
+      } catch (const std::bad_alloc&) {
+        thrown = true;
+      }
+      used = arena.report().used_bytes + arena.report().normal_bytes;
+    });
+    if (!done) GTEST_SKIP() << "no filter of system calls here";
+    EXPECT_TRUE(thrown) << refused.call;
+    EXPECT_EQ(used, 0U);
+  }
+  std::string shared;
+  const bool done = where_refused({SYS_madvise, 2, MADV_POPULATE_WRITE, ENOMEM}, [&] {
+    shared = refusal([] { const SharedRegion region("test", 4096, HugePages::Off, LockMemory::Off); });
+  });
+  ASSERT_TRUE(done);
+  EXPECT_TRUE(shared.starts_with("shared memory: expected ")) << shared;
+  EXPECT_TRUE(shared.ends_with(" to share with a worker, found Cannot allocate memory")) << shared;
+}
+
+TEST(MemoryRefusals, SaysWhereThereAreNoTransparentHugePages) {
+  ArenaReport report;
+  const bool done = where_refused({SYS_madvise, 2, MADV_HUGEPAGE, EINVAL}, [&] {
+    Arena arena({.huge_pages = HugePages::Auto, .lock = LockMemory::Off});
+    (void)arena.allocate<char>(1);
+    report = arena.report();
+  });
+  if (!done) GTEST_SKIP() << "no filter of system calls here";
+  if (report.hugetlb_bytes != 0) GTEST_SKIP() << "the host has reserved huge pages";
+  const auto said = [&](const std::string& text) {
+    for (const std::string& line : report.fallbacks) {
+      if (line.find(text) != std::string::npos) return true;
+    }
+    return false;
+  };
+  EXPECT_TRUE(said("no reserved huge pages: "));
+  EXPECT_TRUE(said("no transparent huge pages: Invalid argument"));
+  EXPECT_EQ(report.transparent_bytes + report.normal_bytes, kPieceBytes);
+  if (report.normal_bytes != 0) {
+    EXPECT_TRUE(said("did not become transparent huge pages"));
+  }
+}
+
+TEST(MemoryRefusals, MemoryThatCannotBeSealedIsNotShared) {
+  std::string found;
+  const bool done = where_refused({SYS_fcntl, 1, F_ADD_SEALS, EPERM}, [&] {
+    found = refusal([] { const SharedRegion region("test", 4096, HugePages::Off, LockMemory::Off); });
+  });
+  if (!done) GTEST_SKIP() << "no filter of system calls here";
+  EXPECT_EQ(found, "shared memory: expected memory that can be sealed, found Operation not permitted");
 }
 
 TEST(MemoryRefusals, ALockThatIsRefusedIsToldOrAnError) {

@@ -36,8 +36,8 @@ inline std::string levels(const std::string& text) {
   std::istringstream words(text);
   for (std::string word; words >> word;) {
     const std::size_t colon = word.find(':');
-    out += (out.size() > 1 ? "," : "") + ("[\"" + word.substr(0, colon)) + "\",\"" + word.substr(colon + 1) +
-           "\"]";
+    if (out.size() > 1) out += ',';
+    out.append("[\"").append(word, 0, colon).append("\",\"").append(word, colon + 1).append("\"]");
   }
   return out + "]";
 }

@@ -113,18 +113,14 @@ TEST_F(RowBuilderTest, TopFiresWhereTheBestPriceOrQuantityChanged) {
   EXPECT_EQ(rows_->row(), 4U);
 }
 
-TEST_F(RowBuilderTest, FollowingABookTakesNoSample) {
+TEST_F(RowBuilderTest, WhatWasFollowedIsNoChangeAnyMore) {
   build(Trigger::Top);
   begin(0);
-  EXPECT_FALSE(rows_->sampled());
   book(100, 4, 101, 1);
   EXPECT_TRUE(rows_->follow(top()));
   EXPECT_FALSE(rows_->follow(top()));
-  EXPECT_FALSE(rows_->sampled());
-  EXPECT_FALSE(event(1)) << "what was followed is no change any more";
-  EXPECT_TRUE(rows_->sampled());
-  begin(2);
-  EXPECT_FALSE(rows_->sampled()) << "of the epoch";
+  EXPECT_FALSE(event(1));
+  EXPECT_EQ(rows_->row(), 0U);
 }
 
 TEST_F(RowBuilderTest, BookAndTradeFireByTheirKindAlone) {

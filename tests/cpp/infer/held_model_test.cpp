@@ -5,11 +5,16 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "infer/model_files.hpp"
 #include "tickwire/core/shared_region.hpp"
+#include "tickwire/infer/ensemble.hpp"
 #include "tickwire/infer/model_timer.hpp"
 #include "tickwire/infer/ort_model.hpp"
 
@@ -105,6 +110,53 @@ TEST(HeldModel, OnlyWhatCanBeWrittenIsOptimised) {
   tensorrt.provider = "tensorrt";
   EXPECT_TRUE(has(setup_error([&] { optimize_ort_model(tensorrt, "/tmp/never", "onnx"); }),
                   {"provider", "cpu or cuda", "tensorrt"}));
+}
+
+/// Counts who tells it to end.
+class Counted final : public Model {
+ public:
+  explicit Counted(int& interrupts) : interrupts_(interrupts) {
+    info_.rows = 1;
+    info_.features = 2;
+    info_.max_batch = 3;
+    info_.score_names = {"y"};
+  }
+  const ModelInfo& info() const noexcept override { return info_; }
+  std::size_t bind(const float*) override { return 0; }
+  std::size_t warm_up(std::size_t, std::int64_t) override { return 0; }
+  bool run_batch(std::size_t, std::size_t, std::span<float> scores) noexcept override {
+    scores[0] = 0;
+    return true;
+  }
+  void interrupt() noexcept override { ++interrupts_; }
+  std::string_view last_error() const noexcept override { return ""; }
+
+ private:
+  int& interrupts_;
+  ModelInfo info_;
+};
+
+TEST(HeldModel, AnEnsembleInterruptsEachOfItsMembers) {
+  int first = 0;
+  int second = 0;
+  std::vector<std::unique_ptr<Model>> members;
+  members.push_back(std::make_unique<Counted>(first));
+  members.push_back(std::make_unique<Counted>(second));
+  const std::unique_ptr<Model> both = make_ensemble(std::move(members), {1.0, 3.0});
+  both->interrupt();
+  EXPECT_EQ(first, 1);
+  EXPECT_EQ(second, 1);
+}
+
+/// That runs come and are counted, on the host's own clock; never how long they take.
+TEST(HeldModel, ATimerGivesATimeForEachRowThatArrived) {
+  int interrupts = 0;
+  Counted model(interrupts);
+  const std::vector<std::int64_t> times = ModelTimer(model).time(
+      {.rows = 4, .interval_ns = 1'000, .total_ns = 10'000, .sleep = false, .cold = false});
+  ASSERT_FALSE(times.empty());
+  EXPECT_EQ(times.size() % 4, 0U) << "four arrive at once";
+  EXPECT_TRUE(std::all_of(times.begin(), times.end(), [](std::int64_t ns) { return ns >= 0; }));
 }
 
 /// On the host's own clock: that runs come and are counted, never how long they take.
