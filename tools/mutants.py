@@ -72,7 +72,10 @@ TARGETS: dict[str, tuple[Check, ...]] = {
         Check("rerequest_fuzz_test"),
     ),
     "cpp/tickwire/features/rolling.hpp": (FEATURES,),
-    "cpp/tickwire/features/kernels.hpp": (FEATURES,),
+    **{
+        str(file.relative_to(ROOT)): (FEATURES,)
+        for file in sorted((ROOT / "cpp" / "tickwire" / "features" / "kernels").glob("*.hpp"))
+    },
     "cpp/tickwire/features/feature_engine.cpp": (FEATURES,),
     "py/tickwire/compare.py": (Check("tests/py/test_verify.py"), Check("tests/py/test_verify_files.py")),
     "py/tickwire/router/gate.py": (Check("tests/py/test_router.py"), Check("tests/py/test_notices.py")),

@@ -167,9 +167,9 @@ features::FeaturePlan plan_from(const Section& s) {
   features::FeaturePlan plan;
   for (const Section& node : s.sections("nodes")) {
     const auto name = node.get<std::string>("kernel");
-    const auto kernel = features::kernel_from_name(name);
-    if (!kernel) throw SetupError(node.path("kernel"), "the name of a kernel", name);
-    plan.nodes.push_back({.kernel = *kernel,
+    const features::KernelEntry* const kernel = features::find_kernel(name);
+    if (kernel == nullptr) throw SetupError(node.path("kernel"), "the name of a kernel", name);
+    plan.nodes.push_back({.kernel = kernel,
                           .input = node.get<std::int32_t>("input"),
                           .levels = node.get<std::uint32_t>("levels"),
                           .window_ns = node.get<std::int64_t>("window_ns"),

@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 
 #include "bind_engine.hpp"
+#include "bind_features.hpp"
 #include "bind_md.hpp"
 #include "bind_model.hpp"
 #include "errors.hpp"
@@ -10,6 +11,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("__version__") = TICKWIRE_VERSION;
   tickwire::bindings::register_errors(m);
   tickwire::bindings::bind_md(m);
+  tickwire::bindings::bind_features(m);
   tickwire::bindings::bind_engine(m);
   tickwire::bindings::bind_model(m);
 }

@@ -47,6 +47,7 @@ from tickwire.held import HeldModel, model_number
 from tickwire.names import check_interface, check_name, check_symbol, nearest
 from tickwire.outputs import refuse_over
 from tickwire.private import read_secret
+from tickwire.units import DURATION, parse_duration
 
 if TYPE_CHECKING:
     from tickwire.features import Plan, Schema
@@ -65,45 +66,12 @@ __all__ = [
     "Record",
     "Sink",
     "WebSocketSink",
-    "parse_duration",
 ]
-
-_UNIT_NS = {
-    "ns": 1,
-    "us": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-}
-_DURATION = re.compile(r"(?:[0-9]{1,18}(?:\.[0-9]{1,9})?(?:ns|us|ms|s|m|h))+")
-_DURATION_PART = re.compile(r"([0-9]+)(?:\.([0-9]+))?(ns|us|ms|s|m|h)")
-_DURATION_EXPECTED = 'a duration like "250ms", "1s" or "23h50m"'
-
-
-def parse_duration(text: str) -> int:
-    """Nanoseconds in a duration such as `"250ms"`, `"1.5s"` or `"23h50m"`. `ValueError` when it is none."""
-    if _DURATION.fullmatch(text) is None:
-        raise ValueError(f"expected {_DURATION_EXPECTED}")
-    value = 0
-    last_scale = 1 << 62
-    for whole, fraction, unit in _DURATION_PART.findall(text):
-        scale = _UNIT_NS[unit]
-        if scale >= last_scale:
-            raise ValueError(f"expected {_DURATION_EXPECTED}, larger units first")
-        last_scale = scale
-        value += int(whole) * scale
-        if fraction:
-            part, remainder = divmod(int(fraction) * scale, 10 ** len(fraction))
-            if remainder:
-                raise ValueError(f"expected {_DURATION_EXPECTED}, in whole nanoseconds")
-            value += part
-    return value
 
 
 def _check_duration(value: object) -> object:
     if not isinstance(value, str):
-        raise ValueError(f"expected {_DURATION_EXPECTED}")
+        raise ValueError(f"expected {DURATION}")
     parse_duration(value)
     return value
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from tickwire.config import Config, Model, parse_duration
+from tickwire.config import Config, Model
 from tickwire.control import ControlServer
 from tickwire.errors import ConfigError, EngineError, Error, SetupError
 from tickwire.held import HeldModel
@@ -42,6 +42,7 @@ from tickwire.stat_file import ErrorEntry, Histogram, StatFile, StatFileError
 from tickwire.supervisor import Supervisor
 from tickwire.tasks import end, repeat, to_the_end
 from tickwire.telling import Teller, proxy_note
+from tickwire.units import parse_duration
 from tickwire.warm import WarmInputs, assign_warm
 from tickwire.wording import not_a_file
 

@@ -38,11 +38,10 @@ constexpr std::size_t kWarmUp = (kOfiNs + kZscoreNs) / kStepNs;
 constexpr int kDeadlineS = 60;
 
 features::FeaturePlan plan() {
-  using K = features::KernelKind;
-  return {.nodes = {{K::Imbalance, -1, 5, 0, 0, 0, 0},
-                    {K::Spread, -1, 0, 0, 0, 0, 0},
-                    {K::Ofi, -1, 5, kOfiNs, 0, 0, 0},
-                    {K::Zscore, 2, 0, kZscoreNs, 0, 0, 0}},
+  return {.nodes = {{features::find_kernel("imbalance"), -1, 5, 0, 0, 0, 0},
+                    {features::find_kernel("spread"), -1, 0, 0, 0, 0, 0},
+                    {features::find_kernel("ofi"), -1, 5, kOfiNs, 0, 0, 0},
+                    {features::find_kernel("zscore"), 2, 0, kZscoreNs, 0, 0, 0}},
           .outputs = {0, 1, 2, 3}};
 }
 

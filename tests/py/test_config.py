@@ -17,8 +17,9 @@ import pytest
 from pydantic import BaseModel
 
 from tickwire import config as config_module
-from tickwire.config import Config, Features, Feed, Model, parse_duration
+from tickwire.config import Config, Features, Feed, Model
 from tickwire.errors import ConfigError
+from tickwire.units import parse_duration
 
 MINIMAL = """
 [[feeds]]

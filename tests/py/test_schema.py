@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ from tickwire.features import Schema, compile_rows
 ROWS = ("imbalance(levels=5)", "zscore(ofi(5, '1s'), window='30s')")
 
 
-V = dict(features.KERNEL_VERSIONS)
+V = {name: kernel.version for name, kernel in features.KERNELS.items()}
 
 
 def schema(
@@ -109,14 +110,16 @@ def test_diff_says_when_only_the_order_differs() -> None:
 
 def test_new_version_of_a_kernel_is_another_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     before = schema()
-    monkeypatch.setitem(features.KERNEL_VERSIONS, "ofi", 99)
+    monkeypatch.setitem(features.KERNELS, "ofi", replace(features.KERNELS["ofi"], version=99))
     assert before.diff(schema()) == [f"kernel_versions.ofi: this has {V['ofi']}, the other has 99"]
     assert before.fingerprint() != schema().fingerprint()
 
 
 def test_unused_kernel_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = schema()
-    monkeypatch.setitem(features.KERNEL_VERSIONS, "realized_vol", 99)
+    monkeypatch.setitem(
+        features.KERNELS, "realized_vol", replace(features.KERNELS["realized_vol"], version=99)
+    )
     assert before == schema()
 
 

@@ -23,12 +23,9 @@ std::size_t remembered_trades(const FeaturesConfig& features) noexcept {
 }  // namespace
 
 bool needs_trades(const FeaturesConfig& features) {
-  using features::KernelKind;
   if (features.trigger == Trigger::Trade || features.trigger == Trigger::Every) return true;
-  return std::any_of(features.plan.nodes.begin(), features.plan.nodes.end(), [](const auto& node) {
-    return node.kernel == KernelKind::TradeFlow || node.kernel == KernelKind::TradeCount ||
-           node.kernel == KernelKind::VwapOffset;
-  });
+  return std::any_of(features.plan.nodes.begin(), features.plan.nodes.end(),
+                     [](const auto& node) { return node.kernel->reads_any(features::Reads::Trades); });
 }
 
 InstrumentPipeline::InstrumentPipeline(const FeedConfig& feed, const InstrumentConfig& instrument,

@@ -3,15 +3,14 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
-#include <new>
 #include <string>
-#include <type_traits>
-#include <utility>
 #include <vector>
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/core/prefetch.hpp"
+#include "tickwire/features/site.hpp"
 
 namespace tickwire::features {
 namespace {
@@ -23,18 +22,9 @@ constexpr std::size_t kMaxSlots = std::size_t{1} << 26;
 /// Bytes of a plan's kernels that are asked for at once: some thirty kernels, and an eighth of a first cache.
 constexpr std::size_t kMostKept = 4096;
 
-bool of_trades(KernelKind kernel) noexcept {
-  return kernel == KernelKind::TradeFlow || kernel == KernelKind::TradeCount ||
-         kernel == KernelKind::VwapOffset;
-}
-
-bool of_orders(KernelKind kernel) noexcept {
-  return kernel == KernelKind::OrderArrivalRate || kernel == KernelKind::CancelRate;
-}
-
 /// Slots of the ring behind a node's window; 0 where it has none.
 std::size_t slots_for(const NodeSpec& node, std::size_t index, const FeatureLimits& limits) {
-  if (node.kernel == KernelKind::Diff) return std::bit_ceil(std::size_t{node.lag} + 2);
+  if (node.kernel->takes(Parameter::Kind::Lag)) return std::bit_ceil(std::size_t{node.lag} + 2);
   // One for the state that mid_return goes back to, one that is always free for the next entry.
   if (node.window_count != 0) return std::bit_ceil(std::size_t{node.window_count} + 2);
   if (node.window_ns == 0) return 0;
@@ -74,41 +64,41 @@ class FeatureEngine::Builder {
   }
 
   void build(FeatureEngine& engine) {
-    state_ = make<State>();
+    state_ = arena_.allocate<State>(1, alignof(State)).data();
     engine.state_ = state_;
     lay_book();
-    lay_trades();
-    lay_orders();
+    lay_flows();
+    lay_trades_and_orders();
     lay_samples();
     engine.nodes_ = arena_.allocate<Node>(plan_.nodes.size());
     std::vector<Kernel*> trade_kernels;
     std::vector<Kernel*> arrival_kernels;
     std::vector<Kernel*> cancel_kernels;
     for (std::size_t i = 0; i < plan_.nodes.size(); ++i) {
-      Kernel* const kernel = make_kernel(i, engine.nodes_);
+      const KernelEntry& entry = *plan_.nodes[i].kernel;
+      Site site = site_of(i, engine.nodes_);
+      Kernel* const kernel = entry.make(site);
       engine.nodes_[i] = Node{.kernel = kernel, .samples = samples_[i], .value = 0.0, .version = 0};
-      if (of_trades(plan_.nodes[i].kernel)) trade_kernels.push_back(kernel);
-      if (plan_.nodes[i].kernel == KernelKind::OrderArrivalRate) arrival_kernels.push_back(kernel);
-      if (plan_.nodes[i].kernel == KernelKind::CancelRate) cancel_kernels.push_back(kernel);
+      if (entry.reads_any(Reads::Trades)) trade_kernels.push_back(kernel);
+      if (entry.reads_any(Reads::Arrivals)) arrival_kernels.push_back(kernel);
+      if (entry.reads_any(Reads::Cancels)) cancel_kernels.push_back(kernel);
     }
     engine.trade_kernels_ = copy(trade_kernels);
     engine.arrival_kernels_ = copy(arrival_kernels);
     engine.cancel_kernels_ = copy(cancel_kernels);
     engine.outputs_ = copy(plan_.outputs);
-    // Elsewhere where the arena began a new piece of memory in between: then as good as nothing is asked for.
-    const auto first = std::as_bytes(engine.nodes_);
-    const auto last = std::as_bytes(engine.outputs_);
-    const std::ptrdiff_t bytes = last.data() + last.size() - first.data();
-    if (bytes > 0) engine.kept_ = {first.data(), std::min(static_cast<std::size_t>(bytes), kMostKept)};
+    engine.kept_ = between(std::as_bytes(engine.nodes_), std::as_bytes(engine.outputs_));
   }
 
  private:
-  template <typename T, typename... Args>
-  T* make(Args&&... args) {
-    // As bytes: the arena hands out default-constructed objects, which kernels are not.
-    std::byte* const raw = arena_.allocate<std::byte>(sizeof(T), alignof(T)).data();
-    static_assert(std::is_trivially_destructible_v<T>);
-    return ::new (static_cast<void*>(raw)) T(std::forward<Args>(args)...);
+  /// From the first to the last, which lie behind one another. Where the arena began a new piece of memory in
+  /// between, it is of no use and does no harm. Numbers, because pointers into two pieces cannot be compared.
+  static std::span<const std::byte> between(std::span<const std::byte> first,
+                                            std::span<const std::byte> last) {
+    const auto begin = std::bit_cast<std::uintptr_t>(first.data());
+    const auto end = std::bit_cast<std::uintptr_t>(last.data()) + last.size();
+    if (end <= begin) return {};
+    return {first.data(), std::min(end - begin, kMostKept)};
   }
 
   template <typename T>
@@ -135,123 +125,85 @@ class FeatureEngine::Builder {
 
   void lay_book() {
     BookTape& book = state_->book;
-    const auto is = [](KernelKind kind) {
-      return [kind](const NodeSpec& node) { return node.kernel == kind; };
+    const auto keeps = [](Series series) {
+      return [series](const NodeSpec& node) { return node.kernel->series == series; };
     };
     const std::size_t levels = plan_.max_levels();
     book.bids = arena_.allocate<md::Level>(levels);
     book.asks = arena_.allocate<md::Level>(levels);
-    book.timeline.ts = ring<TsNs>(std::max<std::size_t>(1, most_slots([](const NodeSpec& node) {
-                                                          return node.window_ns != 0 &&
-                                                                 !of_trades(node.kernel) &&
-                                                                 !of_orders(node.kernel);
-                                                        })));
-    book.mids = ring<std::uint64_t>(most_slots(is(KernelKind::MidReturn)));
-    book.squared_returns = ring<double>(most_slots(is(KernelKind::RealizedVol)));
+    book.timeline.ts = ring<TsNs>(std::max<std::size_t>(
+        1, most_slots([this](const NodeSpec& node) {
+          return node.window_ns != 0 && &timeline_of(*node.kernel) == &state_->book.timeline;
+        })));
+    book.mids = ring<std::uint64_t>(most_slots(keeps(Series::Mids)));
+    book.squared_returns = ring<double>(most_slots(keeps(Series::SquaredReturns)));
+  }
 
+  void lay_flows() {
+    BookTape& book = state_->book;
     std::vector<std::uint32_t> flow_levels;
     for (const NodeSpec& node : plan_.nodes) {
-      if (node.kernel == KernelKind::Ofi) flow_levels.push_back(node.levels);
+      if (node.kernel->series == Series::Flow) flow_levels.push_back(node.levels);
     }
     if (flow_levels.empty()) return;
     std::sort(flow_levels.begin(), flow_levels.end());
     flow_levels.erase(std::unique(flow_levels.begin(), flow_levels.end()), flow_levels.end());
-    book.bids_before = arena_.allocate<md::Level>(levels);
-    book.asks_before = arena_.allocate<md::Level>(levels);
+    book.bids_before = arena_.allocate<md::Level>(book.bids.size());
+    book.asks_before = arena_.allocate<md::Level>(book.asks.size());
     book.flows = arena_.allocate<OrderFlow>(flow_levels.size());
     for (std::size_t i = 0; i < flow_levels.size(); ++i) {
       const std::size_t slots = most_slots([&](const NodeSpec& node) {
-        return node.kernel == KernelKind::Ofi && node.levels == flow_levels[i];
+        return node.kernel->series == Series::Flow && node.levels == flow_levels[i];
       });
       book.flows[i] = OrderFlow{.levels = flow_levels[i], .flow = ring<Int128>(slots)};
     }
   }
 
-  void lay_trades() {
-    TradeTape& trades = state_->trades;
-    const std::size_t slots = most_slots([](const NodeSpec& node) { return of_trades(node.kernel); });
-    trades.timeline.ts = ring<TsNs>(slots);
-    trades.trades = ring<TradeEntry>(slots);
-  }
-
-  void lay_orders() {
-    const auto slots = [&](KernelKind kind) {
-      return most_slots([kind](const NodeSpec& node) { return node.kernel == kind; });
+  void lay_trades_and_orders() {
+    const auto slots = [this](const Timeline& timeline) {
+      return most_slots([&](const NodeSpec& node) { return &timeline_of(*node.kernel) == &timeline; });
     };
-    state_->arrivals.ts = ring<TsNs>(slots(KernelKind::OrderArrivalRate));
-    state_->cancels.ts = ring<TsNs>(slots(KernelKind::CancelRate));
+    TradeTape& trades = state_->trades;
+    trades.timeline.ts = ring<TsNs>(slots(trades.timeline));
+    trades.trades = ring<TradeEntry>(slots(trades.timeline));
+    state_->arrivals.ts = ring<TsNs>(slots(state_->arrivals));
+    state_->cancels.ts = ring<TsNs>(slots(state_->cancels));
   }
 
   void lay_samples() {
     for (std::size_t i = 0; i < plan_.nodes.size(); ++i) {
       const auto wraps_i = [i](const NodeSpec& node) { return node.input == static_cast<std::int32_t>(i); };
       if (std::none_of(plan_.nodes.begin(), plan_.nodes.end(), wraps_i)) continue;
-      samples_[i] = make<Samples>();
+      samples_[i] = arena_.allocate<Samples>(1, alignof(Samples)).data();
       // Two: a change is seen by looking at the sample before.
       samples_[i]->values = ring<double>(std::max<std::size_t>(2, most_slots(wraps_i)));
     }
   }
 
-  EntryWindow window_of(std::size_t index, bool keep_newest) {
-    const NodeSpec& node = plan_.nodes[index];
-    return {Window(timeline_of(node.kernel), shape_of(index, keep_newest), state_->overflows), node.window_ns,
-            node.window_count};
-  }
-
-  const Timeline& timeline_of(KernelKind kernel) const {
-    if (of_trades(kernel)) return state_->trades.timeline;
-    if (kernel == KernelKind::OrderArrivalRate) return state_->arrivals;
-    if (kernel == KernelKind::CancelRate) return state_->cancels;
+  /// What a kernel's window counts.
+  const Timeline& timeline_of(const KernelEntry& kernel) const {
+    if (kernel.reads_any(Reads::Trades)) return state_->trades.timeline;
+    if (kernel.reads_any(Reads::Arrivals)) return state_->arrivals;
+    if (kernel.reads_any(Reads::Cancels)) return state_->cancels;
     return state_->book.timeline;
   }
 
-  Window::Shape shape_of(std::size_t index, bool keep_newest) const {
+  Site site_of(std::size_t index, std::span<Node> nodes) {
     const NodeSpec& node = plan_.nodes[index];
-    return {.span_ns = node.window_ns,
-            .count = node.window_count,
-            .max_entries = slots_[index] - 1,
-            .keep_newest = keep_newest};
-  }
-
-  const OrderFlow& flow_of(std::uint32_t levels) const {
-    const std::span<OrderFlow> flows = state_->book.flows;
-    return *std::find_if(flows.begin(), flows.end(),
-                         [levels](const OrderFlow& series) { return series.levels == levels; });
-  }
-
-  Kernel* make_kernel(std::size_t index, std::span<Node> nodes) {
-    const NodeSpec& node = plan_.nodes[index];
-    const BookTape& book = state_->book;
-    const TradeTape& trades = state_->trades;
     Wrapped input{};
     if (node.input >= 0) {
-      const std::size_t wrapped = static_cast<std::size_t>(node.input);
-      input = {.kernel = nodes[wrapped].kernel, .samples = samples_[wrapped], .timeline = &book.timeline};
+      const auto wrapped = static_cast<std::size_t>(node.input);
+      input = {nodes[wrapped].kernel, samples_[wrapped], &state_->book.timeline};
     }
-    switch (node.kernel) {
-      case KernelKind::Imbalance: return make<Imbalance>(book, node.levels);
-      case KernelKind::Spread: return make<Spread>(book);
-      case KernelKind::MicropriceOffset: return make<MicropriceOffset>(book);
-      case KernelKind::MidReturn: return make<MidReturn>(book, shape_of(index, false), state_->overflows);
-      case KernelKind::Ofi: return make<Ofi>(book, flow_of(node.levels), window_of(index, false), qty_scale_);
-      case KernelKind::TradeFlow: return make<TradeFlow>(trades, window_of(index, false));
-      case KernelKind::TradeCount: return make<TradeCount>(trades, window_of(index, false));
-      case KernelKind::VwapOffset: return make<VwapOffset>(trades, window_of(index, false), book);
-      case KernelKind::RealizedVol: return make<RealizedVol>(book, window_of(index, false));
-      case KernelKind::QueueImbalance: return make<QueueImbalance>(book);
-      case KernelKind::OrderArrivalRate:
-      case KernelKind::CancelRate: return make<OrderRate>(window_of(index, false));
-      case KernelKind::Mean: return make<Mean>(input, window_of(index, true));
-      case KernelKind::Std: return make<Std>(input, window_of(index, true));
-      case KernelKind::Min:
-        return make<Extreme<false>>(input, window_of(index, true), ring<std::uint64_t>(slots_[index]));
-      case KernelKind::Max:
-        return make<Extreme<true>>(input, window_of(index, true), ring<std::uint64_t>(slots_[index]));
-      case KernelKind::Zscore: return make<Zscore>(input, window_of(index, true));
-      case KernelKind::Ema: return make<Ema>(input, node.halflife_ns);
-      case KernelKind::Diff: return make<Diff>(input, node.lag);
-    }
-    throw SetupError("features.nodes[" + std::to_string(index) + "].kernel: unknown");
+    return {.node = node,
+            .book = state_->book,
+            .trades = state_->trades,
+            .timeline = timeline_of(*node.kernel),
+            .input = input,
+            .qty_scale = qty_scale_,
+            .slots = slots_[index],
+            .overflows = state_->overflows,
+            .arena = arena_};
   }
 
   const FeaturePlan& plan_;

@@ -7,8 +7,9 @@
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/types.hpp"
-#include "tickwire/features/kernels.hpp"
+#include "tickwire/features/kernel.hpp"
 #include "tickwire/features/plan.hpp"
+#include "tickwire/features/tapes.hpp"
 #include "tickwire/md/event.hpp"
 
 namespace tickwire::features {
@@ -27,7 +28,7 @@ struct FeatureLimits {
 /// many windows look at them. Why it is not recomputed from a plain history of rows: 30 s of a busy
 /// book are 60,000 samples.
 ///
-/// What holds for every kernel (the formulas stand in kernels.hpp):
+/// What holds for every kernel (the formulas stand in kernels/):
 /// - t is the window clock and never goes back within an epoch. A window is (t - w, t], and a row that
 ///   leaves on a trade evicts by that trade's t. A window over samples always keeps the newest one,
 ///   because the wrapped expression still has that value.

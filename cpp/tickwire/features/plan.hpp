@@ -2,41 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
-#include <string_view>
 #include <vector>
 
+#include "tickwire/features/kernel.hpp"
+
 namespace tickwire::features {
-
-/// The kernels, in the order of the table in plan.cpp. Their definitions stand in kernels.hpp; what
-/// a user reads about them is the table KERNELS of py/tickwire/features.py.
-enum class KernelKind : std::uint8_t {
-  // Of the book and of trades.
-  Imbalance,
-  Spread,
-  MicropriceOffset,
-  MidReturn,
-  Ofi,
-  TradeFlow,
-  TradeCount,
-  VwapOffset,
-  RealizedVol,
-  QueueImbalance,
-  OrderArrivalRate,
-  CancelRate,
-  // Of any expression.
-  Mean,
-  Std,
-  Min,
-  Max,
-  Zscore,
-  Ema,
-  Diff,
-};
-
-/// The name in an expression: `KernelKind::MidReturn` is "mid_return".
-std::string_view name_of(KernelKind kernel) noexcept;
-std::optional<KernelKind> kernel_from_name(std::string_view name) noexcept;
 
 /// More levels than any venue's snapshot needs for a feature; each costs a copy at every book event.
 inline constexpr std::uint32_t kMaxLevels = 1000;
@@ -45,8 +15,8 @@ inline constexpr std::uint32_t kMaxWindowCount = 1'000'000;
 
 /// One distinct expression. A field that the kernel does not take is ignored and by convention 0.
 struct NodeSpec {
-  KernelKind kernel;
-  std::int32_t input;  // Index of the wrapped node, -1 for a kernel of the book or of trades.
+  const KernelEntry* kernel;  // Of the list of kernels.
+  std::int32_t input;         // Index of the wrapped node, -1 where none is.
   std::uint32_t levels;
   std::int64_t window_ns;      // 0 when the window is a count.
   std::uint32_t window_count;  // Samples, book events or trades; 0 when the window is a duration.

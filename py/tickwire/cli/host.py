@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tickwire.cli import output
-from tickwire.config import Config, parse_duration
+from tickwire.config import Config
 from tickwire.errors import ConfigError, Error
 from tickwire.host import Finding, Profile, Reader, Report, Verdict, Wanted, diagnose
 from tickwire.host.doctor import drift, pinned_cores, read_baseline, running_engines
@@ -20,6 +20,7 @@ from tickwire.host.jitter import CoreJitter, Jitter, measure
 from tickwire.host.reader import format_cpus
 from tickwire.host.wanted import DEFAULT_ENV, from_config, with_cores, with_env
 from tickwire.outputs import refuse_over
+from tickwire.units import parse_duration
 
 __all__ = ["doctor", "jitter", "wanted_of"]
 

@@ -12,10 +12,11 @@ from rich.table import Table
 
 from tickwire import models
 from tickwire.cli import output
-from tickwire.config import Config, parse_duration
+from tickwire.config import Config
 from tickwire.errors import ConfigError, Error, SetupError
 from tickwire.limits import Limit
 from tickwire.outputs import refuse_over
+from tickwire.units import parse_duration
 
 __all__ = ["bench", "bind", "check", "inspect", "optimize"]
 

@@ -22,7 +22,6 @@ constexpr std::int64_t kStart = 1'700'000'000 * kSecond;
 constexpr std::int64_t kStepNs = 1'000'000;
 
 FeaturesConfig features_config() {
-  using K = features::KernelKind;
   return {.trigger = Trigger::Book,
           .every_ns = 0,
           .clock = WindowClock::Recv,
@@ -31,10 +30,10 @@ FeaturesConfig features_config() {
           .trade_gaps = TradeGaps::Count,
           .accept_beyond_depth = false,
           .max_age_ns = 0,
-          .plan = {.nodes = {{K::Imbalance, -1, 5, 0, 0, 0, 0},
-                             {K::MicropriceOffset, -1, 0, 0, 0, 0, 0},
-                             {K::Ofi, -1, 5, kSecond, 0, 0, 0},
-                             {K::Zscore, 2, 0, 10 * kSecond, 0, 0, 0}},
+          .plan = {.nodes = {{features::find_kernel("imbalance"), -1, 5, 0, 0, 0, 0},
+                             {features::find_kernel("microprice_offset"), -1, 0, 0, 0, 0, 0},
+                             {features::find_kernel("ofi"), -1, 5, kSecond, 0, 0, 0},
+                             {features::find_kernel("zscore"), 2, 0, 10 * kSecond, 0, 0, 0}},
                    .outputs = {0, 1, 3}}};
 }
 

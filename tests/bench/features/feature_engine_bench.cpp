@@ -15,32 +15,30 @@ namespace {
 constexpr std::int64_t kSecond = 1'000'000'000;
 
 FeaturePlan three_features() {
-  using K = KernelKind;
-  return {.nodes = {{K::Imbalance, -1, 5, 0, 0, 0, 0},
-                    {K::MicropriceOffset, -1, 0, 0, 0, 0, 0},
-                    {K::Ofi, -1, 5, kSecond, 0, 0, 0},
-                    {K::Zscore, 2, 0, 30 * kSecond, 0, 0, 0}},
+  return {.nodes = {{find_kernel("imbalance"), -1, 5, 0, 0, 0, 0},
+                    {find_kernel("microprice_offset"), -1, 0, 0, 0, 0, 0},
+                    {find_kernel("ofi"), -1, 5, kSecond, 0, 0, 0},
+                    {find_kernel("zscore"), 2, 0, 30 * kSecond, 0, 0, 0}},
           .outputs = {0, 1, 3}};
 }
 
 FeaturePlan sixteen_features() {
-  using K = KernelKind;
-  return {.nodes = {{K::Imbalance, -1, 5, 0, 0, 0, 0},
-                    {K::Spread, -1, 0, 0, 0, 0, 0},
-                    {K::MicropriceOffset, -1, 0, 0, 0, 0, 0},
-                    {K::MidReturn, -1, 0, kSecond, 0, 0, 0},
-                    {K::Ofi, -1, 5, kSecond, 0, 0, 0},
-                    {K::TradeFlow, -1, 0, kSecond, 0, 0, 0},
-                    {K::TradeCount, -1, 0, kSecond, 0, 0, 0},
-                    {K::VwapOffset, -1, 0, 10 * kSecond, 0, 0, 0},
-                    {K::RealizedVol, -1, 0, 10 * kSecond, 0, 0, 0},
-                    {K::Mean, 0, 0, 5 * kSecond, 0, 0, 0},
-                    {K::Std, 4, 0, 30 * kSecond, 0, 0, 0},
-                    {K::Min, 2, 0, 10 * kSecond, 0, 0, 0},
-                    {K::Max, 2, 0, 10 * kSecond, 0, 0, 0},
-                    {K::Zscore, 4, 0, 30 * kSecond, 0, 0, 0},
-                    {K::Ema, 2, 0, 0, 0, 2 * kSecond, 0},
-                    {K::Diff, 0, 0, 0, 0, 0, 10}},
+  return {.nodes = {{find_kernel("imbalance"), -1, 5, 0, 0, 0, 0},
+                    {find_kernel("spread"), -1, 0, 0, 0, 0, 0},
+                    {find_kernel("microprice_offset"), -1, 0, 0, 0, 0, 0},
+                    {find_kernel("mid_return"), -1, 0, kSecond, 0, 0, 0},
+                    {find_kernel("ofi"), -1, 5, kSecond, 0, 0, 0},
+                    {find_kernel("trade_flow"), -1, 0, kSecond, 0, 0, 0},
+                    {find_kernel("trade_count"), -1, 0, kSecond, 0, 0, 0},
+                    {find_kernel("vwap_offset"), -1, 0, 10 * kSecond, 0, 0, 0},
+                    {find_kernel("realized_vol"), -1, 0, 10 * kSecond, 0, 0, 0},
+                    {find_kernel("mean"), 0, 0, 5 * kSecond, 0, 0, 0},
+                    {find_kernel("std"), 4, 0, 30 * kSecond, 0, 0, 0},
+                    {find_kernel("min"), 2, 0, 10 * kSecond, 0, 0, 0},
+                    {find_kernel("max"), 2, 0, 10 * kSecond, 0, 0, 0},
+                    {find_kernel("zscore"), 4, 0, 30 * kSecond, 0, 0, 0},
+                    {find_kernel("ema"), 2, 0, 0, 0, 2 * kSecond, 0},
+                    {find_kernel("diff"), 0, 0, 0, 0, 0, 10}},
           .outputs = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}};
 }
 

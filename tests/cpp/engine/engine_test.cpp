@@ -178,8 +178,8 @@ class EngineTest : public ::testing::Test {
 
   EngineConfig config(Layout layout) const {
     features::FeaturePlan plan;
-    plan.nodes = {{features::KernelKind::Imbalance, -1, 1, 0, 0, 0, 0},
-                  {features::KernelKind::Spread, -1, 0, 0, 0, 0, 0}};
+    plan.nodes = {{features::find_kernel("imbalance"), -1, 1, 0, 0, 0, 0},
+                  {features::find_kernel("spread"), -1, 0, 0, 0, 0, 0}};
     plan.outputs = {0, 1};
     return {.layout = layout,
             .idle = concurrent::IdleKind::Backoff,

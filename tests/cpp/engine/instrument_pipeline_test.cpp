@@ -22,7 +22,7 @@ class InstrumentPipelineTest : public ::testing::Test {
             .trade_gaps = TradeGaps::Count,
             .accept_beyond_depth = false,
             .max_age_ns = 0,
-            .plan = {.nodes = {{features::KernelKind::Imbalance, -1, 5, 0, 0, 0, 0}}, .outputs = {0}}};
+            .plan = {.nodes = {{features::find_kernel("imbalance"), -1, 5, 0, 0, 0, 0}}, .outputs = {0}}};
   }
   static FeedConfig feed() {
     FeedConfig feed{};
@@ -90,7 +90,7 @@ TEST_F(InstrumentPipelineTest, LeavesValidWhereTheFeaturesNeedALevelThatAFullBoo
 // The book was followed through the pause, so what the event that ends it changed is known.
 TEST_F(InstrumentPipelineTest, TellsAnEventThatEndsAPauseByTheBookBeforeIt) {
   FeaturesConfig flow = features();
-  flow.plan = {.nodes = {{features::KernelKind::Ofi, -1, 1, 0, 1, 0, 0}}, .outputs = {0}};
+  flow.plan = {.nodes = {{features::find_kernel("ofi"), -1, 1, 0, 1, 0, 0}}, .outputs = {0}};
   InstrumentPipeline pipeline(feed_, {"BTCUSDT", 0, 0}, flow, arena_);
   const auto told = [&](std::int64_t qty) {
     md::Level bid{1000, qty};

@@ -146,7 +146,7 @@ class OrderFeedTest : public ::testing::Test {
 
   std::filesystem::path folder_;
   std::string capture_;
-  features::NodeSpec node_{features::KernelKind::QueueImbalance, -1, 1, 0, 0, 0, 0};
+  features::NodeSpec node_{features::find_kernel("queue_imbalance"), -1, 1, 0, 0, 0, 0};
   WindowClock clock_ = WindowClock::Recv;
 };
 
@@ -215,7 +215,7 @@ TEST_F(OrderFeedTest, NoBookIsValidInTheMiddleOfASnapshot) {
 /// Windows of an epoch hold what was heard in it: they are full when their length has passed since the
 /// stream goes on, however long nothing was heard.
 TEST_F(OrderFeedTest, AWindowBeginsBehindASnapshotAndNotBeforeIt) {
-  node_ = {features::KernelKind::OrderArrivalRate, -1, 0, 100, 0, 0, 0};
+  node_ = {features::find_kernel("order_arrival_rate"), -1, 0, 100, 0, 0, 0};
   for (const WindowClock clock : {WindowClock::Recv, WindowClock::Event}) {
     SCOPED_TRACE(static_cast<int>(clock));
     clock_ = clock;
@@ -313,7 +313,7 @@ TEST_F(OrderFeedTest, ASilenceOfBothClocksIsNoLeap) {
 }
 
 TEST_F(OrderFeedTest, AMessageWithoutATimeLeavesTheWindowsWhereTheyAre) {
-  node_ = {features::KernelKind::OrderArrivalRate, -1, 0, 100, 0, 0, 0};
+  node_ = {features::find_kernel("order_arrival_rate"), -1, 0, 100, 0, 0, 0};
   clock_ = WindowClock::Event;
   const TsNs later = kMidnight + 3600 * kSecond;  // Than the venue's clock says.
   messages(later, 1, opening());

@@ -38,26 +38,26 @@ class PlanBuilder {
     plan_.nodes.push_back(node);
     return static_cast<std::uint32_t>(plan_.nodes.size() - 1);
   }
-  std::uint32_t now(KernelKind kernel, std::uint32_t levels = 0) {
+  std::uint32_t now(const KernelEntry* kernel, std::uint32_t levels = 0) {
     return add({kernel, -1, levels, 0, 0, 0, 0});
   }
-  std::uint32_t base(KernelKind kernel, Duration window, std::uint32_t levels = 0) {
+  std::uint32_t base(const KernelEntry* kernel, Duration window, std::uint32_t levels = 0) {
     return add({kernel, -1, levels, window.ns, 0, 0, 0});
   }
-  std::uint32_t base(KernelKind kernel, Count window, std::uint32_t levels = 0) {
+  std::uint32_t base(const KernelEntry* kernel, Count window, std::uint32_t levels = 0) {
     return add({kernel, -1, levels, 0, window.n, 0, 0});
   }
-  std::uint32_t wrap(KernelKind kernel, std::uint32_t input, Duration window) {
+  std::uint32_t wrap(const KernelEntry* kernel, std::uint32_t input, Duration window) {
     return add({kernel, static_cast<std::int32_t>(input), 0, window.ns, 0, 0, 0});
   }
-  std::uint32_t wrap(KernelKind kernel, std::uint32_t input, Count window) {
+  std::uint32_t wrap(const KernelEntry* kernel, std::uint32_t input, Count window) {
     return add({kernel, static_cast<std::int32_t>(input), 0, 0, window.n, 0, 0});
   }
   std::uint32_t ema(std::uint32_t input, Duration halflife) {
-    return add({KernelKind::Ema, static_cast<std::int32_t>(input), 0, 0, 0, halflife.ns, 0});
+    return add({find_kernel("ema"), static_cast<std::int32_t>(input), 0, 0, 0, halflife.ns, 0});
   }
   std::uint32_t diff(std::uint32_t input, std::uint32_t lag) {
-    return add({KernelKind::Diff, static_cast<std::int32_t>(input), 0, 0, 0, 0, lag});
+    return add({find_kernel("diff"), static_cast<std::int32_t>(input), 0, 0, 0, 0, lag});
   }
   FeaturePlan output(std::vector<std::uint32_t> nodes) const {
     FeaturePlan plan = plan_;
@@ -225,29 +225,29 @@ class Market {
 
 PlanBuilder everything() {
   PlanBuilder p;
-  using K = KernelKind;
-  const auto imbalance = p.now(K::Imbalance, 3);
-  p.now(K::Imbalance, 1);
-  const auto spread = p.now(K::Spread);
-  const auto micro = p.now(K::MicropriceOffset);
-  p.base(K::MidReturn, Duration{50 * kMs});
-  const auto returns = p.base(K::MidReturn, Count{7});
-  const auto ofi = p.base(K::Ofi, Duration{30 * kMs}, 5);
-  p.base(K::Ofi, Duration{200 * kMs}, 5);
-  const auto ofi_count = p.base(K::Ofi, Count{1}, 1);
-  p.base(K::RealizedVol, Duration{60 * kMs});
-  p.base(K::RealizedVol, Count{5});
-  const auto trade_flow = p.base(K::TradeFlow, Duration{40 * kMs});
-  const auto trade_flow_count = p.base(K::TradeFlow, Count{9});
-  p.base(K::TradeCount, Duration{25 * kMs});
-  p.base(K::VwapOffset, Duration{35 * kMs});
-  p.base(K::VwapOffset, Count{4});
-  p.now(K::QueueImbalance);
-  const auto arrivals = p.base(K::OrderArrivalRate, Duration{45 * kMs});
-  p.base(K::OrderArrivalRate, Duration{5 * kMs});
-  p.base(K::CancelRate, Duration{70 * kMs});
-  p.wrap(K::Mean, arrivals, Count{8});
-  for (const K kernel : {K::Mean, K::Std, K::Min, K::Max, K::Zscore}) {
+  const auto imbalance = p.now(find_kernel("imbalance"), 3);
+  p.now(find_kernel("imbalance"), 1);
+  const auto spread = p.now(find_kernel("spread"));
+  const auto micro = p.now(find_kernel("microprice_offset"));
+  p.base(find_kernel("mid_return"), Duration{50 * kMs});
+  const auto returns = p.base(find_kernel("mid_return"), Count{7});
+  const auto ofi = p.base(find_kernel("ofi"), Duration{30 * kMs}, 5);
+  p.base(find_kernel("ofi"), Duration{200 * kMs}, 5);
+  const auto ofi_count = p.base(find_kernel("ofi"), Count{1}, 1);
+  p.base(find_kernel("realized_vol"), Duration{60 * kMs});
+  p.base(find_kernel("realized_vol"), Count{5});
+  const auto trade_flow = p.base(find_kernel("trade_flow"), Duration{40 * kMs});
+  const auto trade_flow_count = p.base(find_kernel("trade_flow"), Count{9});
+  p.base(find_kernel("trade_count"), Duration{25 * kMs});
+  p.base(find_kernel("vwap_offset"), Duration{35 * kMs});
+  p.base(find_kernel("vwap_offset"), Count{4});
+  p.now(find_kernel("queue_imbalance"));
+  const auto arrivals = p.base(find_kernel("order_arrival_rate"), Duration{45 * kMs});
+  p.base(find_kernel("order_arrival_rate"), Duration{5 * kMs});
+  p.base(find_kernel("cancel_rate"), Duration{70 * kMs});
+  p.wrap(find_kernel("mean"), arrivals, Count{8});
+  for (const KernelEntry* const kernel : {find_kernel("mean"), find_kernel("std"), find_kernel("min"),
+                                          find_kernel("max"), find_kernel("zscore")}) {
     p.wrap(kernel, imbalance, Duration{80 * kMs});
     p.wrap(kernel, spread, Count{13});
     p.wrap(kernel, ofi, Duration{400 * kMs});
@@ -256,11 +256,11 @@ PlanBuilder everything() {
   }
   p.ema(micro, Duration{15 * kMs});
   p.diff(returns, 3);
-  const auto zscore = p.wrap(K::Zscore, trade_flow, Duration{50 * kMs});
+  const auto zscore = p.wrap(find_kernel("zscore"), trade_flow, Duration{50 * kMs});
   const auto smooth = p.ema(zscore, Duration{5 * kMs});
-  const auto nested = p.wrap(K::Mean, smooth, Count{6});
+  const auto nested = p.wrap(find_kernel("mean"), smooth, Count{6});
   const auto change = p.diff(nested, 2);
-  p.wrap(K::Max, change, Duration{30 * kMs});
+  p.wrap(find_kernel("max"), change, Duration{30 * kMs});
   return p;
 }
 
@@ -298,8 +298,8 @@ TEST(FeatureEngine, AgreesWithTwinOnRandomMarkets) {
 
 TEST(FeatureEngine, RowBetweenEventsEvictsByItsOwnTime) {
   PlanBuilder p;
-  const auto ofi = p.base(KernelKind::Ofi, Duration{10 * kMs}, 1);
-  const auto mean = p.wrap(KernelKind::Mean, ofi, Duration{10 * kMs});
+  const auto ofi = p.base(find_kernel("ofi"), Duration{10 * kMs}, 1);
+  const auto mean = p.wrap(find_kernel("mean"), ofi, Duration{10 * kMs});
   Arena arena = small_arena();
   FeatureEngine engine(p.output({ofi, mean}), 0, FeatureLimits{1000}, arena);
   engine.start_epoch(book_of(100, 5, 102, 5).top(), 0);
@@ -318,9 +318,9 @@ TEST(FeatureEngine, RowBetweenEventsEvictsByItsOwnTime) {
 
 TEST(FeatureEngine, BaseStateIsComparedButNeverSampled) {
   PlanBuilder p;
-  const auto imbalance = p.now(KernelKind::Imbalance, 1);
-  const auto mean = p.wrap(KernelKind::Mean, imbalance, Duration{1});
-  const auto ofi = p.base(KernelKind::Ofi, Count{1}, 1);
+  const auto imbalance = p.now(find_kernel("imbalance"), 1);
+  const auto mean = p.wrap(find_kernel("mean"), imbalance, Duration{1});
+  const auto ofi = p.base(find_kernel("ofi"), Count{1}, 1);
   Arena arena = small_arena();
   FeatureEngine engine(p.output({mean, ofi}), 0, FeatureLimits{1000}, arena);
   EXPECT_FALSE(engine.warm(0));
@@ -336,8 +336,8 @@ TEST(FeatureEngine, BaseStateIsComparedButNeverSampled) {
 
 TEST(FeatureEngine, OuterWarmUpStartsWhenInnerIsWarm) {
   PlanBuilder p;
-  const auto ofi = p.base(KernelKind::Ofi, Duration{kSecond}, 1);
-  const auto zscore = p.wrap(KernelKind::Zscore, ofi, Duration{30 * kSecond});
+  const auto ofi = p.base(find_kernel("ofi"), Duration{kSecond}, 1);
+  const auto zscore = p.wrap(find_kernel("zscore"), ofi, Duration{30 * kSecond});
   Arena arena = small_arena();
   FeatureEngine engine(p.output({zscore}), 0, FeatureLimits{1000}, arena);
   const Book book = book_of(100, 1, 102, 1);
@@ -350,9 +350,9 @@ TEST(FeatureEngine, OuterWarmUpStartsWhenInnerIsWarm) {
 
 TEST(FeatureEngine, NewEpochForgetsTheOld) {
   PlanBuilder p;
-  const auto ofi = p.base(KernelKind::Ofi, Count{2}, 1);
-  const auto flow = p.base(KernelKind::TradeFlow, Count{1});
-  const auto highest = p.wrap(KernelKind::Max, ofi, Count{2});
+  const auto ofi = p.base(find_kernel("ofi"), Count{2}, 1);
+  const auto flow = p.base(find_kernel("trade_flow"), Count{1});
+  const auto highest = p.wrap(find_kernel("max"), ofi, Count{2});
   Arena arena = small_arena();
   FeatureEngine engine(p.output({ofi, flow, highest}), 0, FeatureLimits{1000}, arena);
   float row[3];
@@ -374,8 +374,8 @@ TEST(FeatureEngine, NewEpochForgetsTheOld) {
 
 TEST(FeatureEngine, FlowOfLevelsFollowsThePaper) {
   PlanBuilder p;
-  const auto one = p.base(KernelKind::Ofi, Count{1}, 1);
-  const auto two = p.base(KernelKind::Ofi, Count{1}, 2);
+  const auto one = p.base(find_kernel("ofi"), Count{1}, 1);
+  const auto two = p.base(find_kernel("ofi"), Count{1}, 2);
   Arena arena = small_arena();
   FeatureEngine engine(p.output({one, two}), 1, FeatureLimits{1000}, arena);
   float row[2];
@@ -415,9 +415,9 @@ class Dial {
 
 TEST(FeatureEngine, TinyVarianceOnLargeMeanStaysRight) {
   PlanBuilder p;
-  const auto x = p.base(KernelKind::Ofi, Count{1}, 1);
-  const auto deviation = p.wrap(KernelKind::Std, x, Count{300});
-  const auto zscore = p.wrap(KernelKind::Zscore, x, Count{300});
+  const auto x = p.base(find_kernel("ofi"), Count{1}, 1);
+  const auto deviation = p.wrap(find_kernel("std"), x, Count{300});
+  const auto zscore = p.wrap(find_kernel("zscore"), x, Count{300});
   Arena arena = small_arena();
   FeatureEngine engine(p.output({deviation, zscore}), 6, FeatureLimits{1000}, arena);
   Dial dial(engine, kStart);
@@ -448,10 +448,10 @@ TEST(FeatureEngine, TinyVarianceOnLargeMeanStaysRight) {
 
 TEST(FeatureEngine, HugeValuesLeaveNoResidue) {
   PlanBuilder p;
-  const auto x = p.base(KernelKind::Ofi, Count{1}, 1);
-  const auto deviation = p.wrap(KernelKind::Std, x, Count{700});
-  const auto zscore = p.wrap(KernelKind::Zscore, x, Count{700});
-  const auto mean = p.wrap(KernelKind::Mean, x, Count{700});
+  const auto x = p.base(find_kernel("ofi"), Count{1}, 1);
+  const auto deviation = p.wrap(find_kernel("std"), x, Count{700});
+  const auto zscore = p.wrap(find_kernel("zscore"), x, Count{700});
+  const auto mean = p.wrap(find_kernel("mean"), x, Count{700});
   Arena arena = small_arena();
   FeatureEngine engine(p.output({deviation, zscore, mean}), 0, FeatureLimits{1000}, arena);
   Dial dial(engine, kStart);
@@ -489,11 +489,11 @@ class EqualValues : public testing::Test {
 
   /// `always`: it was never another value, which an average would not forget.
   void watch(PlanBuilder& p, std::uint32_t x, bool always = true) {
-    std::vector<std::uint32_t> inners{x, p.wrap(KernelKind::Mean, x, Count{6}),
-                                      p.wrap(KernelKind::Max, x, Count{2})};
+    std::vector<std::uint32_t> inners{x, p.wrap(find_kernel("mean"), x, Count{6}),
+                                      p.wrap(find_kernel("max"), x, Count{2})};
     if (always) inners.push_back(p.ema(x, Duration{kMs}));
     for (const std::uint32_t inner : inners) {
-      for (const KernelKind kernel : {KernelKind::Std, KernelKind::Zscore}) {
+      for (const KernelEntry* const kernel : {find_kernel("std"), find_kernel("zscore")}) {
         zeros_.push_back(p.wrap(kernel, inner, Count{3}));
         zeros_.push_back(p.wrap(kernel, inner, Duration{5 * kMs}));
       }
@@ -522,9 +522,9 @@ class EqualValues : public testing::Test {
 
 TEST_F(EqualValues, OfTheBook) {
   PlanBuilder p;
-  watch(p, p.now(KernelKind::Imbalance, 2));
-  watch(p, p.now(KernelKind::QueueImbalance));
-  watch(p, p.now(KernelKind::MicropriceOffset));
+  watch(p, p.now(find_kernel("imbalance"), 2));
+  watch(p, p.now(find_kernel("queue_imbalance")));
+  watch(p, p.now(find_kernel("microprice_offset")));
   FeatureEngine engine = engine_of(p);
   TsNs t = kStart;
   engine.start_epoch(book_of(99, 1, 101, 1).top(), t);
@@ -542,7 +542,7 @@ TEST_F(EqualValues, OfTheBook) {
 
 TEST_F(EqualValues, OfTheBestPrices) {
   PlanBuilder p;
-  const auto micro = p.now(KernelKind::MicropriceOffset);
+  const auto micro = p.now(find_kernel("microprice_offset"));
   watch(p, micro);
   FeatureEngine engine = engine_of(p);
   TsNs t = kStart;
@@ -558,7 +558,7 @@ TEST_F(EqualValues, OfTheBestPrices) {
   }
   zeros_.clear();
   PlanBuilder of_spread;
-  watch(of_spread, of_spread.now(KernelKind::Spread));
+  watch(of_spread, of_spread.now(find_kernel("spread")));
   FeatureEngine spreads = engine_of(of_spread);
   spreads.start_epoch(book_of(99, 1, 101, 1).top(), t);
   for (int i = 0; i < 2'000; ++i) {
@@ -571,9 +571,9 @@ TEST_F(EqualValues, OfTheBestPrices) {
 
 TEST_F(EqualValues, OfTrades) {
   PlanBuilder p;
-  watch(p, p.base(KernelKind::VwapOffset, Count{4}));
-  watch(p, p.base(KernelKind::VwapOffset, Duration{7 * kMs}));
-  watch(p, p.base(KernelKind::TradeFlow, Count{2}));
+  watch(p, p.base(find_kernel("vwap_offset"), Count{4}));
+  watch(p, p.base(find_kernel("vwap_offset"), Duration{7 * kMs}));
+  watch(p, p.base(find_kernel("trade_flow"), Count{2}));
   FeatureEngine engine = engine_of(p);
   TsNs t = kStart;
   const Book book = book_of(2'500'00'000'000, 5, 2'500'50'000'000, 7);
@@ -593,10 +593,10 @@ TEST_F(EqualValues, OfTrades) {
 TEST_F(EqualValues, OfReturns) {
   PlanBuilder p;
   for (const std::uint32_t x :
-       {p.base(KernelKind::MidReturn, Count{1}), p.base(KernelKind::MidReturn, Count{2}),
-        p.base(KernelKind::RealizedVol, Count{1}), p.base(KernelKind::RealizedVol, Count{3})}) {
-    zeros_.push_back(p.wrap(KernelKind::Zscore, x, Count{3}));
-    zeros_.push_back(p.wrap(KernelKind::Std, p.wrap(KernelKind::Mean, x, Count{2}), Count{2}));
+       {p.base(find_kernel("mid_return"), Count{1}), p.base(find_kernel("mid_return"), Count{2}),
+        p.base(find_kernel("realized_vol"), Count{1}), p.base(find_kernel("realized_vol"), Count{3})}) {
+    zeros_.push_back(p.wrap(find_kernel("zscore"), x, Count{3}));
+    zeros_.push_back(p.wrap(find_kernel("std"), p.wrap(find_kernel("mean"), x, Count{2}), Count{2}));
   }
   FeatureEngine engine = engine_of(p);
   for (int round = 0; round < 60; ++round) {
@@ -617,11 +617,11 @@ TEST_F(EqualValues, OfReturns) {
 TEST_F(EqualValues, OfWhatReturns) {
   // Up and down by the same, and still after it: a move that has left leaves no volatility behind.
   PlanBuilder p;
-  watch(p, p.base(KernelKind::RealizedVol, Count{4}), false);
+  watch(p, p.base(find_kernel("realized_vol"), Count{4}), false);
   FeatureEngine engine = engine_of(p);
   PlanBuilder alone;
-  FeatureEngine plain(alone.output({alone.base(KernelKind::RealizedVol, Count{4})}), 8, FeatureLimits{1000},
-                      arena_);
+  FeatureEngine plain(alone.output({alone.base(find_kernel("realized_vol"), Count{4})}), 8,
+                      FeatureLimits{1000}, arena_);
   TsNs t = kStart;
   engine.start_epoch(book_of(30, 1, 30, 1).top(), t);
   plain.start_epoch(book_of(30, 1, 30, 1).top(), t);
@@ -641,12 +641,12 @@ TEST_F(EqualValues, OfWhatReturns) {
 TEST_F(EqualValues, OfWindowsOfTheSameSamples) {
   // Three samples in turn: windows of three, six and nine hold the same ones in another order.
   PlanBuilder p;
-  const auto x = p.base(KernelKind::Ofi, Count{1}, 1);
+  const auto x = p.base(find_kernel("ofi"), Count{1}, 1);
   for (const std::uint32_t count : {3u, 6u, 9u}) {
-    for (const KernelKind kernel : {KernelKind::Mean, KernelKind::Std, KernelKind::Min}) {
+    for (const KernelEntry* const kernel : {find_kernel("mean"), find_kernel("std"), find_kernel("min")}) {
       const auto inner = p.wrap(kernel, x, Count{count});
-      zeros_.push_back(p.wrap(KernelKind::Zscore, inner, Count{4}));
-      zeros_.push_back(p.wrap(KernelKind::Std, inner, Duration{6 * kMs}));
+      zeros_.push_back(p.wrap(find_kernel("zscore"), inner, Count{4}));
+      zeros_.push_back(p.wrap(find_kernel("std"), inner, Duration{6 * kMs}));
     }
   }
   FeatureEngine engine = engine_of(p);
@@ -662,10 +662,10 @@ TEST_F(EqualValues, OfWindowsOfTheSameSamples) {
 
 TEST(FeatureEngine, FlatWindowHasNoDeviation) {
   PlanBuilder p;
-  const auto x = p.base(KernelKind::Ofi, Count{1}, 1);
-  const auto deviation = p.wrap(KernelKind::Std, x, Count{3});
-  const auto zscore = p.wrap(KernelKind::Zscore, x, Count{3});
-  const auto mean = p.wrap(KernelKind::Mean, x, Count{3});
+  const auto x = p.base(find_kernel("ofi"), Count{1}, 1);
+  const auto deviation = p.wrap(find_kernel("std"), x, Count{3});
+  const auto zscore = p.wrap(find_kernel("zscore"), x, Count{3});
+  const auto mean = p.wrap(find_kernel("mean"), x, Count{3});
   Arena arena = small_arena();
   FeatureEngine engine(p.output({deviation, zscore, mean}), 1, FeatureLimits{1000}, arena);
   Dial dial(engine, kStart);
@@ -680,13 +680,14 @@ TEST(FeatureEngine, FlatWindowHasNoDeviation) {
 
 TEST(FeatureEngine, QuietTimeEmptiesWindowsAtOnce) {
   PlanBuilder p;
-  using K = KernelKind;
-  const auto x = p.base(K::Ofi, Count{1}, 1);
-  for (const K kernel : {K::Mean, K::Std, K::Min, K::Max, K::Zscore}) p.wrap(kernel, x, Duration{kSecond});
-  p.base(K::Ofi, Duration{kSecond}, 1);
-  p.base(K::RealizedVol, Duration{kSecond});
-  p.base(K::VwapOffset, Duration{kSecond});
-  p.base(K::MidReturn, Duration{kSecond});
+  const auto x = p.base(find_kernel("ofi"), Count{1}, 1);
+  for (const KernelEntry* const kernel : {find_kernel("mean"), find_kernel("std"), find_kernel("min"),
+                                          find_kernel("max"), find_kernel("zscore")})
+    p.wrap(kernel, x, Duration{kSecond});
+  p.base(find_kernel("ofi"), Duration{kSecond}, 1);
+  p.base(find_kernel("realized_vol"), Duration{kSecond});
+  p.base(find_kernel("vwap_offset"), Duration{kSecond});
+  p.base(find_kernel("mid_return"), Duration{kSecond});
   Race race(p, 2, 3);
   Market market(11);
   TsNs t = kStart;
@@ -706,11 +707,11 @@ TEST(FeatureEngine, QuietTimeEmptiesWindowsAtOnce) {
 
 TEST(FeatureEngine, FullRingEvictsEarlyAndCounts) {
   PlanBuilder p;
-  const auto x = p.base(KernelKind::Ofi, Count{1}, 1);
-  const auto lowest = p.wrap(KernelKind::Min, x, Duration{kSecond});
-  const auto highest = p.wrap(KernelKind::Max, x, Duration{kSecond});
-  const auto mean = p.wrap(KernelKind::Mean, x, Duration{kSecond});
-  const auto returns = p.base(KernelKind::MidReturn, Duration{kSecond});
+  const auto x = p.base(find_kernel("ofi"), Count{1}, 1);
+  const auto lowest = p.wrap(find_kernel("min"), x, Duration{kSecond});
+  const auto highest = p.wrap(find_kernel("max"), x, Duration{kSecond});
+  const auto mean = p.wrap(find_kernel("mean"), x, Duration{kSecond});
+  const auto returns = p.base(find_kernel("mid_return"), Duration{kSecond});
   Arena arena = small_arena();
   FeatureEngine engine(p.output({lowest, highest, mean, returns}), 0, FeatureLimits{1}, arena);
   Dial dial(engine, kStart);
@@ -728,8 +729,8 @@ TEST(FeatureEngine, FullRingEvictsEarlyAndCounts) {
 
 TEST(FeatureEngine, CellsHaveOneNanAndNoDenormals) {
   PlanBuilder p;
-  const auto spread = p.now(KernelKind::Spread);
-  const auto imbalance = p.now(KernelKind::Imbalance, 1);
+  const auto spread = p.now(find_kernel("spread"));
+  const auto imbalance = p.now(find_kernel("imbalance"), 1);
   const auto smooth = p.ema(imbalance, Duration{1});
   Arena arena = small_arena();
   FeatureEngine engine(p.output({spread, imbalance, smooth}), 0, FeatureLimits{1000}, arena);
@@ -776,32 +777,43 @@ void expect_setup_error(const FeaturePlan& plan, const std::string& part, double
 }
 
 TEST(FeaturePlan, RefusesWhatMakesNoSense) {
-  using K = KernelKind;
-  expect_setup_error({{{K::Spread, -1, 0, 0, 0, 0, 0}}, {}}, "features.outputs");
-  expect_setup_error({{{K::Spread, -1, 0, 0, 0, 0, 0}}, {1}}, "features.outputs[0]");
-  expect_setup_error({{{K::Imbalance, -1, 0, 0, 0, 0, 0}}, {0}}, "features.nodes[0].levels");
-  expect_setup_error({{{K::Imbalance, -1, 5000, 0, 0, 0, 0}}, {0}}, "features.nodes[0].levels");
-  expect_setup_error({{{K::Ofi, -1, 1, 0, 0, 0, 0}}, {0}}, "features.nodes[0].window_ns");
-  expect_setup_error({{{K::Ofi, -1, 1, 5, 5, 0, 0}}, {0}}, "features.nodes[0].window_ns");
-  expect_setup_error({{{K::Ofi, -1, 1, -5, 0, 0, 0}}, {0}}, "features.nodes[0].window_ns");
-  expect_setup_error({{{K::TradeCount, -1, 0, 0, 5, 0, 0}}, {0}}, "features.nodes[0].window_ns");
-  expect_setup_error({{{K::Mean, 0, 0, 5, 0, 0, 0}}, {0}}, "features.nodes[0].input");
-  expect_setup_error({{{K::Spread, 0, 0, 0, 0, 0, 0}}, {0}}, "features.nodes[0].input");
-  expect_setup_error({{{K::Spread, -1, 0, 0, 0, 0, 0}, {K::Ema, 0, 0, 0, 0, 0, 0}}, {1}},
-                     "features.nodes[1].halflife_ns");
-  expect_setup_error({{{K::Spread, -1, 0, 0, 0, 0, 0}, {K::Diff, 0, 0, 0, 0, 0, 0}}, {1}},
-                     "features.nodes[1].lag");
-  expect_setup_error({{{K::RealizedVol, -1, 0, 3600 * kSecond, 0, 0, 0}}, {0}}, "max_event_rate", 1e6);
+  expect_setup_error({{{find_kernel("spread"), -1, 0, 0, 0, 0, 0}}, {}}, "features.outputs");
+  expect_setup_error({{{find_kernel("spread"), -1, 0, 0, 0, 0, 0}}, {1}}, "features.outputs[0]");
+  expect_setup_error({{{find_kernel("sprd"), -1, 0, 0, 0, 0, 0}}, {0}}, "features.nodes[0].kernel");
+  expect_setup_error({{{find_kernel("imbalance"), -1, 0, 0, 0, 0, 0}}, {0}}, "features.nodes[0].levels");
+  expect_setup_error({{{find_kernel("imbalance"), -1, 5000, 0, 0, 0, 0}}, {0}}, "features.nodes[0].levels");
+  expect_setup_error({{{find_kernel("ofi"), -1, 1, 0, 0, 0, 0}}, {0}}, "features.nodes[0].window_ns");
+  expect_setup_error({{{find_kernel("ofi"), -1, 1, 5, 5, 0, 0}}, {0}}, "features.nodes[0].window_ns");
+  expect_setup_error({{{find_kernel("ofi"), -1, 1, -5, 0, 0, 0}}, {0}}, "features.nodes[0].window_ns");
+  expect_setup_error({{{find_kernel("trade_count"), -1, 0, 0, 5, 0, 0}}, {0}}, "features.nodes[0].window_ns");
+  expect_setup_error({{{find_kernel("mean"), 0, 0, 5, 0, 0, 0}}, {0}}, "features.nodes[0].input");
+  expect_setup_error({{{find_kernel("spread"), 0, 0, 0, 0, 0, 0}}, {0}}, "features.nodes[0].input");
+  expect_setup_error(
+      {{{find_kernel("spread"), -1, 0, 0, 0, 0, 0}, {find_kernel("ema"), 0, 0, 0, 0, 0, 0}}, {1}},
+      "features.nodes[1].halflife_ns");
+  expect_setup_error(
+      {{{find_kernel("spread"), -1, 0, 0, 0, 0, 0}, {find_kernel("diff"), 0, 0, 0, 0, 0, 0}}, {1}},
+      "features.nodes[1].lag");
+  expect_setup_error({{{find_kernel("realized_vol"), -1, 0, 3600 * kSecond, 0, 0, 0}}, {0}}, "max_event_rate",
+                     1e6);
 }
 
 TEST(FeaturePlan, KnowsKernelsByName) {
-  for (std::uint8_t i = 0; i <= static_cast<std::uint8_t>(KernelKind::Diff); ++i) {
-    const auto kernel = static_cast<KernelKind>(i);
-    EXPECT_EQ(kernel_from_name(name_of(kernel)), kernel);
+  for (const KernelEntry& kernel : kernels()) EXPECT_EQ(find_kernel(kernel.name), &kernel) << kernel.name;
+  EXPECT_EQ(find_kernel("imbalnce"), nullptr);
+  EXPECT_EQ(find_kernel(""), nullptr);
+}
+
+// A kernel is in the test of all of them, or it has no twin.
+TEST(FeaturePlan, EachKernelHasATwin) {
+  const FeaturePlan plan = everything().output_all();
+  for (const KernelEntry& kernel : kernels()) {
+    EXPECT_TRUE(std::any_of(plan.nodes.begin(), plan.nodes.end(), [&](const NodeSpec& node) {
+      return node.kernel == &kernel;
+    })) << kernel.name;
+    EXPECT_FALSE(kernel.formula.empty() || kernel.unit.empty() || kernel.description.empty()) << kernel.name;
+    EXPECT_GT(kernel.version, 0U) << kernel.name;
   }
-  EXPECT_EQ(kernel_from_name("zscore"), KernelKind::Zscore);
-  EXPECT_EQ(kernel_from_name("microprice_offset"), KernelKind::MicropriceOffset);
-  EXPECT_EQ(kernel_from_name("imbalnce"), std::nullopt);
 }
 
 }  // namespace

@@ -8,7 +8,9 @@
 #include <optional>
 #include <random>
 #include <span>
+#include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tickwire/features/feature_engine.hpp"
@@ -67,96 +69,95 @@ class Twin {
   Real value(std::size_t i, TsNs t) const {
     const NodeSpec& n = plan_.nodes[i];
     const Book& book = states_.back().book;
-    switch (n.kernel) {
-      case KernelKind::Imbalance: {
-        const Real b = depth(book.bids, n.levels);
-        const Real a = depth(book.asks, n.levels);
-        return (b - a) / (b + a);
-      }
-      case KernelKind::Spread:
-        if (std::isnan(mid(book))) return kNoValue;
-        return (price(book.asks[0]) - price(book.bids[0])) / mid(book) * 10000;
-      case KernelKind::MicropriceOffset: {
-        if (std::isnan(mid(book))) return kNoValue;
-        const Real bq = qty(book.bids[0]);
-        const Real aq = qty(book.asks[0]);
-        const Real micro = (price(book.bids[0]) * aq + price(book.asks[0]) * bq) / (bq + aq);
-        return (micro - mid(book)) / mid(book) * 10000;
-      }
-      case KernelKind::MidReturn: return std::log(mid(book) / mid(past(n, t)));
-      case KernelKind::Ofi: {
-        Real sum = 0;
-        for (std::size_t e = 1; e < states_.size(); ++e) {
-          if (event_inside(n, e, t)) sum += flow(states_[e - 1].book, states_[e].book, n.levels);
-        }
-        return sum / qty_unit_;
-      }
-      case KernelKind::RealizedVol: {
-        Real sum = 0;
-        for (std::size_t e = 1; e < states_.size(); ++e) {
-          if (!event_inside(n, e, t)) continue;
-          const Real change = std::log(mid(states_[e].book) / mid(states_[e - 1].book));
-          sum += change * change;
-        }
-        return std::sqrt(sum);
-      }
-      case KernelKind::TradeFlow: {
-        Real signed_qty = 0;
-        Real total = 0;
-        for (const md::Trade& trade : trades_inside(n, t)) {
-          total += trade.qty;
-          if (trade.aggressor == md::Aggressor::Buyer) signed_qty += trade.qty;
-          if (trade.aggressor == md::Aggressor::Seller) signed_qty -= trade.qty;
-        }
-        return total == 0 ? 0 : signed_qty / total;
-      }
-      case KernelKind::TradeCount: return static_cast<Real>(trades_inside(n, t).size());
-      case KernelKind::VwapOffset: {
-        Real notional = 0;
-        Real total = 0;
-        for (const md::Trade& trade : trades_inside(n, t)) {
-          notional += static_cast<Real>(trade.price) / price_unit_ * trade.qty;
-          total += trade.qty;
-        }
-        if (std::isnan(mid(book))) return kNoValue;
-        return total == 0 ? 0 : (notional / total - mid(book)) / mid(book) * 10000;
-      }
-      case KernelKind::QueueImbalance: {
-        if (book.bids.empty() || book.asks.empty()) return kNoValue;
-        const Real b = qty(book.bids[0]);
-        const Real a = qty(book.asks[0]);
-        return (b - a) / (b + a);
-      }
-      case KernelKind::OrderArrivalRate: return rate(arrivals_, n, t);
-      case KernelKind::CancelRate: return rate(cancels_, n, t);
-      case KernelKind::Mean: return mean(window(n, t));
-      case KernelKind::Std: return deviation(window(n, t));
-      case KernelKind::Min: return extreme(window(n, t), -1);
-      case KernelKind::Max: return extreme(window(n, t), 1);
-      case KernelKind::Zscore: {
-        const std::vector<Real> xs = window(n, t);
-        const Real std = deviation(xs);
-        return std == 0 ? 0 : (xs.back() - mean(xs)) / std;
-      }
-      case KernelKind::Ema: {
-        const auto& samples = samples_[n.input];
-        Real y = kNoValue;
-        TsNs last = 0;
-        for (const Sample& sample : samples) {
-          if (std::isnan(sample.x)) continue;
-          const Real decay =
-              std::exp2(-static_cast<Real>(sample.t - last) / static_cast<Real>(n.halflife_ns));
-          y = std::isnan(y) ? Real{sample.x} : y + (1 - decay) * (sample.x - y);
-          last = sample.t;
-        }
-        return std::isnan(samples.back().x) ? kNoValue : y;
-      }
-      case KernelKind::Diff: {
-        const auto& samples = samples_[n.input];
-        return Real{samples.back().x} - samples[samples.size() - 1 - n.lag].x;
-      }
+    const std::string_view kernel = n.kernel->name;
+    if (kernel == "imbalance") {
+      const Real b = depth(book.bids, n.levels);
+      const Real a = depth(book.asks, n.levels);
+      return (b - a) / (b + a);
     }
-    return kNoValue;
+    if (kernel == "spread") {
+      if (std::isnan(mid(book))) return kNoValue;
+      return (price(book.asks[0]) - price(book.bids[0])) / mid(book) * 10000;
+    }
+    if (kernel == "microprice_offset") {
+      if (std::isnan(mid(book))) return kNoValue;
+      const Real bq = qty(book.bids[0]);
+      const Real aq = qty(book.asks[0]);
+      const Real micro = (price(book.bids[0]) * aq + price(book.asks[0]) * bq) / (bq + aq);
+      return (micro - mid(book)) / mid(book) * 10000;
+    }
+    if (kernel == "mid_return") return std::log(mid(book) / mid(past(n, t)));
+    if (kernel == "ofi") {
+      Real sum = 0;
+      for (std::size_t e = 1; e < states_.size(); ++e) {
+        if (event_inside(n, e, t)) sum += flow(states_[e - 1].book, states_[e].book, n.levels);
+      }
+      return sum / qty_unit_;
+    }
+    if (kernel == "realized_vol") {
+      Real sum = 0;
+      for (std::size_t e = 1; e < states_.size(); ++e) {
+        if (!event_inside(n, e, t)) continue;
+        const Real change = std::log(mid(states_[e].book) / mid(states_[e - 1].book));
+        sum += change * change;
+      }
+      return std::sqrt(sum);
+    }
+    if (kernel == "trade_flow") {
+      Real signed_qty = 0;
+      Real total = 0;
+      for (const md::Trade& trade : trades_inside(n, t)) {
+        total += trade.qty;
+        if (trade.aggressor == md::Aggressor::Buyer) signed_qty += trade.qty;
+        if (trade.aggressor == md::Aggressor::Seller) signed_qty -= trade.qty;
+      }
+      return total == 0 ? 0 : signed_qty / total;
+    }
+    if (kernel == "trade_count") return static_cast<Real>(trades_inside(n, t).size());
+    if (kernel == "vwap_offset") {
+      Real notional = 0;
+      Real total = 0;
+      for (const md::Trade& trade : trades_inside(n, t)) {
+        notional += static_cast<Real>(trade.price) / price_unit_ * trade.qty;
+        total += trade.qty;
+      }
+      if (std::isnan(mid(book))) return kNoValue;
+      return total == 0 ? 0 : (notional / total - mid(book)) / mid(book) * 10000;
+    }
+    if (kernel == "queue_imbalance") {
+      if (book.bids.empty() || book.asks.empty()) return kNoValue;
+      const Real b = qty(book.bids[0]);
+      const Real a = qty(book.asks[0]);
+      return (b - a) / (b + a);
+    }
+    if (kernel == "order_arrival_rate") return rate(arrivals_, n, t);
+    if (kernel == "cancel_rate") return rate(cancels_, n, t);
+    if (kernel == "mean") return mean(window(n, t));
+    if (kernel == "std") return deviation(window(n, t));
+    if (kernel == "min") return extreme(window(n, t), -1);
+    if (kernel == "max") return extreme(window(n, t), 1);
+    if (kernel == "zscore") {
+      const std::vector<Real> xs = window(n, t);
+      const Real std = deviation(xs);
+      return std == 0 ? 0 : (xs.back() - mean(xs)) / std;
+    }
+    if (kernel == "ema") {
+      const auto& samples = samples_[n.input];
+      Real y = kNoValue;
+      TsNs last = 0;
+      for (const Sample& sample : samples) {
+        if (std::isnan(sample.x)) continue;
+        const Real decay = std::exp2(-static_cast<Real>(sample.t - last) / static_cast<Real>(n.halflife_ns));
+        y = std::isnan(y) ? Real{sample.x} : y + (1 - decay) * (sample.x - y);
+        last = sample.t;
+      }
+      return std::isnan(samples.back().x) ? kNoValue : y;
+    }
+    if (kernel == "diff") {
+      const auto& samples = samples_[n.input];
+      return Real{samples.back().x} - samples[samples.size() - 1 - n.lag].x;
+    }
+    throw std::logic_error("no twin of " + std::string(kernel));
   }
 
  private:
@@ -184,14 +185,14 @@ class Twin {
     if (n.input >= 0) {
       const auto& samples = samples_[n.input];
       if (samples.empty()) return std::nullopt;
-      if (n.kernel == KernelKind::Ema) return *warm_at(n.input) + 5 * n.halflife_ns;
+      if (n.kernel->name == "ema") return *warm_at(n.input) + 5 * n.halflife_ns;
       if (n.window_ns > 0) return *warm_at(n.input) + n.window_ns;
-      const std::size_t need = n.kernel == KernelKind::Diff ? n.lag + 1 : n.window_count;
+      const std::size_t need = n.kernel->name == "diff" ? n.lag + 1 : n.window_count;
       return samples.size() < need ? std::nullopt : std::optional(samples[need - 1].t);
     }
     if (n.window_ns > 0) return start + n.window_ns;
     if (n.window_count > 0) {
-      if (n.kernel == KernelKind::TradeFlow || n.kernel == KernelKind::VwapOffset) {
+      if (n.kernel->name == "trade_flow" || n.kernel->name == "vwap_offset") {
         return trades_.size() < n.window_count ? std::nullopt : std::optional(trades_[n.window_count - 1].t);
       }
       return states_.size() <= n.window_count ? std::nullopt : std::optional(states_[n.window_count].t);

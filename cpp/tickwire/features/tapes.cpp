@@ -1,4 +1,4 @@
-#include "tickwire/features/kernels.hpp"
+#include "tickwire/features/tapes.hpp"
 
 #include <algorithm>
 #include <utility>
