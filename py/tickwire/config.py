@@ -870,8 +870,8 @@ class Features(_Model):
 
     trade_gaps: Literal["count", "suspect"] = "count"
     """What a hole in the venue's trade ids does where a row needs trades: each row says how many trades of
-    its epoch are missing (`missing_trades`), or none leaves while a late trade may fill the hole, and a second
-    behind it the epoch ends, and the book's next change begins another."""
+    its epoch are missing (`missing_trades`), or none leaves while a late trade may fill the hole, and a
+    second behind it the epoch ends, and the book's next change begins another."""
 
     max_age: Duration = "1s"
     """A row, or its signal, that is older than this when it leaves, counted from its message's arrival, is

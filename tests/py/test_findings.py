@@ -58,13 +58,13 @@ def stats(counters: dict[str, int], *, rows: int = 10) -> Stats:
         ),
         (
             {"messages": 1, "ignored": 1},
-            "its only message changes no book (1 answer or message of other streams): the stream of its changes "
-            "(depth) is missing",
+            "its only message changes no book (1 answer or message of other streams): the stream of its "
+            "changes (depth) is missing",
         ),
         (
             {"messages": 1, "ignored": 1, "connects": 1},
-            "the venue answered the subscription, and no message of a market came: check the symbol, unless the "
-            "venue is quiet about it",
+            "the venue answered the subscription, and no message of a market came: check the symbol, unless "
+            "the venue is quiet about it",
         ),
         ({"messages": 1, "subscribe_errors": 1, "connects": 1}, "the venue refused the subscription"),
         ({"connect_failures": 7}, "no connection to the venue came about"),

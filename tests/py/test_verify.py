@@ -501,7 +501,7 @@ async def test_a_recording_of_before_late_trades_is_read_unless_it_ended_epochs_
     edit(run_dir, version=4)
     assert (await verify(run_dir)).same
     edit(run_dir, config=config.replace("[features]\n", '[features]\ntrade_gaps = "suspect"\n'))
-    with pytest.raises(VerifyError, match="found 4: with features.trade_gaps.*verify it with the version"):
+    with pytest.raises(VerifyError, match=r"found 4: with features.trade_gaps.*verify it with the version"):
         await verify(run_dir)
 
 

@@ -1,5 +1,5 @@
-"""The wall clock is set while an engine is live: timers go on by the clock that nobody sets, no stamp is later than
-its reading, and what was recorded replays to the same rows.
+"""The wall clock is set while an engine is live: timers go on by the clock that nobody sets, no stamp is
+later than its reading, and what was recorded replays to the same rows.
 
 The clock of the machine stays what it is: `wall_clock.c` sets that of the engine's process alone.
 """
@@ -83,7 +83,7 @@ class Engine:
         self.told: dict[str, Any] = {}
 
     def set_clock(self, seconds: int, *, stamps: int | None = None) -> None:
-        """From now on by so much from the machine's; the kernel's stamps of what comes, too, or by another."""
+        """From now on by so much from the machine's; the stamps of what comes, too, or by another."""
         self._clock[:16] = struct.pack("<qq", seconds * NS, (seconds if stamps is None else stamps) * NS)
 
     async def look(self) -> dict[str, Any]:

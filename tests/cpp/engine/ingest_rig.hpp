@@ -122,7 +122,7 @@ inline FeedConfig price_feed(const std::string& name, const std::vector<std::str
 }
 inline EngineConfig engine_config(std::vector<FeedConfig> feeds, bool replay) {
   features::FeaturePlan plan;
-  plan.nodes = {{features::KernelKind::Imbalance, -1, 1, 0, 0, 0, 0}};
+  plan.nodes = {{features::find_kernel("imbalance"), -1, 1, 0, 0, 0, 0}};
   plan.outputs = {0};
   return {.layout = Layout::Threads,
           .idle = concurrent::IdleKind::Backoff,

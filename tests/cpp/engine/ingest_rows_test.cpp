@@ -258,7 +258,7 @@ TEST_F(IngestRows, ARowThatIsNotFiniteIsSaidToBe) {
       .line(20, diff("AAA", 10, 12, "100:4", ""))
       .line(30, diff("AAA", 12, 14, "", "101:4"));
   IngestAgent& agent = rig(capture, [](EngineConfig& config) {
-                         config.features.plan.nodes = {{features::KernelKind::Spread, -1, 0, 0, 0, 0, 0}};
+                         config.features.plan.nodes = {{features::find_kernel("spread"), -1, 0, 0, 0, 0, 0}};
                        }).agent();
   agent.send_work_to(workers(1, 1), Assign::Instrument, 1);
   run();

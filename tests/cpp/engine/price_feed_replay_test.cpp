@@ -602,7 +602,7 @@ TEST_F(PriceFeedReplay, SaysWhichWindowWasNotFullAndWhatTheMessagesLookLike) {
       .line(20, diff("AAA", 10, 12, "100:1", ""))
       .line(60, diff("AAA", 12, 14, "100:2", ""));
   const auto window = [](EngineConfig& config) {
-    config.features.plan.nodes.push_back({features::KernelKind::Mean, 0, 0, 100 * kMs, 0, 0, 0});
+    config.features.plan.nodes.push_back({features::find_kernel("mean"), 0, 0, 100 * kMs, 0, 0, 0});
     config.features.plan.outputs = {0, 1};
   };
   EXPECT_EQ(replay(capture, window), Log{});

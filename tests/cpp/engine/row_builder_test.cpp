@@ -22,9 +22,9 @@ class RowBuilderTest : public ::testing::Test {
         .trade_gaps = TradeGaps::Count,
         .accept_beyond_depth = false,
         .max_age_ns = 0,
-        .plan = {.nodes = {{features::KernelKind::Imbalance, -1, 1, 0, 0, 0, 0}}, .outputs = {0}}};
+        .plan = {.nodes = {{features::find_kernel("imbalance"), -1, 1, 0, 0, 0, 0}}, .outputs = {0}}};
     if (mean_ns != 0) {
-      features.plan.nodes.push_back({features::KernelKind::Mean, 0, 0, mean_ns, 0, 0, 0});
+      features.plan.nodes.push_back({features::find_kernel("mean"), 0, 0, mean_ns, 0, 0, 0});
       features.plan.outputs = {1};
     }
     rows_.emplace(features, 0, arena_);

@@ -1,0 +1,85 @@
+"""What docs/extending.md adds: compiled and run, so that the page cannot say what is not so."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+
+PROGRAM = """
+#include <cstdio>
+#include <vector>
+
+#include "tickwire/core/arena.hpp"
+#include "tickwire/features/feature_engine.hpp"
+
+using namespace tickwire;
+
+int main() {
+  const features::KernelEntry* const kernel = features::find_kernel("best_share");
+  if (kernel == nullptr) return 1;
+  Arena arena(ArenaConfig{.huge_pages = HugePages::Off, .lock = LockMemory::Off});
+  const features::FeaturePlan plan{.nodes = {{kernel, -1, 3, 0, 0, 0, 0}}, .outputs = {0}};
+  features::FeatureEngine engine(plan, 0, {1000.0}, arena);
+  std::int64_t quantity[6];
+  for (TsNs t = 1;; ++t) {
+    for (std::int64_t& each : quantity) {
+      if (std::scanf("%ld", &each) != 1) return 0;
+    }
+    const std::vector<md::Level> bids{{100, quantity[0]}, {99, quantity[1]}, {98, quantity[2]}};
+    const std::vector<md::Level> asks{{101, quantity[3]}, {102, quantity[4]}, {103, quantity[5]}};
+    if (t == 1) engine.start_epoch({bids, asks}, t);
+    engine.on_book({bids, asks}, t);
+    float row = 0;
+    engine.write_row(t, &row);
+    std::printf("%.9g\\n", static_cast<double>(row));
+  }
+}
+"""
+
+
+def blocks(heading: str) -> list[tuple[str, str]]:
+    """The C++ of a section, each with the file that was named last before it."""
+    section = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    found, file = [], ""
+    for match in re.finditer(r"^`(?P<file>[\w/.]+)`$|^```cpp\n(?P<code>.*?)^```$", section, re.M | re.S):
+        file = match["file"] or file
+        if match["code"]:
+            found.append((file, match["code"]))
+    return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """What the kernels are made of, to be added to."""
+    for layer in ("core", "md", "features"):
+        shutil.copytree(ROOT / "cpp" / "tickwire" / layer, tmp_path / "cpp" / "tickwire" / layer)
+    return tmp_path
+
+
+def test_a_kernel(tree: Path) -> None:
+    (file, kernel), (listed, include), (_, line), (_, twin) = blocks("A kernel")
+    (tree / file).write_text(kernel, encoding="utf-8")
+    text = (tree / listed).read_text(encoding="utf-8")
+    text = text.replace("\nnamespace tickwire", include + "\nnamespace tickwire", 1)
+    text = text.replace("constexpr std::array kKernels{\n", "constexpr std::array kKernels{\n" + line, 1)
+    (tree / listed).write_text(text, encoding="utf-8")
+    assert "best_share" in twin
+    (tree / "main.cpp").write_text(PROGRAM, encoding="utf-8")
+    core = [tree / "cpp" / "tickwire" / "core" / name for name in ("arena.cpp", "pages.cpp")]
+    sources = [tree / "main.cpp", *core, *(tree / "cpp" / "tickwire" / "features").glob("*.cpp")]
+    flags = ["-std=c++20", "-O0", "-Wall", "-Wextra", "-Werror", f"-I{tree / 'cpp'}"]
+    subprocess.run(["c++", *flags, *sources, "-o", tree / "program"], check=True)
+
+    quantities = np.random.default_rng(5).integers(1, 1000, size=(200, 6))
+    given = "\n".join(" ".join(map(str, row)) for row in quantities)
+    said = subprocess.run([tree / "program"], input=given, capture_output=True, text=True, check=True).stdout
+    expected = (quantities[:, 0] + quantities[:, 3]) / quantities.sum(axis=1)
+    np.testing.assert_array_equal(np.array(said.split(), dtype=np.float32), expected.astype(np.float32))
