@@ -334,7 +334,7 @@ TEST_F(PriceFeedReplay, ATriggerOfTradesGivesARowForEachNewOneAndSaysWhichAreMis
   EXPECT_EQ(counted("old_trades"), 1);
   EXPECT_EQ(counted("trade_gaps"), 1);
   EXPECT_EQ(counted("missing_trades"), 1);
-  EXPECT_EQ(error(ErrorKind::TradesMissing), "trades_missing: AAA: ids 102 to 103");
+  EXPECT_EQ(error(ErrorKind::TradesMissing), "trades_missing: AAA: 1 of the ids 102 to 103");
 }
 
 TEST_F(PriceFeedReplay, TradesThatBeginAnewAreSaidToAndOneIsTakenAsMissing) {
@@ -349,7 +349,7 @@ TEST_F(PriceFeedReplay, TradesThatBeginAnewAreSaidToAndOneIsTakenAsMissing) {
   EXPECT_EQ(counted("trade_gaps"), 1);
 }
 
-TEST_F(PriceFeedReplay, WithTradeGapsSuspectAMissingTradeEndsTheEpochAndTheNextChangeBeginsAnother) {
+TEST_F(PriceFeedReplay, WithTradeGapsSuspectATradeThatNeverComesEndsTheEpochAndTheNextChangeBeginsAnother) {
   const auto suspect = [](EngineConfig& config) {
     config.features.trigger = Trigger::Trade;
     config.features.trade_gaps = TradeGaps::Suspect;
@@ -358,12 +358,28 @@ TEST_F(PriceFeedReplay, WithTradeGapsSuspectAMissingTradeEndsTheEpochAndTheNextC
   capture.open(0)
       .begin(10)
       .line(20, trade("AAA", 100))
-      .line(30, trade("AAA", 102))
+      .line(30, trade("AAA", 102))  // 101 may still come: no row meanwhile.
       .line(40, trade("AAA", 103))
       .line(50, diff("AAA", 10, 12, "100:1", ""))
-      .line(60, trade("AAA", 104));
+      .line(1100, trade("AAA", 104))  // It is a second late.
+      .line(1110, diff("AAA", 12, 14, "100:7", ""))
+      .line(1120, trade("AAA", 105));
   EXPECT_EQ(replay(capture, suspect),
-            (Log{"@20 AAA 1/1 #10 +0.50", "@30 AAA 1 trade_gap suspect", "@60 AAA 2/1 #12 +0.00"}));
+            (Log{"@20 AAA 1/1 #10 +0.50", "@1100 AAA 1 trade_gap suspect", "@1120 AAA 2/1 #14 +0.75"}));
+  EXPECT_EQ(error(ErrorKind::TradesMissing), "trades_missing: AAA: ids 101 to 101");
+
+  Capture late;  // And where it comes in time nothing is missing.
+  late.open(0)
+      .begin(10)
+      .line(20, trade("AAA", 100))
+      .line(30, trade("AAA", 102))
+      .line(40, trade("AAA", 101))
+      .line(50, trade("AAA", 103));
+  const Log log = replay(late, suspect);
+  EXPECT_EQ(log.back(), "@50 AAA 1/" + std::to_string(log.size()) + " #10 +0.50");
+  EXPECT_EQ(counted("trade_gaps"), 0);
+  EXPECT_EQ(counted("missing_trades"), 0);
+  EXPECT_EQ(error(ErrorKind::TradesMissing), "");
 }
 
 TEST_F(PriceFeedReplay, AStampOfAnotherTimeTakesEveryBookUntilTheMessageBehindIt) {
