@@ -5,8 +5,8 @@
 
 Reads with gcovr what the tests of a build with TICKWIRE_COVERAGE left, prints a line for each layer, and
 fails where one is below its floor in tools/coverage_floors.json. `--write` makes what was found the floors,
-in tenths of a percent, rounded down. Branches are those of the source: none that only an exception's way out
-takes.
+in tenths of a percent, rounded down. Lines and branches are those of the source: a template's count once,
+whichever instance ran them, and no branch that only an exception's way out takes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ Counts = dict[str, list[int]]  # By kind: covered, all.
 def measure(build: Path) -> dict[str, Counts]:
     """By layer."""
     command = [Path(sys.executable).parent / "gcovr", "--root", ROOT, "--filter", f"{LAYERS}/", build]
-    command += ["--exclude-throw-branches", "--exclude-unreachable-branches", "--json-summary", "-"]
+    command += ["--exclude-throw-branches", "--exclude-unreachable-branches", "--merge-lines"]
+    command += ["--json-summary", "-"]
     command += ["--gcov-ignore-parse-errors=suspicious_hits.warn_once_per_file"]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=build).stdout)
     layers: dict[str, Counts] = {}

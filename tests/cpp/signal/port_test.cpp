@@ -130,6 +130,35 @@ TEST_F(SignalPortTest, TriesANoticeOnlyBehindThoseThatWait) {
   EXPECT_EQ(pop().instrument, 2U);
 }
 
+TEST_F(SignalPortTest, WhatCannotBeRememberedIsNotSent) {
+  Sent sent(arena_, 2);
+  port_.remember_in(sent);
+  const auto row = [this](std::uint64_t number) {
+    EXPECT_NE(port_.try_claim_row(), nullptr);
+    if (!port_.note(header(0, number))) return false;
+    port_.publish();
+    return true;
+  };
+  EXPECT_TRUE(row(1));
+  EXPECT_TRUE(row(2));
+  EXPECT_FALSE(row(3)) << "two are on their way";
+  EXPECT_EQ(port_.dropped(), 1U);
+  EXPECT_FALSE(port_.try_notice(header(1, 0)));
+  EXPECT_EQ(queue_.readable(), 2U);
+  EXPECT_TRUE(sent.take(header(0, 2)));  // Both are answered, or never will be.
+  EXPECT_TRUE(port_.try_notice(header(1, 0)));
+  EXPECT_EQ(queue_.readable(), 3U);
+}
+
+TEST(SignalState, OfABookThatIsNotValidIsNeverValid) {
+  EXPECT_EQ(signal_state(md::BookState::Valid), SignalState::Valid);
+  EXPECT_EQ(signal_state(md::BookState::Stale), SignalState::Stale);
+  EXPECT_EQ(signal_state(md::BookState::Halted), SignalState::Halted);
+  EXPECT_EQ(signal_state(md::BookState::Empty), SignalState::Empty);
+  EXPECT_EQ(signal_state(md::BookState::Buffering), SignalState::Suspect);
+  EXPECT_EQ(signal_state(md::BookState::Suspect), SignalState::Suspect);
+}
+
 // The promise of the port against random readers: whatever is dropped, the last thing a reader hears of an
 // instrument that has left valid is the notice.
 TEST_F(SignalPortTest, NeverLeavesTheReaderWithARowOfAnInstrumentThatLeftValid) {
