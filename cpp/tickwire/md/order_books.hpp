@@ -75,7 +75,7 @@ class OrderBooks {
   /// Where the order stands; kNoBook where there is none of this reference.
   [[nodiscard]] std::uint32_t book_of(std::uint64_t ref) const noexcept TICKWIRE_HOT {
     if (!may_hold(ref)) return kNoBook;
-    const std::uint32_t slot = find(ref);
+    const std::uint32_t slot = find(ref, bucket_of(ref));
     return slot == kNoSlot ? kNoBook : (slots_[slot].place - 1) / 2;
   }
   /// Forgets all orders of all books: a new session.
@@ -180,16 +180,17 @@ class OrderBooks {
       TICKWIRE_HOT {
     return bucket * kBucketSlots + ((ref % kBucketSlots) ^ number);
   }
-  [[nodiscard]] std::uint32_t find(std::uint64_t ref) const noexcept TICKWIRE_HOT {
-    const std::size_t first = home(ref);
+  // What follows takes a reference and its bucket_of().
+  [[nodiscard]] std::uint32_t find(std::uint64_t ref, std::size_t bucket) const noexcept TICKWIRE_HOT {
+    const std::size_t first = slot_of(bucket, ref, 0);
     if (slots_[first].ref == ref && slots_[first].place != 0) [[likely]]
       return static_cast<std::uint32_t>(first);
-    return find_slow(ref);
+    return find_slow(ref, bucket);
   }
   [[gnu::noinline]] void mark(std::uint64_t ref, int change) noexcept TICKWIRE_HOT;
-  [[nodiscard]] std::uint32_t find_slow(std::uint64_t ref) const noexcept TICKWIRE_HOT;
-  [[nodiscard]] std::uint32_t claim(std::uint64_t ref) noexcept TICKWIRE_HOT;
-  [[gnu::always_inline]] inline void erase(std::uint32_t slot) noexcept TICKWIRE_HOT;
+  [[nodiscard]] std::uint32_t find_slow(std::uint64_t ref, std::size_t bucket) const noexcept TICKWIRE_HOT;
+  [[nodiscard]] std::uint32_t claim(std::uint64_t ref, std::size_t bucket) noexcept TICKWIRE_HOT;
+  [[gnu::always_inline]] inline void erase(std::uint32_t slot, std::size_t bucket) noexcept TICKWIRE_HOT;
   void erase_slow(std::size_t bucket, std::size_t at) noexcept TICKWIRE_HOT;
 
   [[nodiscard]] static std::uint32_t position(const HalfBook& half, std::int64_t key) noexcept TICKWIRE_HOT;

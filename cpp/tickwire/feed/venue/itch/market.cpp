@@ -33,6 +33,11 @@ std::uint64_t spelling_of(const Message& message) noexcept TICKWIRE_HOT {
   return std::bit_cast<std::uint64_t>(message.symbol);
 }
 
+/// Of a message of three bytes or more.
+std::size_t locate_of(std::span<const std::byte> message) noexcept TICKWIRE_HOT {
+  return static_cast<std::size_t>(message[1]) << 8U | static_cast<std::size_t>(message[2]);
+}
+
 constexpr md::Aggressor against(md::Side resting) noexcept TICKWIRE_HOT {
   return resting == md::Side::Bid ? md::Aggressor::Seller : md::Aggressor::Buyer;
 }
@@ -165,8 +170,7 @@ InstrumentId Market::prepare(std::span<const std::byte> message) noexcept {
   std::uint64_t ref = 0;
   if (message.size() < kRefOffset + sizeof ref) return kNoInstrument;
   std::memcpy(&ref, message.data() + kRefOffset, sizeof ref);
-  const auto locate = static_cast<std::size_t>(message[1]) << 8U | static_cast<std::size_t>(message[2]);
-  const InstrumentId ours = by_locate_[locate];
+  const InstrumentId ours = by_locate_[locate_of(message)];
   // Of others, too, what happens to an order is held against our books.
   ref = __builtin_bswap64(ref);
   if (!is_ours(ours)) {
@@ -185,6 +189,17 @@ InstrumentId Market::prepare(std::span<const std::byte> message) noexcept {
 
 Update Market::on_message(std::span<const std::byte> bytes) noexcept {
   Update update;
+  // Most of a whole exchange: of stocks that are none of ours, and of no order of ours.
+  if (bytes.size() >= kRefOffset && by_locate_[locate_of(bytes)] == kOthers) {
+    Decoder::Glance seen;
+    if (Decoder::glance(bytes, seen) && !(seen.begins ? may_be_ours(seen.symbol) : books_.may_hold(seen.ref)))
+        [[likely]] {
+      decoder_.took(seen);
+      ++counts_.others;
+      update.ts_ns = seen.ts_ns;
+      return update;
+    }
+  }
   Message message;
   update.outcome = decoder_.decode(bytes, message);
   InstrumentId& place = by_locate_[message.locate];

@@ -72,6 +72,13 @@ inline constexpr std::array<TypeInfo, 23> kTypes = {{
     {Type::DirectListing, 48, 11, "direct_listing"},
 }};
 
+/// In kTypes.
+consteval std::size_t place_of(Type type) {
+  std::size_t place = 0;
+  while (kTypes[place].type != type) ++place;
+  return place;
+}
+
 /// Of a price of the venue, as an integer: one unit is 0.0001.
 inline constexpr int kPriceDecimals = 4;
 
