@@ -174,7 +174,7 @@ void bind_engine(py::module_& m) {
   m.attr("STAGES") = names_tuple(signal::kStageNames);
   m.attr("STATES") = names_tuple(signal::kSignalStateNames);
   py::list reasons;
-  for (std::uint8_t code = 0; code <= static_cast<std::uint8_t>(md::InvalidReason::Clock); ++code) {
+  for (std::uint8_t code = 0; code < md::kInvalidReasons; ++code) {
     reasons.append(std::string(md::name_of(static_cast<md::InvalidReason>(code))));
   }
   m.attr("REASONS") = py::tuple(reasons);

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
 )
 INDEX_DISTANCE = 128
-INSTRUMENT, EPOCH, ROW, STATE, MODEL = 0, 4, 8, 48, 52  # Offsets in a record.
+HOUR = 3600 * 10**9
+INSTRUMENT, EPOCH, ROW, OUT, STATE, MODEL, STAGES = 0, 4, 8, 40, 48, 52, 56  # Offsets in a record.
+DECODE, FEATURES, QUEUE, PUBLISH = (STAGES + 8 * stage for stage in (1, 3, 4, 6))
 
 
 def shared(worker: int) -> mmap.mmap:
@@ -78,6 +80,16 @@ def put(offset: int, kind: str, value: int) -> Callable[[Records], None]:
     return lambda ring: ring.forge(lambda record: struct.pack_into(kind, record, offset, value))
 
 
+def add(*changes: tuple[int, int]) -> Callable[[Records], None]:
+    """Nanoseconds to times of the newest record."""
+
+    def change(record: bytearray) -> None:
+        for offset, ns in changes:
+            struct.pack_into("<q", record, offset, struct.unpack_from("<q", record, offset)[0] + ns)
+
+    return lambda ring: ring.forge(change)
+
+
 FORGED: dict[str, tuple[Callable[[Records], None], str]] = {
     "the newest again": (lambda ring: ring.forge(lambda record: None), "not given, or gave before"),
     "a row that was not sent": (put(ROW, "<Q", 1 << 40), "not given, or gave before"),
@@ -85,6 +97,10 @@ FORGED: dict[str, tuple[Callable[[Records], None], str]] = {
     "an instrument that there is not": (put(INSTRUMENT, "<I", 4711), "of an instrument that there is not"),
     "a state that there is not": (put(STATE, "<B", 99), "of a state that there is not"),
     "another model": (put(MODEL, "<I", 12345), "of another model"),
+    "a stage before the one before it": (add((QUEUE, -HOUR), (PUBLISH, HOUR)), "with a time that cannot be"),
+    "a stage longer than the engine runs": (add((QUEUE, HOUR), (OUT, HOUR)), "with a time that cannot be"),
+    "times that do not add up": (add((OUT, -1)), "whose times do not add up"),
+    "a stage of the engine's": (add((DECODE, 5), (FEATURES, -5)), "not given, or gave before"),
     "an index far ahead": (lambda ring: ring.move(1 << 40), "the places of its ring of records"),
 }
 
@@ -116,8 +132,10 @@ async def test_a_worker_whose_records_cannot_be_is_ended_and_named(
                     "instrument": INSTRUMENT,
                     "epoch": EPOCH,
                     "row": ROW,
+                    "ts_out": OUT,
                     "state": STATE,
                     "model_id": MODEL,
+                    "stage_ns": STAGES,
                 }
                 assert {name: places[name][1] for name in names} == names
                 collector = Collector(pipeline)

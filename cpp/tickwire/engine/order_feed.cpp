@@ -447,7 +447,7 @@ void OrderFeed::witness(std::span<const std::byte> bytes) noexcept {
   TICKWIRE_HOT_EXEMPT_END
 }
 
-/// A book that was right is not any more.
+/// A book that was right is not any more. A snapshot's messages have no number: 0.
 void OrderFeed::misfit(const feed::itch::Update& update, std::uint64_t sequence, TsNs ts) noexcept {
   using feed::itch::Misfit;
   TICKWIRE_HOT_EXEMPT_BEGIN("rare: texts are put together, and a snapshot is asked for")
@@ -471,7 +471,8 @@ void OrderFeed::misfit(const feed::itch::Update& update, std::uint64_t sequence,
   const bool asks = mold_ && mold_->has_snapshots() && update.misfit != Misfit::NoMemory;
   if (asks) mold_->ask_snapshot();
   report(errors_, ErrorKind::OrderMisfit,
-         {config_.name, ": message ", Number(sequence).view(), ' ' + std::string(what), "; suspect until ",
+         {config_.name, sequence != 0 ? ": message " : ": a snapshot's message",
+          sequence != 0 ? Number(sequence).view() : "", ' ' + std::string(what), "; suspect until ",
           asks ? "a snapshot, which is asked for" : "the next session or start of day", ": ",
           update.all ? "all" : symbol_of(update.instrument), update.other == kNoInstrument ? "" : ", ",
           symbol_of(update.other)},

@@ -28,12 +28,11 @@ namespace tickwire::engine {
 
 namespace {
 
+// What a stage can be at the most, in ticks of any clock and in ns: a year, so that sums stay in range.
+constexpr std::uint64_t kMostQueued = 1ULL << 55;
+constexpr std::int64_t kMostStageNs = std::int64_t{1} << 55;
+constexpr std::int64_t kRoundingNs = 1'000'000;  // Of ticks to nanoseconds, in a year.
 // For a worker that drains what waits at the end: a little more than it allows itself.
-// Rings whose entries are looked at when nothing waits.
-constexpr std::size_t kMostLookedAt = 256;
-// What a stage of a row that waited is taken for at the most: an hour, in ticks of any clock and in ns.
-constexpr std::uint64_t kMostQueued = 1ULL << 44;
-constexpr std::int64_t kMostStageNs = 3'600'000'000'000;
 constexpr std::int64_t kStopNs = 10'000'000'000;
 
 std::string error_text(int error) { return std::generic_category().message(error); }
@@ -312,6 +311,7 @@ WorkerHost::WorkerHost(Setup setup, std::shared_ptr<const ModelImage> image, met
     : setup_(std::move(setup)),
       channel_(setup_.name, setup_.shape, setup_.huge_pages, setup_.lock),
       waker_(channel_.waker_flag()),
+      released_(channel_.work_rings()),
       port_(channel_.out(), setup_.router, setup_.shape.instrument_count, arena),
       stages_(stats, setup_.name),
       scoring_(stats, setup_.name),
@@ -370,6 +370,7 @@ void WorkerHost::launch(std::size_t index, WorkerCommand command) {
 }
 
 void WorkerHost::start() {
+  const std::lock_guard lock(mutex_);
   if (channel_.died_ns().load() != 0) restarts_.add(1);
   launch(main_, WorkerCommand::Run);
 }
@@ -393,6 +394,7 @@ void WorkerHost::await_running(std::int64_t timeout_ns) {
 }
 
 void WorkerHost::start_aside(std::shared_ptr<const ModelImage> image) {
+  const std::lock_guard lock(mutex_);
   const std::size_t aside = 1 - main_;
   if (seats_[aside].process.pid != 0) {
     throw SetupError("worker " + setup_.name, "no other replacement on its way", "one");
@@ -404,6 +406,7 @@ void WorkerHost::start_aside(std::shared_ptr<const ModelImage> image) {
 }
 
 void WorkerHost::hand_over() {
+  const std::lock_guard lock(mutex_);
   replaced_.add(1);
   // From here on the other one's files are the worker's, whichever of the two processes may die.
   seats_[main_].image = seats_[1 - main_].image;
@@ -421,6 +424,7 @@ void WorkerHost::hand_over() {
 }
 
 WorkerState WorkerHost::state(bool aside) const {
+  const std::lock_guard lock(mutex_);
   const std::size_t index = aside ? 1 - main_ : main_;
   const WorkerSeat& shared = channel_.seat(index);
   const Process& process = seats_[index].process;
@@ -434,6 +438,11 @@ WorkerState WorkerHost::state(bool aside) const {
 }
 
 void WorkerHost::kill(bool aside, bool hung) {
+  const std::lock_guard lock(mutex_);
+  kill_held(aside, hung);
+}
+
+void WorkerHost::kill_held(bool aside, bool hung) noexcept {
   Seat& seat = seats_[aside ? 1 - main_ : main_];
   if (seat.process.pid == 0) return;
   seat.killed = true;
@@ -450,6 +459,7 @@ void WorkerHost::forget(Seat& seat) noexcept {
 }
 
 std::optional<WorkerEnd> WorkerHost::reap(bool aside) {
+  const std::lock_guard lock(mutex_);
   const std::size_t index = aside ? 1 - main_ : main_;
   Seat& seat = seats_[index];
   if (seat.process.pid == 0) return std::nullopt;
@@ -538,6 +548,7 @@ std::string WorkerHost::take_stock() {
 }
 
 void WorkerHost::give_up(std::string_view why) {
+  const std::lock_guard lock(mutex_);
   given_up_ = true;
   stopped_.set(1);
   log(ErrorKind::WorkerStopped, why);
@@ -547,7 +558,8 @@ void WorkerHost::give_up(std::string_view why) {
 const char* WorkerHost::fault_of(const signal::SignalHeader& header) noexcept {
   const bool notice = header.row == 0;
   if (header.instrument >= setup_.shape.instrument_count) return "of an instrument that there is not";
-  if (header.state > signal::SignalState::Warming || header.reason > md::InvalidReason::Clock ||
+  if (static_cast<std::size_t>(header.state) >= signal::kSignalStateNames.size() ||
+      static_cast<std::uint8_t>(header.reason) >= md::kInvalidReasons ||
       header.recv_clock > RecvClock::Recorded || header.scored > setup_.shape.max_batch) {
     return "of a state that there is not";
   }
@@ -557,10 +569,17 @@ const char* WorkerHost::fault_of(const signal::SignalHeader& header) noexcept {
   }
   // Also one that was replaced meanwhile: what it gave may still wait here.
   if (std::find(ids_.begin(), ids_.end(), header.model_id) == ids_.end()) return "of another model";
-  // Unsigned, since whatever stands there may overflow.
-  auto out = static_cast<std::uint64_t>(header.ts_recv);
-  for (const std::int64_t stage : header.stage_ns) out += static_cast<std::uint64_t>(stage);
-  if (!notice && out != static_cast<std::uint64_t>(header.ts_out)) return "whose times do not add up";
+  // Its own stages lie within our life. Those before them are held against what it was given, below.
+  const std::int64_t life_ns = tsc_to_ns(tsc_now() - made_tsc_) + kRoundingNs;
+  auto out =
+      static_cast<std::uint64_t>(header.ts_recv);  // Unsigned, since whatever stands there may overflow.
+  for (std::size_t i = 0; i < header.stage_ns.size(); ++i) {
+    const std::int64_t stage = header.stage_ns[i];
+    const bool own = i >= static_cast<std::size_t>(signal::Stage::Queue);
+    if (stage < 0 || stage > (own ? life_ns : kMostStageNs)) return "with a time that cannot be";
+    out += static_cast<std::uint64_t>(stage);
+  }
+  if (out != static_cast<std::uint64_t>(header.ts_out)) return "whose times do not add up";
   if (!sent_[setup_.ingest_of[header.instrument]]->take(header))
     return "that it was not given, or gave before";
   return nullptr;
@@ -569,28 +588,38 @@ const char* WorkerHost::fault_of(const signal::SignalHeader& header) noexcept {
 void WorkerHost::distrust(std::string why) noexcept {
   distrusted_ = std::move(why);
   log(ErrorKind::WorkerMemory, distrusted_);
-  kill(false, false);
-  kill(true, false);
+  kill_held(false, false);
+  kill_held(true, false);
+}
+
+std::string WorkerHost::distrusted() const {
+  const std::lock_guard lock(mutex_);
+  return distrusted_;
+}
+
+bool WorkerHost::given_up() const {
+  const std::lock_guard lock(mutex_);
+  return given_up_;
 }
 
 bool WorkerHost::has_records() noexcept {
+  const std::lock_guard lock(mutex_);
   return channel_.out().readable() != 0 && (distrusted_.empty() || given_up_);
 }
 
 std::size_t WorkerHost::take_records(std::span<std::byte> into) noexcept {
   concurrent::SpscQueue& out = channel_.out();
-  std::uint64_t released[kMostLookedAt];
-  const std::size_t rings = std::min(channel_.work_rings(), kMostLookedAt);
-  for (std::size_t i = 0; i < rings; ++i) released[i] = channel_.work(i).released();
+  const std::lock_guard lock(mutex_);
+  for (std::size_t i = 0; i < released_.size(); ++i) released_[i] = channel_.work(i).released();
   std::size_t good = 0;
   while (good == 0) {
     const std::size_t waiting = out.readable();
-    // What is behind its process' end goes with it.
+    // It is being ended, and what it still writes goes with it.
     if (!distrusted_.empty() && !given_up_) return 0;
     if (waiting == 0) {
       // All that was given back before has been answered, as far as it will be.
-      for (std::size_t i = 0; i < rings; ++i) {
-        if (sent_[i]->filling()) sent_[i]->forget_before(released[i]);
+      for (std::size_t i = 0; i < released_.size(); ++i) {
+        if (sent_[i]->filling()) sent_[i]->forget_before(released_[i]);
       }
       return 0;
     }
@@ -609,7 +638,7 @@ std::size_t WorkerHost::take_records(std::span<std::byte> into) noexcept {
       const auto& header = *reinterpret_cast<const signal::SignalHeader*>(record);
       if (const char* const fault = fault_of(header); fault != nullptr) [[unlikely]] {
         untrusted_.add(1);
-        if (given_up_) continue;  // Its process was ended, and left that behind.
+        if (given_up_) continue;  // Its process was killed, or died, and left that behind.
         distrust("it gave a record " + std::string(fault) + ": instrument " +
                  std::to_string(header.instrument) + ", epoch " + std::to_string(header.epoch) + ", row " +
                  std::to_string(header.row));
@@ -626,23 +655,37 @@ std::size_t WorkerHost::take_records(std::span<std::byte> into) noexcept {
 
 void WorkerHost::stop() {
   const std::int64_t end_ns = monotonic_ns() + kStopNs;
+  // The router takes records meanwhile, and may end the worker for one of them: nothing is held while we
+  // wait. Descriptors stay open until reap(), which nobody else calls any more.
+  const auto pidfd_of = [this](bool aside) {
+    const std::lock_guard lock(mutex_);
+    return seats_[aside ? 1 - main_ : main_].process.pidfd;
+  };
+  const auto handed_over = [this] {
+    const std::lock_guard lock(mutex_);
+    return handed_over_;
+  };
   // In the middle of a handing over: who has left is not who drains.
-  if (handed_over_ && await_end(seats_[main_].process.pidfd, end_ns - monotonic_ns())) (void)reap(false);
+  if (handed_over() && await_end(pidfd_of(false), end_ns - monotonic_ns())) (void)reap(false);
   kill(true, false);
-  channel_.seat(main_).tell(WorkerCommand::Drain);
+  {
+    const std::lock_guard lock(mutex_);
+    channel_.seat(main_).tell(WorkerCommand::Drain);
+  }
   waker_.notify();
   for (const bool aside : {true, false}) {
-    Seat& seat = seats_[aside ? 1 - main_ : main_];
-    if (seat.process.pid == 0) continue;
-    if (!await_end(seat.process.pidfd, end_ns - monotonic_ns())) {
+    const int pidfd = pidfd_of(aside);
+    if (pidfd < 0) continue;
+    if (!await_end(pidfd, end_ns - monotonic_ns())) {
       kill(aside, true);
-      (void)await_end(seat.process.pidfd, kStopNs);
+      (void)await_end(pidfd, kStopNs);
     }
     (void)reap(aside);
   }
 }
 
 bool WorkerHost::has_waiting() noexcept {
+  const std::lock_guard lock(mutex_);
   if (!given_up_) return false;
   for (std::size_t i = 0; i < channel_.work_rings(); ++i) {
     if (channel_.work(i).readable() != 0) return true;
@@ -658,6 +701,7 @@ bool WorkerHost::drained() noexcept {
 }
 
 void WorkerHost::pass_on(bool ended) noexcept {
+  const std::lock_guard lock(mutex_);
   if (!ended && !given_up_) return;
   // As long as one lives, the rings are its own.
   if (seats_[0].process.pid != 0 || seats_[1].process.pid != 0) return;
@@ -669,7 +713,7 @@ void WorkerHost::pass_on(bool ended) noexcept {
       std::byte* const slot = queue.slot(0);
       signal::SignalHeader header = work_head(slot).header;
       if (header.row == 0) {
-        header.model_id = model_id();
+        header.model_id = seats_[main_].image->id();
         if (!port_.try_notice(header)) return;
         inference_.notices.add(1);
       } else if (!given_up_) {
@@ -690,7 +734,7 @@ void WorkerHost::leave_unscored(std::byte* record, std::byte* slot) noexcept {
   signal::SignalHeader header = head.header;
   header.state = signal::SignalState::ModelError;
   header.scored = 0;
-  header.model_id = model_id();
+  header.model_id = seats_[main_].image->id();
   // What stands there may be anything, where the worker wrote over it.
   const std::uint64_t now = tsc_now();
   header.stage_ns[static_cast<std::size_t>(signal::Stage::Queue)] =

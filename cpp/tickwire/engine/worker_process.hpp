@@ -4,7 +4,7 @@
 /// them when they end, and takes their place where they are given up. What to do when is decided above
 /// it, by py/tickwire/supervisor.py.
 ///
-/// Set-up and control thread. Nothing here runs on the data plane: the ingest agents write into rings in
+/// Set-up and control threads. Nothing here runs on the data plane: the ingest agents write into rings in
 /// shared memory and never know who drains them.
 
 #include <condition_variable>
@@ -21,6 +21,7 @@
 #include "tickwire/concurrent/waker.hpp"
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/shared_region.hpp"
+#include "tickwire/core/time.hpp"
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/error_kinds.hpp"
 #include "tickwire/engine/inference_agent.hpp"
@@ -108,7 +109,7 @@ struct WorkerEnd {
   std::string trouble;  // Not empty: the memory it shared with us is damaged, and must not be gone on with.
 };
 
-/// One inference agent in processes, one after another.
+/// One inference agent in processes, one after another. Any thread may call it, but stop() belongs to one.
 class WorkerHost {
  public:
   struct Setup {
@@ -139,7 +140,10 @@ class WorkerHost {
   [[nodiscard]] concurrent::Waker& waker() noexcept { return waker_; }
   /// What the ingest agent `index` noted of what it sent.
   [[nodiscard]] signal::Sent& sent(std::size_t index) noexcept { return *sent_[index]; }
-  [[nodiscard]] std::uint32_t model_id() const noexcept { return seats_[main_].image->id(); }
+  [[nodiscard]] std::uint32_t model_id() const {
+    const std::lock_guard lock(mutex_);
+    return seats_[main_].image->id();
+  }
 
   /// Starts the worker: at the start, or after one that ended.
   void start();
@@ -162,9 +166,9 @@ class WorkerHost {
   std::string take_stock();
   /// The model is given up: from now on rows leave through pass_on().
   void give_up(std::string_view why);
-  [[nodiscard]] bool given_up() const noexcept { return given_up_; }
+  [[nodiscard]] bool given_up() const;
   /// Why no other process may go on with the memory; empty where one may.
-  [[nodiscard]] const std::string& distrusted() const noexcept { return distrusted_; }
+  [[nodiscard]] std::string distrusted() const;
 
   /// The router's: copies records that wait and that may be believed, and gives them back; how many. A worker
   /// of which one is not is ended, and no other record of its process is looked at.
@@ -188,6 +192,8 @@ class WorkerHost {
     bool killed = false;
   };
 
+  // With mutex_ held.
+  void kill_held(bool aside, bool hung) noexcept;
   void launch(std::size_t seat, WorkerCommand command);
   void forget(Seat& seat) noexcept;
   void leave_unscored(std::byte* record, std::byte* slot) noexcept;
@@ -196,9 +202,14 @@ class WorkerHost {
   void log(ErrorKind kind, std::string_view text);
 
   Setup setup_;
+  const std::uint64_t made_tsc_ = tsc_now();
+  /// Engine::stop() ends the worker on one thread while another one takes its records, and may distrust it.
+  /// Held for moments: never while one waits for a process.
+  mutable std::mutex mutex_;
   WorkerChannel channel_;
   concurrent::Waker waker_;
   std::vector<std::unique_ptr<signal::Sent>> sent_;  // By ingest agent.
+  std::vector<std::uint64_t> released_;              // By ingest agent: rows that were given back.
   signal::SignalPort port_;                          // To the router, in the worker's place.
   std::size_t main_ = 0;                             // The seat of the worker that drains, or will next.
   bool given_up_ = false;

@@ -65,4 +65,9 @@ constexpr std::string_view name_of(InvalidReason reason) noexcept {
   return "unknown";
 }
 
+/// How many there are: the last one's number plus one.
+inline constexpr std::uint8_t kInvalidReasons = 14;
+static_assert(name_of(static_cast<InvalidReason>(kInvalidReasons - 1)) != "unknown" &&
+              name_of(static_cast<InvalidReason>(kInvalidReasons)) == "unknown");
+
 }  // namespace tickwire::md

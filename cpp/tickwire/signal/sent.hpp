@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 
 #include "tickwire/concurrent/spsc_queue.hpp"
 #include "tickwire/core/arena.hpp"
@@ -67,6 +68,7 @@ class Sent {
     std::uint32_t epoch;
     std::uint32_t missing_trades;
     std::uint32_t unseen_us;
+    std::uint32_t stages;
     SignalState state;
     md::InvalidReason reason;
     RecvClock recv_clock;
@@ -83,17 +85,29 @@ class Sent {
             .epoch = header.epoch,
             .missing_trades = header.missing_trades,
             .unseen_us = header.unseen_us,
+            .stages = fold_stages(header),
             .state = header.state,
             .reason = header.reason,
             .recv_clock = header.recv_clock};
   }
+  /// Of the stages that were over when it was sent. They are 32 bytes, and an entry is one cache line.
+  static std::uint32_t fold_stages(const SignalHeader& header) noexcept TICKWIRE_HOT {
+    constexpr std::uint64_t kFactors[] = {0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9,
+                                          0xD6E8FEB86659FD93};
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < std::size(kFactors); ++i) {
+      sum += static_cast<std::uint64_t>(header.stage_ns[i]) * kFactors[i];
+    }
+    return static_cast<std::uint32_t>(sum >> 32U);
+  }
+  static_assert(static_cast<std::size_t>(Stage::Queue) == 4, "the first of the stages that come after it");
   /// A row may come back with a state that is worse than its own, and with no better one.
   static bool answers(const SignalHeader& header, const Entry& sent) noexcept {
     return header.row == sent.row && header.instrument == sent.instrument && header.epoch == sent.epoch &&
            header.sequence == sent.sequence && header.ts_event == sent.ts_event &&
            header.ts_recv == sent.ts_recv && header.missing_trades == sent.missing_trades &&
            header.unseen_us == sent.unseen_us && header.recv_clock == sent.recv_clock &&
-           header.reason == sent.reason &&
+           header.reason == sent.reason && fold_stages(header) == sent.stages &&
            (header.state == sent.state || (header.row != 0 && header.state != SignalState::Valid));
   }
 

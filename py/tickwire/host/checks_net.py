@@ -295,8 +295,8 @@ def feed_interfaces(host: Host) -> Finding:
     "feed-senders",
     "network",
     Need.RUNTIME,
-    "Who joins a group for any sender hears what anybody on the network sends to it; with source_address the "
-    "network and the kernel keep that away.",
+    "Who joins a group for any sender hears what anybody on the network sends to it; source_address is the "
+    "first defence: the network and the kernel keep that away.",
 )
 def feed_senders(host: Host) -> Finding:
     lines = host.wanted.lines

@@ -19,6 +19,7 @@
 #include "tickwire/engine/engine.hpp"
 #include "tickwire/md/pcap.hpp"
 #include "tickwire/md/stream_note.hpp"
+#include "tickwire/metrics/stat_file.hpp"
 
 namespace tickwire::engine {
 namespace {
@@ -210,6 +211,36 @@ TEST_F(OrderFeedTest, NoBookIsValidInTheMiddleOfASnapshot) {
   note(52, {Note::SnapshotEnd, 9});
   messages(53, 9, {bytes::add(1, 4, 8, 'B', 50, "AAPL", 90)});
   EXPECT_EQ(replay_capture(), (Log{"AAPL 1/1 #3 nan", "AAPL 1 gap at 30", "AAPL 2/1 #9 nan"}));
+}
+
+TEST_F(OrderFeedTest, AMessageThatDoesNotFitIsNamedByItsNumberWhereItHasOne) {
+  messages(10, 1, opening());
+  messages(20, 3, {bytes::executed(1, 3, 77, 200, 9)});
+  note(30, {Note::Lost, 4, 5});
+  note(40, {Note::Snapshot});
+  messages(41, 1, opening());
+  messages(41, 3, {bytes::executed(1, 3, 78, 200, 9)});
+  note(42, {Note::SnapshotEnd, 9});
+  const std::string file = folder_ / "000001.pcap";
+  std::ofstream(file, std::ios::binary) << capture_;
+  const EngineConfig all = config(true, file);
+  Engine engine(all);
+  engine.start();
+  Log log;
+  while (!engine.finished()) {
+    if (!drain(engine, log)) std::this_thread::yield();
+  }
+  std::vector<std::string> told;
+  for (const auto& error_log : metrics::StatReader(all.stat_path).error_logs()) {
+    for (const auto& error : error_log.entries) {
+      if (error.text.find("order_misfit") == std::string::npos) continue;
+      for (const std::string& text : {error.text, error.newest}) {
+        told.push_back(text.substr(0, text.find(" is about")));
+      }
+    }
+  }
+  engine.stop();
+  EXPECT_EQ(told, (Log{"order_misfit: nasdaq: message 3", "order_misfit: nasdaq: a snapshot's message"}));
 }
 
 /// Windows of an epoch hold what was heard in it: they are full when their length has passed since the

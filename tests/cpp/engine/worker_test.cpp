@@ -365,6 +365,38 @@ TEST_F(WorkerStock, AddsUpWhereverTheWorkerDies) {
   EXPECT_EQ(counter("notices_passed"), 1);
 }
 
+/// An engine is stopped on a thread of its own, while the router's still takes records.
+TEST_F(WorkerStock, OneThreadEndsTheWorkerWhileAnotherOneDistrustsIt) {
+  build();
+  concurrent::SpscQueue& out = host_->channel().out();
+  std::atomic<bool> begun = false;
+  std::thread stopping([&] {
+    begun = true;
+    for (int i = 0; i < 200; ++i) {
+      host_->stop();
+      host_->kill(false, false);
+      (void)host_->reap(false);
+      (void)host_->state(true);
+      (void)host_->given_up();
+      if (!host_->distrusted().empty()) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  });
+  while (!begun) std::this_thread::yield();
+  std::vector<std::byte> into(4 * out.slot_bytes());
+  EXPECT_EQ(host_->take_records(into), 0U);
+  std::byte* const slot = out.try_claim();
+  ASSERT_NE(slot, nullptr);
+  reinterpret_cast<signal::SignalHeader*>(slot)->instrument = 99;
+  out.publish();
+  EXPECT_TRUE(host_->has_records());
+  EXPECT_EQ(host_->take_records(into), 0U);
+  EXPECT_FALSE(host_->has_records()) << "what it wrote goes with it";
+  stopping.join();
+  EXPECT_NE(host_->distrusted().find("instrument 99"), std::string::npos);
+  EXPECT_EQ(counter("untrusted_records"), 1);
+}
+
 TEST_F(WorkerStock, SaysSoWhereTheNumbersCannotBe) {
   build();
   host_->channel().ring_in_hand().store(9);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <filesystem>
@@ -125,9 +126,10 @@ TEST_F(ItchReplaySource, BytesOfATypeThatIsNewToUsAreNoTime) {
   for (const std::string& message : {unknown, known, unknown, shortened, beyond, last}) {
     file += big_endian(message.size(), 2) + message;
   }
-  EXPECT_EQ(read({.files = {write("day", file)}, .midnights = {1000}, .mold = {}}),
-            (Log{"1 " + unknown + " at 0", "2 " + known + " at 1007", "3 " + unknown + " at 1007",
-                 "4 " + shortened + " at 1007", "5 " + beyond + " at 1007", "6 " + last + " at 86400000000999"}));
+  EXPECT_EQ(
+      read({.files = {write("day", file)}, .midnights = {1000}, .mold = {}}),
+      (Log{"1 " + unknown + " at 0", "2 " + known + " at 1007", "3 " + unknown + " at 1007",
+           "4 " + shortened + " at 1007", "5 " + beyond + " at 1007", "6 " + last + " at 86400000000999"}));
 }
 
 TEST_F(ItchReplaySource, ArbitratesTheLinesOfACaptureOnItsOwnClock) {
@@ -142,7 +144,7 @@ TEST_F(ItchReplaySource, ArbitratesTheLinesOfACaptureOnItsOwnClock) {
       .line(0, 9 * kMs, mold_datagram(kSession, 9, {"i"}));  // The end comes before what is missing.
   EXPECT_EQ(read(captures({write("lines.pcap", pcap.bytes)})),
             (Log{"session at 1000000", "1 a at 1000000", "2 b at 3000000", "3 c at 2000000", "4 d at 2000000",
-                 "lost 5 + 1 at 8000000", "6 f at 5000000", "7 g at 8000000", "lost 8 + 1 at 11000000",
+                 "lost 5 + 1 at 8000000", "6 f at 5000000", "7 g at 8000000", "lost 8 + 1 at 9000000",
                  "9 i at 9000000"}));
 }
 
@@ -170,6 +172,36 @@ TEST_F(ItchReplaySource, CountsWhatIsOfNoLineOrDamaged) {
   EXPECT_EQ(read(captures({write("other.pcap", pcap.bytes)})), (Log{"session at 1", "1 a at 1"}));
   EXPECT_EQ(stats_.other_groups, 1u);
   EXPECT_EQ(stats_.malformed, 1u);
+}
+
+/// How long a stream was silent is what was recorded of it, and not what might have come after the end.
+TEST_F(ItchReplaySource, TheEndOfACaptureProvesNoOtherSession) {
+  for (const TsNs silence : {10 * kMs, 4'999 * kMs, 5'001 * kMs}) {
+    SCOPED_TRACE(silence);
+    Pcap pcap;
+    for (std::uint64_t number = 1; number <= 5; ++number) {
+      pcap.line(0, static_cast<TsNs>(number) * kMs, mold_datagram("MONDAY", number, {"m"}));
+    }
+    pcap.line(0, 6 * kMs, mold_datagram("STRAY", 1, {"s"}));
+    for (const std::uint64_t number : {6, 7, 8, 10}) {  // Number 9 never comes.
+      pcap.line(0, 7 * kMs, mold_datagram("MONDAY", number, {"m"}));
+    }
+    pcap.line(0, 7 * kMs + silence, mold_datagram("STRAY", 2, {"s"}));
+    ReplayConfig config = captures({write("end.pcap", pcap.bytes)});
+    config.mold.sequencer.silence_ns = 5'000 * kMs;
+    config.mold.sequencer.end_silence_ns = 2'000 * kMs;
+    const Log log = read(config);
+    const bool proven = silence > 5'000 * kMs;
+    EXPECT_EQ(std::count_if(log.begin(), log.end(),
+                            [](const std::string& text) { return text.starts_with("session"); }),
+              proven ? 2 : 1)
+        << testing::PrintToString(log);
+    const auto lost = std::find_if(
+        log.begin(), log.end(), [](const std::string& text) { return text.starts_with("lost 9 + 1 at "); });
+    ASSERT_NE(lost, log.end()) << testing::PrintToString(log);
+    EXPECT_LE(std::stoll(lost->substr(14)), 7 * kMs + silence);
+    EXPECT_TRUE(std::find(log.begin(), log.end(), "10 m at 7000000") != log.end());
+  }
 }
 
 TEST_F(ItchReplaySource, CountsPacketsThatWereNotRecordedWhole) {

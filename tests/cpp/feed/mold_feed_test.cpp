@@ -225,6 +225,36 @@ TEST(MoldFeed, WaitsForWhatIsMissingBeforeWhatCameWhileASnapshotWasTaken) {
   EXPECT_EQ(feed.feed.sequencer().stats().implausible, 0u);
 }
 
+/// The stream is not kept waiting for a snapshot that was asked for beside it.
+TEST(MoldFeed, LooksOnceAMillisecondAtASnapshotThatIsBesideTheStream) {
+  TestServer server({snapshot("2")});
+  const MoldVenue venue;
+  MoldFeedConfig config = mold_config(venue);
+  config.glimpse.server = "127.0.0.1:" + std::to_string(server.port());
+  config.glimpse.login_timeout_ns = config.glimpse.silence_timeout_ns = 20'000 * kMs;
+  config.glimpse.heartbeat_ns = 1000 * kMs;
+  config.snapshot_retry_ns = kMs;
+  Feed feed(config);
+  venue.send(0, config.lines[0].port, mold_datagram("MONDAY", 1, {"one"}));
+  feed.run_until(2);
+  std::int64_t now = detail::read_clock_ns(CLOCK_MONOTONIC);
+  feed.feed.poll(feed.clock, now);
+  feed.feed.ask_snapshot();
+  // However often in one moment, it is begun and looked at once: there is no way to a login in that.
+  for (int i = 0; i < 300; ++i) {
+    feed.feed.poll(feed.clock, now);
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  EXPECT_EQ(feed.feed.stats().snapshot_tries, 1u);
+  EXPECT_EQ(feed.feed.glimpse()->stats().logins, 0u);
+  EXPECT_EQ(feed.log.size(), 2u);
+  for (int i = 0; i < 10'000 && feed.log.size() < 5; ++i) {
+    feed.feed.poll(feed.clock, now += kMs);
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  EXPECT_EQ(feed.log, (Log{"session", "1 one", "snapshot", "in it whole", "next 2"}));
+}
+
 TEST(MoldFeed, TakesASnapshotOfAnyNameWhereThatIsConfigured) {
   TestServer server({snapshot("5", "    SUNDAY")});
   const MoldVenue venue;

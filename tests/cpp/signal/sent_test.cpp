@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 #include <random>
+#include <utility>
 
 namespace tickwire::signal {
 namespace {
@@ -18,6 +19,7 @@ SignalHeader header_of(std::uint64_t row, InstrumentId instrument = 1) {
   header.ts_event = static_cast<TsNs>(10 * row);
   header.ts_recv = static_cast<TsNs>(10 * row + 1);
   header.recv_clock = RecvClock::Kernel;
+  header.stage_ns = {700, 20, 30, 40, 0, 0, 0};
   header.state = row == 0 ? SignalState::Suspect : SignalState::Valid;
   header.reason = row == 0 ? md::InvalidReason::Gap : md::InvalidReason::None;
   return header;
@@ -50,6 +52,13 @@ TEST_F(SentTest, WhatTheReaderHasNoSayInMustBeTheSame) {
       [](SignalHeader& header) { header.missing_trades = 1; },
       [](SignalHeader& header) { header.unseen_us = 1; },
       [](SignalHeader& header) { header.recv_clock = RecvClock::Nic; },
+      [](SignalHeader& header) { header.stage_ns[static_cast<std::size_t>(Stage::Receive)] -= 1; },
+      [](SignalHeader& header) { header.stage_ns[static_cast<std::size_t>(Stage::Decode)] += 1; },
+      [](SignalHeader& header) { header.stage_ns[static_cast<std::size_t>(Stage::Book)] = 1'000'000; },
+      [](SignalHeader& header) {
+        std::swap(header.stage_ns[static_cast<std::size_t>(Stage::Decode)],
+                  header.stage_ns[static_cast<std::size_t>(Stage::Features)]);
+      },
       [](SignalHeader& header) { header.reason = md::InvalidReason::Stale; }};
   ASSERT_TRUE(sent_.note(header_of(7), 7));
   for (const auto& change : changes) {

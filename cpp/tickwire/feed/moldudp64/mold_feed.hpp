@@ -68,7 +68,8 @@ struct MoldFeedStats {
 /// one Sequencer, which decides. One thread, that of the agent; nothing is allocated after construction.
 ///
 /// A turn is one receive for each line and, where there is one, for the re-request server. Only while a
-/// snapshot is taken does it also look at that connection. The engine's multicast source is made of it.
+/// snapshot is taken does it also look at that connection: while the stream is delivered beside it, up to the
+/// login, once a millisecond at the most. The engine's multicast source is made of it.
 class MoldFeed final : private SequencerHandler, private GlimpseHandler {
  public:
   /// Set-up: opens and joins. Throws SetupError; `where` is the feed's key.
@@ -148,10 +149,11 @@ class MoldFeed final : private SequencerHandler, private GlimpseHandler {
   std::int64_t snapshot_at_ = Sequencer::kNever;  // When the next one is begun.
   std::int64_t probe_at_ = Sequencer::kNever;     // When the server is asked which session it is at.
   std::int64_t tried_at_ =
-      std::numeric_limits<std::int64_t>::min() / 2;  // When it was last asked for either.
-  bool asked_ = false;                               // By ask_snapshot(), and it has not begun.
-  std::int64_t asked_at_ = 0;                        // When the last one that was asked for was to begin …
-  std::int64_t backoff_ns_ = 0;                      // … and how much later the next one may.
+      std::numeric_limits<std::int64_t>::min() / 2;                  // When it was last asked for either.
+  std::int64_t look_at_ = std::numeric_limits<std::int64_t>::min();  // When its connection is looked at next.
+  bool asked_ = false;           // By ask_snapshot(), and it has not begun.
+  std::int64_t asked_at_ = 0;    // When the last one that was asked for was to begin …
+  std::int64_t backoff_ns_ = 0;  // … and how much later the next one may.
   FixedText reason_;
   MoldFeedStats stats_;
 };

@@ -578,6 +578,17 @@ void Sequencer::settle(std::int64_t now, bool answered) noexcept {
 bool Sequencer::on_deadline(std::int64_t now) noexcept {
   if (now >= judge_at_ && judge(now)) return true;
   if (now < deadline_) return false;
+  end_wait(now);
+  return true;
+}
+
+void Sequencer::finish() noexcept {
+  // Each turn is a try fewer, or a gap.
+  while (deadline_ != kNever) end_wait(deadline_);
+}
+
+/// Of the gap in front.
+void Sequencer::end_wait(std::int64_t now) noexcept {
   if (state_ == State::Requesting) ++stats_.request_timeouts;
   if (attempts_ >= config_.request_attempts) {
     give_up();
@@ -585,7 +596,6 @@ bool Sequencer::on_deadline(std::int64_t now) noexcept {
   } else {
     ask(now);
   }
-  return true;
 }
 
 void Sequencer::ask(std::int64_t now) noexcept {

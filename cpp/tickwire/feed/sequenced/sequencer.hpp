@@ -184,6 +184,9 @@ class Sequencer {
 
   /// Timers. Returns whether one had run out.
   bool poll(std::int64_t now) noexcept TICKWIRE_HOT { return now >= deadline() && on_deadline(now); }
+  /// Nothing more comes: what waits behind a gap has waited long enough, whatever time it is. A claim has
+  /// not: only time that has passed proves one.
+  void finish() noexcept TICKWIRE_HOT;
   /// When poll() has something to do.
   std::int64_t deadline() const noexcept TICKWIRE_HOT {
     return deadline_ < judge_at_ ? deadline_ : judge_at_;
@@ -296,6 +299,7 @@ class Sequencer {
       TICKWIRE_HOT;
   void count_old(std::uint32_t line, std::uint64_t first, std::uint64_t end) noexcept TICKWIRE_HOT;
   bool on_deadline(std::int64_t now) noexcept TICKWIRE_HOT;
+  void end_wait(std::int64_t now) noexcept TICKWIRE_HOT;
   void settle(std::int64_t now, bool answered) noexcept TICKWIRE_HOT;
   void ask(std::int64_t now) noexcept TICKWIRE_HOT;
   void give_up() noexcept TICKWIRE_HOT;

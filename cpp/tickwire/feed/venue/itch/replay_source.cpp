@@ -344,11 +344,10 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
   }
 
   void end() {
-    // What waits behind a gap has waited long enough.
-    while (!survey_.ours() && sequencer_.deadline() != Sequencer::kNever) {
-      now_ = std::max(now_, sequencer_.deadline());
-      (void)sequencer_.poll(now_);
+    if (survey_.ours()) return;
+    while (sequencer_.poll(now_)) {
     }
+    sequencer_.finish();
   }
 
   std::uint32_t line_of(const md::PcapEndpoint& group) {
