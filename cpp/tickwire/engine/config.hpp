@@ -82,7 +82,7 @@ struct FeaturesConfig {
   double max_event_rate;
   TradeGaps trade_gaps;
   bool accept_beyond_depth;  // Rows also where they look at levels that nobody has told of.
-  std::int64_t max_age_ns;  // Live, of rows without a model: older ones leave as stale. 0: no limit.
+  std::int64_t max_age_ns;   // Live, of rows without a model: older ones leave as stale. 0: no limit.
   features::FeaturePlan plan;
 };
 

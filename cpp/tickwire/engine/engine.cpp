@@ -284,7 +284,7 @@ void Engine::build_ingest() {
 
 void Engine::build_models() {
   if (config_.models.empty()) {
-    for (auto& ingest : ingest_) ingest->send_rows_to(add_router_ring());
+    for (auto& ingest : ingest_) ingest->outlet().send_rows_to(add_router_ring());
     return;
   }
   if (config_.layout != Layout::Inline) {
@@ -298,8 +298,8 @@ void Engine::build_models() {
     signal::SignalPort& router = add_router_ring();
     for (const ModelConfig& model : config_.models) {
       const std::string scope = std::string(ingest->name()) + (alone ? "" : "-" + model.name);
-      ingest->score_inline(scoring_setup(scope, model, model.shadow ? nullptr : &router), alone, *stats_,
-                           arena_);
+      ingest->outlet().score_inline(scoring_setup(scope, model, model.shadow ? nullptr : &router), alone,
+                                    *stats_, arena_);
     }
   }
 }
@@ -362,7 +362,7 @@ void Engine::build_processes(std::size_t index) {
       work_ports_.back()->remember_in(workers_[i]->sent(ingest));
       ports.push_back(work_ports_.back().get());
     }
-    ingest_[ingest]->send_work_to(std::move(ports), model.assign, input_floats);
+    ingest_[ingest]->outlet().send_work_to(std::move(ports), model.assign, input_floats);
   }
 }
 
@@ -388,14 +388,14 @@ void Engine::build_workers(std::size_t index) {
       inference_[i]->add_input(work_rings_.back()->queue);
       ports.push_back(&work_rings_.back()->port);
     }
-    ingest->send_work_to(std::move(ports), model.assign, input_floats);
+    ingest->outlet().send_work_to(std::move(ports), model.assign, input_floats);
   }
 }
 
 std::vector<ScoringStage*> Engine::stages_of(std::size_t model) {
   std::vector<ScoringStage*> stages;
   if (config_.layout == Layout::Inline) {
-    for (auto& ingest : ingest_) stages.push_back(&ingest->scoring(model));
+    for (auto& ingest : ingest_) stages.push_back(&ingest->outlet().scoring(model));
     return stages;
   }
   std::size_t first = 0;

@@ -10,9 +10,7 @@
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/engine/error_kinds.hpp"
-#include "tickwire/engine/finite.hpp"
 #include "tickwire/engine/warm_join.hpp"
-#include "tickwire/engine/work.hpp"
 #include "tickwire/feed/venue/binance/stream_name.hpp"
 #include "tickwire/feed/venue/venue_of.hpp"
 
@@ -112,8 +110,6 @@ bool is_damage(md::InvalidReason reason) noexcept TICKWIRE_HOT {
   return reason == md::InvalidReason::Malformed || reason == md::InvalidReason::BadNumber ||
          reason == md::InvalidReason::TooManyLevels;
 }
-
-std::size_t index_of(signal::Stage stage) noexcept { return static_cast<std::size_t>(stage); }
 
 std::int64_t monotonic_ns() noexcept { return tsc_to_ns(tsc_now()); }
 
@@ -595,26 +591,27 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
       replay_(setup.replay),
       windows_on_recv_(setup.config.features.clock == WindowClock::Recv),
       needs_trades_(needs_trades(setup.config.features)),
-      max_age_ns_(setup.replay ? 0 : setup.config.features.max_age_ns),
-      layout_(setup.layout),
       control_(setup.control),
       heartbeat_(setup.heartbeat),
       first_instrument_(setup.first_instrument),
       requests_(arena, sizeof(SnapshotRequest), kRequestSlots),
       commands_(arena, kCommandBytes),
       command_body_(arena.allocate<char>(kCommandBytes / 2 + kPaddingBytes)),
-      scratch_(arena.allocate<std::byte>(layout_.record_bytes())),
       stages_(stats, name_),
-      rows_(stats.counter(name_, "rows")),
-      rows_dropped_(stats.counter(name_, "rows_dropped")),
-      rows_stale_(stats.counter(name_, "rows_stale")),
-      notices_(stats.counter(name_, "notices")),
-      errors_(stats.error_log(name_)) {
+      errors_(stats.error_log(name_)),
+      outlet_({.scope = name_,
+               .replay = replay_,
+               .max_age_ns = replay_ ? 0 : setup.config.features.max_age_ns,
+               .layout = setup.layout,
+               .clock = utc_,
+               .stages = stages_,
+               .errors = errors_},
+              stats, arena) {
   std::uint32_t number = setup.first_feed;
   InstrumentId id = first_instrument_;
   for (const FeedConfig& config : setup.feeds) {
     if (config.itch) {
-      order_feeds_.push_back(std::make_unique<OrderFeed>(OrderFeed::Setup{.owner = *this,
+      order_feeds_.push_back(std::make_unique<OrderFeed>(OrderFeed::Setup{.outlet = outlet_,
                                                                           .engine = setup.config,
                                                                           .config = config,
                                                                           .number = number++,
@@ -663,7 +660,7 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
     ++number;
   }
   if (setup.recorder != nullptr) {
-    rows_tap_ = &setup.recorder->add_rows(name_, layout_.record_bytes(), arena);
+    outlet_.record_to(setup.recorder->add_rows(name_, setup.layout.record_bytes(), arena));
   }
   std::size_t fds = feeds_.size() * 2 * FeedLine::sources();
   for (const auto& feed : order_feeds_) fds += feed->sources();
@@ -725,26 +722,6 @@ void IngestAgent::learn_streams(Feed& feed) {
   }
 }
 
-void IngestAgent::send_rows_to(signal::SignalPort& router) { router_ = &router; }
-
-void IngestAgent::score_inline(ScoringStage::Setup scoring, bool alone, metrics::StatFile& stats,
-                               Arena& arena) {
-  if (scoring.router != nullptr) router_ = scoring.router;
-  StageHistograms* stages = &stages_;
-  if (!alone) {
-    scoring_stages_.push_back(std::make_unique<StageHistograms>(stats, scoring.scope));
-    stages = scoring_stages_.back().get();
-  }
-  scoring_.push_back(std::make_unique<ScoringStage>(std::move(scoring), *stages, errors_, stats, arena));
-  if (model_input_.empty()) model_input_ = arena.allocate<float>(scoring_.back()->input_floats());
-}
-
-void IngestAgent::send_work_to(std::vector<signal::SignalPort*> workers, Assign assign,
-                               std::size_t input_floats) {
-  workers_.push_back({std::move(workers), assign});
-  work_floats_ = input_floats;
-}
-
 bool IngestAgent::deliver(const Command& command, std::string_view body) noexcept {
   std::byte* place = commands_.try_claim(sizeof command + body.size());
   if (place == nullptr) return false;
@@ -756,7 +733,7 @@ bool IngestAgent::deliver(const Command& command, std::string_view body) noexcep
 }
 
 void IngestAgent::on_start() {
-  for (auto& scoring : scoring_) scoring->warm_up();
+  outlet_.warm_up();
   for (auto& feed : order_feeds_) {
     if (replay_) feed->read();
   }
@@ -777,11 +754,7 @@ void IngestAgent::on_start() {
 }
 
 int IngestAgent::do_work() noexcept {
-  if (router_ != nullptr) router_->flush();
-  for (auto& scoring : scoring_) scoring->adopt();
-  for (const Workers& workers : workers_) {
-    for (signal::SignalPort* port : workers.ports) port->flush();
-  }
+  outlet_.flush();
   if (replay_) return replay_turn();
   int work = take_commands();
   for (auto& feed : order_feeds_) work += feed->poll();
@@ -794,8 +767,7 @@ int IngestAgent::do_work() noexcept {
     for (auto& line : feed->lines) work += line->poll(utc_);
   }
   if (work == 0) {
-    // One a turn: a message is not to wait for several.
-    (void)std::any_of(scoring_.begin(), scoring_.end(), [](auto& scoring) { return scoring->keep_warm(); });
+    outlet_.keep_warm();
   }
   return work;
 }
@@ -803,6 +775,7 @@ int IngestAgent::do_work() noexcept {
 void IngestAgent::on_close() {
   if (replay_) return;
   stopping_ = true;
+  outlet_.stop();
   for (auto& feed : order_feeds_) feed->stop();
   for (auto& feed : feeds_) {
     for (auto& line : feed->lines) line->stop();
@@ -987,19 +960,10 @@ void IngestAgent::watch(Feed& feed, TsNs now) noexcept {
 // ---------------------------------------------------------------------------------------------------
 // Replay
 
-bool IngestAgent::has_room() noexcept {
-  // An event makes at most one row, for each model, and one notice.
-  if (router_ != nullptr && router_->room() < scoring_.size() + 2) return false;
-  return std::all_of(workers_.begin(), workers_.end(), [](const Workers& workers) {
-    return std::all_of(workers.ports.begin(), workers.ports.end(),
-                       [](signal::SignalPort* port) { return port->room() >= 2; });
-  });
-}
-
 int IngestAgent::replay_turn() noexcept {
   if (finished_.load()) return 0;
   int lines = 0;
-  for (; lines < kLinesATurn && has_room(); ++lines) {
+  for (; lines < kLinesATurn && outlet_.has_room(); ++lines) {
     // Feeds merge by ts_recv, then in the order of the configuration.
     Feed* next = nullptr;
     for (auto& feed : feeds_) {
@@ -1099,12 +1063,6 @@ void IngestAgent::note_lost(Feed& feed, Lane& lane, md::InvalidReason reason, Ts
   TICKWIRE_HOT_EXEMPT_BEGIN("replay: for its report, when a book was lost")
   lane.lost = {reason, &feed.reader->file(), feed.reader->line_number(), ts};
   TICKWIRE_HOT_EXEMPT_END
-}
-
-void IngestAgent::note_lost(OrderFeed& /*feed*/, OrderLane& lane, md::InvalidReason reason,
-                            TsNs ts) noexcept {
-  lane.lost_reason = reason;
-  lane.lost_ts = ts;
 }
 
 std::vector<CaptureFacts> IngestAgent::capture_facts() const {
@@ -1802,24 +1760,12 @@ void IngestAgent::on_close(Feed& feed, std::uint32_t conn, TsNs ts) noexcept {
 // ---------------------------------------------------------------------------------------------------
 // What leaves
 
-signal::SignalPort& IngestAgent::Workers::port_of(InstrumentId instrument) const noexcept {
-  if (assign == Assign::Instrument || ports.size() == 1) return *ports[instrument % ports.size()];
-  // Where all are idle it is the first, whose caches are warm.
-  signal::SignalPort* least = ports.front();
-  std::size_t room = least->room();
-  for (std::size_t i = 1; i < ports.size(); ++i) {
-    const std::size_t other = ports[i]->room();
-    if (other > room) {
-      least = ports[i];
-      room = other;
-    }
-  }
-  return *least;
-}
-
 void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Event& event,
                          const Arrival& arrival) noexcept {
-  if (step.row && !feed.muted) emit_row(lane, step, event.ts_event, arrival);
+  if (step.row && !feed.muted) {
+    lane.rows.add(1);
+    outlet_.row(of(lane, lane.pipeline.row(), event.ts_event), lane.pipeline.history(), step, arrival);
+  }
   if (step.left_valid) [[unlikely]] {
     if (step.reason == md::InvalidReason::Gap) feed.gaps.add(1);
     if (step.reason == md::InvalidReason::Crossed) feed.crossed.add(1);
@@ -1856,147 +1802,27 @@ void IngestAgent::finish(Feed& feed, Lane& lane, const Step& step, const md::Eve
   }
 }
 
-void IngestAgent::order_row(OrderLane& lane, const Step& step, TsNs ts_event,
-                            const Arrival& arrival) noexcept {
-  emit_row(lane, step, ts_event, arrival);
+/// A row, or a notice, of an instrument.
+RowOutlet::Of IngestAgent::of(const Lane& lane, std::uint64_t row, TsNs ts_event) const noexcept {
+  constexpr std::uint64_t kMost = std::numeric_limits<std::uint32_t>::max();
+  const InstrumentPipeline& pipeline = lane.pipeline;
+  return {.instrument = lane.id,
+          .epoch = pipeline.epoch(),
+          .row = row,
+          .sequence = pipeline.sequence(),
+          .ts_event = ts_event,
+          .missing_trades =
+              needs_trades_ ? static_cast<std::uint32_t>(std::min(pipeline.missing_trades(), kMost)) : 0};
 }
 
-void IngestAgent::order_notice(OrderFeed& feed, OrderLane& lane, md::InvalidReason reason, TsNs ts_event,
-                               const Arrival& arrival) noexcept {
-  emit_notice(feed, lane, reason, ts_event, arrival);
-}
-
-template <typename AnyLane>
-void IngestAgent::emit_row(AnyLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept {
-  const auto& pipeline = lane.pipeline;
-  const RowHistory& history = pipeline.history();
-  const bool whole_window = history.full();
-
-  signal::SignalHeader header{};
-  header.instrument = lane.id;
-  header.epoch = pipeline.epoch();
-  header.row = pipeline.row();
-  header.sequence = pipeline.sequence();
-  header.ts_event = ts_event;
-  header.ts_recv = arrival.ts_recv;
-  // What the row is before a model has seen it.
-  const bool wants_score = !scoring_.empty() || !workers_.empty();
-  const signal::SignalState state = !all_finite(history.newest())  ? signal::SignalState::NonFinite
-                                    : wants_score && !whole_window ? signal::SignalState::Warming
-                                                                   : signal::SignalState::Valid;
-  header.state = state;
-  header.recv_clock = arrival.clock;
-  header.missing_trades = missing_trades_of(pipeline);
-  header.unseen_us = arrival.unseen_us;
-  if (!replay_) {
-    header.stage_ns[index_of(signal::Stage::Receive)] =
-        std::max<std::int64_t>(0, utc_.at(arrival.tsc_start) - arrival.ts_recv);
-    stages_.record(signal::Stage::Receive, header.stage_ns[index_of(signal::Stage::Receive)]);
-  }
-  header.stage_ns[index_of(signal::Stage::Decode)] = tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start);
-  header.stage_ns[index_of(signal::Stage::Book)] = tsc_to_ns(step.tsc_book - arrival.tsc_decoded);
-  const std::uint64_t tsc_row = tsc_now();
-  header.stage_ns[index_of(signal::Stage::Features)] = tsc_to_ns(tsc_row - step.tsc_book);
-  stages_.record(signal::Stage::Features, header.stage_ns[index_of(signal::Stage::Features)]);
-  rows_.add(1);
-  lane.rows.add(1);
-
-  const std::span<const float> input = whole_window ? history.window() : history.newest();
-  if (!workers_.empty()) {
-    for (const Workers& workers : workers_) {
-      send_work(workers.port_of(lane.id), header, input, whole_window);
-    }
-  } else if (!scoring_.empty()) {
-    std::span<const float> whole = input;
-    if (!whole_window) {
-      // Short of a whole window the row stands where the newest of a window does.
-      std::memcpy(model_input_.data() + model_input_.size() - input.size(), input.data(), input.size_bytes());
-      whole = model_input_;
-    }
-    for (auto& scoring : scoring_) {
-      signal::SignalHeader mine = header;
-      mine.scored = whole_window ? 1 : 0;
-      const ScoringStage::Job job{&mine, whole};
-      // Of several models a later one has waited for those before it.
-      scoring->process({&job, 1}, tsc_row);
-    }
-  } else if (std::byte* slot = router_->try_claim_row(); slot == nullptr) [[unlikely]] {
-    rows_dropped_.add(1);
-  } else {
-    const signal::RecordView view(slot, layout_);
-    std::memcpy(view.features().data(), history.newest().data(), history.newest().size_bytes());
-    stages_.close(header, tsc_row);
-    if (max_age_ns_ != 0 && state == signal::SignalState::Valid && signal::age_ns(header) > max_age_ns_)
-        [[unlikely]] {
-      header.state = signal::SignalState::Stale;
-      rows_stale_.add(1);
-    }
-    view.header() = header;
-    router_->publish();
-    stages_.count(header);
-  }
-
-  if (rows_tap_ != nullptr) [[unlikely]]
-    record_row(header, state, history.newest());
-}
-
-void IngestAgent::send_work(signal::SignalPort& port, const signal::SignalHeader& header,
-                            std::span<const float> input, bool whole_window) noexcept {
-  std::byte* slot = port.try_claim_row();
-  if (slot == nullptr || !port.note(header)) [[unlikely]]
-    return rows_dropped_.add(1);
-  WorkHead& head = work_head(slot);
-  head.header = header;
-  head.header.scored = whole_window ? 1 : 0;
-  std::memcpy(work_input(slot) + work_floats_ - input.size(), input.data(), input.size_bytes());
-  head.tsc_pushed = tsc_now();
-  port.publish();
-}
-
-void IngestAgent::record_row(const signal::SignalHeader& header, signal::SignalState state,
-                             std::span<const float> features) noexcept {
-  const signal::RecordView view(scratch_.data(), layout_);
-  std::fill(view.scores().begin(), view.scores().end(), std::numeric_limits<float>::quiet_NaN());
-  std::fill(view.features().begin(), view.features().end(), std::numeric_limits<float>::quiet_NaN());
-  std::copy(features.begin(), features.end(), view.features().begin());
-  view.header() = header;
-  // As it left this agent: without what a model said of it.
-  view.header().state = state;
-  view.header().scored = 0;
-  rows_tap_->put(scratch_.data());
-}
-
-template <typename AnyFeed, typename AnyLane>
-void IngestAgent::emit_notice(AnyFeed& feed, AnyLane& lane, md::InvalidReason reason, TsNs ts_event,
+void IngestAgent::emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts_event,
                               const Arrival& arrival) noexcept {
   note_lost(feed, lane, reason, arrival.ts_recv);
   if (feed.muted) return;
   feed.left_valid.add(1);
   lane.left_valid.add(1);
   lane.reason.set(static_cast<std::int64_t>(reason));
-  notices_.add(1);
-  signal::SignalHeader header{};
-  header.instrument = lane.id;
-  header.epoch = lane.pipeline.epoch();
-  header.sequence = lane.pipeline.sequence();
-  header.ts_event = ts_event;
-  header.ts_recv = arrival.ts_recv;
-  header.state = signal::signal_state(lane.pipeline.state());
-  header.reason = reason;
-  header.recv_clock = arrival.clock;
-  header.missing_trades = missing_trades_of(lane.pipeline);
-  header.stage_ns[index_of(signal::Stage::Book)] = tsc_to_ns(tsc_now() - arrival.tsc_start);
-  header.ts_out = header.ts_recv + header.stage_ns[index_of(signal::Stage::Book)];
-  if (router_ != nullptr) router_->notice(header);
-  for (const Workers& workers : workers_) {
-    // Each worker that may have rows of this epoch ends them with the notice.
-    if (workers.assign == Assign::Instrument) {
-      workers.port_of(lane.id).notice(header);
-    } else {
-      for (signal::SignalPort* port : workers.ports) port->notice(header);
-    }
-  }
-  if (rows_tap_ != nullptr && !stopping_) record_row(header, header.state, {});
+  outlet_.notice(of(lane, 0, ts_event), lane.pipeline.state(), reason, arrival);
 }
 
 // ---------------------------------------------------------------------------------------------------

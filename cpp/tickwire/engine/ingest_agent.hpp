@@ -39,6 +39,7 @@
 #include "tickwire/engine/instrument_pipeline.hpp"
 #include "tickwire/engine/order_feed.hpp"
 #include "tickwire/engine/recorder.hpp"
+#include "tickwire/engine/row_outlet.hpp"
 #include "tickwire/engine/scoring_stage.hpp"
 #include "tickwire/engine/stages.hpp"
 #include "tickwire/feed/venue/binance/decoder.hpp"
@@ -64,7 +65,7 @@ struct Command {
   InstrumentId instrument;
 };
 
-class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
+class IngestAgent final : public concurrent::Agent {
  public:
   struct Setup {
     std::string name;
@@ -82,14 +83,8 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena);
   ~IngestAgent() override;
 
-  /// Set-up: where rows go. Either to the router: as they are, or through models that run here (inline),
-  /// once for each of them; or to the workers of models, once for each model.
-  void send_rows_to(signal::SignalPort& router);
-  void score_inline(ScoringStage::Setup scoring, bool alone, metrics::StatFile& stats, Arena& arena);
-  void send_work_to(std::vector<signal::SignalPort*> workers, Assign assign, std::size_t input_floats);
-
-  /// Inline layout: the stages, for the exchange of models from the control thread.
-  [[nodiscard]] ScoringStage& scoring(std::size_t model) noexcept { return *scoring_[model]; }
+  /// Set-up: where rows go.
+  [[nodiscard]] RowOutlet& outlet() noexcept { return outlet_; }
 
   /// Control plane's side of the rings.
   [[nodiscard]] concurrent::SpscQueue& requests() noexcept { return requests_; }
@@ -121,23 +116,11 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   struct Lane;
   struct Feed;
 
-  /// The ways to a model's workers.
-  struct Workers {
-    std::vector<signal::SignalPort*> ports;
-    Assign assign;
-
-    [[nodiscard]] signal::SignalPort& port_of(InstrumentId instrument) const noexcept TICKWIRE_HOT;
-  };
-
   void learn_streams(Feed& feed);
   int replay_turn() noexcept TICKWIRE_HOT;
   void end_replay() noexcept;
-  void order_row(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept override;
-  void order_notice(OrderFeed& feed, OrderLane& lane, md::InvalidReason reason, TsNs ts_event,
-                    const Arrival& arrival) noexcept override;
   void report_capture(Feed& feed) noexcept;
   void note_lost(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts) noexcept TICKWIRE_HOT;
-  void note_lost(OrderFeed& feed, OrderLane& lane, md::InvalidReason reason, TsNs ts) noexcept TICKWIRE_HOT;
   void on_line(Feed& feed, const md::CaptureLine& line) noexcept TICKWIRE_HOT;
   void on_cold(Feed& feed, Lane& lane, TsNs ts) noexcept TICKWIRE_HOT;
   void on_live(Feed& feed, TsNs ts) noexcept TICKWIRE_HOT;
@@ -150,7 +133,6 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   int hand_on_warm(Feed& feed, bool all) noexcept;
   void end_warm(Feed& feed) noexcept;
   [[nodiscard]] std::string warm_verdict(const Feed& feed, std::size_t local) const;
-  [[nodiscard]] bool has_room() noexcept TICKWIRE_HOT;
   int take_commands() noexcept TICKWIRE_HOT;
   void watch(Feed& feed, TsNs now) noexcept;
   void watch_data(Feed& feed) noexcept;
@@ -181,27 +163,10 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
 
   void finish(Feed& feed, Lane& lane, const Step& step, const md::Event& event,
               const Arrival& arrival) noexcept TICKWIRE_HOT;
-  // Of a lane by price or by order.
-  template <typename AnyLane>
-  void emit_row(AnyLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept TICKWIRE_HOT;
-  template <typename AnyFeed, typename AnyLane>
-  void emit_notice(AnyFeed& feed, AnyLane& lane, md::InvalidReason reason, TsNs ts_event,
+  [[nodiscard]] RowOutlet::Of of(const Lane& lane, std::uint64_t row, TsNs ts_event) const noexcept
+      TICKWIRE_HOT;
+  void emit_notice(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts_event,
                    const Arrival& arrival) noexcept TICKWIRE_HOT;
-  // What a record says of the trades that its row is short of.
-  [[nodiscard]] std::uint32_t missing_trades_of(const InstrumentPipeline& pipeline) const noexcept
-      TICKWIRE_HOT {
-    constexpr std::uint64_t kMost = std::numeric_limits<std::uint32_t>::max();
-    return needs_trades_ ? static_cast<std::uint32_t>(std::min(pipeline.missing_trades(), kMost)) : 0;
-  }
-  // Of a feed by order none is: what is lost there takes every book's validity.
-  [[nodiscard]] static std::uint32_t missing_trades_of(const OrderPipeline& /*pipeline*/) noexcept
-      TICKWIRE_HOT {
-    return 0;
-  }
-  void record_row(const signal::SignalHeader& header, signal::SignalState state,
-                  std::span<const float> features) noexcept TICKWIRE_HOT;
-  void send_work(signal::SignalPort& port, const signal::SignalHeader& header, std::span<const float> input,
-                 bool whole_window) noexcept TICKWIRE_HOT;
 
   [[nodiscard]] const std::string& symbol_of(const Feed& feed, const Lane& lane) const noexcept TICKWIRE_HOT;
   void request_snapshot(Feed& feed, Lane& lane) noexcept TICKWIRE_HOT;
@@ -211,8 +176,6 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   const bool replay_;
   const bool windows_on_recv_;
   const bool needs_trades_;
-  const std::int64_t max_age_ns_;  // Of rows without a model; 0: no limit.
-  const signal::RecordLayout layout_;
   concurrent::Waker& control_;
   metrics::StatFile* const heartbeat_;
   UtcClock utc_;
@@ -225,22 +188,11 @@ class IngestAgent final : public concurrent::Agent, private OrderFeed::Owner {
   concurrent::Waker command_waker_;
   std::span<char> command_body_;  // A snapshot's body with the padding its decoder wants.
   std::vector<int> park_fds_;
-  signal::SignalPort* router_ = nullptr;                // Without a model, and in the inline layout.
-  std::vector<std::unique_ptr<ScoringStage>> scoring_;  // Inline layout alone: one a model.
-  std::vector<std::unique_ptr<StageHistograms>> scoring_stages_;  // Of each, where there are several.
-  std::span<float> model_input_;                                  // Of a window that is not full yet.
-  std::vector<Workers> workers_;                                  // Other layouts: one a model.
-  std::size_t work_floats_ = 0;   // A model's whole input, where rows go to its workers.
-  std::span<std::byte> scratch_;  // A record for the recorder.
-  RecordTap* rows_tap_ = nullptr;
   StageHistograms stages_;
   concurrent::Cell<bool> finished_;
   bool stopping_ = false;
-  metrics::Counter& rows_;
-  metrics::Counter& rows_dropped_;
-  metrics::Counter& rows_stale_;
-  metrics::Counter& notices_;
   metrics::ErrorLog& errors_;
+  RowOutlet outlet_;
 };
 
 }  // namespace tickwire::engine

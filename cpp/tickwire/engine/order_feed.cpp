@@ -112,8 +112,7 @@ OrderFeed::LineCounters::LineCounters(const std::string& scope, metrics::StatFil
       receive_errors(stats.counter(scope, "receive_errors")) {}
 
 OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
-    : left_valid(stats.counter(setup.config.name, "left_valid")),
-      owner_(setup.owner),
+    : outlet_(setup.outlet),
       config_(setup.config),
       number_(setup.number),
       table_(table_of(config_)),
@@ -141,6 +140,7 @@ OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
       levels_full_(stats.counter(config_.name, "levels_full")),
       crossed_(stats.counter(config_.name, "crossed")),
       gaps_(stats.counter(config_.name, "gaps")),
+      left_valid_(stats.counter(config_.name, "left_valid")),
       became_valid_(stats.counter(config_.name, "became_valid")),
       orders_(stats.counter(config_.name, "live_orders")),
       truncated_(stats.counter(config_.name, "capture_truncated")),
@@ -569,10 +569,28 @@ void OrderFeed::on_every_lane(TsNs ts, Change change) noexcept {
 }
 
 void OrderFeed::finish(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept {
-  if (step.row) owner_.order_row(lane, step, ts_event, arrival);
+  const OrderPipeline& pipeline = lane.pipeline;
+  // No trade is missing here: what is lost takes every book's validity.
+  RowOutlet::Of of{.instrument = lane.id,
+                   .epoch = pipeline.epoch(),
+                   .row = 0,
+                   .sequence = pipeline.sequence(),
+                   .ts_event = ts_event,
+                   .missing_trades = 0};
+  if (step.row) {
+    of.row = pipeline.row();
+    lane.rows.add(1);
+    outlet_.row(of, pipeline.history(), step, arrival);
+    of.row = 0;
+  }
   if (step.left_valid) [[unlikely]] {
     if (step.reason == md::InvalidReason::Gap) gaps_.add(1);
-    owner_.order_notice(*this, lane, step.reason, ts_event, arrival);
+    left_valid_.add(1);
+    lane.left_valid.add(1);
+    lane.reason.set(static_cast<std::int64_t>(step.reason));
+    lane.lost_reason = step.reason;
+    lane.lost_ts = arrival.ts_recv;
+    outlet_.notice(of, pipeline.state(), step.reason, arrival);
   }
   if (step.became_valid) [[unlikely]]
     became_valid_.add(1);

@@ -34,6 +34,7 @@
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/order_pipeline.hpp"
 #include "tickwire/engine/recorder.hpp"
+#include "tickwire/engine/row_outlet.hpp"
 #include "tickwire/engine/stages.hpp"
 #include "tickwire/engine/stamp_watch.hpp"
 #include "tickwire/feed/moldudp64/mold_feed.hpp"
@@ -66,20 +67,8 @@ struct OrderLane {
 
 class OrderFeed final : private feed::MoldFeedHandler {
  public:
-  /// Who hands on what leaves.
-  class Owner {
-   public:
-    virtual void order_row(OrderLane& lane, const Step& step, TsNs ts_event, const Arrival& arrival) noexcept
-        TICKWIRE_HOT = 0;
-    virtual void order_notice(OrderFeed& feed, OrderLane& lane, md::InvalidReason reason, TsNs ts_event,
-                              const Arrival& arrival) noexcept TICKWIRE_HOT = 0;
-
-   protected:
-    ~Owner() = default;
-  };
-
   struct Setup {
-    Owner& owner;
+    RowOutlet& outlet;
     const EngineConfig& engine;
     const FeedConfig& config;
     std::uint32_t number;           // The engine's, of this feed.
@@ -132,9 +121,6 @@ class OrderFeed final : private feed::MoldFeedHandler {
 
   /// The engine's, of this feed.
   [[nodiscard]] std::uint32_t number() const noexcept TICKWIRE_HOT { return number_; }
-
-  static constexpr bool muted = false;
-  metrics::Counter& left_valid;
 
  private:
   /// One line, or the re-request server.
@@ -195,7 +181,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   void report_refused(const feed::Sequencer& sequencer) noexcept;
   void count_line(std::size_t number, const feed::LineStats& line) noexcept;
 
-  Owner& owner_;
+  RowOutlet& outlet_;
   const FeedConfig config_;
   const std::uint32_t number_;
   const md::InstrumentTable table_;
@@ -242,6 +228,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   metrics::Counter& levels_full_;
   metrics::Counter& crossed_;
   metrics::Counter& gaps_;
+  metrics::Counter& left_valid_;
   metrics::Counter& became_valid_;
   metrics::Counter& orders_;
   metrics::Counter& truncated_;

@@ -197,7 +197,7 @@ class IngestRig {
 
   /// Rows leave to the router as they are.
   IngestRig& start() {
-    agent_->send_rows_to(router_->port);
+    agent_->outlet().send_rows_to(router_->port);
     return start_as_set_up();
   }
   IngestRig& start_as_set_up() {

@@ -133,7 +133,7 @@ TEST_F(IngestRows, WorkersThatShareInstrumentsAllHearOfABookThatLeftValid) {
       .line(21, diff("AAA", 12, 14, "100:7", ""))
       .line(30, diff("AAA", 20, 22, "", ""))  // A gap.
       .line(40, diff("BBB", 10, 12, "100:1", ""));
-  rig(capture).agent().send_work_to(workers(3, 1), Assign::LeastLoaded, 1);
+  rig(capture).agent().outlet().send_work_to(workers(3, 1), Assign::LeastLoaded, 1);
   run();
   // Each row goes to whoever has the most room, and the first of these: the first, then the second.
   EXPECT_EQ(sent(0, 1), (Log{"AAA 1/1 +0.00", "AAA 1 gap"}));
@@ -149,7 +149,7 @@ TEST_F(IngestRows, AWorkerOfItsOwnInstrumentsHearsOfTheseAlone) {
       .line(30, diff("AAA", 20, 22, "", ""))
       .line(31, diff("BBB", 20, 22, "", ""))
       .line(32, diff("CCC", 20, 22, "", ""));
-  rig(capture).agent().send_work_to(workers(2, 1), Assign::Instrument, 1);
+  rig(capture).agent().outlet().send_work_to(workers(2, 1), Assign::Instrument, 1);
   run();
   EXPECT_EQ(sent(0, 1), (Log{"AAA 1/1 +0.00", "CCC 1/1 +0.60", "AAA 1 gap", "CCC 1 gap"}));
   EXPECT_EQ(sent(1, 1), (Log{"BBB 1/1 +0.75", "BBB 1 gap"}));
@@ -159,8 +159,8 @@ TEST_F(IngestRows, EachModelHasItsWorkersAndEachGetsTheRow) {
   Capture capture = three();
   capture.line(20, diff("BBB", 10, 12, "100:7", "")).line(30, diff("BBB", 20, 22, "", ""));
   IngestAgent& agent = rig(capture).agent();
-  agent.send_work_to(workers(2, 1), Assign::Instrument, 1);
-  agent.send_work_to(workers(1, 1), Assign::LeastLoaded, 1);
+  agent.outlet().send_work_to(workers(2, 1), Assign::Instrument, 1);
+  agent.outlet().send_work_to(workers(1, 1), Assign::LeastLoaded, 1);
   run();
   EXPECT_EQ(sent(0, 1), Log{});
   EXPECT_EQ(sent(1, 1), (Log{"BBB 1/1 +0.75", "BBB 1 gap"}));
@@ -177,6 +177,7 @@ TEST_F(IngestRows, AWindowGoesOutWholeOrSaysThatItIsNot) {
       .line(40, diff("AAA", 22, 24, "100:1", ""));
   rig(capture, [](EngineConfig& config) { config.features.window_rows = 3; })
       .agent()
+      .outlet()
       .send_work_to(workers(1, 3), Assign::Instrument, 3);
   run();
   EXPECT_EQ(sent(0, 3), (Log{"AAA 1/1 +0.00 warming", "AAA 1/2 +0.75 warming", "AAA 1/3 +0.00 +0.75 +0.50",
@@ -189,7 +190,7 @@ TEST_F(IngestRows, AReplayWaitsForAWorkersRingAndDropsNothing) {
   for (std::uint64_t id = 10; id < 30; id += 2) {
     capture.line(static_cast<std::int64_t>(id), diff("AAA", id, id + 2, "100:" + std::to_string(id), ""));
   }
-  rig(capture).agent().send_work_to(workers(1, 1, 4), Assign::Instrument, 1);
+  rig(capture).agent().outlet().send_work_to(workers(1, 1, 4), Assign::Instrument, 1);
   rig_->start_as_set_up();
   std::size_t rows = 0;
   for (int turn = 0; turn < 1000 && !(rig_->agent().finished() && outs_[0]->queue.readable() == 0); ++turn) {
@@ -213,7 +214,7 @@ TEST_F(IngestRows, ModelsInlineScoreEachRowAndTheWindowsThatAreWhole) {
   const ModelConfig first = model_config("first", 7);
   const ModelConfig second = model_config("second", 8);
   for (const ModelConfig* config : {&first, &second}) {
-    one.agent().score_inline(
+    one.agent().outlet().score_inline(
         {.scope = config->name,
          .config = *config,
          .model = {std::make_unique<SumModel>(2, config->id == 7 ? 1.0F : 10.0F), config->id},
@@ -243,8 +244,8 @@ TEST_F(IngestRows, ModelsInlineScoreEachRowAndTheWindowsThatAreWhole) {
   EXPECT_EQ(log,
             (Log{"7 1 0 +0.00 warming +0.00", "8 1 0 +0.00 warming +0.00", "7 2 1 +0.75 valid +0.75",
                  "8 2 1 +0.75 valid +7.50", "7 3 1 +0.50 valid +1.25", "8 3 1 +0.50 valid +12.50", "news"}));
-  EXPECT_EQ(one.agent().scoring(0).model_id(), 7U);
-  EXPECT_EQ(one.agent().scoring(1).model_id(), 8U);
+  EXPECT_EQ(one.agent().outlet().scoring(0).model_id(), 7U);
+  EXPECT_EQ(one.agent().outlet().scoring(1).model_id(), 8U);
   EXPECT_EQ(one.counter("first", "scored"), 2);
   EXPECT_EQ(one.counter("second", "unscored_window"), 1);
 }
@@ -260,7 +261,7 @@ TEST_F(IngestRows, ARowThatIsNotFiniteIsSaidToBe) {
   IngestAgent& agent = rig(capture, [](EngineConfig& config) {
                          config.features.plan.nodes = {{features::find_kernel("spread"), -1, 0, 0, 0, 0, 0}};
                        }).agent();
-  agent.send_work_to(workers(1, 1), Assign::Instrument, 1);
+  agent.outlet().send_work_to(workers(1, 1), Assign::Instrument, 1);
   run();
   const Log log = sent(0, 1);
   ASSERT_EQ(log.size(), 2U);
