@@ -85,6 +85,7 @@ py::dict to_dict(const engine::CaptureFacts& facts) {
   return py::dict("feed"_a = facts.feed, "stamps"_a = stamps, "looks_like"_a = facts.looks_like,
                   "others"_a = facts.others, "others_count"_a = facts.others_count,
                   "without_changes"_a = facts.without_changes, "without_snapshot"_a = facts.without_snapshot,
+                  "without_trades"_a = facts.without_trades, "resolution_ns"_a = facts.resolution_ns,
                   "lost"_a = lost, "not_warm"_a = not_warm);
 }
 

@@ -12,6 +12,7 @@ model and a capture can be moved as one.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import contextvars
 import datetime
@@ -91,15 +92,21 @@ class _Model(BaseModel):
         revalidate_instances="always",
     )
 
+    def __init__(self, /, **data: Any) -> None:
+        """`ConfigError` names the keys that do not fit."""
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_explain(error, data, type(self)))) from None
+
+    # A table inside another one is not made by calling this: its errors are located by the outermost.
+    setattr(__init__, "__pydantic_base_init__", True)  # noqa: B010
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some keys changed, checked as the original was; `ConfigError` where they do not fit."""
         if not update:
             return super().model_copy(deep=deep)
-        data = {**{name: getattr(self, name) for name in self.model_fields_set}, **update}
-        try:
-            return type(self).model_validate(data)
-        except ValidationError as error:
-            raise ConfigError("\n".join(_explain(error, data, type(self)))) from None
+        return type(self)(**{**{name: getattr(self, name) for name in self.model_fields_set}, **update})
 
 
 class Engine(_Model):
@@ -1141,7 +1148,7 @@ class Config(_Model):
         where, base, text = _SOURCE.get()
         prefix = f"{where}: " if where else ""
         try:
-            super().__init__(**data)
+            BaseModel.__init__(self, **data)
         except ValidationError as error:
             raise ConfigError("\n".join(prefix + line for line in _explain(error, data, Config))) from None
         self._where, self._base = where, base or Path.cwd()
@@ -1165,7 +1172,12 @@ class Config(_Model):
         path = Path(path)
         try:
             with path.open("rb") as file:
-                text = file.read(4 * toml_text.MAX_BYTES + 1).decode("utf-8")
+                data = file.read(4 * toml_text.MAX_BYTES + 1)
+            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise ConfigError(
+                    f"{path}: expected UTF-8 text, found UTF-16; convert it: iconv -f UTF-16 -t UTF-8"
+                )
+            text = data.decode("utf-8")
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
         except UnicodeDecodeError as error:
@@ -1175,6 +1187,7 @@ class Config(_Model):
     @classmethod
     def from_text(cls, text: str, *, where: str = "", base: Path | None = None) -> Self:
         """Reads TOML text. `where` names it in errors; relative paths start at `base`."""
+        text = text.removeprefix("\ufeff")  # A byte order mark, as some editors write it.
         try:
             data = toml_text.parse(text)
         except ValueError as error:

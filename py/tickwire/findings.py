@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from tickwire.config import Config, Feed
 from tickwire.engine import Stats
-from tickwire.inputs import input_findings, why_alone, why_another, why_unordered
+from tickwire.inputs import (
+    input_findings,
+    resolution_findings,
+    trade_findings,
+    why_alone,
+    why_another,
+    why_unordered,
+)
 from tickwire.stat_file import ErrorEntry
 from tickwire.wording import none_of, numbered, printable, venue_words
 
@@ -57,6 +64,10 @@ _COUNTED = (
     _Counted(
         ("other_streams",),
         "book change[s] of other kinds of streams, as their names say, [was|were] not used",
+    ),
+    _Counted(
+        ("other_symbol",),
+        "message[s] of a stream that is, by its name, another instrument's [was|were] not used",
     ),
     _Counted(("window_overflows",), "sample[s] left a window early; raise features.max_event_rate"),
     _Counted(("levels_dropped",), "book level[s] fell off the deep end; raise feeds[].max_levels"),
@@ -173,6 +184,8 @@ def findings(stats: Stats, config: Config) -> list[str]:
     for feed, name in zip(config.feeds, config.feed_names, strict=True):
         out += _never_valid(stats, feed, name)
         out += input_findings(stats, config, feed, name)
+        out += resolution_findings(stats, config, feed, name)
+        out += trade_findings(stats, config, feed, name)
         if feed.by_order:
             out += _of_multicast(stats, feed, name)
             continue

@@ -10,12 +10,23 @@ from typing import Any
 
 from tickwire.config import Config, Feed
 from tickwire.engine import Stats
+from tickwire.features import KERNELS
 from tickwire.wording import numbered
 
-__all__ = ["input_findings", "stamp_lines", "why_alone", "why_another", "why_unordered"]
+__all__ = [
+    "input_findings",
+    "resolution_findings",
+    "stamp_lines",
+    "trade_findings",
+    "why_alone",
+    "why_another",
+    "why_unordered",
+]
 
 # Instruments of which one thing is said. A whole exchange has ten thousand.
 _MOST_NAMED = 8
+_MOST_ROWS = 3
+_OF_TRADES = {name for name, kernel in KERNELS.items() if kernel.reads_trades}
 
 # The engine's codes in the counter `book_state`.
 _SUSPECT, _HALTED = 3, 5
@@ -78,6 +89,72 @@ def input_findings(stats: Stats, config: Config, feed: Feed, name: str) -> list[
         for book in facts.get("not_warm", ())
     ]
     return _few(lost, name, "lost their books for good") + _few(cold, name, "were not warm before the end")
+
+
+def trade_findings(stats: Stats, config: Config, feed: Feed, name: str) -> list[str]:
+    """Instruments of which no trade came, where rows look at trades."""
+    rows = [
+        config.features.rows[i].strip()
+        for i, chain in enumerate(_chains(config))
+        if any(node["kernel"] in _OF_TRADES for node in chain)
+    ]
+    if not rows and config.trigger != "trade":
+        return []
+    what = f"{_listed(rows)} had none to look at" if rows else 'the trigger "trade" had none to fire at'
+    symbols = [instrument.symbol for instrument in feed.instruments]
+    valid = [symbol for symbol in symbols if stats.counters.get(f"{name}/{symbol}/epoch")]
+    facts = _facts_of(stats, name)
+    without = [symbol for symbol in valid if symbol in facts.get("without_trades", ())]
+    # Of venues that send every order trades are in the same stream, so a stock without one did not trade.
+    if not facts or (feed.by_order and len(without) < len(valid)):
+        without = []
+    none_at_all = bool(valid) and not stats.counters.get(f"{name}/trades", 0)
+    if (none_at_all and len(without) == len(valid) > 1) or (none_at_all and not without):
+        return [f"note: {name}: no trade came of any instrument: {what}"]
+    lines = [f"note: {name} {symbol}: no trade of it came: {what}" for symbol in without]
+    return _few(lines, name, "had no trade")
+
+
+def resolution_findings(stats: Stats, config: Config, feed: Feed, name: str) -> list[str]:
+    """Windows that are shorter than what the stamps tell apart."""
+    facts = _facts_of(stats, name)
+    # Of the venues' stamps milliseconds are the least that is known.
+    least = 1_000_000 if config.features.clock == "event" and not feed.by_order and not facts else 1
+    resolution = facts.get("resolution_ns", least)
+    short = [
+        config.features.rows[i].strip()
+        for i, chain in enumerate(_chains(config))
+        if any(0 < node[key] < resolution for node in chain for key in ("window_ns", "halflife_ns"))
+    ]
+    if 0 < config.every_ns < resolution:
+        short.append("features.every")
+    if not short:
+        return []
+    unit = {1_000: "1 µs", 1_000_000: "1 ms", 1_000_000_000: "1 s"}[resolution]
+    whose = "the venue's" if config.features.clock == "event" else "the receive"
+    look = "looks" if len(short) == 1 else "look"
+    return [
+        f"note: {name}: {whose} stamps resolve {unit}, and {_listed(short)} {look} at less: events that are "
+        f"less than {unit} apart have one time there"
+    ]
+
+
+def _chains(config: Config) -> list[list[dict[str, Any]]]:
+    """By row: its expression's node, and those that are inside it."""
+    nodes = config.plan.nodes
+    out = []
+    for output in config.plan.outputs:
+        chain = [nodes[output]]
+        while chain[-1]["input"] >= 0:
+            chain.append(nodes[chain[-1]["input"]])
+        out.append(chain)
+    return out
+
+
+def _listed(rows: Sequence[str]) -> str:
+    shown = ", ".join(rows[:_MOST_ROWS])
+    more = len(rows) - _MOST_ROWS
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def why_another(stats: Stats, feed: Feed, name: str, count: Callable[[str], int]) -> str | None:

@@ -54,18 +54,26 @@ def refuse_inside_recording(option: str, folder: StrPath) -> None:
 
 class PendingFile:
     """A file that gets its name when it is whole: until then what is there stays, and an end before that
-    leaves nothing."""
+    leaves nothing, a kill included: it has no name at all, where the file system has such files. Elsewhere a
+    kill leaves `.NAME.PID.partial` beside it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         target = Path(os.path.realpath(self.path))
         self._target: Path | None = None
+        self._fd = -1
         self.partial = self.path  # A pipe or a device takes what comes, as it comes.
         with contextlib.suppress(OSError):
             if not stat.S_ISREG(target.stat().st_mode):
                 return
         self._target = target
-        self.partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{self.path.suffix}")
+        self._named = target.with_name(f".{target.stem}.{os.getpid()}.partial{self.path.suffix}")
+        self.partial = self._named
+        with contextlib.suppress(OSError):
+            self._fd = os.open(target.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            nameless = Path(f"/proc/self/fd/{self._fd}")
+            if nameless.exists():
+                self.partial = nameless
 
     def renamed(self, error: Error) -> Error:
         return type(error)(str(error).replace(os.fspath(self.partial), os.fspath(self.path)))
@@ -74,12 +82,18 @@ class PendingFile:
         if self._target is None:
             return
         try:
-            os.replace(self.partial, self._target)
+            if self.partial != self._named:
+                # With a descriptor of a folder, which an absolute path has no use for, links are followed.
+                os.link(self.partial, self._named, src_dir_fd=self._fd, follow_symlinks=True)
+            os.replace(self._named, self._target)
         except OSError as error:
             self.discard()
             raise Error(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def discard(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
         if self._target is not None:
             with contextlib.suppress(OSError):
-                self.partial.unlink(missing_ok=True)
+                self._named.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from tickwire.config import Config
 from tickwire.engine import Pipeline, Stats
@@ -70,7 +69,7 @@ async def replay(
     refuse_over("--out", out, [*captures, *config.input_files()])
     pending = PendingFile(out)
     try:
-        stats = await _replay(config, inputs, pending.partial, progress, begin)
+        stats = await _replay(config, inputs, pending, progress, begin)
         if stats.whole:
             pending.commit()
     except Error as error:
@@ -83,14 +82,16 @@ async def replay(
 async def _replay(
     config: Config,
     inputs: Mapping[str, Sequence[str]],
-    out: Path | None,
+    out: PendingFile | None,
     progress: Callable[[Stats], None] | None,
     begin: Callable[[Pipeline], None] | None,
 ) -> Stats:
     async with Pipeline.replay(config, inputs) as pipeline:
         if begin is not None:
             begin(pipeline)
-        writer = open_writer(out, pipeline.layout) if out is not None else None
+        writer: RowWriter | None = None
+        if out is not None:
+            writer = open_writer(out.path, pipeline.layout, into=out.partial)
         joiner: Joiner | None = None
         writing = True
         try:

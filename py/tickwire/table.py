@@ -291,7 +291,10 @@ def check_out(path: str | os.PathLike[str]) -> None:
         raise ConfigError(f"--out: expected a file that ends in .csv or .parquet, found {os.fspath(path)!r}")
 
 
-def open_writer(path: str | os.PathLike[str], layout: RowLayout) -> RowWriter:
-    """A writer by the file's ending: `.csv` or `.parquet`."""
+def open_writer(
+    path: str | os.PathLike[str], layout: RowLayout, *, into: str | os.PathLike[str] | None = None
+) -> RowWriter:
+    """A writer by the file's ending: `.csv` or `.parquet`. `into`: the file that is written instead."""
     check_out(path)
-    return ParquetWriter(path, layout) if Path(path).suffix == ".parquet" else CsvWriter(path, layout)
+    make = ParquetWriter if Path(path).suffix == ".parquet" else CsvWriter
+    return make(into if into is not None else path, layout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,16 @@ def text_of(
 ) -> bytes:
     write = write or (lambda message: json.dumps(message, separators=(",", ":")))
     return "".join(f"{stamp(at)} {write(message)}\n" for at, message in parts).encode()
+
+
+def tarred(*texts: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for number, text in enumerate(texts):
+            entry = tarfile.TarInfo(f"day/{number}.log")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text))
+    return out.getvalue()
 
 
 def zipped(*texts: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import copy
 import hashlib
 import itertools
@@ -9,7 +10,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from pydantic import BaseModel
 
 from tickwire import config as config_module
-from tickwire.config import Config, Features, Feed, Model
+from tickwire.config import Config, Engine, Features, Feed, Model
 from tickwire.errors import ConfigError
 from tickwire.units import parse_duration
 
@@ -1017,6 +1018,38 @@ def test_a_configuration_made_in_python_is_checked_as_a_file_is(changes: dict[st
     with pytest.raises(ConfigError) as error:
         Config(**tables()).model_copy(update=changes)
     assert str(error.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Feed(venue="nyse", instruments=["A"]), 'venue: expected one of "binance_spot"'),
+        (lambda: Feed(instruments=["BTCUSDT"]), "venue: required"),
+        (lambda: Features(rows=[]), "rows: expected at least one, found []"),
+        (
+            lambda: Features(rows=["spread()"], evry="1s"),
+            "evry: unknown key, found '1s'; nearest known key: every",
+        ),
+        (lambda: Model(path="m.onnx", workers=0), "workers: expected at least 1, found 0"),
+        (lambda: Engine(layout="thread"), 'layout: expected one of "inline", "threads", "processes"'),
+    ],
+)
+def test_a_table_made_in_python_is_refused_as_a_file_is(make: Callable[[], object], says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        make()
+    assert str(error.value).startswith(says), error.value
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    config = Config.from_toml(file)
+    assert config.features == Config.from_text(MINIMAL).features
+    assert Config.from_text("\ufeff" + MINIMAL).feed_names == config.feed_names
+    for form in ("utf-16", "utf-16-le"):
+        file.write_bytes(codecs.BOM_UTF16_LE * (form == "utf-16-le") + MINIMAL.encode(form))
+        with pytest.raises(ConfigError, match="expected UTF-8 text, found UTF-16; convert it: iconv"):
+            Config.from_toml(file)
 
 
 def test_a_changed_copy_is_checked_and_keeps_its_place(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ import importlib.util
 import json
 import logging
 import os
+import pickle
 import re
 import struct
 import sys
+import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -31,7 +33,7 @@ from multicast_rig import market
 from onnx import TensorProto, helper
 from packets import OPEN, capture, frames, packet, stream
 from scripted import ScriptedVenue, config_of
-from spot_lines import START, diff, lines, text_of, zipped
+from spot_lines import SNAPSHOT, START, STEP, diff, lines, tarred, text_of, trade, zipped
 
 from tickwire import models
 from tickwire.cli import main
@@ -250,6 +252,31 @@ def without(number: int) -> bytes:
     return text_of([line for line in lines() if line[1].get("data", {}).get("u") != 10 * number + 10])
 
 
+def replaced_trades(one: int, other: int) -> bytes:
+    """These two swap their places."""
+    ids = {one: other, other: one}
+    return text_of(
+        [
+            (at, trade(ids[n]) if (n := message.get("data", {}).get("t")) in ids else message)
+            for at, message in lines()
+        ]
+    )
+
+
+def two_books() -> list[Any]:
+    """The usual capture beside that of another instrument, which does not trade."""
+    out = []
+    for at, message in lines():
+        if "lastUpdateId" in message:
+            for symbol in ("btcusdt", "ethusdt"):
+                out.append((at, {"stream": f"{symbol}@snapshot", "data": message}))
+            continue
+        out.append((at, message))
+        if (last := message["data"].get("u")) is not None:
+            out.append((at, diff(last // 10 - 1, symbol="ETHUSDT")))
+    return out
+
+
 def snapshot_of(**changes: Any) -> bytes:
     return text_of(
         [(at, message | changes if "lastUpdateId" in message else message) for at, message in lines()]
@@ -265,6 +292,30 @@ def levels(count: int, depth: int) -> list[dict[str, Any]]:
     ]
 
 
+TRADES = {"rows": 'rows = [\'trade_count(window="1s")\', "spread()"]'}
+
+
+def bare(count: int, depth: int, *, beside: bool = True, every: int = STEP) -> bytes:
+    """Partial books as their stream sends them without its wrapper, beside the usual capture."""
+    some = [(START + 10 + i * every, message["data"]) for i, message in enumerate(levels(count, depth))]
+    return text_of(sorted([*(lines() if beside else []), *some], key=lambda line: line[0]))
+
+
+def futures_partial(number: int) -> dict[str, Any]:
+    side = [[f"{100 - i}.0", "1.0"] for i in range(5)], [[f"{101 + i}.0", "1.0"] for i in range(5)]
+    return diff(number, pu=10 * number, b=side[0], a=side[1])["data"]
+
+
+# Raw messages of a futures market: each change is followed by the partial book of the same moment.
+FUTURES_BESIDE = text_of(
+    [
+        *((START + i * STEP, diff(i, pu=10 * i)["data"]) for i in range(9)),
+        (START + STEP + 1, SNAPSHOT | {"lastUpdateId": 20}),
+        *((START + i * STEP + 2, futures_partial(i)) for i in range(9)),
+    ]
+)
+FUTURES_BESIDE = b"".join(sorted(FUTURES_BESIDE.splitlines(keepends=True)))
+OTHERS = {"stream": "ethusdt@depth@100ms"}
 BESIDE = text_of([*lines(), *((START + i, message) for i, message in enumerate(levels(4, 5)))])
 FUTURES = text_of([(START + i, diff(i, pu=10 * i)) for i in range(9)])
 ITCH_FEED = {"venue": 'venue = "nasdaq_itch"', "instruments": 'instruments = ["TW00001"]'}
@@ -280,6 +331,25 @@ CAPTURES: list[tuple[str, str, bytes | None, dict[str, str], int, str]] = [
     ("UTF-16", "c.log", WHOLE.decode().encode("utf-16"), {}, 2, "*/c.log: *UTF-16 text; convert it"),
     ("packets for a venue of lines", "c.pcap", b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + bytes(32), {}, 2, "*/c.pcap: *a capture of packets (pcap)"),
     ("a day file for a venue of lines", "c.itch", b"\x00\x0cS" + bytes(11), {}, 2, "*/c.itch: *a day file of NASDAQ ITCH"),
+    ("UTF-32", "c.log", WHOLE.decode().encode("utf-32"), {}, 2, "*/c.log: *UTF-32 text; convert it"),
+    ("zlib", "c.z", zlib.compress(WHOLE), {}, 2, "*/c.z: *a zlib stream; unpack it: pigz -dz"),
+    ("zlib, quickly", "c.z", zlib.compress(WHOLE, 1), {}, 2, "*/c.z: *a zlib stream; unpack it: pigz -dz"),
+    ("zlib, well", "c.z", zlib.compress(WHOLE, 9), {}, 2, "*/c.z: *a zlib stream; unpack it: pigz -dz"),
+    ("lz4", "c.lz4", b"\x04\x22\x4d\x18" + bytes(40), {}, 2, "*/c.lz4: *an lz4 file; unpack it: lz4 -d"),
+    ("snappy", "c.sz", b"\xff\x06\x00\x00sNaPpY" + bytes(40), {}, 2, "*/c.sz: *a snappy file; unpack it"),
+    ("lzip", "c.lz", b"LZIP\x01" + bytes(40), {}, 2, "*/c.lz: *an lzip file; unpack it: lzip -d"),
+    ("tar", "c.tar", tarred(WHOLE), {}, 2, "*/c.tar: *a tar archive; unpack it"),
+    ("tar in gzip", "c.tar.gz", gzip.compress(tarred(WHOLE)), {}, 2, "*/c.tar.gz: *a tar archive; unpack it"),
+    ("SQLite", "c.db", b"SQLite format 3\x00" + bytes(40), {}, 2, "*/c.db: *an SQLite database"),
+    ("DuckDB", "c.db", bytes(8) + b"DUCK" + bytes(40), {}, 2, "*/c.db: *a DuckDB database"),
+    ("HDF5", "c.h5", b"\x89HDF\r\n\x1a\n" + bytes(40), {}, 2, "*/c.h5: *an HDF5 file"),
+    ("Arrow", "c.arrow", b"ARROW1\x00\x00" + bytes(40), {}, 2, "*/c.arrow: *an Arrow file (Feather)"),
+    ("Arrow's stream", "c.arrows", b"\xff\xff\xff\xff" + bytes(40), {}, 2, "*/c.arrows: *an Arrow stream"),
+    ("Feather", "c.feather", b"FEA1" + bytes(40), {}, 2, "*/c.feather: *a Feather file"),
+    ("ORC", "c.orc", b"ORC" + bytes(40), {}, 2, "*/c.orc: *an ORC file"),
+    ("a pickle", "c.pkl", pickle.dumps(lines()), {}, 2, "*/c.pkl: *a pickle of Python"),
+    ("NumPy", "c.npy", b"\x93NUMPY\x01\x00" + bytes(40), {}, 2, "*/c.npy: *a NumPy file"),
+    ("NumPy in a zip", "c.npz", zipped(b"\x93NUMPY\x01\x00" + bytes(40)), {}, 2, "*/c.npz: *a NumPy file"),
     ("Parquet", "c.parquet", b"PAR1" + bytes(40), {}, 2, "*/c.parquet: *a Parquet file"),
     ("7z", "c.7z", b"7z\xbc\xaf\x27\x1c" + bytes(40), {}, 2, "*/c.7z: *a 7z archive; unpack it"),
     ("two files in a zip", "c.zip", zipped(WHOLE, WHOLE), {}, 2, "*/c.zip: *a zip archive of 2 files"),
@@ -288,6 +358,16 @@ CAPTURES: list[tuple[str, str, bytes | None, dict[str, str], int, str]] = [
     ("stamps of two units", "c.log", MIXED, {}, 2, "c.log: expected receive stamps of one unit *: nanoseconds and microseconds"),
     ("stamps of another unit further on", "c.log", WHOLE + MICRO[-1], {}, 0, "c.log:29: a mixture of units: a receive stamp in microseconds in a file of nanoseconds"),
     ("stamps that count from the start", "c.log", text_of(lines(), lambda at: str((at - START) // 10**6 + 5)), {}, 0, 'a receive stamp that is plausible in no unit*found "5 {'),
+    ("stamps of 22 digits", "c.log", text_of(lines(), lambda at: f"{at}000"), {}, 0, 'a receive stamp that is plausible in no unit: expected a time between 2000 and 2100, found "1723161253937085768000 {'),
+    ("stamps of 60 digits", "c.log", text_of(lines(), lambda at: f"{at:060d}1"), {}, 0, 'a receive stamp that is plausible in no unit: expected a time between 2000 and 2100, found "0000'),
+    ("stamps before 1970", "c.log", text_of(lines(), lambda at: str(-at)), {}, 0, 'a receive stamp that is plausible in no unit: expected a time between 2000 and 2100, found "-1723161253937085768 {'),
+    ("fractions before 1970", "c.log", text_of(lines(), lambda at: f"-{at / 1e9:.3f}"), {}, 0, 'a receive stamp that is plausible in no unit: expected a time between 2000 and 2100, found "-1723161253.937 {'),
+    ("a stamp too large for a number", "c.log", text_of(lines(), lambda at: f"{at}e40"), {}, 0, 'a receive stamp that is plausible in no unit: expected a time between 2000 and 2100, found "1723161253937085768e40 {'),
+    ("seconds under shorter windows", "c.log", text_of(lines(), lambda at: str(at // 10**9)), {"rows": "rows = ['ofi(window=\"100ms\")', 'mid_return(window=\"2s\")']"}, 0, 'the receive stamps resolve 1 s, and ofi(window="100ms") looks at less: events that are less than 1 s apart have one time'),
+    ("milliseconds under shorter windows", "c.log", text_of(lines(), lambda at: str(at // 10**6)), {"rows": "rows = ['ofi(window=\"100us\")']"}, 0, 'the receive stamps resolve 1 ms, and ofi(window="100us") looks at less'),
+    ("nanoseconds that are whole milliseconds", "c.log", text_of(lines(), lambda at: f"{at // 10**6}000000"), {"rows": "rows = ['ofi(window=\"100us\")']"}, 0, 'the receive stamps resolve 1 ms, and ofi(window="100us") looks at less'),
+    ("rows more often than stamps", "c.log", text_of(lines(), lambda at: str(at // 10**9)), {"features": 'every = "100ms"'}, 0, "the receive stamps resolve 1 s, and features.every looks at less"),
+    ("windows shorter than the venue's stamps", "c.log", WHOLE, {"rows": "rows = ['ofi(window=\"100us\")']", "features": 'clock = "event"'}, 0, "the venue's stamps resolve 1 ms, and ofi"),
     ("lines without a time", "c.log", b"".join(json.dumps(message).encode() + b"\n" for _, message in lines()), {}, 0, "a message without its receive time: expected TIME, a space and a message"),
     ("no snapshot", "c.log", text_of(lines(snapshot=False)), {}, 0, "binance_spot BTCUSDT never became valid: no snapshot came"),
     ("an empty snapshot", "c.log", snapshot_of(bids=[], asks=[]), {}, 0, "BTCUSDT never became valid: its only snapshot could not be believed: 1 empty"),
@@ -307,10 +387,18 @@ CAPTURES: list[tuple[str, str, bytes | None, dict[str, str], int, str]] = [
     ("a torn message", "c.log", TORN, {}, 0, "to the end of the input: a message of it could not be read, and no snapshot"),
     ("what became of a torn message's book", "c.log", TORN, {}, 0, "1 venue message could not be used; the book that it was of did not become valid again"),
     ("a book that crosses", "c.log", replaced(10, b=[["105.00", "1"]]), {}, 0, "to the end of the input: its best bid is at or above its best ask"),
-    ("a price finer than its unit", "c.log", replaced(10, b=[["100.123456789", "1"]]), {}, 0, 'message_bad_number: BTCUSDT: a price or quantity that does not fit price_decimals = 8, qty_decimals = 8: b = "100.123456789"'),
+    ("a price finer than its unit", "c.log", replaced(10, b=[["100.123456789", "1"]]), {}, 0, 'message_bad_number: BTCUSDT: a price or quantity that does not fit price_decimals = 8, qty_decimals = 8: b = "100.123456789" (*c.log:16)'),
     ("a price that is a word", "c.log", replaced(10, b=[["dear", "1"]]), {}, 0, 'message_bad_number: BTCUSDT: a price or quantity that is no number: b = "dear"'),
-    ("a price below zero", "c.log", replaced(10, b=[["-1.5", "1"]]), {}, 0, 'message_bad_number: BTCUSDT: a price or quantity that is below zero: b = "-1.5"'),
-    ("an id that is no whole number", "c.log", replaced(10, u=1.5), {}, 0, 'message_malformed: BTCUSDT: malformed: u = "1.5"'),
+    ("a price below zero", "c.log", replaced(10, b=[["-1.5", "1"]]), {}, 0, 'message_bad_number: BTCUSDT: a price or quantity that is below zero: b = "-1.5" (*c.log:16)'),
+    ("an id that is no whole number", "c.log", replaced(10, u=1.5), {}, 0, 'message_malformed: BTCUSDT: malformed: u = "1.5" (*c.log:16)'),
+    ("no trade", "c.log", text_of([line for line in lines() if "t" not in line[1].get("data", {})]), TRADES, 0, 'BTCUSDT: no trade of it came: trade_count(window="1s") had none to look at'),
+    ("no trade for a trigger", "c.log", text_of([line for line in lines() if "t" not in line[1].get("data", {})]), {"features": 'trigger = "trade"'}, 0, 'BTCUSDT: no trade of it came: the trigger "trade" had none to fire at'),
+    ("no trade of one of two", "c.log", text_of(two_books()), TRADES | {"instruments": 'instruments = ["BTCUSDT", "ETHUSDT"]'}, 0, 'ETHUSDT: no trade of it came: trade_count(window="1s") had none to look at'),
+    ("trades in another order", "c.log", replaced_trades(2, 3), {}, 0, "1 trade came late, behind trades with greater ids: it counts from when it came"),
+    ("bare partial books beside changes", "c.log", bare(9, 5), {}, 0, "8 partial books were not used, because their instrument has a stream of changes*stream_refused: BTCUSDT: partial books without their stream's name, beside a stream of changes, are not used"),
+    ("partial books of futures beside raw changes", "c.log", FUTURES_BESIDE, {"venue": 'venue = "binance_usdm"'}, 0, "9 partial books were not used, because their instrument has a stream of changes"),
+    ("changes in another's stream", "c.log", text_of([(at, message | OTHERS if message.get("data", {}).get("u") == 110 else message) for at, message in lines()]), {}, 0, "1 message of a stream that is, by its name, another instrument's was not used*stream_refused: ethusdt@depth@100ms: a message of BTCUSDT is not used (*c.log:16)"),
+    ("a trade in another's stream", "c.log", text_of([(at, message | {"stream": "ethusdt@trade"} if message.get("data", {}).get("t") == 3 else message) for at, message in lines()]), {}, 0, "stream_refused: ethusdt@trade: a message of BTCUSDT is not used"),
     ("trades that never came", "c.log", text_of([line for line in lines() if line[1].get("data", {}).get("t") != 3]), {}, 0, "1 trade never came, at 1 place in their ids"),
     ("messages that came twice", "c.log", text_of(sorted([*lines(), *lines()], key=lambda line: line[0])), {}, 0, "7 trades came again and were counted once"),
     ("partial books beside changes", "c.log", BESIDE, {}, 0, "3 partial books were not used, because their instrument has a stream of changes"),

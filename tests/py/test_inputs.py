@@ -224,6 +224,14 @@ WRITERS: dict[str, Callable[[Any], str]] = {
     "a snapshot in a wrapper, the name last": lambda message: json.dumps(
         {"data": message, "stream": "btcusdt@snapshot"} if "lastUpdateId" in message else message
     ),
+    "a snapshot as the WebSocket API replies": lambda message: json.dumps(
+        {"id": "51e2", "status": 200, "result": message, "rateLimits": [{"rateLimitType": "REQUEST_WEIGHT"}]}
+        if "lastUpdateId" in message
+        else message
+    ),
+    "a snapshot in an object of its own": lambda message: json.dumps(
+        {"type": "snapshot", "symbol": "BTCUSDT", "book": message} if "lastUpdateId" in message else message
+    ),
 }
 
 
@@ -233,6 +241,68 @@ def test_messages_as_any_writer_of_json_makes_them_give_the_same_rows(
 ) -> None:
     found = replayed(tmp_path, text_of(lines(), write=WRITERS[writer]))
     assert (found.rows, len(found.report)) == (truth, 1), found.report
+
+
+SIDES = ([[f"{99 - i}.00", "7.0"] for i in range(20)], [[f"{104 + i}.00", "7.0"] for i in range(20)])
+
+
+@pytest.mark.parametrize("levels", [5, 10, 20])
+@pytest.mark.parametrize("first", ["a partial book", "the snapshot"])
+def test_bare_partial_books_beside_changes_are_no_snapshots(
+    levels: int, first: str, tmp_path: Path, truth: list[dict[str, str]]
+) -> None:
+    begin = START + (0 if first == "a partial book" else STEP + 2000)
+    books = [
+        (
+            begin + 500 + i * STEP,
+            {"lastUpdateId": 10 * i + 9, "bids": SIDES[0][:levels], "asks": SIDES[1][:levels]},
+        )
+        for i in range(12)
+    ]
+    found = replayed(tmp_path, text_of(sorted([*lines(), *books], key=lambda line: line[0])))
+    assert found.rows == truth, found.report
+    found.says("12 partial books were not used, because their instrument has a stream of changes")
+
+
+def test_snapshots_of_few_levels_that_somebody_asked_for_are_taken(tmp_path: Path) -> None:
+    """One every three seconds, of as many levels as a partial book has: each that fits is taken."""
+    asked = [
+        (
+            START + i * 12 * STEP + STEP + 500,
+            {"lastUpdateId": 120 * i + 15, "bids": SIDES[0], "asks": SIDES[1]},
+        )
+        for i in range(3)
+    ]
+    made = [(START + i * STEP, diff(i)) for i in range(40)]
+    found = replayed(tmp_path, text_of(sorted([*made, *asked], key=lambda line: line[0])), rows=["spread()"])
+    assert len(found.rows) > 30, found.report
+    assert not any("partial" in line for line in found.report), found.report
+
+
+def test_which_instrument_a_snapshot_is_of_may_stand_beside_it_or_in_it(tmp_path: Path) -> None:
+    ways: list[Callable[[str], dict[str, Any]]] = [
+        lambda symbol: {"symbol": symbol, "snapshot": SNAPSHOT},
+        lambda symbol: {"s": symbol, "id": 7, "status": 200, "result": SNAPSHOT},
+        lambda symbol: {**SNAPSHOT, "symbol": symbol},
+    ]
+    for way in ways:
+        parts = [
+            (START + i * STEP + n, diff(i, symbol=symbol))
+            for i in range(9)
+            for n, symbol in enumerate(("BTCUSDT", "ETHUSDT"))
+        ]
+        parts += [(START + STEP + 9, way(symbol)) for symbol in ("BTCUSDT", "ETHUSDT")]
+        text = text_of(sorted(parts, key=lambda line: line[0]))
+        found = replayed(tmp_path, text, rows=["spread()"], feed={"instruments": ["BTCUSDT", "ETHUSDT"]})
+        assert {row["instrument"] for row in found.rows} == {"BTCUSDT", "ETHUSDT"}, found.report
+        # Of two in one object nobody can say which is meant.
+        two = {"one": SNAPSHOT, "two": SNAPSHOT}
+        parts = [(at, two if "lastUpdateId" in str(m) else m) for at, m in parts]
+        both = replayed(
+            tmp_path, text_of(parts), rows=["spread()"], feed={"instruments": ["BTCUSDT", "ETHUSDT"]}
+        )
+        assert both.rows == []
+        both.says("never became valid: no snapshot came")
 
 
 def test_what_became_of_damaged_books_is_told(tmp_path: Path) -> None:

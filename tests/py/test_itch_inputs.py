@@ -380,6 +380,7 @@ async def test_a_book_that_was_lost_for_good_says_where_and_why(tmp_path: Path, 
     rows, counters, text = await told(without_lines(), file)
     assert counters["itch/unknown_order"] == 1
     assert "itch: message 501 is about an order that is not there" in text
-    assert "note: itch TW00001 had no valid book from 2020-01-30 14:30:00" in text
+    place = f"{tmp_path}/20200130.itch: message 501 (2020-01-30 14:30:00"
+    assert f"note: itch TW00001 had no valid book from {place}" in text
     assert "an event is missing before it, and no snapshot followed" in text
     assert set(rows["instrument"][rows["sequence"] > 501]) == {1}

@@ -6,6 +6,7 @@
 ///
 /// The ingest agent writes it while it replays, where time is not short, and reads it out when all is read.
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -44,6 +45,8 @@ struct CaptureFacts {
   std::uint64_t others_count = 0;
   std::vector<std::string> without_changes;   // The feed's own that no book change is of …
   std::vector<std::string> without_snapshot;  // … or no snapshot.
+  std::vector<std::string> without_trades;    // Those that were valid, and no trade came of them.
+  std::int64_t resolution_ns = 1;  // All stamps that windows go by are multiples of it: of a second or parts.
   std::vector<Lost> lost;
   std::vector<NotWarm> not_warm;
 };
@@ -55,6 +58,16 @@ class CaptureWitness {
   void saw(std::span<const char> message) noexcept;
   /// One of an instrument that the feed does not name.
   void other(std::string_view symbol) noexcept;
+  /// A stamp that windows go by.
+  void stamped(TsNs ts) noexcept {
+    stamped_ = std::min(stamped_ + 1, kFewStamps);
+    while (ts % resolution_ns_ != 0) resolution_ns_ /= 1000;
+  }
+  /// What the stamps resolve: a second, a millisecond, a microsecond or a nanosecond. By a few nobody can
+  /// tell.
+  [[nodiscard]] std::int64_t resolution_ns() const noexcept {
+    return stamped_ == kFewStamps ? resolution_ns_ : 1;
+  }
   /// The venue that most messages are of, unless that is `own`.
   [[nodiscard]] std::string_view looks_like(std::string_view own) const noexcept;
   void tell(CaptureFacts& facts) const;
@@ -66,6 +79,10 @@ class CaptureWitness {
   static constexpr std::size_t kMostSymbolBytes = 64;
   static constexpr std::size_t kBytesOfOne = 192;  // A node of the set, its string's own and their alignment.
 
+  static constexpr int kFewStamps = 4;
+
+  int stamped_ = 0;
+  std::int64_t resolution_ns_ = 1'000'000'000;
   std::uint64_t looked_ = 0;
   std::array<std::pair<std::string_view, std::uint64_t>, 8> venues_{};
   std::vector<std::byte> memory_ = std::vector<std::byte>(kMostKept * kBytesOfOne);

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "tickwire/core/error.hpp"
+#include "tickwire/engine/bare_books.hpp"
 #include "tickwire/engine/error_kinds.hpp"
 #include "tickwire/engine/warm_join.hpp"
 #include "tickwire/feed/venue/binance/stream_name.hpp"
@@ -31,6 +32,7 @@ constexpr std::int64_t kDepthPauseNs = 5'000'000'000;       // Between two snaps
 constexpr std::int64_t kMaxDepthPauseNs = 320'000'000'000;  // … doubled while they contradict the book.
 constexpr std::uint64_t kFirstLines = 2'000;                // Of a capture, that tell what its streams are.
 constexpr std::uint32_t kPartialInARow = 3;            // Messages of that shape; changes look so by chance.
+constexpr std::uint64_t kPartialShare = 10;            // And one to so many changes at least.
 constexpr std::size_t kSendBufferBytes = 256U << 10U;  // A subscription to a thousand streams, and pongs.
 constexpr std::int64_t kConnectTimeoutNs = 10'000'000'000;
 constexpr std::int64_t kCloseTimeoutNs = 2'000'000'000;
@@ -209,6 +211,26 @@ std::string next_segment(const std::string& path) {
 
 }  // namespace
 
+/// Where the line at hand of a replay stands, as the end of a report: " (FILE:LINE)". Empty in a live run. Of
+/// a long path the end alone, since a report has little room.
+class IngestAgent::Place {
+ public:
+  Place(const IngestAgent& agent, const Feed& feed) noexcept TICKWIRE_HOT {
+    if (agent.replay_) [[unlikely]] {
+      TICKWIRE_HOT_EXEMPT_BEGIN("replay: for its report")
+      find(feed);
+      TICKWIRE_HOT_EXEMPT_END
+    }
+  }
+  [[nodiscard]] std::string_view view() const noexcept TICKWIRE_HOT { return {text_, size_}; }
+
+ private:
+  void find(const Feed& feed) noexcept;
+
+  char text_[96];
+  std::size_t size_ = 0;
+};
+
 /// One instrument and its dealings with the control plane.
 struct IngestAgent::Lane {
   enum class Snapshot : std::uint8_t { NotWanted, Requested, WaitingToRetry };
@@ -252,8 +274,11 @@ struct IngestAgent::Lane {
   // Replay, of what no stream's name tells:
   std::uint32_t unnamed_partial = 0;  // Its messages are partial books of so many levels.
   bool bare_partial = false;          // Bare snapshot lines are partial books.
-  bool damaged = false;               // It left valid for a message that could not be used, and is not back.
-  bool has_snapshot = false;          // One came that could be read.
+  std::uint32_t unnamed_refused = 0;  // Messages of so many levels a side are partial books beside changes.
+  BareBooks bare_books;
+  bool traded = false;        // A trade of it came.
+  bool damaged = false;       // It left valid for a message that could not be used, and is not back.
+  bool has_snapshot = false;  // One came that could be read.
   /// Replay: where it left valid last.
   struct LeftValid {
     md::InvalidReason reason = md::InvalidReason::None;
@@ -301,6 +326,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
         partial_books(stats.counter(config.name, "partial_books")),
         partial_refused(stats.counter(config.name, "partial_books_refused")),
         other_streams(stats.counter(config.name, "other_streams")),
+        other_symbol(stats.counter(config.name, "other_symbol")),
         subscribe_errors(stats.counter(config.name, "subscribe_errors")),
         clock_leaps(stats.counter(config.name, "clock_leaps")),
         stamps_capped(stats.counter(config.name, "stamps_capped")),
@@ -455,6 +481,7 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& partial_books;
   metrics::Counter& partial_refused;  // Beside a stream of changes.
   metrics::Counter& other_streams;
+  metrics::Counter& other_symbol;  // The stream's name is another instrument's.
   metrics::Counter& subscribe_errors;
   metrics::Counter& clock_leaps;    // Stamps that are not to be gone by: see StampWatch.
   metrics::Counter& stamps_capped;  // Live: the kernel's stamps that were ahead of their reading.
@@ -498,6 +525,17 @@ struct IngestAgent::Feed final : FeedLine::Owner {
   metrics::Counter& truncated;
   metrics::Counter& input_ts;  // Replay: when what is read next was received.
 };
+
+void IngestAgent::Place::find(const Feed& feed) noexcept {
+  constexpr std::size_t kMostPath = 60;
+  const std::string_view path = feed.reader->file();
+  const bool whole = path.size() <= kMostPath;
+  const std::string_view shown = whole ? path : path.substr(path.size() - kMostPath);
+  const int size =
+      std::snprintf(text_, sizeof text_, " (%s%.*s:%llu)", whole ? "" : "...", static_cast<int>(shown.size()),
+                    shown.data(), static_cast<unsigned long long>(feed.reader->line_number()));
+  size_ = std::min(static_cast<std::size_t>(std::max(size, 0)), sizeof text_ - 1);
+}
 
 /// Set-up, live: the connections.
 void IngestAgent::Feed::connect(Arena& arena) {
@@ -676,7 +714,8 @@ void IngestAgent::learn_streams(Feed& feed) {
   struct Found {
     std::uint64_t changes = 0;
     std::uint64_t unnamed_partial = 0;
-    std::size_t shape = 0;  // The most levels of these.
+    std::size_t shape = 0;                 // The most levels of these.
+    std::array<std::uint64_t, 3> exact{};  // Those with 5, 10 or 20 levels on both sides.
     std::uint64_t bare = 0;
     std::size_t most_bare_levels = 0;
   };
@@ -691,6 +730,7 @@ void IngestAgent::learn_streams(Feed& feed) {
       if (feed.decoder.decode_snapshot(line->body, 0, RecvClock::Recorded, line->ts_recv, event) !=
           Outcome::Event)
         continue;
+      lanes_[feed.first_lane]->bare_books.saw(event);
       ++found[0].bare;
       found[0].most_bare_levels = std::max({found[0].most_bare_levels, event.bids.size(), event.asks.size()});
     }
@@ -708,6 +748,8 @@ void IngestAgent::learn_streams(Feed& feed) {
     const std::size_t shape = event.named ? 0 : feed::binance::partial_shape(event);
     of.shape = std::max(of.shape, shape);
     ++(shape == 0 ? of.changes : of.unnamed_partial);
+    if (const std::size_t exact = event.named ? 0 : feed::binance::exact_partial_shape(event); exact != 0)
+      ++of.exact[exact / 10];
   }
   for (std::size_t i = 0; i < found.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
@@ -716,6 +758,14 @@ void IngestAgent::learn_streams(Feed& feed) {
       lane.unnamed_partial = static_cast<std::uint32_t>(of.shape);
     if (of.changes != 0 || (of.unnamed_partial != 0 && lane.unnamed_partial == 0))
       lane.pipeline.expect_diffs();
+    // Beside changes, where too many look like books for chance. Spot's have no ids of changes.
+    const auto most = std::max_element(of.exact.begin(), of.exact.end());
+    if (of.changes != 0 && feed.config.market != feed::binance::Market::Spot && *most >= kPartialInARow &&
+        kPartialShare * *most >= of.changes) {
+      static constexpr std::array<std::uint32_t, 3> kSizes{5, 10, 20};
+      lane.unnamed_refused = kSizes[static_cast<std::size_t>(most - of.exact.begin())];
+    }
+    lane.bare_books.begin();
     // The venue's partial books have no more levels; longer ones are snapshots that somebody asked for.
     lane.bare_partial = of.changes == 0 && of.unnamed_partial == 0 && of.bare >= kPartialInARow &&
                         of.most_bare_levels <= feed::binance::kMostPartialLevels;
@@ -1003,8 +1053,10 @@ void IngestAgent::on_line(Feed& feed, const md::CaptureLine& line) noexcept {
     case md::CaptureKind::Message:
       return on_message(feed, kBookConn, line.body, RecvClock::Recorded, line.ts_recv);
     case md::CaptureKind::BareSnapshot:
-      if (feed.table.size() == 1)
+      if (feed.table.size() == 1) {
+        if (is_bare_partial(feed, line)) return refuse_partial(feed, *lanes_[feed.first_lane], line.ts_recv);
         return on_snapshot(feed, 0, line.body, 0, RecvClock::Recorded, line.ts_recv);
+      }
       feed.snapshots_refused.add(1);
       return report(errors_, ErrorKind::SnapshotWithoutInstrument,
                     "a bare REST snapshot line is accepted in a feed of one instrument", line.ts_recv);
@@ -1043,6 +1095,25 @@ void IngestAgent::on_line(Feed& feed, const md::CaptureLine& line) noexcept {
   }
 }
 
+/// Does a stream of partial books say this, beside the changes of the same instrument?
+bool IngestAgent::is_bare_partial(Feed& feed, const md::CaptureLine& line) noexcept {
+  Lane& lane = *lanes_[feed.first_lane];
+  md::Event event;
+  if (!lane.pipeline.sync().has_diffs() ||
+      feed.decoder.decode_snapshot(line.body, 0, RecvClock::Recorded, line.ts_recv, event) != Outcome::Event)
+    return false;
+  lane.bare_books.saw(event);
+  return lane.bare_books.is_partial(event);
+}
+
+void IngestAgent::refuse_partial(Feed& feed, const Lane& lane, TsNs ts) noexcept {
+  feed.partial_refused.add(1);
+  report(errors_, ErrorKind::StreamRefused,
+         {symbol_of(feed, lane), ": partial books without their stream's name, beside a stream of changes, ",
+          "are not used", Place(*this, feed).view()},
+         ts);
+}
+
 void IngestAgent::report_capture(Feed& feed) noexcept {
   feed.lines_skipped.set(static_cast<std::int64_t>(feed.reader->skipped_lines()));
   if (feed.reader->truncated()) {
@@ -1073,6 +1144,7 @@ std::vector<CaptureFacts> IngestAgent::capture_facts() const {
     facts.feed = feed->config.name;
     facts.stamps = feed->reader->stamps();
     facts.looks_like = feed->witness.looks_like(venue_name(feed->config.market));
+    facts.resolution_ns = feed->witness.resolution_ns();
     feed->witness.tell(facts);
     for (std::size_t i = 0; i < feed->config.instruments.size(); ++i) {
       const Lane& lane = *lanes_[feed->first_lane + i];
@@ -1080,6 +1152,7 @@ std::vector<CaptureFacts> IngestAgent::capture_facts() const {
       if (lane.diff_id == 0 && lane.pipeline.epoch() == 0) facts.without_changes.push_back(symbol);
       if (!lane.has_snapshot) facts.without_snapshot.push_back(symbol);
       if (lane.pipeline.epoch() == 0) continue;
+      if (!lane.traded) facts.without_trades.push_back(symbol);
       if (lane.pipeline.state() != md::BookState::Valid) {
         CaptureFacts::Lost& lost = facts.lost.emplace_back();
         lost.instrument = symbol;
@@ -1133,12 +1206,13 @@ void IngestAgent::on_live(Feed& feed, TsNs ts) noexcept {
   feed.warm_messages.set(feed.messages.value());
   std::int64_t repeats = feed.old_trades.value() + feed.old_quotes.value();
   for (metrics::Counter* const counter :
-       {&feed.messages,       &feed.bytes,          &feed.book_events,       &feed.trades,
-        &feed.quotes,         &feed.ignored,        &feed.other_trades,      &feed.unknown_symbol,
-        &feed.malformed,      &feed.bad_number,     &feed.too_many_levels,   &feed.gaps,
-        &feed.crossed,        &feed.old_trades,     &feed.old_quotes,        &feed.late_trades,
-        &feed.trade_gaps,     &feed.missing_trades, &feed.became_valid,      &feed.books_damaged,
-        &feed.books_resynced, &feed.snapshots,      &feed.snapshots_refused, &feed.stale}) {
+       {&feed.messages,      &feed.bytes,          &feed.book_events,    &feed.trades,
+        &feed.quotes,        &feed.ignored,        &feed.other_trades,   &feed.unknown_symbol,
+        &feed.other_symbol,  &feed.malformed,      &feed.bad_number,     &feed.too_many_levels,
+        &feed.gaps,          &feed.crossed,        &feed.old_trades,     &feed.old_quotes,
+        &feed.late_trades,   &feed.trade_gaps,     &feed.missing_trades, &feed.became_valid,
+        &feed.books_damaged, &feed.books_resynced, &feed.snapshots,      &feed.snapshots_refused,
+        &feed.stale}) {
     counter->set(0);
   }
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
@@ -1370,6 +1444,7 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
   if (replay_) [[unlikely]] {
     TICKWIRE_HOT_EXEMPT_BEGIN("replay: what an input is, for its report")
     feed.witness.saw(message);
+    if (outcome == Outcome::Event) feed.witness.stamped(windows_on_recv_ ? ts_recv : event.ts_event);
     if (outcome == Outcome::UnknownSymbol) feed.witness.other(feed.decoder.symbol());
     TICKWIRE_HOT_EXEMPT_END
   }
@@ -1384,6 +1459,11 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
       note_captured(feed, event);
     switch (event.kind) {
       case md::EventKind::BookDiff:
+        if (!event.named && lane.unnamed_refused != 0 &&
+            feed::binance::exact_partial_shape(event) == lane.unnamed_refused) [[unlikely]] {
+          refuse_partial(feed, lane, ts_recv);
+          break;
+        }
         if (!event.named && lane.unnamed_partial != 0) [[unlikely]] {
           event.kind = md::EventKind::PartialBook;
           event.limit = lane.unnamed_partial;
@@ -1397,13 +1477,16 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
         if (lane.pipeline.sync().has_diffs()) {
           feed.partial_refused.add(1);
           report(errors_, ErrorKind::StreamRefused,
-                 {feed.decoder.stream(), ": partial books beside a stream of changes are not used"}, ts_recv);
+                 {feed.decoder.stream(), ": partial books beside a stream of changes are not used",
+                  Place(*this, feed).view()},
+                 ts_recv);
           break;
         }
         on_book(feed, lane, event, arrival);
         break;
       case md::EventKind::Trade: {
         feed.trades.add(1);
+        lane.traded = true;
         // It says nothing of the book, but what time it is.
         if (is_stale(feed, lane, ts_recv)) [[unlikely]]
           on_stale(feed, lane, arrival);
@@ -1551,8 +1634,8 @@ void IngestAgent::merge(Feed& feed, Lane& lane, const Arrival& arrival) noexcept
 void IngestAgent::count_refused(Feed& feed, const Lane& lane, const Step& step, TsNs ts_recv) noexcept {
   feed.snapshots_refused.add(1);
   feed.snapshots_by_fault[static_cast<std::size_t>(step.fault)]->add(1);
-  report(errors_, ErrorKind::SnapshotRefused, {symbol_of(feed, lane), ": ", feed::name_of(step.fault)},
-         ts_recv);
+  report(errors_, ErrorKind::SnapshotRefused,
+         {symbol_of(feed, lane), ": ", feed::name_of(step.fault), Place(*this, feed).view()}, ts_recv);
 }
 
 /// A message's stamps against those before it. Where one leaps, no book of the feed is valid before the
@@ -1602,8 +1685,17 @@ void IngestAgent::refuse(Feed& feed, std::uint32_t conn, std::span<const char> m
     case Outcome::UnknownSymbol: return feed.unknown_symbol.add(1);
     case Outcome::OtherStream:
       feed.other_streams.add(1);
+      return report(
+          errors_, ErrorKind::StreamRefused,
+          {feed.decoder.stream(), ": book changes of another kind are not used", Place(*this, feed).view()},
+          arrival.ts_recv);
+    case Outcome::OtherSymbol:
+      // Of whose book it would have been nobody knows; what either has missed shows in its ids.
+      feed.other_symbol.add(1);
       return report(errors_, ErrorKind::StreamRefused,
-                    {feed.decoder.stream(), ": book changes of another kind are not used"}, arrival.ts_recv);
+                    {Excerpt(feed.decoder.stream()).view(), ": a message of ",
+                     Excerpt(feed.decoder.symbol()).view(), " is not used", Place(*this, feed).view()},
+                    arrival.ts_recv);
     case Outcome::Shutdown:
       feed.shutdown_notices.add(1);
       // In a capture it was said to somebody else.
@@ -1643,22 +1735,27 @@ void IngestAgent::report_refused(const Feed& feed, ErrorKind kind, Outcome outco
                                  std::span<const char> message, TsNs ts) noexcept {
   const feed::binance::Decoder::Refused refused = feed.decoder.refused();
   const Excerpt value(refused.key.empty() ? std::string_view(message.data(), message.size()) : refused.value);
+  const Place place(*this, feed);
   if (local == kNoInstrument) {
     if (!refused.key.empty()) {
-      return report(errors_, kind, {feed.config.name, ": ", refused.key, " = \"", value.view(), "\""}, ts);
+      return report(errors_, kind,
+                    {feed.config.name, ": ", refused.key, " = \"", value.view(), "\"", place.view()}, ts);
     }
-    return report(
-        errors_, kind,
-        {feed.config.name, ": a message that names none of its instruments: \"", value.view(), "\""}, ts);
+    return report(errors_, kind,
+                  {feed.config.name, ": a message that names none of its instruments: \"", value.view(), "\"",
+                   place.view()},
+                  ts);
   }
   const InstrumentConfig& instrument = feed.config.instruments[local];
   if (outcome != Outcome::BadNumber) {
     if (!refused.key.empty()) {
-      return report(
-          errors_, kind,
-          {instrument.symbol, ": ", name_of(outcome), ": ", refused.key, " = \"", value.view(), "\""}, ts);
+      return report(errors_, kind,
+                    {instrument.symbol, ": ", name_of(outcome), ": ", refused.key, " = \"", value.view(),
+                     "\"", place.view()},
+                    ts);
     }
-    return report(errors_, kind, {instrument.symbol, ": ", name_of(outcome), ": \"", value.view(), "\""}, ts);
+    return report(errors_, kind,
+                  {instrument.symbol, ": ", name_of(outcome), ": \"", value.view(), "\"", place.view()}, ts);
   }
   const std::string_view text = refused.value;
   const bool number = text.find_first_not_of("0123456789.eE+-") == std::string_view::npos &&
@@ -1666,14 +1763,14 @@ void IngestAgent::report_refused(const Feed& feed, ErrorKind kind, Outcome outco
   if (!number || text.starts_with('-')) {
     return report(errors_, kind,
                   {instrument.symbol, ": a price or quantity that is ", number ? "below zero" : "no number",
-                   ": ", refused.key, " = \"", value.view(), "\""},
+                   ": ", refused.key, " = \"", value.view(), "\"", place.view()},
                   ts);
   }
   const Digits price(instrument.price_decimals);
   const Digits qty(instrument.qty_decimals);
   report(errors_, kind,
          {instrument.symbol, ": a price or quantity that does not fit price_decimals = ", price.view(),
-          ", qty_decimals = ", qty.view(), ": ", refused.key, " = \"", value.view(), "\""},
+          ", qty_decimals = ", qty.view(), ": ", refused.key, " = \"", value.view(), "\"", place.view()},
          ts);
 }
 

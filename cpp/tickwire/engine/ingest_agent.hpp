@@ -115,10 +115,13 @@ class IngestAgent final : public concurrent::Agent {
  private:
   struct Lane;
   struct Feed;
+  class Place;
 
   void learn_streams(Feed& feed);
   int replay_turn() noexcept TICKWIRE_HOT;
   void end_replay() noexcept;
+  [[nodiscard]] bool is_bare_partial(Feed& feed, const md::CaptureLine& line) noexcept TICKWIRE_HOT;
+  void refuse_partial(Feed& feed, const Lane& lane, TsNs ts) noexcept TICKWIRE_HOT;
   void report_capture(Feed& feed) noexcept;
   void note_lost(Feed& feed, Lane& lane, md::InvalidReason reason, TsNs ts) noexcept TICKWIRE_HOT;
   void on_line(Feed& feed, const md::CaptureLine& line) noexcept TICKWIRE_HOT;

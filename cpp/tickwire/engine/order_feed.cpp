@@ -365,13 +365,11 @@ void OrderFeed::tell(CaptureFacts& facts) const {
       if (lane.pipeline.state() == md::BookState::Empty) facts.without_changes.push_back(symbol);
       continue;
     }
+    if (!lane.traded) facts.without_trades.push_back(symbol);
     // A market that is closed ends its day with every stock halted: that is in order.
     if (lane.pipeline.state() == md::BookState::Suspect) {
-      facts.lost.push_back({symbol,
-                            std::string(md::name_of(md::BookState::Suspect)),
-                            std::string(md::name_of(lane.lost_reason)),
-                            {},
-                            lane.lost_ts});
+      facts.lost.push_back({symbol, std::string(md::name_of(md::BookState::Suspect)),
+                            std::string(md::name_of(lane.lost_reason)), place_of(lane), lane.lost_ts});
     } else if (lane.rows.value() == 0) {
       const auto last = lane.pipeline.warm_last();
       const TsNs now = lane.pipeline.clock();
@@ -380,6 +378,20 @@ void OrderFeed::tell(CaptureFacts& facts) const {
       facts.not_warm.push_back({symbol, last.feature, known ? last.warm_at - now : -1});
     }
   }
+}
+
+void OrderFeed::note_lost(OrderLane& lane, md::InvalidReason reason, TsNs ts) const noexcept {
+  lane.lost_reason = reason;
+  lane.lost_ts = ts;
+  if (files_ == nullptr) return;
+  lane.lost_file = &files_->file();
+  lane.lost_message = item_.sequence;
+}
+
+/// Where it was lost, as FILE: message N. Messages count in a day file, and in a capture in their session.
+std::string OrderFeed::place_of(const OrderLane& lane) {
+  if (lane.lost_file == nullptr || lane.lost_message == 0) return {};
+  return *lane.lost_file + ": message " + std::to_string(lane.lost_message);
 }
 
 void OrderFeed::report_files() noexcept {
@@ -426,6 +438,7 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
   if (update.book) book_events_.add(1);
   if (update.traded) trades_.add(1);
   OrderLane& lane = *lanes_[update.instrument];
+  lane.traded = lane.traded || update.traded;
   const Step step = lane.pipeline.on_update(update, ts_event, arrival.ts_recv, sequence);
   stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
   finish(lane, step, ts_event, arrival);
@@ -588,8 +601,7 @@ void OrderFeed::finish(OrderLane& lane, const Step& step, TsNs ts_event, const A
     left_valid_.add(1);
     lane.left_valid.add(1);
     lane.reason.set(static_cast<std::int64_t>(step.reason));
-    lane.lost_reason = step.reason;
-    lane.lost_ts = arrival.ts_recv;
+    note_lost(lane, step.reason, arrival.ts_recv);
     outlet_.notice(of, pipeline.state(), step.reason, arrival);
   }
   if (step.became_valid) [[unlikely]]

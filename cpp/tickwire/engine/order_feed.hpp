@@ -63,6 +63,9 @@ struct OrderLane {
   metrics::Counter& window_overflows;
   md::InvalidReason lost_reason = md::InvalidReason::None;  // Why it left valid last …
   TsNs lost_ts = 0;                                         // … and when.
+  const std::string* lost_file = nullptr;                   // Replay: in which input; the source's own …
+  std::uint64_t lost_message = 0;                           // … and at which message; 0: at none.
+  bool traded = false;                                      // A trade of it came.
 };
 
 class OrderFeed final : private feed::MoldFeedHandler {
@@ -110,6 +113,8 @@ class OrderFeed final : private feed::MoldFeedHandler {
   [[nodiscard]] TsNs ts() const noexcept TICKWIRE_HOT { return item_.ts_recv; }
   /// What read() has read. One row at most, and a notice for each instrument.
   void process() noexcept TICKWIRE_HOT;
+  /// It has left valid with what is processed, for `reason`.
+  void note_lost(OrderLane& lane, md::InvalidReason reason, TsNs ts) const noexcept TICKWIRE_HOT;
   void report_files() noexcept;
   /// What no counter tells of the input, at its end.
   void tell(CaptureFacts& facts) const;
@@ -178,6 +183,7 @@ class OrderFeed final : private feed::MoldFeedHandler {
   void refused(feed::itch::Outcome outcome, TsNs ts) noexcept TICKWIRE_HOT;
   void misfit(const feed::itch::Update& update, std::uint64_t sequence, TsNs ts) noexcept TICKWIRE_HOT;
   void note(TsNs ts, const md::StreamNote& note) noexcept TICKWIRE_HOT;
+  [[nodiscard]] static std::string place_of(const OrderLane& lane);
   void report_refused(const feed::Sequencer& sequencer) noexcept;
   void count_line(std::size_t number, const feed::LineStats& line) noexcept;
 

@@ -107,11 +107,18 @@ bool is_partial_book(std::string_view stream) {
          stream[at + kDepth.size()] >= '0' && stream[at + kDepth.size()] <= '9';
 }
 
-/// A REST reply that other people's recordings hold: as it came, or in the wrapper of a stream.
+/// A REST reply that other people's recordings hold: as it came, in the wrapper of a stream, or as one member
+/// of an object, as a reply of the WebSocket API has it in `result`.
 struct ForeignSnapshot {
   std::string_view body;
-  std::string_view stream;  // Without quotes, not unescaped; empty where none is named.
+  // Without quotes, not unescaped; empty where none is named.
+  std::string_view stream;
+  std::string_view symbol;
 };
+
+std::string_view without_quotes(std::string_view value) {
+  return value.size() >= 2 && value.front() == '"' ? value.substr(1, value.size() - 2) : std::string_view();
+}
 
 bool is_snapshot_object(std::string_view text) {
   bool id = false, bids = false, asks = false, other = false;
@@ -138,23 +145,30 @@ bool find_snapshot(std::string_view text, ForeignSnapshot& out) {
   if (::memmem(text.data(), text.size(), kId.data(), kId.size()) == nullptr) return false;
   bool has_id = false;
   bool has_stream = false;
-  std::string_view stream;
-  std::string_view data;
+  bool has_event = false;
+  ForeignSnapshot found;
+  int snapshots = 0;
   const bool whole = walk_json(text, [&](std::string_view key, std::string_view value) {
     has_id = has_id || key == "lastUpdateId";
+    has_event = has_event || key == "e";
     if (key == "stream") {
       has_stream = true;
-      if (value.size() >= 2 && value.front() == '"') stream = value.substr(1, value.size() - 2);
+      found.stream = without_quotes(value);
     }
-    if (key == "data") data = value;
+    if (key == "symbol" || key == "s") found.symbol = without_quotes(value);
+    if (value.starts_with('{') && is_snapshot_object(value)) {
+      found.body = value;
+      ++snapshots;
+    }
   });
   if (!whole || text.front() != '{') return false;
   if (has_id && !has_stream) {
-    out = {text, {}};
+    out = {text, {}, found.symbol};
     return true;
   }
-  if (has_id || data.empty() || is_partial_book(stream) || !is_snapshot_object(data)) return false;
-  out = {data, stream};
+  // With two it would be a guess which one is meant.
+  if (has_id || has_event || snapshots != 1 || is_partial_book(found.stream)) return false;
+  out = found;
   return true;
 }
 
@@ -428,13 +442,14 @@ class CaptureReader::Impl {
                        .no_zone = stamp.no_zone});
   }
 
-  /// Somebody else's snapshot, of the instrument that its stream names.
+  /// Somebody else's snapshot, of the instrument that its stream names, or its wrapper or it itself.
   void take(const ForeignSnapshot& snapshot) noexcept {
     line_.body = {snapshot.body.data(), snapshot.body.size()};
     const std::size_t at = snapshot.stream.find('@');
+    const bool streamed = at != std::string_view::npos && at != 0;
+    const std::string_view name = streamed ? snapshot.stream.substr(0, at) : snapshot.symbol;
     unescaped_.clear();
-    if (at == std::string_view::npos || at == 0 ||
-        !unescape_json(snapshot.stream.substr(0, at), unescaped_)) {
+    if (name.empty() || !unescape_json(name, unescaped_)) {
       line_.kind = CaptureKind::BareSnapshot;
       return;
     }

@@ -20,8 +20,9 @@
 /// Other recorders' files are read, too. Their times may be in another unit or form (receive_stamp.hpp):
 /// most of a file's first lines decide, a line of another unit is refused, and so is a file that begins
 /// with a mixture. A file with a line of ours among its first ones, or before, is in nanoseconds,
-/// whatever its stamps look like. A REST snapshot may stand as it came, or in the wrapper of a stream, whose
-/// name then says the instrument. A file that is no text is refused by its name.
+/// whatever its stamps look like. A REST snapshot may stand as it came, in the wrapper of a stream, whose
+/// name then says the instrument, or as the one member of any object, as in a reply of the WebSocket API; a
+/// `symbol` beside it or in it says the instrument, too. A file that is no text is refused by its name.
 
 #include <cstddef>
 #include <cstdint>

@@ -46,19 +46,28 @@ void set_number(std::int64_t whole, std::uint64_t billionths_squared, Stamp& out
   out.ts = whole * scale + static_cast<std::int64_t>(billionths_squared / parts);
 }
 
-/// A number with a point or an exponent.
+/// A number that no time is: it is known how long its text is, and no more.
+bool no_time(std::size_t size, Stamp& out) noexcept {
+  out.form = StampForm::None;
+  out.ts = out.as_ns = 0;
+  out.size = size;
+  return true;
+}
+
+/// A number with a point or an exponent, or of more digits than a whole one can have.
 bool parse_decimal_stamp(std::string_view text, Stamp& out) noexcept {
   std::array<char, 48> digits;
   std::size_t count = 0;
   std::int64_t point = -1;
   std::size_t at = 0;
+  bool too_large = false;
   for (; at < text.size() && (is_digit(text[at]) || (text[at] == '.' && point < 0)); ++at) {
     if (text[at] == '.') {
       point = static_cast<std::int64_t>(count);
     } else if (count < digits.size()) {
       digits[count++] = text[at];
     } else if (point < 0) {
-      return false;
+      too_large = true;
     }
   }
   if (count == 0) return false;
@@ -69,17 +78,19 @@ bool parse_decimal_stamp(std::string_view text, Stamp& out) noexcept {
     if (negative || text[behind] == '+') ++behind;
     int exponent = 0;
     const auto [end, error] = std::from_chars(text.data() + behind, text.data() + text.size(), exponent);
-    if (error != std::errc{} || exponent < 0 || exponent > 30) return false;
-    point += negative ? -exponent : exponent;
+    if (error == std::errc::invalid_argument || exponent < 0) return false;
     at = static_cast<std::size_t>(end - text.data());
+    if (error != std::errc{} || exponent > 30) return no_time(at, out);
+    point += negative ? -exponent : exponent;
   }
+  if (too_large) return no_time(at, out);
   std::int64_t whole = 0;
   std::uint64_t behind = 0;
   for (std::int64_t i = 0; i < point; ++i) {
     const int digit = i < static_cast<std::int64_t>(count) ? digits[static_cast<std::size_t>(i)] - '0' : 0;
     if (__builtin_mul_overflow(whole, std::int64_t{10}, &whole) ||
         __builtin_add_overflow(whole, std::int64_t{digit}, &whole)) {
-      return false;
+      return no_time(at, out);
     }
   }
   for (std::int64_t i = point; i < point + 18; ++i) {
@@ -173,9 +184,15 @@ bool parse_iso(std::string_view text, Stamp& out) noexcept {
 }  // namespace
 
 bool parse_stamp(std::string_view text, Stamp& out) noexcept {
-  if (text.empty() || !is_digit(text.front())) return false;
   out.no_zone = false;
   out.whole = false;
+  if (text.size() > 1 && text.front() == '-' && is_digit(text[1])) [[unlikely]] {
+    // Of a clock that had not been set, or of a difference: what its digits say is no matter.
+    Stamp positive;
+    if (!parse_stamp(text.substr(1), positive)) return false;
+    return no_time(1 + positive.size, out);
+  }
+  if (text.empty() || !is_digit(text.front())) return false;
   std::int64_t whole = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), whole);
   const auto size = static_cast<std::size_t>(end - text.data());

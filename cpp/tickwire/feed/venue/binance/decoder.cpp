@@ -117,6 +117,7 @@ std::string_view text_of(Key key) noexcept TICKWIRE_HOT {
     case Key::Qty: return "q";
     case Key::BuyerMaker: return "m";
     case Key::TradeType: return "X";
+    case Key::TradeTime: return "T";
     case Key::Stream: return "stream";
     case Key::Data: return "data";
     case Key::Error: return "error";
@@ -185,7 +186,7 @@ class Decoder::Impl {
     return take_levels(out);
   }
 
-  [[nodiscard]] std::string_view symbol() const noexcept {
+  [[nodiscard]] std::string_view symbol() const noexcept TICKWIRE_HOT {
     return has(Key::Symbol) ? token(Key::Symbol).text : std::string_view{};
   }
   [[nodiscard]] Refused refused() const noexcept TICKWIRE_HOT { return refused_; }
@@ -297,7 +298,10 @@ class Decoder::Impl {
         if (!token.quoted) return false;
         const InstrumentId named = instruments_.find(token.text);
         if (fields_.instrument == kNoInstrument) fields_.instrument = named;
-        if (fields_.instrument != named) return false;
+        if (fields_.instrument != named) {
+          if (kKeyOf == static_cast<KeyOf>(key_of_snapshot)) return false;
+          fields_.instrument = named;  // Not its stream's, which is told by that.
+        }
       }
     }
     return true;
@@ -465,7 +469,11 @@ class Decoder::Impl {
     constexpr std::uint32_t kQuote = bit(Key::LastId) | bit(Key::Symbol) | bit(Key::Bids) | bit(Key::BidQty) |
                                      bit(Key::Asks) | bit(Key::AskQty);
     out.instrument = fields_.instrument;
-    if (has(Key::Symbol) && fields_.instrument == kNoInstrument) return Outcome::UnknownSymbol;
+    if (has(Key::Symbol)) {
+      if (!fields_.stream.empty() && !is_stream_of(fields_.stream, token(Key::Symbol).text)) [[unlikely]]
+        return Outcome::OtherSymbol;
+      if (fields_.instrument == kNoInstrument) return Outcome::UnknownSymbol;
+    }
     if (!has(Key::EventType)) {
       constexpr std::uint32_t kPartial = bit(Key::LastId) | bit(Key::Bids) | bit(Key::Asks);
       const StreamName name = parse_stream_name(fields_.stream);

@@ -67,7 +67,7 @@ class Decoder {
                           TsNs ts_recv, md::Event& out) noexcept TICKWIRE_HOT;
 
   /// Of the last message, until the next: the symbol that it names, known or not.
-  [[nodiscard]] std::string_view symbol() const noexcept;
+  [[nodiscard]] std::string_view symbol() const noexcept TICKWIRE_HOT;
   /// After Malformed and BadNumber: the field that could not be used, by its key, and its value as it was
   /// written. Both are empty where the message as a whole could not be read.
   struct Refused {

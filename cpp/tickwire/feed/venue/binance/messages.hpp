@@ -34,6 +34,7 @@ enum class Outcome : std::uint8_t {
   Ignored,           // A reply of the control channel, or a stream that is not spoken here.
   OtherTradeStream,  // A trade of the stream that was not chosen.
   OtherStream,       // Book changes of a stream that is not spoken here, by its name.
+  OtherSymbol,       // The name of its stream is another instrument's than the message names.
   UnknownSymbol,
   Shutdown,
   SubscribeError,  // The venue refused a request of ours.
@@ -48,6 +49,7 @@ constexpr std::string_view name_of(Outcome outcome) noexcept {
     case Outcome::Ignored: return "ignored";
     case Outcome::OtherTradeStream: return "other_trade_stream";
     case Outcome::OtherStream: return "other_stream";
+    case Outcome::OtherSymbol: return "other_symbol";
     case Outcome::UnknownSymbol: return "unknown_symbol";
     case Outcome::Shutdown: return "shutdown";
     case Outcome::SubscribeError: return "subscribe_error";

@@ -52,16 +52,32 @@ inline StreamName parse_stream_name(std::string_view name) noexcept TICKWIRE_HOT
   return out;
 }
 
+/// May a stream of this name have messages of this symbol? One that names no symbol, as "!bookTicker", may.
+inline bool is_stream_of(std::string_view stream, std::string_view symbol) noexcept TICKWIRE_HOT {
+  const std::size_t size = symbol.size();
+  if (stream.size() > size && stream[size] == '@') [[likely]] {
+    bool same = true;
+    for (std::size_t i = 0; i < size; ++i) {
+      const char c =
+          symbol[i] >= 'A' && symbol[i] <= 'Z' ? static_cast<char>(symbol[i] + ('a' - 'A')) : symbol[i];
+      same = same && (stream[i] == c || stream[i] == symbol[i]);
+    }
+    if (same) return true;
+  }
+  const std::size_t at = stream.find('@');
+  return at == std::string_view::npos || at == 0 || stream.front() == '!';
+}
+
 /// Partial books have 5, 10 or 20 levels a side; fewer only where there are no more.
 inline constexpr std::size_t kMostPartialLevels = 20;
-constexpr bool is_partial_size(std::size_t levels) noexcept {
+constexpr bool is_partial_size(std::size_t levels) noexcept TICKWIRE_HOT {
   return levels == 5 || levels == 10 || levels == kMostPartialLevels;
 }
 
 /// Of a message that names no stream: the levels of its longer side where it could be a partial book, 0 where
 /// it says what changed: a side that is empty or not in order, a quantity of zero, or too many levels.
 /// Changes look like a book by chance, but not all of them.
-[[nodiscard]] inline std::size_t partial_shape(const md::Event& event) noexcept {
+[[nodiscard]] inline std::size_t partial_shape(const md::Event& event) noexcept TICKWIRE_HOT {
   if (event.bids.empty() || event.asks.empty()) return 0;
   if (event.bids[0].price >= event.asks[0].price) return 0;
   for (std::size_t i = 0; i < event.bids.size(); ++i) {
@@ -72,6 +88,12 @@ constexpr bool is_partial_size(std::size_t levels) noexcept {
   }
   const std::size_t levels = event.bids.size() > event.asks.size() ? event.bids.size() : event.asks.size();
   return levels <= kMostPartialLevels ? levels : 0;
+}
+
+/// The same where both sides have as many as partial books have: changes hardly ever do.
+[[nodiscard]] inline std::size_t exact_partial_shape(const md::Event& event) noexcept TICKWIRE_HOT {
+  const std::size_t levels = event.bids.size();
+  return levels == event.asks.size() && is_partial_size(levels) ? partial_shape(event) : 0;
 }
 
 }  // namespace tickwire::feed::binance

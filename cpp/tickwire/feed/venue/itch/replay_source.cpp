@@ -36,6 +36,7 @@ class ReplaySource::Source {
   virtual bool next(ReplayItem& item) = 0;
   virtual bool truncated() const noexcept = 0;
   virtual const std::string& error() const noexcept = 0;
+  [[nodiscard]] virtual std::size_t file() const noexcept TICKWIRE_HOT = 0;
   virtual ReplayStats stats() const noexcept { return {}; }
   virtual const Sequencer* sequencer() const noexcept { return nullptr; }
   virtual std::size_t lines() const noexcept { return 0; }
@@ -131,6 +132,7 @@ class ReplaySource::DayFiles final : public Source {
   }
   bool truncated() const noexcept override { return file_.truncated(); }
   const std::string& error() const noexcept override { return file_.error(); }
+  std::size_t file() const noexcept override { return number_; }
 
  private:
   static constexpr std::size_t kTimeAt = 5;
@@ -217,6 +219,7 @@ class ReplaySource::Captures final : public Source, private SequencerHandler {
   }
   bool truncated() const noexcept override { return !error_.empty(); }
   const std::string& error() const noexcept override { return error_; }
+  std::size_t file() const noexcept override { return std::min(file_, readers_.size() - 1); }
   ReplayStats stats() const noexcept override {
     ReplayStats all = stats_;
     for (const auto& reader : readers_) {
@@ -508,6 +511,7 @@ ReplaySource::ReplaySource(const ReplayConfig& all, const std::string& where, Ar
     config.files.push_back(all.files[i]);
     if (i < all.midnights.size()) config.midnights.push_back(all.midnights[i]);
   }
+  files_ = config.files;
   if (config.files.empty() && !all.files.empty()) {
     throw SetupError("input " + all.files.front(), "messages of ITCH 5.0, or a capture of MoldUDP64",
                      "an empty file");
@@ -535,6 +539,7 @@ const std::string& ReplaySource::error() const noexcept {
 }
 ReplayStats ReplaySource::stats() const noexcept { return source_->stats(); }
 const Sequencer* ReplaySource::sequencer() const noexcept { return source_->sequencer(); }
+const std::string& ReplaySource::file() const noexcept { return files_[source_->file()]; }
 std::size_t ReplaySource::lines() const noexcept { return source_->lines(); }
 
 }  // namespace tickwire::feed::itch

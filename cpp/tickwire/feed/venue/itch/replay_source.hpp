@@ -78,6 +78,8 @@ class ReplaySource {
   [[nodiscard]] bool truncated() const noexcept;
   [[nodiscard]] const std::string& error() const noexcept;
   [[nodiscard]] ReplayStats stats() const noexcept;
+  /// The file that the newest item is of.
+  [[nodiscard]] const std::string& file() const noexcept TICKWIRE_HOT;
   /// Null where the files are no captures, or our own, in which nothing is arbitrated any more.
   [[nodiscard]] const Sequencer* sequencer() const noexcept;
   [[nodiscard]] std::size_t lines() const noexcept;
@@ -86,6 +88,7 @@ class ReplaySource {
   class Source;
   class DayFiles;
   class Captures;
+  std::vector<std::string> files_;  // Those that have a byte.
   std::unique_ptr<Source> source_;
   std::string empty_;  // Says which files have not a byte.
 };
