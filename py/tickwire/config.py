@@ -674,7 +674,8 @@ class Feed(_Model):
     """Wait before the first re-connect; doubles, with jitter, up to `reconnect_max`."""
 
     reconnect_max: Duration = "30s"
-    """Longest wait between two attempts to connect."""
+    """Longest wait between two attempts to connect, unless the venue's refusal says how many seconds to wait
+    (`Retry-After`, believed up to an hour)."""
 
     max_connection_age: Duration = "23h50m"
     """Before a connection gets older, another one is opened, and takes over once it has reached the old one's

@@ -59,7 +59,8 @@ def test_targets_and_files_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     code = [*re.findall(r"^ {4}(.*)$", text, re.MULTILINE), *re.findall(r"`([^`\n]+)`", text)]
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for line in code:
+    added = set(re.findall(r"^`([^`\n]+)`\n\n```", text, re.MULTILINE))  # By what the page shows.
+    for line in set(code) - added:
         match = re.match(r"(?:[A-Z]+=\S+ )*make ([a-z-]+)", line)
         assert match is None or match[1] in targets, f"{page.name}: {line}"
         if re.fullmatch(r"(?:\.ci|cpp|docs|py|scripts|tests|tools)/[\w./-]*", line):

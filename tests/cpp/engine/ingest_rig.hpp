@@ -12,6 +12,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <regex>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -257,12 +258,15 @@ class IngestRig {
     return -1;
   }
   /// The error log's texts of a kind: of the first and, where there were several, of the newest.
+  /// A file stands in it without its folder, whose name differs from run to run.
   [[nodiscard]] std::string error(ErrorKind kind) const {
+    const std::regex folder(R"( \([^()]*/(\w+\.\w+:\d+)\))");
     for (const auto& log : metrics::StatReader(stats_->path()).error_logs()) {
       if (log.scope != "ingest0") continue;
       for (const metrics::ErrorEntry& entry : log.entries) {
         if (entry.kind != static_cast<std::uint32_t>(kind)) continue;
-        return entry.count == 1 ? entry.text : entry.text + " | " + entry.newest;
+        const std::string all = entry.count == 1 ? entry.text : entry.text + " | " + entry.newest;
+        return std::regex_replace(all, folder, " ($1)");
       }
     }
     return "";

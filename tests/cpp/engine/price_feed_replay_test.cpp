@@ -138,8 +138,8 @@ TEST_F(PriceFeedReplay, AMessageThatCannotBeUsedTakesItsBookAndSaysWhy) {
       << error(ErrorKind::MessageMalformed);
   EXPECT_EQ(error(ErrorKind::MessageBadNumber),
             "message_bad_number: AAA: a price or quantity that does not fit price_decimals = 0, qty_decimals "
-            "= 0: b = \"100.5\" | message_bad_number: AAA: a price or quantity that is no number: b = "
-            "\"ten\"");
+            "= 0: b = \"100.5\" (a.log:10) | message_bad_number: AAA: a price or quantity that is no number: "
+            "b = \"ten\" (a.log:16)");
   const CaptureFacts found = facts();
   ASSERT_EQ(found.lost.size(), 1U);
   EXPECT_EQ(found.lost[0].instrument, "AAA");
@@ -154,14 +154,14 @@ TEST_F(PriceFeedReplay, SaysWhichNumberIsBelowZeroAndHowManyDecimalsThereAre) {
   capture.open(0).begin(10).line(20, diff("AAA", 10, 12, "100:-1", ""));
   EXPECT_EQ(replay(capture), Log{"@20 AAA 1 bad_number suspect"});
   EXPECT_EQ(error(ErrorKind::MessageBadNumber),
-            "message_bad_number: AAA: a price or quantity that is below zero: b = \"-1\"");
+            "message_bad_number: AAA: a price or quantity that is below zero: b = \"-1\" (a.log:4)");
   Capture fine;
   fine.open(0).begin(10).line(20, diff("AAA", 10, 12, "100.0000000000001:1", ""));
   EXPECT_EQ(replay(fine, [](EngineConfig& config) { config.feeds[0].instruments[0] = {"AAA", 12, 9}; }),
             Log{"@20 AAA 1 bad_number suspect"});
   EXPECT_EQ(error(ErrorKind::MessageBadNumber),
             "message_bad_number: AAA: a price or quantity that does not fit price_decimals = 12, "
-            "qty_decimals = 9: b = \"100.0000000000001\"");
+            "qty_decimals = 9: b = \"100.0000000000001\" (a.log:4)");
 }
 
 TEST_F(PriceFeedReplay, AMessageOfTooManyLevelsIsNotBelieved) {
@@ -217,13 +217,13 @@ TEST_F(PriceFeedReplay, WhatIsNoneOfItsEventsIsCountedByKindAndTakesNoBook) {
   EXPECT_EQ(counted("books_damaged"), 0);
   EXPECT_EQ(counted("handovers"), 0);
   EXPECT_EQ(error(ErrorKind::StreamRefused),
-            "stream_refused: aaa@rpiDepth@500ms: book changes of another kind are not used | stream_refused: "
-            "aaa@depth5: partial books beside a stream of changes are not used");
+            "stream_refused: aaa@rpiDepth@500ms: book changes of another kind are not used (a.log:9) | "
+            "stream_refused: aaa@depth5: partial books beside a stream of changes are not used (a.log:10)");
   EXPECT_EQ(error(ErrorKind::SubscribeRefused),
             R"(subscribe_refused: usdm: {"error":{"code":2,"msg":"no such stream"},"id":1})");
   EXPECT_EQ(error(ErrorKind::MessageMalformed),
-            "message_malformed: usdm: a message that names none of its instruments: \"{\"");
-  EXPECT_EQ(error(ErrorKind::MessageBadNumber), "message_bad_number: usdm: p = \"1x\"");
+            "message_malformed: usdm: a message that names none of its instruments: \"{\" (a.log:16)");
+  EXPECT_EQ(error(ErrorKind::MessageBadNumber), "message_bad_number: usdm: p = \"1x\" (a.log:17)");
   EXPECT_EQ(facts().others, (std::vector<std::string>{"CCC", "DDD", "EEE"}));
   EXPECT_EQ(facts().others_count, 3U);
   EXPECT_EQ(facts().looks_like, "");
@@ -258,7 +258,7 @@ TEST_F(PriceFeedReplay, ARefusedSnapshotIsCountedByItsFaultAndLeavesTheBookAsItI
       << error(ErrorKind::SnapshotRefused);
   EXPECT_EQ(error(ErrorKind::SnapshotMalformed),
             "snapshot_malformed: AAA: it reads {\"code\":-1121,\"msg\":\"Invalid symbol.\"} | "
-            "snapshot_malformed: AAA: a price or quantity that is no number: b = \"x\"");
+            "snapshot_malformed: AAA: a price or quantity that is no number: b = \"x\" (a.log:11)");
 }
 
 TEST_F(PriceFeedReplay, ABookWithoutNewsIsGivenUpByTheNextEventATradeIncluded) {

@@ -171,6 +171,26 @@ TEST(Handshake, AcceptsTheFreedomsOfHttp) {
   }
 }
 
+TEST(Handshake, SaysHowLongAServerWantsToBeLeftAlone) {
+  const std::vector<std::pair<std::string, std::int64_t>> cases = {
+      {"", 0},
+      {"Retry-After: 7\r\n", 7},
+      {"retry-after:  120 \r\n", 120},
+      {"Retry-After: 3601\r\n", 3600},
+      {"Retry-After: 99999999999999999999999999\r\n", 3600},
+      {"Retry-After: -5\r\n", 0},
+      {"Retry-After: \r\n", 0},
+      {"Retry-After: Wed, 21 Oct 2015 07:28:00 GMT\r\n", 0},
+  };
+  for (const auto& [header, seconds] : cases) {
+    FixedText error;
+    const HandshakeAnswer answer =
+        check_handshake("HTTP/1.1 429 Too Many Requests\r\n" + header + "\r\n", kAccept, error);
+    EXPECT_EQ(answer.status, HandshakeStatus::Refused) << header;
+    EXPECT_EQ(answer.retry_after_s, seconds) << header;
+  }
+}
+
 TEST(Handshake, RefusesAndSaysWhy) {
   const std::string accept = "Sec-WebSocket-Accept: " + std::string(kAccept) + "\r\n";
   const std::string start = "HTTP/1.1 101 Switching Protocols\r\n";

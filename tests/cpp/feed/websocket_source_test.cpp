@@ -579,6 +579,21 @@ TEST(WebSocketSource, CutsAServerThatDoesNotClose) {
   EXPECT_EQ(client.source.last_error(), "close of 127.0.0.1: the server did not end the connection in time");
 }
 
+TEST(WebSocketSource, LeavesAServerAloneForAsLongAsItAsks) {
+  TestServer server({[](Connection& c) {
+    c.read_request();
+    c.send("HTTP/1.1 429 Too Many Requests\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n");
+  }});
+  Client client(config_for("ws://127.0.0.1:" + std::to_string(server.port())));  // Delays of 4 ms.
+  client.run_until([&] {
+    return client.source.state() == WebSocketState::BackingOff && client.source.stats().errors > 0;
+  });
+  const std::int64_t delay = client.source.ns_to_deadline(tsc_now());
+  EXPECT_GT(delay, 500'000 * kMs);
+  EXPECT_LE(delay, 600'000 * kMs);
+  client.source.stop();
+}
+
 TEST(WebSocketSource, StopsAtOnceWhereNothingIsOpen) {
   auto config = config_for("ws://127.0.0.1:1");
   config.reconnect_min_ns = config.reconnect_max_ns = 1'000'000 * kMs;

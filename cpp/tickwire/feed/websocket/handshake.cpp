@@ -61,6 +61,18 @@ std::string_view header_value(std::string_view headers, std::string_view name) n
   return {};
 }
 
+/// A number of seconds; 0 for a date, or anything else. What a server asks for beyond an hour is not
+/// believed.
+std::int64_t pause_of(std::string_view text) noexcept {
+  constexpr std::int64_t kMostS = 3600;
+  std::int64_t seconds = 0;
+  for (const char c : text) {
+    if (c < '0' || c > '9') return 0;
+    seconds = std::min(kMostS, seconds * 10 + (c - '0'));
+  }
+  return seconds;
+}
+
 /// Of a refusal: its status and whatever the server says of it.
 HandshakeAnswer quote_refusal(std::string_view status, std::string_view headers, std::string_view body,
                               FixedText& error) noexcept {
@@ -90,7 +102,7 @@ HandshakeAnswer quote_refusal(std::string_view status, std::string_view headers,
             place.empty() ? "" : ", elsewhere at ", TICKWIRE_PRINTF_VIEW(place),
             pause.empty() ? "" : ", Retry-After: ", TICKWIRE_PRINTF_VIEW(pause), size == 0 ? "" : ": ",
             static_cast<int>(size), words);
-  return {.status = HandshakeStatus::Refused, .more = more};
+  return {.status = HandshakeStatus::Refused, .more = more, .retry_after_s = pause_of(pause)};
 }
 
 }  // namespace

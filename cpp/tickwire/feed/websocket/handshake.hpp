@@ -47,6 +47,8 @@ struct HandshakeAnswer {
   HandshakeStatus status = HandshakeStatus::Incomplete;
   std::size_t header_bytes = 0;  // Where Accepted: what follows belongs to the first frame.
   bool more = false;             // Where Refused: its body, which says why, has not come whole yet.
+  std::int64_t retry_after_s =
+      0;  // Where Refused: how long the server wants to be left alone, an hour at most.
 };
 
 /// Looks at everything received so far. Where it gives Refused, `error` says what was expected and found,

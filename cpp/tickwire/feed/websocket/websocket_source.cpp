@@ -537,6 +537,7 @@ int WebSocketSource::service_handshake(std::uint64_t now, WebSocketHandler& hand
   const HandshakeAnswer answer =
       check_handshake({answer_.data(), answer_bytes_}, request_.expected_accept(), last_error_);
   if (answer.status == HandshakeStatus::Refused) {
+    asked_pause_ns_ = answer.retry_after_s * 1'000'000'000;
     // The reason is worth a moment, as long as there is room for it.
     if (!answer.more || ended != 0 || answer_bytes_ == answer_.size()) return refused();
     if (!refused_in_part_) deadline_tsc_ = std::min(deadline_tsc_, after(now, kReasonNs));
@@ -723,7 +724,9 @@ void WebSocketSource::back_off() noexcept {
   ceiling = std::min(ceiling, static_cast<double>(config_.reconnect_max_ns));
   if (failures_ < 64) ++failures_;
   state_ = WebSocketState::BackingOff;
-  deadline_tsc_ = after(tsc_now(), static_cast<std::int64_t>(keys_.uniform() * ceiling));
+  deadline_tsc_ =
+      after(tsc_now(), std::max(asked_pause_ns_, static_cast<std::int64_t>(keys_.uniform() * ceiling)));
+  asked_pause_ns_ = 0;
 }
 
 /// What the socket took: 0 when it is full, and everything when it is broken: the next receive says

@@ -265,10 +265,11 @@ class WebSocketSource {
   HandshakeRequest request_;
   PageBuffer answer_;
   std::size_t answer_bytes_ = 0;
-  bool refused_in_part_ = false;   // The answer is a refusal whose body is still coming.
-  std::size_t first_address_ = 0;  // Where a round begins: past an address that answered but did not open.
-  std::size_t tried_ = 0;          // Addresses of this round.
-  unsigned failures_ = 0;          // Rounds in a row without a healthy connection.
+  bool refused_in_part_ = false;     // The answer is a refusal whose body is still coming.
+  std::int64_t asked_pause_ns_ = 0;  // Of a refusal: the server said how long not to ask again.
+  std::size_t first_address_ = 0;    // Where a round begins: past an address that answered but did not open.
+  std::size_t tried_ = 0;            // Addresses of this round.
+  unsigned failures_ = 0;            // Rounds in a row without a healthy connection.
   bool stopping_ = false;
 
   // An open connection.
