@@ -75,7 +75,8 @@ TARGETS: dict[str, tuple[Check, ...]] = {
     "cpp/tickwire/features/rolling.hpp": (FEATURES,),
     **{
         str(file.relative_to(ROOT)): (FEATURES,)
-        for file in sorted((ROOT / "cpp" / "tickwire" / "features" / "kernels").glob("*.hpp"))
+        for file in sorted((ROOT / "cpp" / "tickwire" / "features").glob("**/*.hpp"))
+        if "class" in file.read_text(encoding="utf-8")
     },
     "cpp/tickwire/features/feature_engine.cpp": (FEATURES,),
     "py/tickwire/compare.py": (Check("tests/py/test_verify.py"), Check("tests/py/test_verify_files.py")),

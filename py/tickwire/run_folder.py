@@ -12,7 +12,6 @@ import hashlib
 import json
 import lzma
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,16 +45,9 @@ VERSION = 5
 _OLDER = {
     2: "the event that bridged a snapshot was a row, too",
     3: "rows of trades did not look at how old their book was, and records said less of their own age",
-    4: 'with features.trade_gaps = "suspect" an epoch ended at a hole, and no trade was late',
+    4: "the event that ended a pause told nothing of what it changed, a silence could be a leap of the "
+    "clock, and no trade was late",
 }
-
-
-def _is_read(manifest: Mapping[str, Any]) -> bool:
-    """Is it of this version, or of one whose replay is the same?"""
-    if manifest.get("version") != 4:
-        return manifest.get("version") == VERSION
-    # A configuration is written by us: one that cannot be read is told of further on.
-    return re.search(r'^trade_gaps = "suspect"$', str(manifest.get("config")), re.MULTILINE) is None
 
 
 def sha256_of(path: Path) -> str:
@@ -75,7 +67,7 @@ def load_manifest(folder: Path, *, salvage: bool) -> dict[str, Any]:
         raise VerifyError(f"{folder}: not a recorded run: run.json: {error.strerror}") from None
     except ValueError as error:
         raise VerifyError(f"{path}: not JSON: {error}") from None
-    if not isinstance(manifest, dict) or not _is_read(manifest):
+    if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         found = manifest.get("version") if isinstance(manifest, dict) else type(manifest).__name__
         older = _OLDER.get(found) if isinstance(found, int) else None
         why = f": {older}; verify it with the version that recorded it" if older is not None else ""

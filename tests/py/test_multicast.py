@@ -311,7 +311,7 @@ async def test_what_is_none_of_the_stream_is_counted_and_changes_nothing(tmp_pat
     assert result.same, result.divergence
     told = "\n".join(findings(rig.pipeline.stats(), rig.pipeline.config))
     assert "note: itch: 200 datagrams could not be read as MoldUDP64" in told
-    assert "note: itch: 1 datagrams were longer than multicast.max_datagram_bytes" in told
+    assert "note: itch: 1 datagram was longer than multicast.max_datagram_bytes" in told
 
 
 async def test_one_datagram_of_another_session_is_not_believed(tmp_path: Path) -> None:

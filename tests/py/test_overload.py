@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -165,6 +166,12 @@ async def test_a_model_too_slow_for_the_feed(tmp_path: Path, options: dict[str, 
     assert result.unscored == emitted - stats.count("scored")
 
 
+def until_stopped(pid: int) -> None:
+    """What it had in hand is given back or not: from here on nothing is."""
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.001)
+
+
 async def test_a_model_that_stands_still_for_a_second_holds_nothing_up(tmp_path: Path) -> None:
     source = SyntheticMarket("usdm", instruments=2, rate=800, seed=9)
     async with Venue([source]) as venue:
@@ -183,8 +190,9 @@ async def test_a_model_that_stands_still_for_a_second_holds_nothing_up(tmp_path:
             pipeline.on_rows(lambda rows: batches.append(rows.copy()))
             await pipeline.run_until(1)
             (worker,) = pipeline.workers.values()
-            before = pipeline.stats()
             os.kill(worker, signal.SIGSTOP)
+            until_stopped(worker)
+            before = pipeline.stats()
             stopped = time.monotonic()
             await pipeline.run_until(1)
             during = pipeline.stats()

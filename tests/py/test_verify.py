@@ -493,15 +493,14 @@ async def test_recording_that_proves_nothing_is_refused(
         await verify(run_dir)
 
 
-async def test_a_recording_of_before_late_trades_is_read_unless_it_ended_epochs_at_holes(
-    run_dir: Path,
+@pytest.mark.parametrize(
+    ("version", "why"), [(2, "bridged a snapshot"), (3, "how old their book was"), (4, "no trade was late")]
+)
+async def test_a_recording_whose_replay_would_be_another_is_refused(
+    run_dir: Path, version: int, why: str
 ) -> None:
-    config = json.loads((run_dir / "run.json").read_text())["config"]
-    assert 'trade_gaps = "suspect"' not in config
-    edit(run_dir, version=4)
-    assert (await verify(run_dir)).same
-    edit(run_dir, config=config.replace("[features]\n", '[features]\ntrade_gaps = "suspect"\n'))
-    with pytest.raises(VerifyError, match=r"found 4: with features.trade_gaps.*verify it with the version"):
+    edit(run_dir, version=version)
+    with pytest.raises(VerifyError, match=f"found {version}: .*{why}.*verify it with the version"):
         await verify(run_dir)
 
 

@@ -59,6 +59,12 @@ inline std::int64_t tsc_to_ns(std::uint64_t delta) noexcept TICKWIRE_HOT {
   TICKWIRE_HOT_EXEMPT_END
 }
 
+/// From one reading to a later one; 0 where the later shows less. Two cores may be apart by some ticks, and
+/// the read moves by some instructions: between two threads the later one can come out first.
+inline std::int64_t tsc_span_ns(std::uint64_t from, std::uint64_t to) noexcept TICKWIRE_HOT {
+  return to > from ? tsc_to_ns(to - from) : 0;
+}
+
 /// The inverse, for thresholds and intervals that are compared in ticks.
 inline std::uint64_t ns_to_tsc(std::int64_t ns) noexcept TICKWIRE_HOT {
   TICKWIRE_HOT_EXEMPT_BEGIN("reads a guard and a constant: setup has calibrated")

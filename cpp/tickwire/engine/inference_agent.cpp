@@ -104,7 +104,7 @@ void InferenceAgent::add_job(std::byte* slot, std::uint64_t tsc) noexcept {
   const WorkHead& head = work_head(slot);
   signal::SignalHeader& header = headers_[job_count_];
   header = head.header;
-  header.stage_ns[static_cast<std::size_t>(signal::Stage::Queue)] = tsc_to_ns(tsc - head.tsc_pushed);
+  header.stage_ns[static_cast<std::size_t>(signal::Stage::Queue)] = tsc_span_ns(head.tsc_pushed, tsc);
   jobs_[job_count_++] = {&header, {work_input(slot), scoring_.input_floats()}};
 }
 

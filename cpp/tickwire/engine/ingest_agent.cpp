@@ -263,6 +263,7 @@ struct IngestAgent::Lane {
   std::uint64_t diff_id = 0;
   std::uint64_t trade_id = 0;
   std::uint64_t quote_id = 0;
+  std::uint64_t counted_from = 0;  // Of a warm capture: what is missing of these trades was not counted here.
   feed::OldIds old_quotes;
   TsNs fresh = 0;  // ts_recv of the newest diff, or of what made the book valid.
   // On our own clock that nobody sets, as monotonic_ns() has it.
@@ -612,7 +613,8 @@ bool IngestAgent::Feed::line_has(const LineEvent& event) const noexcept {
   const Lane& lane = *agent.lanes_[first_lane + event.instrument];
   switch (event.kind) {
     case LineEvent::Kind::Diff: return event.last_id <= lane.diff_id;
-    case LineEvent::Kind::Trade: return event.last_id <= lane.trade_id;
+    case LineEvent::Kind::Trade:
+      return event.last_id <= lane.trade_id && lane.pipeline.trades().has(event.last_id);
     case LineEvent::Kind::Quote: return event.last_id <= lane.quote_id;
     default: return true;
   }
@@ -722,10 +724,14 @@ void IngestAgent::learn_streams(Feed& feed) {
   std::vector<Found> found(feed.table.size());
   if (feed.config.inputs.empty()) return;
   md::CaptureReader reader({feed.config.inputs.front()});
+  bool ours = false;  // A recording of ours has what was subscribed to: no message is of another stream.
   for (std::uint64_t lines = 0; lines < kFirstLines; ++lines) {
     const md::CaptureLine* const line = reader.next();
     if (line == nullptr) break;
     md::Event event;
+    ours = ours || line->limit != 0 ||
+           (line->kind != md::CaptureKind::Message && line->kind != md::CaptureKind::BareSnapshot &&
+            line->kind != md::CaptureKind::Snapshot);
     if (line->kind == md::CaptureKind::BareSnapshot && found.size() == 1) {
       if (feed.decoder.decode_snapshot(line->body, 0, RecvClock::Recorded, line->ts_recv, event) !=
           Outcome::Event)
@@ -760,8 +766,8 @@ void IngestAgent::learn_streams(Feed& feed) {
       lane.pipeline.expect_diffs();
     // Beside changes, where too many look like books for chance. Spot's have no ids of changes.
     const auto most = std::max_element(of.exact.begin(), of.exact.end());
-    if (of.changes != 0 && feed.config.market != feed::binance::Market::Spot && *most >= kPartialInARow &&
-        kPartialShare * *most >= of.changes) {
+    if (!ours && of.changes != 0 && feed.config.market != feed::binance::Market::Spot &&
+        *most >= kPartialInARow && kPartialShare * *most >= of.changes) {
       static constexpr std::array<std::uint32_t, 3> kSizes{5, 10, 20};
       lane.unnamed_refused = kSizes[static_cast<std::size_t>(most - of.exact.begin())];
     }
@@ -1218,6 +1224,7 @@ void IngestAgent::on_live(Feed& feed, TsNs ts) noexcept {
   for (std::size_t i = 0; i < feed.config.instruments.size(); ++i) {
     Lane& lane = *lanes_[feed.first_lane + i];
     const feed::SyncCounts& counts = lane.pipeline.sync().counts();
+    lane.counted_from = lane.pipeline.trade_id();
     feed.old_events_muted += counts.ignored;
     repeats += static_cast<std::int64_t>(counts.ignored);
     feed.snapshots_expired_muted += counts.snapshots_expired;
@@ -1520,6 +1527,7 @@ void IngestAgent::note_trade_ids(Feed& feed, Lane& lane, const md::Event& event)
   if (found.repeated) return feed.old_trades.add(1);
   if (found.late) {
     feed.late_trades.add(1);
+    if (event.trade.id <= lane.counted_from) return;
     feed.missing_trades.add(-1);
     return feed.trade_gaps.add(found.filled ? -1 : 0);
   }

@@ -44,6 +44,7 @@ class InstrumentPipeline {
   }
   /// Which trades have not come, for whoever tells of them.
   [[nodiscard]] feed::TradeSequence& trades() noexcept TICKWIRE_HOT { return trades_; }
+  [[nodiscard]] const feed::TradeSequence& trades() const noexcept TICKWIRE_HOT { return trades_; }
   /// Does the epoch end at `ts_recv`, before whatever comes then is looked at, because trades that its rows
   /// need have not come late either?
   [[nodiscard]] bool lost_trades(TsNs ts_recv) const noexcept TICKWIRE_HOT {

@@ -142,7 +142,7 @@ void ScoringStage::process(std::span<const Job> jobs, std::uint64_t tsc_before) 
       rows == 0 || current_->model->run_batch(current_->handle, rows, scores_.first(rows * score_count_));
   const std::uint64_t tsc_scored = tsc_now();
   if (rows != 0) last_run_tsc_ = tsc_scored;
-  const std::int64_t model_ns = tsc_to_ns(tsc_scored - tsc_before);
+  const std::int64_t model_ns = tsc_span_ns(tsc_before, tsc_scored);
 
   // All of a batch or none: who scores its rows again later needs every one.
   const bool published = router_ != nullptr && router_->try_claim_row(jobs.size()) != nullptr;

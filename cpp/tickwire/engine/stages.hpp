@@ -47,7 +47,7 @@ class StageHistograms {
   /// Closes the books on a record about to be published: its Publish stage runs from `tsc_before` to
   /// now, and ts_out is ts_recv plus all stages.
   void close(signal::SignalHeader& header, std::uint64_t tsc_before) noexcept TICKWIRE_HOT {
-    header.stage_ns[static_cast<std::size_t>(signal::Stage::Publish)] = tsc_to_ns(tsc_now() - tsc_before);
+    header.stage_ns[static_cast<std::size_t>(signal::Stage::Publish)] = tsc_span_ns(tsc_before, tsc_now());
     header.ts_out = header.ts_recv + total_ns(header);
   }
 

@@ -296,6 +296,7 @@ SyncStep BookSync::doubt(const md::Event& event) noexcept {
 /// While a snapshot is held. What it already has is buffered all the same: an older snapshot may come that
 /// the stream reaches sooner, or one of another count of ids.
 SyncStep BookSync::bridge_held(const md::Event& event) noexcept {
+  if (held_in_doubt_) return settle(event);
   if (in_snapshot(event.last_id, last_id_)) {
     overdue_ = overdue_ || event.ts_recv - held_since_ > hold_ns_;
     return buffer(event);
@@ -309,6 +310,28 @@ SyncStep BookSync::bridge_held(const md::Event& event) noexcept {
   }
   buffer_.clear();
   strays_ = 0;
+  apply(event.bids, event.asks);
+  last_id_ = event.last_id;
+  if (book_.crossed()) return invalidate(&event, InvalidReason::Crossed);
+  ++counts_.snapshots_applied;
+  return completed(false);
+}
+
+/// The event behind a snapshot that what waits would continue, if it is of the same count.
+SyncStep BookSync::settle(const md::Event& event) noexcept {
+  const std::uint64_t last = buffer_[buffer_.size() - 1].last_id;
+  const bool goes_on = event.last_id > last && follows(event.first_id, event.prev_id, last);
+  held_ = held_in_doubt_ = false;
+  if (!goes_on || goes_on_anew(event)) {
+    ++counts_.snapshots_expired;
+    return buffer(event);
+  }
+  // It is: the one between them was late.
+  strays_ = 0;
+  for (std::size_t i = 0; i < buffer_.size(); ++i) {
+    if (!in_snapshot(buffer_[i].last_id, last_id_)) apply(buffer_[i].bids, buffer_[i].asks);
+  }
+  buffer_.clear();
   apply(event.bids, event.asks);
   last_id_ = event.last_id;
   if (book_.crossed()) return invalidate(&event, InvalidReason::Crossed);
@@ -339,7 +362,10 @@ SyncStep BookSync::buffer(const md::Event& event) noexcept {
       ++counts_.buffer_restarts;
       buffer_.clear();
       // What is held was counted as the buffer was.
-      if (anew) held_ = overdue_ = false;
+      if (anew && held_) {
+        held_ = overdue_ = false;
+        ++counts_.snapshots_expired;
+      }
     }
     strays_ = 0;
   }
@@ -376,7 +402,7 @@ SyncStep BookSync::on_snapshot(const md::Event& event) noexcept {
       return refuse(SnapshotFault::None);
     }
   }
-  if (ahead ? doubted_ : strays_ != 0) {
+  if (ahead && doubted_) {
     // Of which count of ids it is, nobody knows yet.
     ++counts_.snapshots_ignored;
     return {.result = SyncResult::Ignored};
@@ -386,13 +412,15 @@ SyncStep BookSync::on_snapshot(const md::Event& event) noexcept {
   load(event);
   held_ = overdue_ = doubted_ = whole_ = shallow_ = recent_kept_ = false;
   merge_.cancel();
-  for (; first < buffer_.size(); ++first) {
+  // Where an old id came, what waits may be of another count than this: the next event says so.
+  held_in_doubt_ = !ahead && strays_ != 0;
+  for (; !held_in_doubt_ && first < buffer_.size(); ++first) {
     apply(buffer_[first].bids, buffer_[first].asks);
     last_id_ = buffer_[first].last_id;
   }
   // The buffer stays: a later snapshot covers whatever is wrong in it.
   if (book_.crossed()) return refuse(SnapshotFault::Crossed);
-  if (ahead) {
+  if (ahead || held_in_doubt_) {
     held_ = true;
     held_since_ = event.ts_recv;
     ++counts_.snapshots_held;

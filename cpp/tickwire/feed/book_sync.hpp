@@ -264,6 +264,7 @@ class BookSync {
   [[nodiscard]] bool follows_doubted(const md::Event& event) const noexcept TICKWIRE_HOT;
   SyncStep doubt(const md::Event& event) noexcept TICKWIRE_HOT;
   SyncStep bridge_held(const md::Event& event) noexcept TICKWIRE_HOT;
+  SyncStep settle(const md::Event& event) noexcept TICKWIRE_HOT;
   [[nodiscard]] bool goes_on_anew(const md::Event& event) const noexcept TICKWIRE_HOT;
   SyncStep buffer(const md::Event& event) noexcept TICKWIRE_HOT;
   SyncStep begin_merge(const md::Event& snapshot) noexcept TICKWIRE_HOT;
@@ -326,6 +327,7 @@ class BookSync {
   bool partial_ = false;  // The book is of a stream of partial books.
   bool has_diffs_ = false;
   bool expect_diffs_ = false;
+  bool held_in_doubt_ = false;  // What is held may be of another count than what waits.
   std::size_t strays_ = 0;      // Old ids that followed each other while there was no book …
   std::uint64_t stray_id_ = 0;  // … up to this one.
   SnapshotFault last_fault_ = SnapshotFault::None;

@@ -89,6 +89,11 @@ class TradeSequence {
   Step on_trade(const md::Event& event) noexcept TICKWIRE_HOT;
   /// A connection was opened: the ids before its first trade are not missing.
   void resume() noexcept TICKWIRE_HOT { resumed_ = true; }
+  /// Did this trade come, or is it too late for it?
+  [[nodiscard]] bool has(std::uint64_t id) const noexcept TICKWIRE_HOT {
+    if (id > newest_) return false;
+    return id <= first_ || newest_ - id >= tags_.size() || tags_[id & (tags_.size() - 1)] != 0;
+  }
   [[nodiscard]] bool has_holes() const noexcept TICKWIRE_HOT { return hole_count_ != 0; }
   /// The oldest open hole, where it is no late trade any more at `now`, or where there is no room for one
   /// more. It is forgotten with that. False where there is none.
@@ -101,7 +106,7 @@ class TradeSequence {
 
  private:
   using Tag = std::uint16_t;  // Of a trade's content; 0: none came.
-  static constexpr std::size_t kHoles = 16;
+  static constexpr std::size_t kHoles = 256;
 
   [[nodiscard]] Tag& place(std::uint64_t id) noexcept TICKWIRE_HOT { return tags_[id & (tags_.size() - 1)]; }
   Step begin(const md::Event& event, Tag tag, bool anew) noexcept TICKWIRE_HOT;

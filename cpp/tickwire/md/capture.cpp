@@ -120,9 +120,18 @@ std::string_view without_quotes(std::string_view value) {
   return value.size() >= 2 && value.front() == '"' ? value.substr(1, value.size() - 2) : std::string_view();
 }
 
-bool is_snapshot_object(std::string_view text) {
+/// As venues write a symbol; what else stands under its key is another thing.
+bool is_symbol(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  });
+}
+
+/// The symbol, if any, is what the object says of itself.
+bool is_snapshot_object(std::string_view text, std::string_view& symbol) {
   bool id = false, bids = false, asks = false, other = false;
-  const bool whole = walk_json(text, [&](std::string_view key, std::string_view) {
+  const bool whole = walk_json(text, [&](std::string_view key, std::string_view value) {
+    if (key == "symbol" && is_symbol(without_quotes(value))) symbol = without_quotes(value);
     id = id || key == "lastUpdateId";
     bids = bids || key == "bids";
     asks = asks || key == "asks";
@@ -147,6 +156,7 @@ bool find_snapshot(std::string_view text, ForeignSnapshot& out) {
   bool has_stream = false;
   bool has_event = false;
   ForeignSnapshot found;
+  std::string_view inside;
   int snapshots = 0;
   const bool whole = walk_json(text, [&](std::string_view key, std::string_view value) {
     has_id = has_id || key == "lastUpdateId";
@@ -155,13 +165,16 @@ bool find_snapshot(std::string_view text, ForeignSnapshot& out) {
       has_stream = true;
       found.stream = without_quotes(value);
     }
-    if (key == "symbol" || key == "s") found.symbol = without_quotes(value);
-    if (value.starts_with('{') && is_snapshot_object(value)) {
+    if ((key == "symbol" || key == "s") && is_symbol(without_quotes(value)))
+      found.symbol = without_quotes(value);
+    if (std::string_view own; value.starts_with('{') && is_snapshot_object(value, own)) {
       found.body = value;
+      inside = own;
       ++snapshots;
     }
   });
   if (!whole || text.front() != '{') return false;
+  if (found.symbol.empty()) found.symbol = inside;
   if (has_id && !has_stream) {
     out = {text, {}, found.symbol};
     return true;

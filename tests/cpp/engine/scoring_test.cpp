@@ -249,9 +249,9 @@ TEST_F(ScoringStageTest, AgeCountsFromTheEarliestThatAMessageMayHaveArrived) {
 }
 
 TEST_F(ScoringStageTest, WhatARowWaitedAndWhatTheModelTakesAddUp) {
-  build(model_config(QueuePolicy::Every, 2, 50'000'000), false, false, 30'000'000);
+  build(model_config(QueuePolicy::Every, 2, 1'000'000'000), false, false, 250'000'000);
   signal::SignalHeader unseen = row(1);
-  unseen.unseen_us = 30'000;  // Each alone would be no reason.
+  unseen.unseen_us = 800'000;  // Each alone would be no reason.
   const Signal both = score(1.0F, 1.0F, unseen);
   EXPECT_EQ(model_->runs.size(), 1U);
   EXPECT_EQ(both.header.state, signal::SignalState::Stale);

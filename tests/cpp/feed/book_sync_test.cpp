@@ -509,17 +509,24 @@ TEST(BookSync, BeginsTheBufferAnewWithIdsThatWentBack) {
   }
 }
 
-TEST(BookSync, PutsNoSnapshotBeforeEventsThatMayBeOfAnotherCount) {
+TEST(BookSync, PutsASnapshotBeforeWhatWaitsOnceItIsKnownToBeOfOneCount) {
   for (const SyncRule rule : {SyncRule::Spot, SyncRule::Futures}) {
     SCOPED_TRACE(rule == SyncRule::Spot ? "spot" : "futures");
-    Rig rig(rule);
-    rig.sync.on_open();
-    for (std::uint64_t n = 5; n <= 9; ++n) rig.diff(nth(rule, 0, n));
-    ASSERT_EQ(rig.diff(nth(rule, 0, 6, 7)).result, SyncResult::Ignored) << "the first of the new count";
-    EXPECT_FALSE(rig.snapshot(rest(7)).became_valid) << "what waits may be of the old one";
-    // The old count goes on, so the one that came between was late.
-    rig.diff(nth(rule, 0, 10));
-    EXPECT_TRUE(rig.snapshot(rest(7)).became_valid);
+    for (const bool late : {true, false}) {
+      Rig rig(rule);
+      rig.sync.on_open();
+      for (std::uint64_t n = 5; n <= 9; ++n) rig.diff(nth(rule, 0, n));
+      ASSERT_EQ(rig.diff(nth(rule, 0, 6, 7)).result, SyncResult::Ignored) << "late, or of a new count";
+      EXPECT_EQ(rig.snapshot(rest(7)).result, SyncResult::SnapshotHeld);
+      const SyncStep step = rig.diff(late ? nth(rule, 0, 10) : nth(rule, 0, 7, 8));
+      EXPECT_EQ(step.became_valid, late);
+      EXPECT_FALSE(step.event_applied) << "it is part of what the epoch begins with";
+      EXPECT_EQ(rig.sync.counts().snapshots_expired, late ? 0U : 1U);
+      if (late) {
+        EXPECT_EQ(rig.sync.last_id(), 10U);
+        EXPECT_EQ(rig.bids(), (Levels{{100, 10}, {99, 5}, {98, 5}}));
+      }
+    }
   }
 }
 
@@ -534,6 +541,7 @@ TEST(BookSync, ForgetsAHeldSnapshotOfTheCountThatEnded) {
       // The new count passes where the old one was.
       for (std::uint64_t n = 10 - strays; n <= 14; ++n)
         EXPECT_FALSE(rig.diff(nth(rule, 0, n, 7)).became_valid) << strays << " strays, event " << n;
+      EXPECT_EQ(rig.sync.counts().snapshots_expired, 1U) << strays << " strays";
     }
   }
 }
