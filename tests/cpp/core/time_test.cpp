@@ -34,6 +34,13 @@ TEST(Tsc, ThresholdsConvertBothWays) {
   }
 }
 
+TEST(Tsc, ASpanIsNeverBelowZero) {
+  EXPECT_EQ(tsc_span_ns(1'000'000, 1'000'000), 0);
+  EXPECT_EQ(tsc_span_ns(1'000'001, 1'000'000), 0) << "of another core, some ticks apart";
+  EXPECT_EQ(tsc_span_ns(~std::uint64_t{0}, 0), 0);
+  EXPECT_EQ(tsc_span_ns(1'000'000, 4'000'000), tsc_to_ns(3'000'000));
+}
+
 constexpr std::int64_t kToleranceNs = 50'000;
 
 void expect_near_realtime(const UtcClock& clock) {

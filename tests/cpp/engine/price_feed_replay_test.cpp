@@ -453,6 +453,29 @@ TEST_F(PriceFeedReplay, WhereNoStreamHasANameTheFirstMessagesTellAPartialBookFro
   EXPECT_EQ(counted("partial_books"), 0);
 }
 
+// Live they were applied: a recording of ours has what was subscribed to, whatever its messages look like.
+TEST_F(PriceFeedReplay, ChangesOfARecordingOfOursAreNoPartialBooksHoweverManyLevelsTheyName) {
+  Capture capture;
+  capture.open(0).begin(10);
+  Log expected;
+  for (int i = 0; i < 6; ++i) {
+    std::string bids;
+    std::string asks;
+    for (int level = 0; level < 5; ++level) {
+      bids += std::to_string(100 - level) + ":3 ";
+      asks += std::to_string(101 + level) + ":" + std::to_string(i % 2 == 0 ? 3 : 1) + " ";
+    }
+    const int id = 12 + 2 * i;
+    capture.line(20 + i,
+                 diff("AAA", static_cast<std::uint64_t>(id - 2), static_cast<std::uint64_t>(id), bids, asks));
+    expected.push_back("@" + std::to_string(20 + i) + " AAA 1/" + std::to_string(i + 1) + " #" +
+                       std::to_string(id) + (i % 2 == 0 ? " +0.00" : " +0.50"));
+  }
+  EXPECT_EQ(replay(capture), expected);
+  EXPECT_EQ(counted("partial_books_refused"), 0);
+  EXPECT_EQ(counted("book_events"), 7);
+}
+
 TEST_F(PriceFeedReplay, BareSnapshotsAreBooksWhereThereIsNothingElse) {
   const auto one = [](EngineConfig& config) { config.feeds[0].instruments.resize(1); };
   Capture capture;

@@ -56,6 +56,20 @@ TEST_F(TradeSequenceTest, TakesATradeOnceAndCountsWhatIsMissingUntilItComes) {
   EXPECT_EQ(sequence.newest(), 16U);
 }
 
+TEST_F(TradeSequenceTest, KnowsWhichTradesCame) {
+  EXPECT_FALSE(sequence.has(7));
+  come(10, 0, 0);
+  come(14, 5 * kMillisecond, 4);
+  for (const std::uint64_t id : {1U, 9U, 10U, 14U}) EXPECT_TRUE(sequence.has(id)) << id;
+  for (const std::uint64_t id : {11U, 12U, 13U, 15U}) EXPECT_FALSE(sequence.has(id)) << id;
+  come(12, 6 * kMillisecond, 2);
+  EXPECT_TRUE(sequence.has(12));
+  EXPECT_FALSE(sequence.has(13));
+  come(13 + 64, 7 * kMillisecond, 3);
+  EXPECT_TRUE(sequence.has(13)) << "too long ago for it to come";
+  EXPECT_FALSE(sequence.has(14 + 1));
+}
+
 TEST_F(TradeSequenceTest, AHoleIsOverdueAfterASecondUnlessLateTradesFillIt) {
   TradeSequence::Hole hole{};
   come(10, 0, 0);

@@ -272,6 +272,28 @@ TEST_F(CaptureForms, ReadsASnapshotInTheWrapperOfAStream) {
       CaptureKind::Message);
 }
 
+TEST_F(CaptureForms, ASymbolIsWhatHasASymbolsForm) {
+  const std::string levels = R"("lastUpdateId":7,"bids":[["1","2"]],"asks":[["3","4"]])";
+  const std::vector<std::pair<std::string, std::string>> cases{
+      {R"({"symbol":"BTCUSD_PERP",)" + levels + "}", "BTCUSD_PERP"},
+      {R"({"id":1,"status":200,"result":{"symbol":"BTCUSD_PERP",)" + levels + "}}", "BTCUSD_PERP"},
+      {R"({"s":"ETHUSDT","data":{)" + levels + "}}", "ETHUSDT"},
+      {R"({"s":"ok","data":{)" + levels + "}}", ""},
+      {R"({"symbol":"BTC/USDT","data":{)" + levels + "}}", ""},
+      {R"({"symbol":"","data":{)" + levels + "}}", ""},
+      {R"({"symbol":5,"data":{)" + levels + "}}", ""},
+  };
+  for (const auto& [text, symbol] : cases) {
+    CaptureReader reader({write("c.log", "1723161253937085768 " + text + "\n")});
+    const CaptureLine* const line = reader.next();
+    ASSERT_NE(line, nullptr);
+    EXPECT_EQ(line->kind, symbol.empty() ? CaptureKind::BareSnapshot : CaptureKind::Snapshot) << text;
+    if (!symbol.empty()) {
+      EXPECT_EQ(line->instrument, symbol) << text;
+    }
+  }
+}
+
 TEST_F(CaptureForms, ReadsAnEscapedNameInALineOfOurs) {
   CaptureReader reader({write("c.log",
                               "5 {\"tickwire\": \"snapshot\", \"conn\": 0, \"instrument\": "
