@@ -1455,7 +1455,7 @@ void IngestAgent::on_message(Feed& feed, std::uint32_t conn, std::span<const cha
     if (outcome == Outcome::UnknownSymbol) feed.witness.other(feed.decoder.symbol());
     TICKWIRE_HOT_EXEMPT_END
   }
-  if (!feed.muted) stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
+  if (!feed.muted) stages_.record(signal::Stage::Decode, tsc_span_ns(arrival.tsc_start, arrival.tsc_decoded));
   // What is no event moves no window, and neither does a quote; an answer to a request may come between the
   // lines of a warm capture.
   const bool leaps = outcome == Outcome::Event && event.kind != md::EventKind::Quote &&
@@ -1615,7 +1615,7 @@ void IngestAgent::on_book(Feed& feed, Lane& lane, const md::Event& event, const 
   lane.diff_id = event.last_id;
   lane.fresh = std::max(lane.fresh, ts_recv);
   lane.fresh_ns = tsc_to_ns(arrival.tsc_start);
-  if (!feed.muted) stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
+  if (!feed.muted) stages_.record(signal::Stage::Book, tsc_span_ns(arrival.tsc_decoded, step.tsc_book));
   finish(feed, lane, step, event, arrival);
   if (lane.pipeline.merging()) [[unlikely]]
     merge(feed, lane, arrival);

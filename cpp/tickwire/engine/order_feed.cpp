@@ -434,13 +434,13 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
       return pipeline.on_update(update, ts_event, arrival.ts_recv, sequence);
     });
   }
-  stages_.record(signal::Stage::Decode, tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start));
+  stages_.record(signal::Stage::Decode, tsc_span_ns(arrival.tsc_start, arrival.tsc_decoded));
   if (update.book) book_events_.add(1);
   if (update.traded) trades_.add(1);
   OrderLane& lane = *lanes_[update.instrument];
   lane.traded = lane.traded || update.traded;
   const Step step = lane.pipeline.on_update(update, ts_event, arrival.ts_recv, sequence);
-  stages_.record(signal::Stage::Book, tsc_to_ns(step.tsc_book - arrival.tsc_decoded));
+  stages_.record(signal::Stage::Book, tsc_span_ns(arrival.tsc_decoded, step.tsc_book));
   finish(lane, step, ts_event, arrival);
   if (update.other != kNoInstrument) [[unlikely]] {
     OrderLane& second = *lanes_[update.other];

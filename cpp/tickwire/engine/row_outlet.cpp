@@ -116,10 +116,10 @@ void RowOutlet::row(const Of& of, const RowHistory& history, const Step& step,
         std::max<std::int64_t>(0, clock_.at(arrival.tsc_start) - arrival.ts_recv);
     stages_.record(signal::Stage::Receive, header.stage_ns[index_of(signal::Stage::Receive)]);
   }
-  header.stage_ns[index_of(signal::Stage::Decode)] = tsc_to_ns(arrival.tsc_decoded - arrival.tsc_start);
-  header.stage_ns[index_of(signal::Stage::Book)] = tsc_to_ns(step.tsc_book - arrival.tsc_decoded);
+  header.stage_ns[index_of(signal::Stage::Decode)] = tsc_span_ns(arrival.tsc_start, arrival.tsc_decoded);
+  header.stage_ns[index_of(signal::Stage::Book)] = tsc_span_ns(arrival.tsc_decoded, step.tsc_book);
   const std::uint64_t tsc_row = tsc_now();
-  header.stage_ns[index_of(signal::Stage::Features)] = tsc_to_ns(tsc_row - step.tsc_book);
+  header.stage_ns[index_of(signal::Stage::Features)] = tsc_span_ns(step.tsc_book, tsc_row);
   stages_.record(signal::Stage::Features, header.stage_ns[index_of(signal::Stage::Features)]);
   rows_.add(1);
 
@@ -192,7 +192,7 @@ void RowOutlet::notice(const Of& of, md::BookState state, md::InvalidReason reas
   signal::SignalHeader header = header_of(of, arrival);
   header.state = signal::signal_state(state);
   header.reason = reason;
-  header.stage_ns[index_of(signal::Stage::Book)] = tsc_to_ns(tsc_now() - arrival.tsc_start);
+  header.stage_ns[index_of(signal::Stage::Book)] = tsc_span_ns(arrival.tsc_start, tsc_now());
   header.ts_out = header.ts_recv + header.stage_ns[index_of(signal::Stage::Book)];
   if (router_ != nullptr) router_->notice(header);
   for (const Workers& workers : workers_) {

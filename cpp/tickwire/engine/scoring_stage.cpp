@@ -114,7 +114,7 @@ std::size_t ScoringStage::batch_limit() noexcept {
 bool ScoringStage::too_old(const Job& job, std::uint64_t tsc_before) const noexcept {
   return max_age_ns_ != 0 && StageHistograms::total_ns(*job.header) +
                                      std::int64_t{job.header->unseen_us} * 1000 +
-                                     tsc_to_ns(tsc_now() - tsc_before) >
+                                     tsc_span_ns(tsc_before, tsc_now()) >
                                  max_age_ns_;
 }
 
