@@ -72,7 +72,6 @@ TARGETS: dict[str, tuple[Check, ...]] = {
         Check("mold_packet_fuzz_test"),
         Check("rerequest_fuzz_test"),
     ),
-    "cpp/tickwire/features/rolling.hpp": (FEATURES,),
     **{
         str(file.relative_to(ROOT)): (FEATURES,)
         for file in sorted((ROOT / "cpp" / "tickwire" / "features").glob("**/*.hpp"))
