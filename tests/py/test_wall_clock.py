@@ -86,6 +86,10 @@ class Engine:
         """From now on by so much from the machine's; the stamps of what comes, too, or by another."""
         self._clock[:16] = struct.pack("<qq", seconds * NS, (seconds if stamps is None else stamps) * NS)
 
+    def hold_up(self, ns: int) -> None:
+        """The next receive that finds nothing takes so long to say so."""
+        self._clock[16:24] = struct.pack("<q", ns)
+
     async def look(self) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -260,5 +264,26 @@ async def test_lines_are_watched_by_the_monotonic_clock(hours: int, tmp_path: Pa
             # Stamps of an hour ahead are those of the reading.
             run.set_clock(hours * HOUR, stamps=(hours + 1) * HOUR)
             await run.until(lambda: run.count("stamps_capped") > 2, "stamps that are capped")
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+
+
+async def test_what_came_behind_a_slow_receive_is_old(tmp_path: Path, library: Path) -> None:
+    """A process that is stopped stands at the end of a call most of all: nobody looked since it began."""
+    venue = ScriptedVenue()
+    async with venue.serve():
+        data = config_of(venue)
+        data["feeds"] = data["feeds"][:1]
+        data["features"]["max_age"] = "300ms"
+        stop = asyncio.Event()
+        chatter = asyncio.create_task(venue.chatter(stop))
+        async with engine(data, tmp_path / "run", library) as run:
+            await run.goes_on()
+            assert run.count("rows_stale", "ingest0") == 0
+            run.hold_up(NS)
+            await run.until(lambda: run.count("rows_stale", "ingest0") > 20, "rows that are too old")
+            await run.goes_on()
+        stop.set()
+        await chatter
     result = await verify(tmp_path / "run")
     assert result.same, result.divergence

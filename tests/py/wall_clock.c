@@ -1,9 +1,13 @@
 /* Sets the wall clock of one process: CLOCK_REALTIME, and the kernel's stamps of what was received, each
  * moved by the nanoseconds that stand in the file WALL_CLOCK_FILE, which whoever started the process may
  * change while it runs. Loaded by LD_PRELOAD. The clock that counts from the start of the machine stays what
- * it is. */
+ * it is.
+ *
+ * The third number holds the process up: one receive that found nothing returns so much later, as it does
+ * where the process is stopped at that place. Once for each new number. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -16,7 +20,8 @@
 static int (*real_gettime)(clockid_t, struct timespec*);
 static ssize_t (*real_recvmsg)(int, struct msghdr*, int);
 static int (*real_recvmmsg)(int, struct mmsghdr*, unsigned, int, struct timespec*);
-static const volatile int64_t* moved; /* The clock, then the stamps. */
+static const volatile int64_t* moved; /* The clock, the stamps, then how long to hold up. */
+static int64_t held_up;
 
 __attribute__((constructor)) static void begin(void) {
   real_gettime = (int (*)(clockid_t, struct timespec*))dlsym(RTLD_NEXT, "clock_gettime");
@@ -60,6 +65,12 @@ static void move_stamps(struct msghdr* message) {
 ssize_t recvmsg(int fd, struct msghdr* message, int flags) {
   const ssize_t result = real_recvmsg(fd, message, flags);
   if (result >= 0) move_stamps(message);
+  if (result < 0 && errno == EAGAIN && moved[2] != held_up) {
+    held_up = moved[2];
+    const struct timespec pause = {held_up / 1000000000, held_up % 1000000000};
+    nanosleep(&pause, NULL);
+    errno = EAGAIN;
+  }
   return result;
 }
 

@@ -131,12 +131,15 @@ WebSocketSource::Read WebSocketSource::read_socket(std::span<char> room, std::si
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof control;
+  // Before the call: a process that is stopped or put aside stands at its end most of all, and what comes
+  // meanwhile is not seen by it.
+  const std::uint64_t looked_tsc = tsc_now();
   TICKWIRE_HOT_EXEMPT_BEGIN("the receive itself, non-blocking")
   const ssize_t got = ::recvmsg(fd_, &message, MSG_DONTWAIT);
   const int error = got < 0 ? errno : 0;
   TICKWIRE_HOT_EXEMPT_END
   if (got <= 0) {
-    if (error != EINTR) empty_tsc_ = tsc_now();
+    if (error != EINTR) empty_tsc_ = looked_tsc;
     if (error == EAGAIN || error == EWOULDBLOCK || error == EINTR) return Read::Nothing;
     count = static_cast<std::size_t>(error);
     return Read::End;
@@ -167,7 +170,7 @@ WebSocketSource::Read WebSocketSource::read_socket(std::span<char> room, std::si
   const std::int64_t unseen_ns = std::min(stamp_ - clock.at(empty_tsc_), tsc_to_ns(stamp_tsc_ - empty_tsc_));
   unseen_ns_ = unseen_ns > kOrdinarySleepNs ? unseen_ns : 0;
   // What was short of the room left nothing behind.
-  if (count < room.size()) empty_tsc_ = stamp_tsc_;
+  if (count < room.size()) empty_tsc_ = looked_tsc;
   return Read::Bytes;
 }
 
