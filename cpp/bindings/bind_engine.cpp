@@ -314,7 +314,7 @@ void bind_engine(py::module_& m) {
           },
           py::arg("feed"), py::arg("instrument"), py::arg("body"))
       .def("fail_snapshot", &BoundEngine::fail_snapshot, py::arg("feed"), py::arg("instrument"),
-           py::arg("why"))
+           py::arg("why"), py::arg("pause_ns") = 0)
       .def("recorded_files",
            [](BoundEngine& engine) {
              py::list files;

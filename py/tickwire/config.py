@@ -653,7 +653,7 @@ class Feed(_Model):
 
     snapshot_retries: Annotated[int, Field(ge=0, le=1000)] = 8
     """Snapshots to try in a row with growing pauses. After so many it is tried once a minute, until one
-    fits or the next re-connect."""
+    fits or the next re-connect. One that the venue refuses with a `Retry-After` is no try."""
 
     snapshot_backoff: Duration = "500ms"
     """Wait before the second try; doubles, with jitter, up to a minute. More than zero."""
@@ -674,8 +674,8 @@ class Feed(_Model):
     """Wait before the first re-connect; doubles, with jitter, up to `reconnect_max`."""
 
     reconnect_max: Duration = "30s"
-    """Longest wait between two attempts to connect, unless the venue's refusal says how many seconds to wait
-    (`Retry-After`, believed up to an hour)."""
+    """Longest wait between two attempts to connect, unless the venue's refusal says how long to wait
+    (`Retry-After` in seconds or as a date, believed up to an hour)."""
 
     max_connection_age: Duration = "23h50m"
     """Before a connection gets older, another one is opened, and takes over once it has reached the old one's

@@ -5,25 +5,26 @@ The engine never opens an HTTP connection: it says which instrument wants a snap
 says why it cannot (`fail_snapshot`). How often to try again, and when to give up, is the engine's.
 
 A venue that bans who asks too much is met half-way: a few requests at once per host, `Retry-After`
-of a 429 or 418 holds back every request to that host, for an hour at most, and where the venue states the
-weight used this minute the next requests wait for the next minute before the limit is reached.
+of a refusal holds back every request to that host, for an hour at most, and where the venue states the
+weight used this minute the next requests wait for the next minute before the limit is reached. What is
+held back is no try that failed, and the engine is told so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import functools
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from tickwire.http_date import parse_http_date
 from tickwire.tasks import repeat
 from tickwire.wording import printable, venue_words
 
@@ -60,7 +61,11 @@ _WEIGHT_SHARE = 0.8
 
 
 class _FetchError(Exception):
-    """Why a snapshot could not be had."""
+    """Why a snapshot could not be had, and for how long the venue is to be left alone where it said so."""
+
+    def __init__(self, why: str, pause_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.pause_s = pause_s
 
 
 @dataclass
@@ -77,11 +82,14 @@ class _Host:
         if until > self.not_before:
             self.not_before, self.why = until, why
 
-    async def wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        while (left := self.not_before - loop.time()) > 0:
-            if left > _MAX_WAIT_S:
-                raise _FetchError(f"{self.why}; {left:.0f} s of it are left")
+    def left(self) -> float:
+        return self.not_before - asyncio.get_running_loop().time()
+
+    async def wait(self, end: float) -> None:
+        """Until it may be asked, where that is before `end`."""
+        while (left := self.left()) > 0:
+            if self.not_before > end:
+                raise _FetchError(f"{self.why}; {left:.0f} s of it are left", left)
             await asyncio.sleep(left)
 
 
@@ -157,6 +165,7 @@ class SnapshotService:
             del self._jobs[key]
 
     async def _serve(self, feed: int, instrument: int) -> None:
+        pause_s = 0.0
         try:
             body = await self._fetch(self._feeds[feed], self._symbols[instrument])
             if await self._hand_down(lambda: self._engine.deliver_snapshot(feed, instrument, body)):
@@ -165,7 +174,7 @@ class SnapshotService:
                 return
             why = "the engine had no room for it"
         except _FetchError as error:
-            why = str(error)
+            why, pause_s = str(error), error.pause_s
         except TimeoutError:
             why = f"no answer within {self._timeout.total:g} s"
         except (aiohttp.ClientError, OSError) as error:
@@ -177,7 +186,8 @@ class SnapshotService:
         why = f"{self._symbols[instrument]}: {why}".encode("utf-8", "replace").decode()[:_MOST_WHY]
         self.failed += 1
         self.failures[feed, instrument] = why
-        await self._hand_down(lambda: self._engine.fail_snapshot(feed, instrument, why))
+        pause_ns = int(pause_s * 1e9)
+        await self._hand_down(lambda: self._engine.fail_snapshot(feed, instrument, why, pause_ns))
 
     @staticmethod
     async def _hand_down(give: Callable[[], bool]) -> bool:
@@ -190,21 +200,28 @@ class SnapshotService:
 
     async def _fetch(self, feed: _Feed, symbol: str) -> bytes:
         host = self._host(feed)
-        async with host.slots:
-            await host.wait()
-            query = {"symbol": symbol, "limit": str(feed.limit)}
-            async with host.session.get(feed.rest_url, params=query, allow_redirects=False) as response:
-                self._pace(host, response, feed)
-                if response.status != 200:
-                    raise _FetchError(await _refusal(response))
-                body = await _read(response, self._max_bytes)
-                if not body.lstrip(_JSON_SPACE).startswith(b"{"):
-                    kind = response.headers.get("Content-Type", "no content type")
-                    raise _FetchError(
-                        f"expected a snapshot in JSON, found {len(body):,} bytes ({kind}): "
-                        f"{_words(body[:_QUOTED_BYTES])}"
-                    )
-                return body
+        end = asyncio.get_running_loop().time() + _MAX_WAIT_S
+        while True:
+            await host.wait(end)
+            async with host.slots:
+                # Who had a slot before us may have been told to wait: not in the slot, which others wait for.
+                if host.left() <= 0:
+                    return await self._ask(host, feed, symbol)
+
+    async def _ask(self, host: _Host, feed: _Feed, symbol: str) -> bytes:
+        query = {"symbol": symbol, "limit": str(feed.limit)}
+        async with host.session.get(feed.rest_url, params=query, allow_redirects=False) as response:
+            pause_s = self._pace(host, response, feed)
+            if response.status != 200:
+                raise _FetchError(await _refusal(response), pause_s)
+            body = await _read(response, self._max_bytes)
+            if not body.lstrip(_JSON_SPACE).startswith(b"{"):
+                kind = response.headers.get("Content-Type", "no content type")
+                raise _FetchError(
+                    f"expected a snapshot in JSON, found {len(body):,} bytes ({kind}): "
+                    f"{_words(body[:_QUOTED_BYTES])}"
+                )
+            return body
 
     def _host(self, feed: _Feed) -> _Host:
         """One a host and authority: whom one feed trusts is not whom another does."""
@@ -220,21 +237,24 @@ class SnapshotService:
         return host
 
     @staticmethod
-    def _pace(host: _Host, response: aiohttp.ClientResponse, feed: _Feed) -> None:
-        """Holds the host back where its answer asks for it."""
-        if response.status in (418, 429):
-            # Without the header: a minute, as weights count by the minute.
-            asked = _seconds(response.headers.get("Retry-After"), 60.0)
-            said = (
-                f"the venue answered HTTP {response.status} and asked for {min(asked, 1e9):.0f} s of silence"
-            )
+    def _pace(host: _Host, response: aiohttp.ClientResponse, feed: _Feed) -> float:
+        """Holds the host back where its answer asks for it; the seconds that it asked for and we keep."""
+        said = f"the venue answered HTTP {response.status}"
+        asked = _asked_pause(response.headers) if response.status >= 400 else None
+        if asked is not None:
+            said += f" and asked for {min(asked, 1e9):.0f} s of silence"
             if asked > _MAX_HOLD_S:
                 said += f", of which we keep {_MAX_HOLD_S:.0f}"
             host.hold(min(asked, _MAX_HOLD_S), said)
-            return
+            return min(asked, _MAX_HOLD_S)
+        if response.status in (418, 429):
+            # Weights count by the minute.
+            host.hold(60.0, f"{said} and not for how long, so it is left alone for a minute")
+            return 0.0
         used = _number(response.headers.get("X-MBX-USED-WEIGHT-1M"), 0.0)
         if used > _WEIGHT_PER_MINUTE[feed.venue] * _WEIGHT_SHARE:
             host.hold(61.0 - time.time() % 60.0, "the venue's request weight of this minute is used up")
+        return 0.0
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -255,6 +275,8 @@ async def _refusal(response: aiohttp.ClientResponse) -> str:
     text = f"HTTP {response.status} {response.reason or ''}".rstrip()
     if place := response.headers.get("Location"):
         text += f", elsewhere at {place}"
+    if pause := response.headers.get("Retry-After"):
+        text += f", Retry-After: {_words(pause.encode())}"
     body = b""
     while len(body) < _QUOTED_BYTES and (chunk := await response.content.read(_QUOTED_BYTES - len(body))):
         body += chunk
@@ -275,11 +297,16 @@ def _number(text: str | None, default: float) -> float:
     return float(text) if text is not None and text.isascii() and text.isdigit() else default
 
 
-def _seconds(text: str | None, default: float) -> float:
-    """`Retry-After`: a number of seconds, or the date until when."""
-    if text is None or text.strip().isdigit():
-        return _number(text.strip() if text is not None else None, default)
-    try:
-        return max(email.utils.parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    except (ValueError, OverflowError, TypeError):
-        return default
+def _asked_pause(headers: Mapping[str, str]) -> float | None:
+    """The seconds of `Retry-After`, or until its date, from the moment of the answer as its server has it.
+
+    None where there is none, or nothing that can be read.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    now = time.time()
+    if (until := parse_http_date(text, now)) is None:
+        return None
+    answered = parse_http_date(headers.get("Date", "").strip(), now)
+    return max(until - (now if answered is None else answered), 0.0)

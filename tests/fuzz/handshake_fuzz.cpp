@@ -4,7 +4,7 @@
 //
 // Input: what the server sends.
 //
-// Covers: feed/websocket/handshake.cpp
+// Covers: feed/websocket/handshake.cpp feed/websocket/http_date.cpp
 
 #include <algorithm>
 #include <cstddef>
@@ -33,7 +33,7 @@ inline HandshakeAnswer check(std::string_view bytes, std::string& error) {
   const auto memory = std::make_unique<char[]>(bytes.size());
   std::copy(bytes.begin(), bytes.end(), memory.get());
   FixedText text;
-  const HandshakeAnswer answer = check_handshake({memory.get(), bytes.size()}, kAccept, text);
+  const HandshakeAnswer answer = check_handshake({memory.get(), bytes.size()}, kAccept, 784111777, text);
   error = text.view();
   return answer;
 }
@@ -89,6 +89,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::string error;
   const HandshakeAnswer whole = check(bytes, error);
   require((whole.status == HandshakeStatus::Refused) == !error.empty());
+  require(whole.retry_after_s >= 0 && whole.retry_after_s <= 3600);
+  require(whole.retry_after_s == 0 || whole.status == HandshakeStatus::Refused);
   if (whole.status == HandshakeStatus::Accepted) check_accepted(bytes, whole);
   // As it comes in: at places that the input chooses, and the last byte alone.
   HandshakeStatus before = HandshakeStatus::Incomplete;

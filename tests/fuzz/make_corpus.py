@@ -677,6 +677,12 @@ def handshake() -> dict[str, bytes]:
         "version_1.0": answer(upgrade, connection, accept, status=b"HTTP/1.0 101 x"),
         "not_found": answer(b"Content-Length: 4", status=b"HTTP/1.1 404 Not Found") + b"none",
         "elsewhere": answer(b"Location: /b", b"Retry-After: 9", status=b"HTTP/1.1 302 Found"),
+        "until": answer(
+            b"Date: Sun, 06 Nov 1994 08:49:37 GMT",
+            b"Retry-After: Sunday, 06-Nov-94 08:50:37 GMT",
+            status=b"HTTP/1.1 429 No",
+        ),
+        "until_of_c": answer(b"Retry-After: Sun Nov  6 08:50:37 1994", status=b"HTTP/1.1 503 No"),
         "chunked": answer(b"Transfer-Encoding: chunked", status=b"HTTP/1.1 451 No") + b"4\r\nno.\n\r\n0\r\n",
         "status_alone": b"HTTP/1.1\r\n\r\n",
         "status_cut": b"HTTP/1.1 10\r\n\r\n",

@@ -130,6 +130,8 @@ class Engine:
         self.requests: list[tuple[int, int, int]] = []
         self.delivered: list[tuple[int, int, bytes]] = []
         self.failures: list[tuple[int, int, str]] = []
+        self.pauses_ns: list[int] = []
+        """Of each failure."""
         self.stopping = threading.Event()
         self._ring = np.zeros(self.slots, self.row_dtype)
         self._head = self._tail = self._polled = 0
@@ -237,6 +239,7 @@ class Engine:
         self.delivered.append((feed, instrument, body))
         return True
 
-    def fail_snapshot(self, feed: int, instrument: int, why: str) -> bool:
+    def fail_snapshot(self, feed: int, instrument: int, why: str, pause_ns: int = 0) -> bool:
         self.failures.append((feed, instrument, why))
+        self.pauses_ns.append(pause_ns)
         return True

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from scripted import BTC, ETH, SOL, Run, ScriptedVenue, config_of, scripted
+from scripted import BTC, ETH, SOL, Answer, Run, ScriptedVenue, config_of, scripted
 
 from tickwire import models
 from tickwire.config import Config
@@ -359,6 +359,26 @@ async def test_rest_endpoint_that_refuses() -> None:
             assert "snapshot_failed" in run.errors()
             assert "snapshot_given_up" in run.errors()
             assert run.rows.keys() == {SOL}
+
+
+async def test_a_venue_that_bans_for_a_while_has_not_been_given_up() -> None:
+    def until(seconds: str) -> Answer:
+        async def ban(request: web.Request) -> web.Response:
+            return web.Response(
+                status=429, headers={"Retry-After": seconds, "Date": "Sun, 06 Nov 1994 08:49:37 GMT"}
+            )
+
+        return ban
+
+    async with scripted({"snapshot_retries": 2}) as run:
+        run.venue.rest += [until("1"), until("Sun, 06 Nov 1994 08:49:38 GMT")]
+        run.venue.ids[BTC] += 5
+        asked = run.venue.rest_requests
+        await run.until(lambda: run.venue.rest_requests == asked + 3, "two bans are over")
+        await run.goes_on()
+        assert "snapshot_failed" in run.errors()
+        assert run.count("snapshots_failed") == 2
+        assert run.count("snapshots_given_up") == 0
 
 
 # Setup: what cannot be run is not begun, and says which key is at fault.

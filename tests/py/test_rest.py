@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from aiohttp import web
 
 from tickwire import rest
 from tickwire.config import Config
+from tickwire.http_date import parse_http_date
 from tickwire.rest import SnapshotService
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -166,34 +168,139 @@ async def test_a_snapshot_that_comes_forgets_why_there_was_none(venue: Venue) ->
     await service.close()
 
 
+ANSWERED = "Wed, 21 Oct 2015 07:27:00 GMT"  # By the venue's clock, which is years behind ours.
+
+
 @pytest.mark.parametrize(
-    ("header", "seconds"),
+    ("header", "date", "asked"),
     [
-        ("7", 7.0),
-        ("3600", 3600.0),
-        ("3601", 3600.0),
-        ("9" * 5000, 3600.0),
-        ("-5", 60.0),
-        ("nan", 60.0),
-        ("soon", 60.0),
-        ("", 60.0),
-        ("Wed, 21 Oct 2099 07:28:00 GMT", 3600.0),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        # Seconds.
+        ("7", None, 7.0),
+        (" 7\t", ANSWERED, 7.0),
+        ("3600", None, 3600.0),
+        ("3601", None, 3600.0),
+        ("9" * 5000, None, 3600.0),
+        ("0", None, 0.0),
+        # A date, from the answer's own.
+        ("Wed, 21 Oct 2015 07:28:00 GMT", ANSWERED, 60.0),
+        ("Wednesday, 21-Oct-15 07:28:00 GMT", ANSWERED, 60.0),
+        ("Wed Oct 21 07:28:00 2015", ANSWERED, 60.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", "Wednesday, 21-Oct-15 07:27:30 GMT", 30.0),
+        ("Wed, 21 Oct 2015 09:28:00 GMT", ANSWERED, 3600.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", ANSWERED, 3600.0),
+        ("Wed, 21 Oct 2015 07:26:00 GMT", ANSWERED, 0.0),
+        # … or from our clock.
+        ("Sun, 06 Nov 1994 08:50:07 GMT", None, 30.0),
+        ("Sun, 06 Nov 1994 08:50:07 GMT", "today", 30.0),
+        ("Sun, 06 Nov 1994 08:49:07 GMT", None, 0.0),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", None, 3600.0),
+        # Nothing that says how long.
+        *(
+            (text, ANSWERED, None)
+            for text in (
+                *("", "-5", "+5", "7.5", "7 s", "nan", "inf", "soon", "\u0667", "Wed, 21 Oct 2015 07:28:00"),
+                *("Wed, 32 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 24:28:00 GMT", "21 Oct 2015 07:28 GMT"),
+            )
+        ),
     ],
 )
-async def test_no_venue_is_left_alone_for_more_than_an_hour(header: str, seconds: float) -> None:
+async def test_a_venue_is_left_alone_for_as_long_as_it_asks_and_an_hour_at_most(
+    header: str, date: str | None, asked: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Host:
         held = -1.0
+        why = ""
 
         def hold(self, seconds: float, why: str) -> None:
-            self.held = seconds
+            self.held, self.why = seconds, why
 
     class Answer:
-        status, headers = 429, {"Retry-After": header}
+        headers = {"Retry-After": header} | ({} if date is None else {"Date": date})
 
-    host = Host()
-    SnapshotService._pace(host, Answer(), None)  # type: ignore[arg-type]
-    assert host.held == seconds
+        def __init__(self, status: int) -> None:
+            self.status = status
+
+    monkeypatch.setattr(rest.time, "time", lambda: 784111777.0)  # Sun, 06 Nov 1994 08:49:37 GMT.
+    feed = rest._Feed("binance_spot", "", 100, "")
+    for status in (429, 418, 503, 403):
+        host = Host()
+        pause = SnapshotService._pace(host, Answer(status), feed)  # type: ignore[arg-type]
+        assert pause == (asked or 0.0)
+        if asked is not None:
+            assert host.held == asked
+        else:  # A ban without an end that can be read lasts a minute.
+            assert host.held == (60.0 if status in (429, 418) else -1.0)
+            assert "and not for how long" in host.why or status in (503, 403)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        # By `date -u -d … +%s`.
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 784111777),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 784111777),
+        ("Sun Nov  6 08:49:37 1994", 784111777),
+        ("Sun Nov 16 08:49:37 1994", 784975777),
+        ("Thu, 29 Feb 2024 23:59:60 GMT", 1709251200),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 253402300799),
+        ("Friday, 01-Jan-44 00:00:00 GMT", 2335219200),
+        ("Monday, 01-Jan-45 00:00:00 GMT", -788918400),
+        ("Wed, 31 Dec 1969 23:59:59 GMT", -1),
+        ("Wed, 29 Feb 2023 00:00:00 GMT", None),
+        ("Sun, 06 Nov 0000 08:49:37 GMT", None),
+        ("Sun, 06 Nov 1994 08:60:37 GMT", None),
+        ("Sun, 06 Nov 1994 08:49:61 GMT", None),
+        ("Sun, 06 Nov 1994 08:49:37 EST", None),
+        ("Sun, 06 Nov 94 08:49:37 GMT", None),
+        ("Sun, 6 Nov 1994 08:49:37 GMT", None),
+        ("Sun, \u0660\u0666 Nov 1994 08:49:37 GMT", None),
+        ("06 Nov 1994 08:49:37 GMT", None),
+        ("Sun, 06 Nov 1994 08:49:37 GMT\n", None),
+        ("", None),
+    ],
+)
+def test_dates_are_of_the_three_forms_that_http_has(text: str, seconds: int | None) -> None:
+    assert parse_http_date(text, 784111777.0) == seconds
+
+
+async def test_what_is_said_of_a_pause_is_quoted(venue: Venue) -> None:
+    async def ban(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=429, headers={"Retry-After": "so\ton"})
+
+    venue.handler = ban
+    engine, service = start(venue)
+    engine.requests = [(0, 0, 0)]
+    await until(lambda: engine.failures)
+    engine.requests = [(0, 1, 0)]
+    await until(lambda: len(engine.failures) == 2)
+    await service.close()
+    assert engine.failures[0] == (0, 0, "BTCUSDT: HTTP 429 Too Many Requests, Retry-After: so on")
+    assert engine.failures[1][2].startswith(
+        "ETHUSDT: the venue answered HTTP 429 and not for how long, so it is left alone for a minute; "
+    )
+    # The venue did not say when to come back; that we keep away nevertheless is no try that failed.
+    assert engine.pauses_ns[0] == 0
+    assert 50e9 < engine.pauses_ns[1] <= 60e9
+
+
+async def test_what_waits_for_another_ones_ban_tells_the_engine_how_long(venue: Venue) -> None:
+    """Six wait for four slots; the first of them is told to wait, and nobody keeps a slot meanwhile."""
+
+    async def ban(request: web.Request) -> web.StreamResponse:
+        until = email.utils.formatdate(1_700_000_600, usegmt=True)
+        return web.Response(
+            status=418,
+            headers={"Retry-After": until, "Date": email.utils.formatdate(1_700_000_000, usegmt=True)},
+        )
+
+    venue.handler = ban
+    engine, service = start(venue, spot=[f"A{i}USDT" for i in range(6)])
+    engine.requests = [(0, i, 0) for i in range(6)]
+    await until(lambda: len(engine.failures) == 6)
+    await service.close()
+    assert len(venue.requests) <= 4
+    assert len(engine.pauses_ns) == 6
+    assert all(590e9 < pause <= 600e9 for pause in engine.pauses_ns)
 
 
 async def test_nothing_is_asked_for_once_it_is_closed(venue: Venue) -> None:

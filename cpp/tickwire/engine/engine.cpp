@@ -713,8 +713,9 @@ bool Engine::deliver_snapshot(std::uint32_t feed, InstrumentId instrument, std::
   return ingest_[agent_of_feed_[feed]]->deliver({Command::Kind::Snapshot, instrument}, body);
 }
 
-bool Engine::fail_snapshot(std::uint32_t feed, InstrumentId instrument, std::string_view why) noexcept {
-  return ingest_[agent_of_feed_[feed]]->deliver({Command::Kind::SnapshotFailed, instrument}, why);
+bool Engine::fail_snapshot(std::uint32_t feed, InstrumentId instrument, std::string_view why,
+                           std::int64_t pause_ns) noexcept {
+  return ingest_[agent_of_feed_[feed]]->deliver({Command::Kind::SnapshotFailed, instrument, pause_ns}, why);
 }
 
 std::size_t Engine::max_snapshot_bytes() const noexcept { return ingest_.front()->max_body_bytes(); }

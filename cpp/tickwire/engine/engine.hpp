@@ -131,8 +131,10 @@ class Engine {
   /// larger than it can ever take (see max_snapshot_bytes()).
   [[nodiscard]] bool deliver_snapshot(std::uint32_t feed, InstrumentId instrument,
                                       std::string_view body) noexcept;
-  [[nodiscard]] bool fail_snapshot(std::uint32_t feed, InstrumentId instrument,
-                                   std::string_view why) noexcept;
+  /// Says why there is none. Where the venue has said for how long it is to be left alone (`pause_ns`), that
+  /// is no try that failed, and it is asked for again after that, or after a minute.
+  [[nodiscard]] bool fail_snapshot(std::uint32_t feed, InstrumentId instrument, std::string_view why,
+                                   std::int64_t pause_ns = 0) noexcept;
   [[nodiscard]] std::size_t max_snapshot_bytes() const noexcept;
 
   /// Replay: all inputs are read and all their records can be polled.

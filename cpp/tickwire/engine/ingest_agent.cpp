@@ -1972,6 +1972,16 @@ void IngestAgent::snapshot_refused(Feed& feed, Lane& lane) noexcept {
   lane.due_ns = monotonic_ns() + pause_ns;
 }
 
+/// The venue has said when it may be asked again: that is no try that failed. Where it is far off, the
+/// control plane is asked sooner, so that its words stay true.
+void IngestAgent::snapshot_held_back(const Feed& feed, Lane& lane, std::int64_t pause_ns) noexcept {
+  if (lane.attempts > 0) --lane.attempts;
+  lane.snapshot = Lane::Snapshot::WaitingToRetry;
+  // No sooner than after a first try, whatever the venue would allow.
+  const std::int64_t least_ns = std::min(feed.config.snapshot_backoff_ns, kMaxBackoffNs);
+  lane.due_ns = monotonic_ns() + std::clamp(pause_ns, least_ns, kMaxBackoffNs);
+}
+
 int IngestAgent::take_commands() noexcept {
   int taken = 0;
   for (;;) {
@@ -1992,7 +2002,11 @@ int IngestAgent::take_commands() noexcept {
     } else if (expected) {
       feed.snapshots_failed.add(1);
       report(errors_, ErrorKind::SnapshotFailed, {command_body_.data(), size}, utc_.now());
-      snapshot_refused(feed, lane);
+      if (command.pause_ns > 0) {
+        snapshot_held_back(feed, lane, command.pause_ns);
+      } else {
+        snapshot_refused(feed, lane);
+      }
     }
     commands_.pop();
     ++taken;

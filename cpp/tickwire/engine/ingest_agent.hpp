@@ -63,6 +63,8 @@ struct Command {
   enum class Kind : std::uint32_t { Snapshot, SnapshotFailed };
   Kind kind;
   InstrumentId instrument;
+  /// SnapshotFailed: the venue has said that it is to be left alone for so long; 0 where it has not.
+  std::int64_t pause_ns = 0;
 };
 
 class IngestAgent final : public concurrent::Agent {
@@ -174,6 +176,7 @@ class IngestAgent final : public concurrent::Agent {
   [[nodiscard]] const std::string& symbol_of(const Feed& feed, const Lane& lane) const noexcept TICKWIRE_HOT;
   void request_snapshot(Feed& feed, Lane& lane) noexcept TICKWIRE_HOT;
   void snapshot_refused(Feed& feed, Lane& lane) noexcept TICKWIRE_HOT;
+  void snapshot_held_back(const Feed& feed, Lane& lane, std::int64_t pause_ns) noexcept;
 
   const std::string name_;
   const bool replay_;

@@ -313,8 +313,8 @@ class IngestRig {
   void answer(InstrumentId instrument, const std::string& body) {
     ASSERT_TRUE(agent_->deliver({Command::Kind::Snapshot, instrument}, body));
   }
-  void fail(InstrumentId instrument, const std::string& why) {
-    ASSERT_TRUE(agent_->deliver({Command::Kind::SnapshotFailed, instrument}, why));
+  void fail(InstrumentId instrument, const std::string& why, std::int64_t pause_ns = 0) {
+    ASSERT_TRUE(agent_->deliver({Command::Kind::SnapshotFailed, instrument, pause_ns}, why));
   }
   void stop() {
     agent_->on_close();

@@ -141,6 +141,43 @@ TEST_F(PriceFeedLive, ASnapshotThatFailsIsAskedForAgainAndGivenUpInTheEnd) {
   EXPECT_EQ(counted("snapshot_requests"), 2);
 }
 
+TEST_F(PriceFeedLive, ASnapshotThatTheVenueHoldsBackIsNoTry) {
+  IngestRig& rig = start(feed());
+  open();
+  // More often than would give it up, each time a pause that is over at once.
+  for (int i = 1; i <= 5; ++i) {
+    EXPECT_EQ(rig.request().attempt, 1U) << i;
+    rig.fail(0, "HTTP 429", 1);
+    ASSERT_TRUE(rig.until_counted("usdm", "snapshots_failed", i));
+  }
+  EXPECT_EQ(counted("snapshots_given_up"), 0);
+  // One that fails otherwise is a try, whatever was before.
+  EXPECT_EQ(rig.request().attempt, 1U);
+  rig.fail(0, "HTTP 500");
+  EXPECT_EQ(rig.request().attempt, 2U);
+  rig.fail(0, "HTTP 429", 1);
+  EXPECT_EQ(rig.request().attempt, 2U);
+  EXPECT_EQ(counted("snapshots_given_up"), 0);
+  rig.fail(0, "HTTP 500");
+  ASSERT_TRUE(rig.until_counted("usdm", "snapshots_given_up", 1));
+}
+
+TEST_F(PriceFeedLive, ASnapshotThatIsHeldBackIsNotAskedForSooner) {
+  IngestRig& rig = start(feed());
+  open();
+  EXPECT_EQ(rig.request().attempt, 1U);
+  rig.fail(0, "HTTP 418", 3'600'000'000'000);
+  ASSERT_TRUE(rig.until_counted("usdm", "snapshots_failed", 1));
+  // As long as its pauses would be otherwise, many times over.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
+  while (std::chrono::steady_clock::now() < end) {
+    rig.agent().do_work();
+    rig.agent().every_100ms();
+  }
+  EXPECT_EQ(rig.agent().requests().readable(), 0U);
+  EXPECT_EQ(counted("snapshot_requests"), 1);
+}
+
 TEST_F(PriceFeedLive, ARefusedSnapshotIsAskedForAgainAfterAPause) {
   IngestRig& rig = start(feed());
   Connection& connection = open();

@@ -2,15 +2,21 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tickwire/core/error.hpp"
+#include "tickwire/feed/websocket/http_date.hpp"
 #include "tickwire/feed/websocket/url.hpp"
 
 namespace tickwire::feed {
 namespace {
+
+constexpr std::int64_t kNow = 784111777;  // Sun, 06 Nov 1994 08:49:37 GMT.
 
 std::string message_of(const auto& act) {
   try {
@@ -148,10 +154,11 @@ TEST(Handshake, AcceptsAGoodAnswerOnceItIsComplete) {
   const std::string answer = good_answer();
   FixedText error;
   for (std::size_t size = 0; size < answer.size(); ++size) {
-    ASSERT_EQ(check_handshake(answer.substr(0, size), kAccept, error).status, HandshakeStatus::Incomplete)
+    ASSERT_EQ(check_handshake(answer.substr(0, size), kAccept, kNow, error).status,
+              HandshakeStatus::Incomplete)
         << size;
   }
-  const HandshakeAnswer whole = check_handshake(answer + "\x81\x02hi", kAccept, error);
+  const HandshakeAnswer whole = check_handshake(answer + "\x81\x02hi", kAccept, kNow, error);
   EXPECT_EQ(whole.status, HandshakeStatus::Accepted);
   EXPECT_EQ(whole.header_bytes, answer.size());
 }
@@ -166,12 +173,52 @@ TEST(Handshake, AcceptsTheFreedomsOfHttp) {
                                 "HTTP/1.1 101 \r\nServer: x\r\nUpgrade: websocket\r\nConnection: "
                                 "keep-alive\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
                                     accept + "\r\nX-Empty:\r\nSec-WebSocket-Extensions:\r\n\r\n"}) {
-    EXPECT_EQ(check_handshake(answer, kAccept, error).status, HandshakeStatus::Accepted)
+    EXPECT_EQ(check_handshake(answer, kAccept, kNow, error).status, HandshakeStatus::Accepted)
         << answer << error.view();
   }
 }
 
+TEST(HttpDate, ReadsTheThreeFormsThatTheStandardNames) {
+  const std::vector<std::pair<std::string, std::optional<std::int64_t>>> cases = {
+      // By `date -u -d … +%s`.
+      {"Sun, 06 Nov 1994 08:49:37 GMT", 784111777},
+      {"Sunday, 06-Nov-94 08:49:37 GMT", 784111777},
+      {"Sun Nov  6 08:49:37 1994", 784111777},
+      {"Sun Nov 16 08:49:37 1994", 784975777},
+      {"Thu, 29 Feb 2024 23:59:60 GMT", 1709251200},
+      {"Fri, 31 Dec 9999 23:59:59 GMT", 253402300799},
+      {"Saturday, 01-Jan-00 00:00:00 GMT", 946684800},
+      {"Friday, 01-Jan-44 00:00:00 GMT", 2335219200},  // Fifty years on, from 1994.
+      {"Monday, 01-Jan-45 00:00:00 GMT", -788918400},  // 1945.
+      {"Thu, 01 Jan 1970 00:00:00 GMT", 0},
+      {"Wed, 31 Dec 1969 23:59:59 GMT", -1},
+      {"Thu, 30 Feb 2024 00:00:00 GMT", {}},
+      {"Wed, 29 Feb 2023 00:00:00 GMT", {}},
+      {"Sun, 00 Nov 1994 08:49:37 GMT", {}},
+      {"Sun, 06 Nov 1994 24:00:00 GMT", {}},
+      {"Sun, 06 Nov 1994 08:60:37 GMT", {}},
+      {"Sun, 06 Nov 1994 08:49:61 GMT", {}},
+      {"Sun, 06 Nov 1994 08:49:37 GMT+1", {}},
+      {"Sun, 06 Nov 1994 08:49:37 EST", {}},
+      {"Sun, 06 Nov 1994 08:49:37", {}},
+      {"Sun, 06 Nov 94 08:49:37 GMT", {}},
+      {"Sun, 6 Nov 1994 08:49:37 GMT", {}},
+      {"Sun, 06 Nov 19a4 08:49:37 GMT", {}},
+      {"Sun, 06 Nox 1994 08:49:37 GMT", {}},
+      {"Sun Nov x6 08:49:37 1994", {}},
+      {"Sun Nov 06 08:49:37 19940", {}},
+      {", 06 Nov 1994 08:49:37 GMT", {}},
+      {"06 Nov 1994 08:49:37 GMT", {}},
+      {"Sun", {}},
+      {"Sun, 06 N", {}},
+      {"soon", {}},
+      {"", {}},
+  };
+  for (const auto& [text, seconds] : cases) EXPECT_EQ(parse_http_date(text, kNow), seconds) << text;
+}
+
 TEST(Handshake, SaysHowLongAServerWantsToBeLeftAlone) {
+  const std::string answered = "Date: Wed, 21 Oct 2015 07:27:00 GMT\r\n";
   const std::vector<std::pair<std::string, std::int64_t>> cases = {
       {"", 0},
       {"Retry-After: 7\r\n", 7},
@@ -179,15 +226,32 @@ TEST(Handshake, SaysHowLongAServerWantsToBeLeftAlone) {
       {"Retry-After: 3601\r\n", 3600},
       {"Retry-After: 99999999999999999999999999\r\n", 3600},
       {"Retry-After: -5\r\n", 0},
+      {"Retry-After: 7.5\r\n", 0},
+      {"Retry-After: 7 s\r\n", 0},
+      {"Retry-After: soon\r\n", 0},
       {"Retry-After: \r\n", 0},
-      {"Retry-After: Wed, 21 Oct 2015 07:28:00 GMT\r\n", 0},
+      // From the answer's own date, however far its clock is from ours.
+      {answered + "Retry-After: 9\r\n", 9},
+      {answered + "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT\r\n", 60},
+      {"Retry-After: Wednesday, 21-Oct-15 07:28:00 GMT\r\n" + answered, 60},
+      {"date: Wed Oct 21 07:27:30 2015\r\nretry-after: Wed, 21 Oct 2015 07:28:00 GMT\r\n", 30},
+      {answered + "Retry-After: Wed, 21 Oct 2015 09:28:00 GMT\r\n", 3600},
+      {answered + "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n", 3600},
+      {answered + "Retry-After: Wed, 21 Oct 2015 07:26:00 GMT\r\n", 0},
+      {answered + "Retry-After: Wed, 21 Oct 2015\r\n", 0},
+      {answered + "Retry-After: Wed, 32 Oct 2015 07:28:00 GMT\r\n", 0},
+      // Without one, from our clock: it is 08:49:37.
+      {"Retry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\n", 30},
+      {"Date: today\r\nRetry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\n", 30},
+      {"Retry-After: Sun, 06 Nov 1994 08:49:07 GMT\r\n", 0},
+      {"Retry-After: Wed, 21 Oct 2015 07:28:00 GMT\r\n", 3600},
   };
-  for (const auto& [header, seconds] : cases) {
+  for (const auto& [headers, seconds] : cases) {
     FixedText error;
     const HandshakeAnswer answer =
-        check_handshake("HTTP/1.1 429 Too Many Requests\r\n" + header + "\r\n", kAccept, error);
-    EXPECT_EQ(answer.status, HandshakeStatus::Refused) << header;
-    EXPECT_EQ(answer.retry_after_s, seconds) << header;
+        check_handshake("HTTP/1.1 429 Too Many Requests\r\n" + headers + "\r\n", kAccept, kNow, error);
+    EXPECT_EQ(answer.status, HandshakeStatus::Refused) << headers;
+    EXPECT_EQ(answer.retry_after_s, seconds) << headers;
   }
 }
 
@@ -205,6 +269,8 @@ TEST(Handshake, RefusesAndSaysWhy) {
       {"HTTP/1.1 403 Forbidden\r\n\r\n", "handshake: expected HTTP 101, found 403 Forbidden"},
       {"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\n\r\n",
        "handshake: expected HTTP 101, found 429 Too Many Requests, Retry-After: 7"},
+      {"HTTP/1.1 429 Too Many Requests\r\nRetry-After: soon\r\n\r\n",
+       "handshake: expected HTTP 101, found 429 Too Many Requests, Retry-After: soon"},
       {"HTTP/1.1 302 Found\r\nLocation: https://b/\r\n\r\n",
        "handshake: expected HTTP 101, found 302 Found, elsewhere at https://b/"},
       {"HTTP/1.1 451 No\r\nContent-Length: 40\r\n\r\n{\"code\":0,\r\n  \"msg\":\"restricted\"}",
@@ -241,7 +307,7 @@ TEST(Handshake, RefusesAndSaysWhy) {
   };
   for (const auto& [answer, expected] : cases) {
     FixedText error;
-    EXPECT_EQ(check_handshake(answer, kAccept, error).status, HandshakeStatus::Refused) << answer;
+    EXPECT_EQ(check_handshake(answer, kAccept, kNow, error).status, HandshakeStatus::Refused) << answer;
     EXPECT_EQ(error.view(), expected);
   }
 }
@@ -263,7 +329,7 @@ TEST(Handshake, SaysWhetherTheReasonOfARefusalIsStillComing) {
   };
   for (const auto& [answer, more] : cases) {
     FixedText error;
-    const HandshakeAnswer got = check_handshake(answer, kAccept, error);
+    const HandshakeAnswer got = check_handshake(answer, kAccept, kNow, error);
     EXPECT_EQ(got.status, HandshakeStatus::Refused) << answer;
     EXPECT_EQ(got.more, more) << answer;
   }
@@ -276,7 +342,7 @@ TEST(Handshake, SurvivesEveryOneByteChange) {
       std::string changed = answer;
       changed[at] = static_cast<char>(byte);
       FixedText error;
-      const HandshakeAnswer got = check_handshake(changed, kAccept, error);
+      const HandshakeAnswer got = check_handshake(changed, kAccept, kNow, error);
       if (got.status == HandshakeStatus::Refused) {
         ASSERT_FALSE(error.empty());
       }

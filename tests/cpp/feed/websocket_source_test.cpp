@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -580,18 +581,25 @@ TEST(WebSocketSource, CutsAServerThatDoesNotClose) {
 }
 
 TEST(WebSocketSource, LeavesAServerAloneForAsLongAsItAsks) {
-  TestServer server({[](Connection& c) {
-    c.read_request();
-    c.send("HTTP/1.1 429 Too Many Requests\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n");
-  }});
-  Client client(config_for("ws://127.0.0.1:" + std::to_string(server.port())));  // Delays of 4 ms.
-  client.run_until([&] {
-    return client.source.state() == WebSocketState::BackingOff && client.source.stats().errors > 0;
-  });
-  const std::int64_t delay = client.source.ns_to_deadline(tsc_now());
-  EXPECT_GT(delay, 500'000 * kMs);
-  EXPECT_LE(delay, 600'000 * kMs);
-  client.source.stop();
+  const std::time_t then = std::time(nullptr) + 600;
+  char date[64];
+  std::tm parts;
+  std::strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", ::gmtime_r(&then, &parts));
+  for (const std::string& until :
+       {std::string("600"), std::string(date)}) {  // By our clock, where it is a date: the answer has none.
+    TestServer server({[&](Connection& c) {
+      c.read_request();
+      c.send("HTTP/1.1 429 Too Many Requests\r\nRetry-After: " + until + "\r\nContent-Length: 0\r\n\r\n");
+    }});
+    Client client(config_for("ws://127.0.0.1:" + std::to_string(server.port())));  // Delays of 4 ms.
+    client.run_until([&] {
+      return client.source.state() == WebSocketState::BackingOff && client.source.stats().errors > 0;
+    });
+    const std::int64_t delay = client.source.ns_to_deadline(tsc_now());
+    EXPECT_GT(delay, 500'000 * kMs) << until;
+    EXPECT_LE(delay, 600'000 * kMs) << until;
+    client.source.stop();
+  }
 }
 
 TEST(WebSocketSource, StopsAtOnceWhereNothingIsOpen) {

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "tickwire/core/error.hpp"
+#include "tickwire/feed/websocket/http_date.hpp"
 
 namespace tickwire::feed {
 namespace {
@@ -61,13 +62,20 @@ std::string_view header_value(std::string_view headers, std::string_view name) n
   return {};
 }
 
-/// A number of seconds; 0 for a date, or anything else. What a server asks for beyond an hour is not
-/// believed.
-std::int64_t pause_of(std::string_view text) noexcept {
+/// How long the headers ask us to wait: a number of seconds, or a date until when, from the moment of the
+/// answer as its server has it. 0 where they ask for nothing, or for nothing that can be read. What a server
+/// asks for beyond an hour is not believed.
+std::int64_t pause_of(std::string_view headers, std::int64_t now_s) noexcept {
   constexpr std::int64_t kMostS = 3600;
+  const std::string_view text = header_value(headers, "Retry-After");
   std::int64_t seconds = 0;
   for (const char c : text) {
-    if (c < '0' || c > '9') return 0;
+    if (c < '0' || c > '9') {
+      const auto until = parse_http_date(text, now_s);
+      if (!until) return 0;
+      const auto answered = parse_http_date(header_value(headers, "Date"), now_s);
+      return std::clamp<std::int64_t>(*until - answered.value_or(now_s), 0, kMostS);
+    }
     seconds = std::min(kMostS, seconds * 10 + (c - '0'));
   }
   return seconds;
@@ -75,7 +83,7 @@ std::int64_t pause_of(std::string_view text) noexcept {
 
 /// Of a refusal: its status and whatever the server says of it.
 HandshakeAnswer quote_refusal(std::string_view status, std::string_view headers, std::string_view body,
-                              FixedText& error) noexcept {
+                              std::int64_t now_s, FixedText& error) noexcept {
   std::size_t expected = 1;  // Of a length that nobody says: any.
   if (const std::string_view length = header_value(headers, "Content-Length"); !length.empty()) {
     expected = 0;
@@ -102,7 +110,7 @@ HandshakeAnswer quote_refusal(std::string_view status, std::string_view headers,
             place.empty() ? "" : ", elsewhere at ", TICKWIRE_PRINTF_VIEW(place),
             pause.empty() ? "" : ", Retry-After: ", TICKWIRE_PRINTF_VIEW(pause), size == 0 ? "" : ": ",
             static_cast<int>(size), words);
-  return {.status = HandshakeStatus::Refused, .more = more, .retry_after_s = pause_of(pause)};
+  return {.status = HandshakeStatus::Refused, .more = more, .retry_after_s = pause_of(headers, now_s)};
 }
 
 }  // namespace
@@ -161,7 +169,7 @@ void HandshakeRequest::renew(KeyGenerator& keys) noexcept {
 }
 
 HandshakeAnswer check_handshake(std::string_view received, std::string_view expected_accept,
-                                FixedText& error) noexcept {
+                                std::int64_t now_s, FixedText& error) noexcept {
   const HandshakeAnswer refused{.status = HandshakeStatus::Refused};
   constexpr std::string_view kVersion = "HTTP/1.";
   if (received.substr(0, kVersion.size()) != kVersion.substr(0, received.size())) {
@@ -195,7 +203,7 @@ HandshakeAnswer check_handshake(std::string_view received, std::string_view expe
     return refused;
   }
   const std::string_view code = status.substr(9, 3);
-  if (code != "101") return quote_refusal(status.substr(9), rest, received.substr(end + 4), error);
+  if (code != "101") return quote_refusal(status.substr(9), rest, received.substr(end + 4), now_s, error);
 
   bool upgrade = false;
   bool connection = false;

@@ -47,13 +47,14 @@ struct HandshakeAnswer {
   HandshakeStatus status = HandshakeStatus::Incomplete;
   std::size_t header_bytes = 0;  // Where Accepted: what follows belongs to the first frame.
   bool more = false;             // Where Refused: its body, which says why, has not come whole yet.
-  std::int64_t retry_after_s =
-      0;  // Where Refused: how long the server wants to be left alone, an hour at most.
+  // Where Refused: how long the server wants to be left alone, an hour at most.
+  std::int64_t retry_after_s = 0;
 };
 
 /// Looks at everything received so far. Where it gives Refused, `error` says what was expected and found,
-/// with the server's own words as far as they have come.
+/// with the server's own words as far as they have come. `now_s`, in seconds since 1970, is what a date until
+/// when we shall wait is held against where the answer has none of its own.
 HandshakeAnswer check_handshake(std::string_view received, std::string_view expected_accept,
-                                FixedText& error) noexcept;
+                                std::int64_t now_s, FixedText& error) noexcept;
 
 }  // namespace tickwire::feed

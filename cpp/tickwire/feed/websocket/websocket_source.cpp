@@ -537,8 +537,8 @@ int WebSocketSource::service_handshake(std::uint64_t now, WebSocketHandler& hand
   }
 
   // First what came, then how it ended: both may lie in one receive.
-  const HandshakeAnswer answer =
-      check_handshake({answer_.data(), answer_bytes_}, request_.expected_accept(), last_error_);
+  const HandshakeAnswer answer = check_handshake({answer_.data(), answer_bytes_}, request_.expected_accept(),
+                                                 read_utc() / 1'000'000'000, last_error_);
   if (answer.status == HandshakeStatus::Refused) {
     asked_pause_ns_ = answer.retry_after_s * 1'000'000'000;
     // The reason is worth a moment, as long as there is room for it.
