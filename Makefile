@@ -50,7 +50,7 @@ test-cpp:
 	ctest --test-dir $(build) --output-on-failure --no-tests=error --parallel $(JOBS)
 
 test-py:
-	$(python) -m pytest
+	$(python) -m pytest --numprocesses auto --dist worksteal
 
 check:
 	$(python) tools/check_layering.py

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Runs the tests that start engines, venues or workers again and again, beside busy processes.
 
-    tools/under_load.py [--times 30] [--busy 4] [--keep DIR] [--list] [PYTEST ARGUMENTS ...]
+    tools/under_load.py [--times 30] [--busy 4] [--beside 6] [--keep DIR] [--list] [PYTEST ARGUMENTS ...]
 
 A test that waits for something passes on an idle machine whatever it waits for. Here every core has more to
 do than it can, so that threads and processes lose their turn at any place. Each round runs all of the tests
-once and prints a line; what failed is listed at the end with how often, and the whole output of a round that
-failed is kept in DIR. Exits with 1 where anything failed. Takes hours for all files and 30 times: it is no
-part of `make test`.
+once, several of those in Python beside each other (each in a network of its own, which takes root; one after
+the other with `--beside 1`), and prints a line; what failed is listed at the end with how often, and the
+whole output of a round that failed is kept in DIR. Exits with 1 where anything failed. Takes hours for all
+files and 30 times: it is no part of `make test`.
 
 PYTEST ARGUMENTS choose tests instead of all: `tests/py/test_warm.py -k clock`. `ctest:LABEL` among them
 stands for the C++ tests of a label; without arguments that is the layer `engine`.
@@ -39,7 +40,7 @@ def starting_files() -> list[str]:
     return [str(file.relative_to(ROOT)) for file in files if STARTS.search(file.read_text(encoding="utf-8"))]
 
 
-def commands(arguments: list[str]) -> list[list[str]]:
+def commands(arguments: list[str], beside: int) -> list[list[str]]:
     """What a round runs."""
     if not arguments:
         arguments = [*starting_files(), "ctest:engine"]
@@ -50,7 +51,8 @@ def commands(arguments: list[str]) -> list[list[str]]:
     ]
     if rest:
         python = ROOT / ".venv" / "bin" / "python"
-        all_of_them.append([str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *rest])
+        several = ["--numprocesses", str(beside), "--dist", "worksteal"] if beside > 1 else []
+        all_of_them.append([str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *several, *rest])
     return all_of_them
 
 
@@ -60,12 +62,13 @@ def main() -> int:
     )
     parser.add_argument("--times", type=int, default=30, help="rounds (30)")
     parser.add_argument("--busy", type=int, default=4, help="processes that compute beside it (4)")
+    parser.add_argument("--beside", type=int, default=6, help="tests in Python beside each other (6)")
     parser.add_argument(
         "--keep", type=Path, default=BUILD / "under-load", help="where failed rounds' output goes"
     )
     parser.add_argument("--list", action="store_true", help="print what a round would run, and end")
     options, arguments = parser.parse_known_args()
-    rounds = commands(arguments)
+    rounds = commands(arguments, options.beside)
     if options.list:
         for command in rounds:
             print(" ".join(command))

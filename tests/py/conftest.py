@@ -1,4 +1,4 @@
-"""Lets the tests import the helpers that lie beside them."""
+"""Lets the tests import the helpers that lie beside them, and several processes run them at once."""
 
 from __future__ import annotations
 
@@ -8,3 +8,19 @@ from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # Before a test opens the library on its own.
 sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+from isolation import can_isolate, isolate
+
+# Most of the tests' time is waiting: for a venue, a worker, a timer.
+PROCESSES_PER_CORE = 2
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For `-n auto`. Where processes cannot be kept apart, one runs all tests."""
+    return PROCESSES_PER_CORE * len(os.sched_getaffinity(0)) if can_isolate() else 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        isolate()
