@@ -1402,7 +1402,9 @@ std::string IngestAgent::warm_verdict(const Feed& feed, std::size_t local) const
                                      : "the capture's last trade is " + grouped(captured.trade_id)) +
              ", the feed's first is " + grouped(trade.last_id) + cold;
     case Verdict::TradeHole:
-      return "the capture lacks trades " + grouped(seen.lacks_from) + " to " + grouped(seen.lacks_to) + cold;
+      return "the capture lacks " +
+             (seen.lacks_from == seen.lacks_to ? "trade " : "trades " + grouped(seen.lacks_from) + " to ") +
+             grouped(seen.lacks_to) + cold;
     case Verdict::Clock: {
       const std::int64_t ahead_ns = feed.join->clock_ahead_ns(local);
       return "the capture's clock is " + seconds(std::max(ahead_ns, -ahead_ns)) +
@@ -1570,7 +1572,9 @@ void IngestAgent::tell_missing(Feed& feed, Lane& lane, TsNs now) noexcept {
     const IdText from(hole.first);
     const IdText to(hole.last);
     const IdText left(hole.left);
-    if (hole.left == hole.last - hole.first + 1) {
+    if (hole.first == hole.last) {
+      report(errors_, ErrorKind::TradesMissing, {symbol_of(feed, lane), ": id ", from.view()}, hole.since);
+    } else if (hole.left == hole.last - hole.first + 1) {
       report(errors_, ErrorKind::TradesMissing,
              {symbol_of(feed, lane), ": ids ", from.view(), " to ", to.view()}, hole.since);
     } else {

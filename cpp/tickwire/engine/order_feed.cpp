@@ -526,10 +526,15 @@ void OrderFeed::lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept
   lost_messages_.add(static_cast<std::int64_t>(count));
   on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.on_state(); });
   TICKWIRE_HOT_EXEMPT_BEGIN("rare: numbers are written as text")
-  report(errors_, ErrorKind::MessagesLost,
-         {config_.name, ": ", Number(first).view(), " to ", Number(first + count - 1).view(),
-          " came on no line and could not be had again"},
-         ts);
+  constexpr std::string_view kWhy = " came on no line and could not be had again";
+  if (count == 1) {
+    report(errors_, ErrorKind::MessagesLost, {config_.name, ": message ", Number(first).view(), kWhy}, ts);
+  } else {
+    report(
+        errors_, ErrorKind::MessagesLost,
+        {config_.name, ": messages ", Number(first).view(), " to ", Number(first + count - 1).view(), kWhy},
+        ts);
+  }
   TICKWIRE_HOT_EXEMPT_END
 }
 

@@ -272,6 +272,16 @@ class IngestRig {
     return "";
   }
 
+  [[nodiscard]] std::uint64_t errors(ErrorKind kind) const {
+    std::uint64_t count = 0;
+    for (const auto& log : metrics::StatReader(stats_->path()).error_logs()) {
+      for (const metrics::ErrorEntry& entry : log.entries) {
+        if (entry.kind == static_cast<std::uint32_t>(kind)) count += entry.count;
+      }
+    }
+    return count;
+  }
+
   // ---- Live ----
 
   /// Turns of the agent until it is so; false where that takes too long.

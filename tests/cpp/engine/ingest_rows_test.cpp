@@ -270,5 +270,49 @@ TEST_F(IngestRows, ARowThatIsNotFiniteIsSaidToBe) {
   EXPECT_EQ(log[1], "AAA 1/2 +99.50");  // 1 / 100.5, in basis points.
 }
 
+// A thread that is moved to another core between two readings may see the later one come out first.
+TEST_F(IngestRows, ReadingsOfCoresThatDisagreeMakeNoStageLessThanNothing) {
+  rig(three()).start();
+  RowOutlet& outlet = rig_->agent().outlet();
+  RowHistory history(1, 1, rig_->arena());
+  history.next()[0] = 0.5F;
+  history.commit();
+  const std::uint64_t now = tsc_now();
+  const std::uint64_t second = ns_to_tsc(1'000'000'000);
+  const RowOutlet::Of of{
+      .instrument = 0, .epoch = 1, .row = 1, .sequence = 1, .ts_event = 1, .missing_trades = 0};
+  // Each reading is before the one that was made first, the newest an hour ahead of the next.
+  const Arrival arrival{now - second, now - 2 * second, 1'000, RecvClock::Read};
+  Step step;
+  step.tsc_book = now - 3 * second;
+  outlet.row(of, history, step, arrival);
+  step.tsc_book = now + 3600 * second;
+  outlet.row(of, history, step, arrival);
+  RowOutlet::Of notice = of;
+  notice.row = 0;
+  outlet.notice(notice, md::BookState::Suspect, md::InvalidReason::Gap,
+                {now + 3600 * second, now + 3600 * second, 1'000, RecvClock::Read});
+  concurrent::SpscQueue& queue = rig_->router().queue;
+  ASSERT_EQ(queue.readable(), 3U);
+  const auto stage = [&queue, this](std::size_t record, signal::Stage which) {
+    const signal::RecordView view(queue.slot(record), rig_->layout());
+    return view.header().stage_ns[static_cast<std::size_t>(which)];
+  };
+  EXPECT_EQ(stage(0, signal::Stage::Decode), 0);
+  EXPECT_EQ(stage(0, signal::Stage::Book), 0);
+  EXPECT_GT(stage(0, signal::Stage::Features), 2'900'000'000);
+  EXPECT_EQ(stage(1, signal::Stage::Features), 0);
+  EXPECT_EQ(stage(2, signal::Stage::Book), 0);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const signal::SignalHeader& header = signal::RecordView(queue.slot(i), rig_->layout()).header();
+    std::int64_t total = 0;
+    for (const std::int64_t ns : header.stage_ns) {
+      EXPECT_GE(ns, 0);
+      total += ns;
+    }
+    EXPECT_EQ(header.ts_out, header.ts_recv + total) << i;
+  }
+}
+
 }  // namespace
 }  // namespace tickwire::engine

@@ -261,7 +261,7 @@ TEST_F(OrderMisfit, ALiveFeedBeginsWithASnapshotAndAsksForOneAfterALossAndAfterA
   EXPECT_EQ(all, (Log{"AAPL 1/1 #5 +0.75", "AAPL 1 gap suspect", "MSFT 1 gap suspect", "AAPL 2/1 #9 +0.67",
                       "AAPL 2 gap suspect", "MSFT 2 gap empty", "AAPL 3/1 #11 +0.00"}));
   EXPECT_EQ(live.error(ErrorKind::MessagesLost),
-            "messages_lost: nasdaq: 6 to 7 came on no line and could not be had again");
+            "messages_lost: nasdaq: messages 6 to 7 came on no line and could not be had again");
   EXPECT_EQ(live.error(ErrorKind::OrderMisfit),
             "order_misfit: nasdaq: message 10 is about an order that is not there; suspect until a snapshot, "
             "which is asked for: AAPL");

@@ -67,11 +67,14 @@ class PriceFeedLive : public testing::Test {
   }
   [[nodiscard]] std::int64_t counted(std::string_view name) const { return rig_->counter("usdm", name); }
   /// A replay of what was recorded, without its times.
-  Log replay_of(const std::string& run, FeedConfig feed) const {
+  Log replay_of(const std::string& run, FeedConfig feed,
+                const std::function<void(EngineConfig&)>& change = {}) const {
     feed.url.clear();
     feed.subscribe.clear();
     feed.inputs = {run + "/capture/usdm/000001.log"};
-    Log log = IngestRig(engine_config({feed}, true)).replay();
+    EngineConfig config = engine_config({feed}, true);
+    if (change) change(config);
+    Log log = IngestRig(std::move(config)).replay();
     for (std::string& text : log) text.erase(0, text.find(' ') + 1);
     return log;
   }
@@ -250,6 +253,33 @@ TEST_F(PriceFeedLive, WhenTheVenueAnnouncesItsEndAnotherConnectionTakesOverAndTh
   EXPECT_EQ(counted("snapshot_requests"), 1);
   rig_->stop();
   EXPECT_EQ(replay_of(run, feed()), all) << "each message once";
+}
+
+TEST_F(PriceFeedLive, ATradeThatIsLateThroughAReplacedConnectionIsTakenOnce) {
+  const std::string run = folder_ / "run";
+  const auto trades = [](EngineConfig& config) { config.features.trigger = Trigger::Trade; };
+  Connection& old = open_valid(feed(), [&](EngineConfig& config) {
+    trades(config);
+    config.record_dir = run;
+  });
+  Venue::say(old, trade("AAA", 100));
+  Venue::say(old, trade("AAA", 102));
+  Log all = log(2);
+  EXPECT_EQ(counted("missing_trades"), 1);
+  Venue::say(old, R"({"e":"serverShutdown","E":1})");
+  Connection& fresh = open();
+  Venue::say(fresh, diff("AAA", 10, 12, "100:1", ""));
+  for (const int id : {102, 101, 101, 103}) Venue::say(fresh, trade("AAA", id));
+  ASSERT_TRUE(rig_->until_counted("usdm", "handovers", 1));
+  for (const std::string& text : log(2)) all.push_back(text);
+  EXPECT_EQ(
+      all, (Log{"AAA 1/1 #10 +0.50", "AAA 1/2 #10 +0.50 lacks 1", "AAA 1/3 #12 +0.00", "AAA 1/4 #12 +0.00"}));
+  EXPECT_EQ(counted("trades"), 4) << "what the old connection brought is no message of the new one's";
+  EXPECT_EQ(counted("late_trades"), 1);
+  EXPECT_EQ(counted("missing_trades"), 0);
+  EXPECT_EQ(counted("trade_gaps"), 0);
+  rig_->stop();
+  EXPECT_EQ(replay_of(run, feed(), trades), all) << "each message once";
 }
 
 TEST_F(PriceFeedLive, NoBookIsValidWithoutTheConnectionOfTheTrades) {

@@ -337,6 +337,24 @@ TEST_F(PriceFeedReplay, ATriggerOfTradesGivesARowForEachNewOneAndSaysWhichAreMis
   EXPECT_EQ(error(ErrorKind::TradesMissing), "trades_missing: AAA: 1 of the ids 102 to 103");
 }
 
+TEST_F(PriceFeedReplay, HolesBeyondWhatIsKeptOfThemAreToldAsAllOthersAre) {
+  const auto trades = [](EngineConfig& config) { config.features.trigger = Trigger::Trade; };
+  constexpr std::uint64_t kMissing = 300;  // Within a second; 256 are kept.
+  Capture capture;
+  capture.open(0).begin(10);
+  for (std::uint64_t i = 0; i <= kMissing; ++i)
+    capture.line(20 + static_cast<std::int64_t>(i), trade("AAA", 100 + 2 * i));
+  capture.line(400, trade("AAA", 101));  // Late; its hole was told of already.
+  const Log log = replay(capture, trades);
+  ASSERT_EQ(log.size(), kMissing + 2);
+  EXPECT_EQ(log[kMissing], "@320 AAA 1/301 #10 +0.50 lacks 300");
+  EXPECT_EQ(log.back(), "@400 AAA 1/302 #10 +0.50 lacks 299");
+  EXPECT_EQ(rig_->errors(ErrorKind::TradesMissing), kMissing);
+  EXPECT_EQ(error(ErrorKind::TradesMissing), "trades_missing: AAA: id 101 | trades_missing: AAA: id 699");
+  EXPECT_EQ(counted("missing_trades"), 299);
+  EXPECT_EQ(counted("late_trades"), 1);
+}
+
 TEST_F(PriceFeedReplay, TradesThatBeginAnewAreSaidToAndOneIsTakenAsMissing) {
   const auto trades = [](EngineConfig& config) { config.features.trigger = Trigger::Trade; };
   Capture capture;
@@ -366,7 +384,7 @@ TEST_F(PriceFeedReplay, WithTradeGapsSuspectATradeThatNeverComesEndsTheEpochAndT
       .line(1120, trade("AAA", 105));
   EXPECT_EQ(replay(capture, suspect),
             (Log{"@20 AAA 1/1 #10 +0.50", "@1100 AAA 1 trade_gap suspect", "@1120 AAA 2/1 #14 +0.75"}));
-  EXPECT_EQ(error(ErrorKind::TradesMissing), "trades_missing: AAA: ids 101 to 101");
+  EXPECT_EQ(error(ErrorKind::TradesMissing), "trades_missing: AAA: id 101");
 
   Capture late;  // And where it comes in time nothing is missing.
   late.open(0)

@@ -186,6 +186,90 @@ TEST_F(PriceFeedWarm, TradesMustMeetWhereARowNeedsThem) {
   EXPECT_EQ(log(1), Log{"FINE 1/3 #12 +0.00"});
 }
 
+TEST_F(PriceFeedWarm, ASingleTradeThatTheCaptureLacksIsNamed) {
+  Capture().begin(10).line(20, trade("AAA", 100)).line(21, trade("AAA", 102)).write(file_);
+  EngineConfig config = on_event_time(feed());
+  config.features.trigger = Trigger::Trade;
+  start(config);
+  Connection& connection = open();
+  Venue::say(connection, diff("AAA", 10, 12, "100:1", ""));
+  Venue::say(connection, trade("AAA", 103));
+  EXPECT_EQ(verdicts(), std::vector<std::string>{
+                            "warm: usdm AAA: the capture lacks trade 101; not contiguous, starts cold"});
+}
+
+// It was missing in an epoch that ended, so a row of the next one lacks nothing.
+TEST_F(PriceFeedWarm, ATradeOfTheFeedThatTheCaptureWentPastIsTakenAsLate) {
+  Capture()
+      .begin(10)
+      .line(20, trade("AAA", 100))
+      .line(21, trade("AAA", 102))
+      .line(30, diff("AAA", 20, 22, "", ""))
+      .snapshot(40, "AAA", snapshot_body(22, "100:3 99:5", "101:1 102:5"))
+      .line(50, diff("AAA", 22, 24, "100:1", ""))
+      .line(60, trade("AAA", 103))
+      .write(file_);
+  EngineConfig config = on_event_time(feed());
+  config.features.trigger = Trigger::Trade;
+  const std::string run = folder_ / "run";
+  config.record_dir = run;
+  IngestRig& rig = start(config);
+  Connection& connection = open();
+  Venue::say(connection, diff("AAA", 22, 24, "100:1", ""));
+  for (const int id : {103, 101, 102}) Venue::say(connection, trade("AAA", id));
+  Venue::say(connection, diff("AAA", 24, 26, "100:7", ""));
+  EXPECT_EQ(
+      verdicts(),
+      std::vector<std::string>{"warm: usdm AAA: continues the capture at id 24, in epoch 2 after row 2"})
+      << "trade 103 of the capture and 101 of the feed";
+  Venue::say(connection, trade("AAA", 104));
+  EXPECT_EQ(log(1), Log{"AAA 2/3 #26 +0.75"});
+  rig.stop();
+
+  config.record_dir.clear();
+  config.replay = true;
+  config.feeds[0].warm.clear();
+  config.feeds[0].inputs = {run + "/capture/usdm/000001.log"};
+  Log replayed = IngestRig(config).replay();
+  for (std::string& text : replayed) text.erase(0, text.find(' ') + 1);
+  EXPECT_EQ(replayed, Log{"AAA 2/3 #26 +0.75"});
+}
+
+TEST_F(PriceFeedWarm, WhatTheCaptureLackedIsNotTakenBackFromWhatWasCountedHere) {
+  Capture()
+      .begin(10)
+      .line(20, trade("AAA", 100))
+      .line(21, trade("AAA", 104))
+      .line(30, diff("AAA", 10, 12, "100:1", ""))
+      .write(file_);
+  IngestRig& rig = start(on_event_time(feed()));  // Of the book alone: trades may be missing.
+  Connection& connection = open();
+  Venue::say(connection, diff("AAA", 10, 12, "100:1", ""));
+  Venue::say(connection, diff("AAA", 12, 14, "100:7", ""));
+  EXPECT_EQ(verdicts(), std::vector<std::string>{
+                            "warm: usdm AAA: continues the capture at id 12, in epoch 1 after row 2"});
+  const auto counts = [&rig] {
+    return std::vector<std::int64_t>{rig.counter("usdm", "late_trades"),
+                                     rig.counter("usdm", "missing_trades"),
+                                     rig.counter("usdm", "trade_gaps")};
+  };
+  EXPECT_EQ(counts(), (std::vector<std::int64_t>{0, 0, 0})) << "101 to 103 were missing to somebody else";
+  Venue::say(connection, trade("AAA", 102));
+  Venue::say(connection, trade("AAA", 103));
+  Venue::say(connection, trade("AAA", 101));
+  ASSERT_TRUE(rig.until_counted("usdm", "late_trades", 3));
+  EXPECT_EQ(counts(), (std::vector<std::int64_t>{3, 0, 0}));
+  Venue::say(connection, trade("AAA", 107));
+  ASSERT_TRUE(rig.until_counted("usdm", "trades", 4));
+  EXPECT_EQ(counts(), (std::vector<std::int64_t>{3, 2, 1})) << "105 and 106 are missing to us";
+  Venue::say(connection, trade("AAA", 105));
+  ASSERT_TRUE(rig.until_counted("usdm", "late_trades", 4));
+  EXPECT_EQ(counts(), (std::vector<std::int64_t>{4, 1, 1}));
+  Venue::say(connection, trade("AAA", 106));
+  ASSERT_TRUE(rig.until_counted("usdm", "late_trades", 5));
+  EXPECT_EQ(counts(), (std::vector<std::int64_t>{5, 0, 0}));
+}
+
 TEST_F(PriceFeedWarm, WhereReceiveTimesDecideACaptureOfAnotherTimeStartsCold) {
   Capture().begin(10).line(20, diff("AAA", 10, 12, "", "")).write(file_);
   start(engine_config({feed()}, false));

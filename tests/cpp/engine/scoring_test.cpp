@@ -321,6 +321,22 @@ TEST_F(ScoringStageTest, StagesAddUpToTheTimeOfPublication) {
   EXPECT_EQ(signal.header.ts_out, signal.header.ts_recv + total_ns);
 }
 
+// A thread that is moved to another core between two readings may see the later one come out first.
+TEST_F(ScoringStageTest, AReadingOfAnotherCoreThatIsAheadMakesNoStageLessThanNothing) {
+  build(model_config(QueuePolicy::Every, 2, 1'000'000'000));
+  signal::SignalHeader header = row(1);
+  const std::vector<float> input = {1.0F, 2.0F};
+  const ScoringStage::Job job{&header, input};
+  stage_->process({&job, 1}, tsc_now() + ns_to_tsc(3'600'000'000'000));
+  const std::vector<Signal> signals = drain();
+  ASSERT_EQ(signals.size(), 1U);
+  EXPECT_EQ(signals[0].header.state, signal::SignalState::Valid) << "and nothing older than it is";
+  EXPECT_EQ(signals[0].header.stage_ns[static_cast<std::size_t>(signal::Stage::Model)], 0);
+  stages_.close(header, tsc_now() + ns_to_tsc(3'600'000'000'000));
+  EXPECT_EQ(header.stage_ns[static_cast<std::size_t>(signal::Stage::Publish)], 0);
+  EXPECT_EQ(header.ts_out, header.ts_recv);
+}
+
 TEST_F(ScoringStageTest, OneRunScoresSeveralRowsAndEachSaysOfHowMany) {
   build(model_config(QueuePolicy::Every, 2, 0, 4));
   const std::vector<Signal> signals =
@@ -422,7 +438,7 @@ class InferenceAgentTest : public ScoringTest {
     ASSERT_NE(slot, nullptr);
     WorkHead& head = work_head(slot);
     head.header = header;
-    head.tsc_pushed = tsc_now();
+    head.tsc_pushed = tsc_now() + ahead_;
     work_input(slot)[0] = value;
     work_input(slot)[1] = 0.5F;
     work_.publish();
@@ -449,6 +465,7 @@ class InferenceAgentTest : public ScoringTest {
     return text;
   }
 
+  std::uint64_t ahead_ = 0;  // Of the core that pushes.
   ModelConfig config_ = model_config(QueuePolicy::Every);
   concurrent::SpscQueue work_{arena_, work_slot_bytes(2), 8};
   SumModel* model_ = nullptr;
@@ -463,6 +480,19 @@ TEST_F(InferenceAgentTest, EveryScoresAllRowsInOrder) {
   notice(0);
   push(row(1), 9.0F);
   EXPECT_EQ(run(), "0/1=15 0/2=25 0/3=35 0/4=45 0/5=55 0/! 0/1=95");
+}
+
+TEST_F(InferenceAgentTest, ARowThatWasPushedByAClockAheadHasNotWaitedInItsQueue) {
+  build(QueuePolicy::Every);
+  ahead_ = ns_to_tsc(3'600'000'000'000);
+  push(row(1), 1.0F);
+  while (agent_->do_work() != 0) {
+  }
+  const std::vector<Signal> signals = drain();
+  ASSERT_EQ(signals.size(), 1U);
+  EXPECT_EQ(signals[0].header.stage_ns[static_cast<std::size_t>(signal::Stage::Queue)], 0);
+  EXPECT_GE(signals[0].header.ts_out, signals[0].header.ts_recv);
+  EXPECT_LT(signals[0].header.ts_out - signals[0].header.ts_recv, 3'600'000'000'000);
 }
 
 TEST_F(InferenceAgentTest, ABatchIsWhatWaitsAlreadyUpToItsLimitAndNeverPassesANotice) {

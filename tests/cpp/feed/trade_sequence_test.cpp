@@ -94,15 +94,35 @@ TEST_F(TradeSequenceTest, AHoleIsOverdueAfterASecondUnlessLateTradesFillIt) {
 TEST_F(TradeSequenceTest, WhereHolesAreTooManyTheOldestIsOverdueAtOnce) {
   TradeSequence::Hole hole{};
   std::uint64_t told = 0;
-  for (std::uint64_t id = 10; id < 110; id += 2) {
+  // More than there is room for, 256, within one moment: none of them is late yet.
+  for (std::uint64_t id = 10; id < 10 + 2 * 600; id += 2) {
     while (sequence.take_overdue(kStart, hole)) {
-      EXPECT_EQ(hole.first, 11 + 2 * told);
+      ASSERT_EQ(hole.first, 11 + 2 * told);
       ++told;
     }
     come(id, 0, 0);
   }
-  while (sequence.take_overdue(kStart + 2 * kSecond, hole)) ++told;
-  EXPECT_EQ(told, 49U) << "no hole is passed over";
+  EXPECT_EQ(told, 599U - 256U);
+  while (sequence.take_overdue(kStart + 2 * kSecond, hole)) {
+    ASSERT_EQ(hole.first, 11 + 2 * told);
+    ++told;
+  }
+  EXPECT_EQ(told, 599U) << "no hole is passed over";
+}
+
+TEST_F(TradeSequenceTest, WhereNobodyAsksTheNewestHolesAreKept) {
+  TradeSequence all(arena, 2048);
+  const auto bring = [&](std::uint64_t id) {
+    return all.on_trade(trade(id, static_cast<TsNs>(id), static_cast<std::int64_t>(id)));
+  };
+  for (std::uint64_t id = 10; id <= 10 + 2 * 300; id += 2) EXPECT_EQ(bring(id).missing, id == 10 ? 0U : 1U);
+  // 300 holes, of which 44 found no room: their trades are late as all others, and fill no hole that is open.
+  for (std::uint64_t id = 11; id < 11 + 2 * 300; id += 2) {
+    const auto step = bring(id);
+    ASSERT_TRUE(step.late) << id;
+    ASSERT_EQ(step.filled, id >= 11 + 2 * 44) << id;
+  }
+  EXPECT_FALSE(all.has_holes());
 }
 
 TEST_F(TradeSequenceTest, AnIdOfZeroIsAnId) {
