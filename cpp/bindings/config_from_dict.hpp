@@ -1,6 +1,6 @@
 #pragma once
 
-/// The resolved configuration of py/tickwire/config.py as the engine's structs. A key that is missing
+/// What py/tickwire/launch.py makes of a configuration, as the engine's structs. A key that is missing
 /// or of the wrong type is a SetupError that names it: Python has checked everything before, so it is
 /// a mistake of ours, not the user's.
 

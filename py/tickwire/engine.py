@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import os
 import threading
@@ -25,21 +24,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from tickwire import core
 from tickwire.config import Config, Model
 from tickwire.control import ControlServer
-from tickwire.errors import ConfigError, EngineError, Error, SetupError
+from tickwire.errors import ConfigError, EngineError, Error
 from tickwire.held import HeldModel
 from tickwire.host.startup import HostReport
 from tickwire.host.startup import report as host_report
 from tickwire.latency import RowLatencies
+from tickwire.launch import make_sinks, resolve
 from tickwire.limits import Limit
 from tickwire.records import ModelInfo, RowLayout, Rows, Signal
 from tickwire.rest import SnapshotService
 from tickwire.router import AgeLimit, FeatureStream, Router, SignalStream
-from tickwire.sinks import CallbackSink, Sink, SinkRunner, public_url
-from tickwire.sinks.factory import make_sinks
+from tickwire.sinks.base import Sink, SinkRunner, public_url
+from tickwire.sinks.callback import CallbackSink
 from tickwire.stat_file import ErrorEntry, Histogram, StatFile, StatFileError
-from tickwire.supervisor import Supervisor
+from tickwire.supervisor import Supervisor, worker_policies
 from tickwire.tasks import end, repeat, to_the_end
 from tickwire.telling import Teller, proxy_note
 from tickwire.units import parse_duration
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from tickwire.features import Schema
     from tickwire.verify import Recording
 
-__all__ = ["Pipeline", "Stats", "core_module"]
+__all__ = ["Pipeline", "Stats"]
 
 _log = logging.getLogger("tickwire")
 
@@ -61,16 +62,6 @@ T = TypeVar("T")
 _WATCH_S = 1.0
 # How long consumers may keep the router from draining once the engine has stopped.
 _DRAIN_S = 5.0
-
-
-def core_module() -> Any:
-    """The compiled engine, or an error that says what to do about its absence."""
-    try:
-        return importlib.import_module("tickwire._core")
-    except ImportError as error:
-        raise SetupError(
-            f"tickwire's compiled engine cannot be loaded: {error}; build it with `make setup`"
-        ) from error
 
 
 class _Threads:
@@ -295,15 +286,14 @@ class Pipeline:
     async def __aenter__(self) -> Self:
         if self._engine is not None or self._stopped:
             raise Error("a pipeline runs once; make another one")
-        core = core_module()
         try:
-            await self._start(core)
+            await self._start()
         except BaseException:
             await to_the_end(self._abandon())
             raise
         return self
 
-    async def _start(self, core: Any) -> None:
+    async def _start(self) -> None:
         held = self._held
         schema = self.config.schema()
         for model in self.config.all_models:
@@ -315,19 +305,20 @@ class Pipeline:
                 Recording.begin, self._record_dir, self.config, held, warm=self._warm
             )
         resolved = await _in_thread(
-            self.config.resolve,
+            resolve,
+            self.config,
             replay=self.replaying,
             inputs=self._inputs,
             record_dir=self._recording.folder if self._recording is not None else None,
             warm=self._warm,
             models=held,
         )
-        self._engine = engine = await _in_thread(core.Engine, resolved)
+        self._engine = engine = await _in_thread(core.extension.Engine, resolved)
         if not self.replaying:
             self._host = await asyncio.to_thread(host_report, self.config)
             if self.config.engine.strict:
                 self._host.enforce()
-        layout = self._layout(core, engine)
+        layout = self._layout(engine)
         shared = [
             model.label
             for model in self.config.all_models
@@ -357,7 +348,7 @@ class Pipeline:
             )
         self._started_at = time.monotonic()
         if engine.workers:
-            self._supervisor = Supervisor(engine, self.config.worker_policies(), watch=self._router.watch)
+            self._supervisor = Supervisor(engine, worker_policies(self.config), watch=self._router.watch)
             self._supervisor.start()
         threads = {**engine.threads, "python": threading.get_native_id()}
         self._threads = _Threads(threads, lambda: self.workers)
@@ -566,12 +557,12 @@ class Pipeline:
             else:
                 models.check(file.path, schema, max_batch=model.max_batch, held=file, limit=limit)
 
-    def _layout(self, core: Any, engine: Engine) -> RowLayout:
+    def _layout(self, engine: Engine) -> RowLayout:
         return RowLayout(
             engine.row_dtype,
-            stages=core.STAGES,
-            states=core.STATES,
-            reasons=core.REASONS,
+            stages=core.extension.STAGES,
+            states=core.extension.STATES,
+            reasons=core.extension.REASONS,
             instruments=[
                 (instrument.symbol, feed.venue)
                 for feed in self.config.feeds

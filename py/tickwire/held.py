@@ -21,7 +21,7 @@ from typing import Self
 from tickwire.errors import ModelError
 from tickwire.limits import Expired, Limit
 
-__all__ = ["HeldFile", "HeldModel", "held_file", "model_number"]
+__all__ = ["HeldFile", "HeldModel", "held_file", "model_id", "model_number"]
 
 #: Protocol buffers end at 2 GiB, and so does an ONNX file.
 MAX_BYTES = 2**31 - 1
@@ -176,3 +176,13 @@ def model_number(digests: Sequence[str], weights: Sequence[float]) -> int:
         text = json.dumps([[one, weight] for one, weight in zip(digests, weights, strict=True)])
         digest = hashlib.sha256(text.encode()).hexdigest()
     return int(digest[:8], 16)
+
+
+def model_id(files: Sequence[Path], weights: Sequence[float]) -> int:
+    """What signals carry to name their model: the first four bytes of the file's SHA-256, or of one over
+    the files' and their weights. `OSError` where a file cannot be read."""
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return model_number(digests, weights)

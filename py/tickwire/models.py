@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import math
 import os
 import stat
@@ -27,7 +26,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tickwire import _core
+from tickwire import core
 from tickwire.errors import FingerprintMismatch, ModelError, SetupError
 from tickwire.features import Schema
 from tickwire.held import MAX_BYTES, HeldFile, held_file
@@ -46,7 +45,6 @@ __all__ = [
     "inspect",
     "load",
     "make_demo_model",
-    "onnxruntime_library",
     "optimize",
     "providers",
     "try_out",
@@ -60,26 +58,9 @@ TRIAL_S: float = 60.0
 _TOLERANCE: Final = 1e-3
 
 
-def onnxruntime_library() -> Path:
-    """The shared library inside the installed onnxruntime wheel, which the engine opens.
-
-    The package is looked up, not imported: its Python module is another copy of the runtime, and an
-    engine needs only the one.
-    """
-    expected = "onnxruntime: expected the wheel of version 1.21 or newer"
-    spec = importlib.util.find_spec("onnxruntime")
-    if spec is None or not spec.submodule_search_locations:
-        raise SetupError(f"{expected}, found none installed; pip install 'onnxruntime>=1.21'")
-    folders = [Path(location) / "capi" for location in spec.submodule_search_locations]
-    found = sorted(file for folder in folders for file in folder.glob("libonnxruntime.so*"))
-    if not found:
-        raise SetupError(f"{expected} with libonnxruntime.so in it, found none in {folders[0]}")
-    return found[-1]
-
-
 def providers() -> list[str]:
     """The providers that the installed ONNX Runtime has, "cpu" first."""
-    return _core.providers(str(onnxruntime_library()))
+    return core.extension.providers(str(core.onnxruntime_library()))
 
 
 def load(
@@ -92,14 +73,14 @@ def load(
     rows: int = 0,
     features: int = 0,
     held: Sequence[HeldFile] = (),
-) -> _core.Model:
+) -> core.extension.Model:
     """A model as the engine loads it; several files are an ensemble. `held`: the files, read already.
 
     `run` of the result scores rows on the engine's own code path: float32 of [n, features], or
     [n, rows, features]. With `rows` and `features` left at 0 the shape is what the file declares.
     """
     try:
-        return _core.Model(
+        return core.extension.Model(
             members=[os.fspath(path) for path in paths],
             weights=list(weights),
             provider=provider,
@@ -107,10 +88,10 @@ def load(
             max_batch=max_batch,
             rows=rows,
             features=features,
-            library=str(onnxruntime_library()),
+            library=str(core.onnxruntime_library()),
             fds=[file.descriptor for file in held],
         )
-    except _core.SetupError as error:
+    except core.extension.SetupError as error:
         raise ModelError(str(error)) from None
 
 
@@ -294,7 +275,7 @@ def try_out(
             [os.fspath(path) for path in paths],
             [file.descriptor for file in held],
             limit,
-            library=str(onnxruntime_library()),
+            library=str(core.onnxruntime_library()),
             provider=provider,
             cache_dir=os.fspath(cache_dir),
             max_batch=max_batch,
@@ -340,10 +321,14 @@ def optimize(
     made = Path(name)
     try:
         try:
-            _core.optimize_model(
-                path=str(path), out=name, format=format, provider=provider, library=str(onnxruntime_library())
+            core.extension.optimize_model(
+                path=str(path),
+                out=name,
+                format=format,
+                provider=provider,
+                library=str(core.onnxruntime_library()),
             )
-        except _core.SetupError as error:
+        except core.extension.SetupError as error:
             raise ModelError(str(error)) from None
         rows, difference = _compare(path, made, provider)
         if _read(made).metadata != before.metadata:

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from tickwire import core
 from tickwire.config import Config
-from tickwire.engine import core_module
 from tickwire.errors import VerifyError
 from tickwire.held import model_number
 from tickwire.records import RowLayout, Rows, age_ns
@@ -162,12 +162,10 @@ class RecordedModels:
         if number not in self._entries:
             raise VerifyError(f"{self._folder}: a score names the model {number:08x}, which was not recorded")
         if number not in self._loaded:
-            from tickwire import models
-
             entry = self._entries[number]
             settings = self._settings[entry["name"]]
             files = [str(self._checked(file)) for file in entry["files"]]
-            self._loaded[number] = core_module().Model(
+            self._loaded[number] = core.extension.Model(
                 files,
                 entry["weights"],
                 settings.provider,
@@ -175,7 +173,7 @@ class RecordedModels:
                 settings.max_batch,
                 self._config.features.window_rows,
                 len(self._config.plan.outputs),
-                str(models.onnxruntime_library()),
+                str(core.onnxruntime_library()),
             )
         return self._loaded[number]
 

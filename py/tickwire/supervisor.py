@@ -23,13 +23,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tickwire.config import Config
 from tickwire.errors import SetupError
 from tickwire.tasks import end, repeat
+from tickwire.units import parse_duration
 
 if TYPE_CHECKING:
     from tickwire._core import Engine
 
-__all__ = ["Supervisor", "WorkerPolicy", "resident_bytes"]
+__all__ = ["Supervisor", "WorkerPolicy", "resident_bytes", "worker_policies"]
 
 _log = logging.getLogger("tickwire")
 
@@ -52,6 +54,21 @@ class WorkerPolicy:
     start_timeout_s: float
     max_rss_bytes: int
     """0: no limit."""
+
+
+def worker_policies(config: Config) -> list[WorkerPolicy]:
+    """How the workers of each model are kept, in the layout `processes`."""
+    return [
+        WorkerPolicy(
+            restart_backoff_s=parse_duration(model.restart_backoff) / 1e9,
+            max_restarts=model.max_restarts,
+            restart_window_s=parse_duration(model.restart_window) / 1e9,
+            heartbeat_timeout_s=parse_duration(model.heartbeat_timeout) / 1e9,
+            start_timeout_s=parse_duration(model.start_timeout) / 1e9,
+            max_rss_bytes=model.max_rss_mb << 20,
+        )
+        for model in config.all_models
+    ]
 
 
 @dataclass(slots=True)

@@ -120,14 +120,14 @@ def main() -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
     request = json.loads(sys.stdin.buffer.read())
-    from tickwire import _core
+    from tickwire.core import extension
 
     answer: dict[str, Any]
     try:
-        model = _core.Model(weights=[], **request)
+        model = extension.Model(weights=[], **request)
         runs = model.warm_up()
         answer = {"scores": model.score_names, "executor": model.executor, "runs": runs}
-    except _core.SetupError as error:
+    except extension.SetupError as error:
         answer = {"refused": str(error)}
     except MemoryError:
         answer = {

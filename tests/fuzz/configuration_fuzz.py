@@ -7,21 +7,34 @@ Input: the file.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from guided import require
 
-from tickwire import config, toml_text
 from tickwire.config import Config
 from tickwire.errors import ConfigError, Error
+from tickwire.launch import resolve
+from tickwire.supervisor import worker_policies
 
-COVERS = [config, toml_text]
+COVERS = [
+    module
+    for name, module in sorted(sys.modules.items())
+    if name.startswith(("tickwire.config.", "tickwire.toml.", "tickwire.launch"))
+]
 TOKENS = [
     token.encode()
-    for token in sorted(set(re.findall(r"^    ([a-z_]+): ", Path(config.__file__).read_text(), re.MULTILINE)))
+    for token in sorted(
+        set(
+            re.findall(
+                r"^    ([a-z_]+): ", "".join(inspect.getsource(module) for module in COVERS), re.MULTILINE
+            )
+        )
+    )
 ] + [
     token.encode()
     for token in (
@@ -118,6 +131,6 @@ def run(data: bytes) -> None:
     assert len(found.plan.names) >= len(found.features.rows)
     # As the engine gets it, or why this host cannot run it: cores, models, credentials.
     with contextlib.suppress(Error):
-        resolved = found.resolve()
+        resolved = resolve(found)
         assert [feed["name"] for feed in resolved["feeds"]] == found.feed_names
-    assert len(found.worker_policies()) == len(found.all_models)
+    assert len(worker_policies(found)) == len(found.all_models)

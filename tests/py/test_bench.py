@@ -29,8 +29,9 @@ def test_every_case_of_the_replay_tables_is_a_configuration(bench: ModuleType, t
             config = bench.config_of(case, tmp_path)
             assert len(config.plan.outputs) == len(case.rows)
             assert len(config.feeds[0].instruments) == case.instruments
+            launch = importlib.import_module("tickwire.launch")
             capture = tmp_path / "capture.log"
-            config.resolve(replay=True, inputs={config.feed_names[0]: [capture]})
+            launch.resolve(config, replay=True, inputs={config.feed_names[0]: [capture]})
 
 
 @pytest.mark.parametrize("bench", ["setting"], indirect=True)

@@ -61,7 +61,7 @@ def tickwire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setitem(sys.modules, "tickwire._core", fake_core)
+    monkeypatch.setattr("tickwire.core.extension", fake_core)
     monkeypatch.setattr(fake_core.Engine, "script", None)
     yield fake_core.Engine
     fake_core.Engine.last = None

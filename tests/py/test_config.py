@@ -17,9 +17,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tickwire import config as config_module
 from tickwire.config import Config, Engine, Features, Feed, Model
 from tickwire.errors import ConfigError
+from tickwire.launch import resolve
+from tickwire.sinks.jsonl import JsonlTable
+from tickwire.sinks.registry import SINKS
+from tickwire.sinks.table import table_of as table_of_sink
+from tickwire.toml.table import table_of
 from tickwire.units import parse_duration
 
 MINIMAL = """
@@ -365,7 +369,7 @@ def test_duration_refused(text: str) -> None:
 
 def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
     config = load(MINIMAL.replace('source = "file"', 'quotes = true\nreconnect_max = "2s"'), base=tmp_path)
-    resolved = config.resolve(record_dir=tmp_path / "run")
+    resolved = resolve(config, record_dir=tmp_path / "run")
     assert resolved["replay"] is False
     assert resolved["record_dir"] == str(tmp_path / "run")
     (feed,) = resolved["feeds"]
@@ -406,18 +410,18 @@ def test_resolve_gives_the_engine_everything(tmp_path: Path) -> None:
 
 def test_the_venues_split_endpoint_is_one_feed_with_two_connections() -> None:
     config = load(MINIMAL.replace('source = "file"', 'quotes = true\ntrades = "aggTrade"'))
-    (feed,) = config.resolve()["feeds"]
+    (feed,) = resolve(config)["feeds"]
     assert feed["url"] == "wss://fstream.binance.com/public/ws"
     assert feed["subscribe"] == ["btcusdt@depth@0ms", "btcusdt@bookTicker"]
     assert feed["trades_url"] == "wss://fstream.binance.com/market/ws"
     assert feed["subscribe_trades"] == ["btcusdt@aggTrade"]
     # What is written down means the same when it is read again.
-    assert Config.from_text(config.to_toml()).resolve()["feeds"] == [feed]
+    assert resolve(Config.from_text(config.to_toml()))["feeds"] == [feed]
 
 
 def test_a_url_of_ones_own_carries_everything() -> None:
     config = load(MINIMAL.replace('source = "file"', 'url = "ws://127.0.0.1:1/ws"\ntrades = "aggTrade"'))
-    (feed,) = config.resolve()["feeds"]
+    (feed,) = resolve(config)["feeds"]
     assert feed["trades_url"] == ""
     assert feed["subscribe"] == ["btcusdt@depth@0ms", "btcusdt@aggTrade"]
 
@@ -429,7 +433,7 @@ def test_trades_url_is_a_websocket() -> None:
 
 def test_resolve_every_becomes_a_trigger_with_its_period() -> None:
     config = load(FEED + '[features]\nevery = "100ms"\nrows = ["spread()"]')
-    features = config.resolve()["features"]
+    features = resolve(config)["features"]
     assert (features["trigger"], features["every_ns"]) == ("every", 100_000_000)
 
 
@@ -449,7 +453,7 @@ def test_a_rows_greatest_age_is_one_second_unless_said(
     (tmp_path / "m.onnx").write_bytes(b"x")
     text = MINIMAL.replace("[features]\n", "[features]\n" + features)
     text = text.replace('source = "file"', "") + f'[model]\npath = "m.onnx"\n{model}'
-    resolved = load(text, base=tmp_path).resolve()
+    resolved = resolve(load(text, base=tmp_path))
     assert resolved["features"]["max_age_ns"] == rows_ns
     assert [one["max_age_ns"] for one in resolved["models"]] == [model_ns]
 
@@ -459,7 +463,7 @@ def test_resolve_for_a_replay_floats_and_ignores_age(tmp_path: Path) -> None:
     text = MINIMAL + '[model]\npath = "m.onnx"\ncores = [4000]\nmax_age_us = 5\n'
     text += '[memory]\nhuge_pages = "require"\nlock = "require"\n[engine]\nidle = "spin"\nstat_path = "s"\n'
     config = load(text.replace('source = "file"', "core = 4001"), base=tmp_path)
-    resolved = config.resolve(replay=True, inputs={"binance_usdm": ["a.log", Path("b.log")]})
+    resolved = resolve(config, replay=True, inputs={"binance_usdm": ["a.log", Path("b.log")]})
     assert resolved["feeds"][0]["inputs"] == ["a.log", "b.log"]
     assert resolved["feeds"][0]["core"] == -1
     assert (resolved["huge_pages"], resolved["lock"]) == ("auto", "auto")
@@ -473,7 +477,7 @@ def test_resolve_for_a_replay_floats_and_ignores_age(tmp_path: Path) -> None:
 
 
 def resolve_replay(config: Config) -> dict[str, Any]:
-    return config.resolve(replay=True, inputs={"binance_usdm": ["a.log"]})
+    return resolve(config, replay=True, inputs={"binance_usdm": ["a.log"]})
 
 
 def test_an_ensemble_is_one_model_of_several_files(tmp_path: Path) -> None:
@@ -515,7 +519,7 @@ def test_several_models_each_with_a_name(tmp_path: Path) -> None:
     assert (two["name"], two["shadow"], one["shadow"]) == ("next", False, False), (
         "its rows are told apart later"
     )
-    live = load(MINIMAL.replace('source = "file"\n', "") + MODELS, base=tmp_path).resolve()["models"]
+    live = resolve(load(MINIMAL.replace('source = "file"\n', "") + MODELS, base=tmp_path))["models"]
     assert [model["shadow"] for model in live] == [False, True]
 
 
@@ -576,7 +580,7 @@ def test_resolve_live_refuses_a_core_that_cannot_be_had() -> None:
     config = load(FEED + "core = 4000" + FEATURES)
     usable = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
     with pytest.raises(ConfigError) as caught:
-        config.resolve()
+        resolve(config)
     assert str(caught.value) == (
         f"pipeline.toml: feeds[0].core: expected a core that this process may use ({usable}), found 4000"
     )
@@ -590,7 +594,7 @@ def test_resolve_live_takes_a_core_that_only_our_affinity_leaves_out() -> None:
     config = load(FEED + f"core = {there}" + FEATURES)
     os.sched_setaffinity(0, {here})
     try:
-        assert config.resolve()["feeds"][0]["core"] == there
+        assert resolve(config)["feeds"][0]["core"] == there
         assert os.sched_getaffinity(0) == {here}
     finally:
         os.sched_setaffinity(0, all_ours)
@@ -598,12 +602,12 @@ def test_resolve_live_takes_a_core_that_only_our_affinity_leaves_out() -> None:
 
 def test_resolve_live_refuses_a_file_source() -> None:
     with pytest.raises(ConfigError, match=r'feeds\[0\].source: expected "websocket" for a live run'):
-        load(MINIMAL).resolve()
+        resolve(load(MINIMAL))
 
 
 def test_resolve_replay_needs_an_input_for_each_feed() -> None:
     with pytest.raises(ConfigError, match=r"feeds\[0\]: expected an input file to replay"):
-        load(MINIMAL).resolve(replay=True, inputs={})
+        resolve(load(MINIMAL), replay=True, inputs={})
 
 
 def test_effective_configuration_reads_back_as_itself() -> None:
@@ -670,9 +674,9 @@ def test_resolve_gives_the_engine_nothing_that_it_does_not_read(tmp_path: Path) 
     read = set(re.findall(r'"([a-z_]+)"', source.read_text(encoding="utf-8")))
     (tmp_path / "m.onnx").write_bytes(b"x")
     plain = load(MINIMAL.replace('source = "file"', "") + '[model]\npath = "m.onnx"\n', base=tmp_path)
-    assert keys_of(plain.resolve()) - read == set()
+    assert keys_of(resolve(plain)) - read == set()
     assert (
-        keys_of(multicast(*_SERVERS).resolve(replay=True, inputs={"nasdaq_itch": ["20200130.pcap"]})) <= read
+        keys_of(resolve(multicast(*_SERVERS), replay=True, inputs={"nasdaq_itch": ["20200130.pcap"]})) <= read
     )
 
 
@@ -680,7 +684,7 @@ def test_resolve_gives_the_engine_everything_of_multicast(monkeypatch: pytest.Mo
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"TICKWIRE_GLIMPSE_{name}", raising=False)
     config = multicast()
-    (feed,) = config.resolve()["feeds"]
+    (feed,) = resolve(config)["feeds"]
     assert feed["liveness_timeout_ns"] == 5_000_000_000
     assert feed["midnights"] == []
     assert feed["multicast"] == {
@@ -707,7 +711,7 @@ def test_resolve_gives_the_engine_everything_of_multicast(monkeypatch: pytest.Mo
         "any_glimpse_session": False,
     }
     # What is written down means the same when it is read again.
-    assert Config.from_text(config.to_toml()).resolve()["feeds"] == [feed]
+    assert resolve(Config.from_text(config.to_toml()))["feeds"] == [feed]
 
 
 _SERVERS = ('rerequest = "10.1.2.3:17777"', 'glimpse = "glimpse.example:18000"')
@@ -739,9 +743,9 @@ _SERVERS = ('rerequest = "10.1.2.3:17777"', 'glimpse = "glimpse.example:18000"')
 def test_each_key_of_multicast_reaches_the_engine(line: str, key: str, value: Any) -> None:
     others = [server for server in _SERVERS if server.split()[0] != line.split()[0]]
     config = multicast(*others, line)
-    (feed,) = config.resolve()["feeds"]
+    (feed,) = resolve(config)["feeds"]
     assert feed["multicast"][key] == value
-    assert Config.from_text(config.to_toml()).resolve()["feeds"] == [feed]
+    assert resolve(Config.from_text(config.to_toml()))["feeds"] == [feed]
 
 
 def test_lines_take_what_they_do_not_name_from_the_table() -> None:
@@ -750,13 +754,13 @@ def test_lines_take_what_they_do_not_name_from_the_table() -> None:
         '{ address = "233.49.196.111:26477", interface = "eth2", source_address = "10.0.0.2" }, '
         '"127.0.0.1:5000"]\ninterface = "eth1"\nsource_address = "10.0.0.1"',
     )
-    (feed,) = load(text).resolve()["feeds"]
+    (feed,) = resolve(load(text))["feeds"]
     assert feed["multicast"]["lines"] == [
         LINE_A | {"interface": "eth1", "source_address": "10.0.0.1"},
         LINE_B | {"interface": "eth2", "source_address": "10.0.0.2"},
         {"address": "127.0.0.1", "port": 5000, "interface": "", "source_address": ""},
     ]
-    (feed,) = load(MULTICAST.replace("233.54.12.111", "[ff02::1]")).resolve()["feeds"]
+    (feed,) = resolve(load(MULTICAST.replace("233.54.12.111", "[ff02::1]")))["feeds"]
     assert feed["multicast"]["lines"][0] == LINE_A | {"address": "ff02::1"}
 
 
@@ -765,19 +769,19 @@ def test_multicast_decides_what_the_feed_is() -> None:
     assert load(MULTICAST.replace('[feeds.multicast]\nlines = ["233.54.12.111:26477"', '#"')).feeds[
         0
     ].source == ("file")
-    (feed,) = multicast(feed='liveness_timeout = "0s"\ndate = "2020-01-30"\nmax_orders = 16').resolve()[
+    (feed,) = resolve(multicast(feed='liveness_timeout = "0s"\ndate = "2020-01-30"\nmax_orders = 16'))[
         "feeds"
     ]
     assert feed["liveness_timeout_ns"] == 0
     assert feed["midnights"] == [1_580_360_400_000_000_000]
     assert feed["max_orders"] == 16
-    (feed,) = multicast(feed="date = 2020-01-30").resolve()["feeds"]  # As TOML writes a day itself.
+    (feed,) = resolve(multicast(feed="date = 2020-01-30"))["feeds"]  # As TOML writes a day itself.
     assert feed["midnights"] == [1_580_360_400_000_000_000]
     with pytest.raises(
         ConfigError, match=r'feeds\[0\].source: expected "multicast", and that table, for a live'
     ):
-        multicast(feed='source = "file"').resolve()
-    (feed,) = multicast(*_SERVERS).resolve(replay=True, inputs={"nasdaq_itch": ["20200130.pcap"]})["feeds"]
+        resolve(multicast(feed='source = "file"'))
+    (feed,) = resolve(multicast(*_SERVERS), replay=True, inputs={"nasdaq_itch": ["20200130.pcap"]})["feeds"]
     assert feed["midnights"] == [1_580_360_400_000_000_000]
     assert feed["multicast"]["lines"] == [LINE_A, LINE_B]
 
@@ -787,7 +791,7 @@ def test_credentials_are_read_and_never_shown(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("TICKWIRE_GLIMPSE_PASSWORD", "envsecret")
 
     def found(config: Config, **options: Any) -> tuple[str, str]:
-        table = config.resolve(**options)["feeds"][0]["multicast"]
+        table = resolve(config, **options)["feeds"][0]["multicast"]
         return table["username"], table["password"]
 
     environment = multicast(*_SERVERS)
@@ -819,14 +823,14 @@ def test_credentials_that_cannot_be_used(content: bytes | None, expected: str, t
         (tmp_path / "login").write_bytes(content)
         (tmp_path / "login").chmod(0o600)
     with pytest.raises(ConfigError) as caught:
-        multicast(*_SERVERS, 'credentials = "login"', base=tmp_path).resolve()
+        resolve(multicast(*_SERVERS, 'credentials = "login"', base=tmp_path))
     assert str(caught.value) == (f"pipeline.toml: feeds[0].multicast.credentials: {expected}, found 'login'")
 
 
 def test_credentials_of_the_environment_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TICKWIRE_GLIMPSE_PASSWORD", "secret_secret")
     with pytest.raises(ConfigError) as caught:
-        multicast(*_SERVERS).resolve()
+        resolve(multicast(*_SERVERS))
     assert str(caught.value) == (
         "pipeline.toml: feeds[0].multicast.credentials: expected a password of at most 10 printable "
         "characters in TICKWIRE_GLIMPSE_PASSWORD"
@@ -990,7 +994,7 @@ def test_a_configuration_made_in_python_is_one_read_from_a_file() -> None:
     assert made.trigger == "book"
     inputs = {"binance_spot": ["capture.log"]}
     again = Config.from_text(made.text)
-    assert made.resolve(replay=True, inputs=inputs) == again.resolve(replay=True, inputs=inputs)
+    assert resolve(made, replay=True, inputs=inputs) == resolve(again, replay=True, inputs=inputs)
 
 
 @pytest.mark.parametrize(
@@ -1007,6 +1011,12 @@ def test_a_configuration_made_in_python_is_one_read_from_a_file() -> None:
             {"feeds": [Feed.model_construct(venue="binance_spot", instruments=["BTCUSDT"], max_levels=-3)]},
             "feeds[0].max_levels: expected at least 8, found -3",
         ),
+        (
+            {"sinks": [JsonlTable.model_construct(type="jsonl", path="out", queue=0)]},
+            "sinks[0].queue: expected at least 1, found 0",
+        ),
+        ({"sinks": [JsonlTable.model_construct(type="jsonl", queue=2)]}, "sinks[0].path: required"),
+        ({"sinks": [Engine()]}, "sinks[0]: expected a table"),
         ({"models": [Model(path="m.onnx", shadow=True)]}, "models[0].shadow: expected at least one model"),
         ({"self": 1}, "self: unknown key, found 1"),
     ],
@@ -1030,6 +1040,7 @@ def test_a_configuration_made_in_python_is_checked_as_a_file_is(changes: dict[st
             lambda: Features(rows=["spread()"], evry="1s"),
             "evry: unknown key, found '1s'; nearest known key: every",
         ),
+        (lambda: JsonlTable(type="jsonl", path="", queue=2), "path: expected a text that is not empty"),
         (lambda: Model(path="m.onnx", workers=0), "workers: expected at least 1, found 0"),
         (lambda: Engine(layout="thread"), 'layout: expected one of "inline", "threads", "processes"'),
     ],
@@ -1134,7 +1145,7 @@ def _keys(model: type[BaseModel], path: tuple[str | int, ...] = ()) -> Iterator[
     """Every key of every table that a configuration may have."""
     for name, field in model.model_fields.items():
         yield (*path, name)
-        inner = config_module._model_of(model, name)
+        inner = table_of(model, name)
         if inner is not None:
             yield from _keys(inner, (*path, name, *([0] if "list[" in repr(field.annotation) else [])))
 
@@ -1156,11 +1167,14 @@ def test_every_wrong_value_is_answered_in_words() -> None:
         "features": {"rows": ["spread()"]},
     }
     wrong = [True, -1, 1.5, float("nan"), 10**30, "", "x y/", "\x00", [], [1], ["x y"], {}, {"x": 1}, None]
-    keys = list(_keys(Config))
+    keys = [(path, itch if "multicast" in path else whole) for path in _keys(Config)]
+    for kind in SINKS:
+        of_sink = {**whole, "sinks": [{"type": kind}]}
+        keys += [(path, of_sink) for path in _keys(table_of_sink(kind), ("sinks", 0))]
     assert len(keys) > 80
     answers: dict[str, str] = {}
-    for path, value in itertools.product(keys, wrong):
-        data = copy.deepcopy(itch if "multicast" in path else whole)
+    for (path, tables_of_it), value in itertools.product(keys, wrong):
+        data: dict[str, Any] = copy.deepcopy(tables_of_it)
         place: Any = data
         for part, following in itertools.pairwise(path):
             if not isinstance(place, list) and part not in place:
@@ -1180,7 +1194,7 @@ def test_how_a_recording_comes_to_the_disk() -> None:
     def resolved(text: str) -> int:
         feed = '[[feeds]]\nvenue = "binance_spot"\ninstruments = ["A"]\n'
         config = Config.from_text(f'{feed}[features]\nrows = ["spread()"]\n{text}')
-        value: int = config.resolve()["record_sync_ns"]
+        value: int = resolve(config)["record_sync_ns"]
         return value
 
     assert resolved("") == 1_000_000_000

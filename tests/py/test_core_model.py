@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tickwire import _core, models
+from tickwire import _core, core
 from tickwire.errors import SetupError
 
 ort = pytest.importorskip("onnxruntime")
@@ -25,7 +25,7 @@ def load(*names: str, rows: int, features: int, max_batch: int = 1, weights: tup
         max_batch=max_batch,
         rows=rows,
         features=features,
-        library=str(models.onnxruntime_library()),
+        library=str(core.onnxruntime_library()),
     )
 
 

@@ -19,7 +19,7 @@ from tickwire import models
 from tickwire.demo import demo_config, simulator
 from tickwire.engine import Pipeline
 from tickwire.errors import SetupError
-from tickwire.sinks import JsonlSink
+from tickwire.sinks.jsonl import JsonlSink
 
 needs_engine = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"

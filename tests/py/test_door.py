@@ -19,8 +19,9 @@ from test_sinks import signals
 
 from tickwire.config import Config
 from tickwire.errors import ConfigError, SetupError
-from tickwire.sinks import WebSocketSink, door
-from tickwire.sinks.factory import make_sinks
+from tickwire.launch import make_sinks
+from tickwire.sinks import door
+from tickwire.sinks.websocket import WebSocketSink
 
 TOKEN = "correct-horse-battery"
 UPGRADE = {

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tickwire.core import extension
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -46,10 +52,12 @@ int main() {
 
 
 def blocks(heading: str) -> list[tuple[str, str]]:
-    """The C++ of a section, each with the file that was named last before it."""
+    """The code of a section, each piece with the file that was named last before it."""
     section = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     found, file = [], ""
-    for match in re.finditer(r"^`(?P<file>[\w/.]+)`$|^```cpp\n(?P<code>.*?)^```$", section, re.M | re.S):
+    for match in re.finditer(
+        r"^`(?P<file>[\w/.]+)`$|^```(?:cpp|python)\n(?P<code>.*?)^```$", section, re.M | re.S
+    ):
         file = match["file"] or file
         if match["code"]:
             found.append((file, match["code"]))
@@ -82,3 +90,86 @@ def test_a_kernel(tree: Path) -> None:
     said = subprocess.run([tree / "program"], input=given, capture_output=True, text=True, check=True).stdout
     expected = (quantities[:, 0] + quantities[:, 3]) / quantities.sum(axis=1)
     np.testing.assert_array_equal(np.array(said.split(), dtype=np.float32), expected.astype(np.float32))
+
+
+LIVE = """
+import asyncio, json, sys
+from pathlib import Path
+import tickwire
+from tickwire.config import Config
+from tickwire.engine import Pipeline
+from tickwire.errors import ConfigError
+from tickwire.sim import SyntheticMarket, Venue
+
+assert Path(tickwire.__file__).parent.parent == Path(sys.argv[1]), tickwire.__file__
+
+async def main():
+    market = SyntheticMarket("spot", instruments=1, rate=200, seed=7)
+    async with asyncio.timeout(60), Venue([market]) as venue:
+        feed = {
+            "venue": "binance_spot",
+            "url": venue.ws_url["spot"],
+            "rest_url": venue.rest_url["spot"],
+            "instruments": venue.instruments["spot"],
+        }
+        tables = {"feeds": [feed], "features": {"rows": ["spread()"]}}
+        wrong = {"type": "datagram", "prot": 9}
+        try:
+            Config.from_dict({**tables, "sinks": [wrong]}, where="pipeline.toml")
+        except ConfigError as error:
+            print(json.dumps(str(error).splitlines()))
+        config = Config.from_dict({**tables, "sinks": [{"type": "datagram", "port": int(sys.argv[2])}]})
+        assert Config.from_text(config.to_toml()).sinks == config.sinks
+        async with Pipeline(config) as pipeline:
+            async for signal in pipeline.signals():
+                print(json.dumps(signal.as_dict()))
+                if signal.row >= 50:
+                    break
+        print(json.dumps(pipeline.stats().sinks["datagram_0"]))
+
+asyncio.run(main())
+"""
+
+
+def test_a_sink(tmp_path: Path) -> None:
+    (file, sink), (listed, line) = blocks("A sink")
+    package = tmp_path / "py" / "tickwire"
+    shutil.copytree(ROOT / "py" / "tickwire", package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    compiled = Path(extension.__file__)
+    (package / compiled.name).symlink_to(compiled)
+    (tmp_path / file).write_text(sink, encoding="utf-8")
+    text = (tmp_path / listed).read_text(encoding="utf-8")
+    assert "SINKS = {\n" in text
+    (tmp_path / listed).write_text(text.replace("SINKS = {\n", "SINKS = {\n" + line), encoding="utf-8")
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.setblocking(False)
+        # Ours is installed by a finder of its own, which would be asked before the path is.
+        begin = (
+            f"import sys; sys.path.insert(0, {str(tmp_path / 'py')!r}); sys.meta_path[:] = sys.meta_path[-3:]"
+        )
+        port = str(listener.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-c", begin + LIVE, str(tmp_path / "py"), port],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        )
+        assert done.returncode == 0, done.stderr
+        sent = []
+        while True:
+            try:
+                sent.append(json.loads(listener.recv(1 << 16)))
+            except BlockingIOError:
+                break
+    errors, *rows, counts = (json.loads(line) for line in done.stdout.splitlines())
+    assert errors == [
+        "pipeline.toml: sinks[0].port: required",
+        "pipeline.toml: sinks[0].prot: unknown key, found 9; nearest known key: port",
+    ]
+    assert sent[: len(rows)] == rows
+    assert counts["delivered"] == len(sent) >= 50
+    assert (counts["dropped"], counts["lost"], counts["errors"]) == (0, 0, 0)

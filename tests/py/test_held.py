@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tickwire.config import model_id
 from tickwire.errors import ModelError
-from tickwire.held import HeldModel, held_file
+from tickwire.held import HeldModel, held_file, model_id
 
 
 def test_holds_the_bytes_of_that_moment(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ import pytest
 import twin
 from itch_day import OPEN_NS, Day, Stock, directory, framed, message, trading_action
 
-from tickwire.config import Config, _date_of, new_york_midnight_ns
+from tickwire.config import Config
+from tickwire.config.feed import date_of
 from tickwire.errors import ConfigError
+from tickwire.launch import midnight_ns, resolve
 from tickwire.replay import replay, summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,7 +209,7 @@ def test_midnight_in_new_york() -> None:
     day = datetime.date(2010, 1, 1)
     while day.year < 2031:
         midnight = datetime.datetime(day.year, day.month, day.day, tzinfo=zone)
-        assert new_york_midnight_ns(day) == int(midnight.timestamp()) * 10**9, day
+        assert midnight_ns(day) == int(midnight.timestamp()) * 10**9, day
         day += datetime.timedelta(days=1)
 
 
@@ -223,7 +225,7 @@ def test_midnight_in_new_york() -> None:
     ],
 )
 def test_day_in_a_file_name(name: str, day: tuple[int, int, int] | None) -> None:
-    assert _date_of(name) == (datetime.date(*day) if day else None)
+    assert date_of(name) == (datetime.date(*day) if day else None)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ def test_instruments_have_the_venues_decimals() -> None:
 @compiled
 def test_files_that_do_not_name_their_day_need_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected the day of x\.itch"):
-        config(["AAPL"]).resolve(replay=True, inputs={"nasdaq_itch": ["x.itch"]})
+        resolve(config(["AAPL"]), replay=True, inputs={"nasdaq_itch": ["x.itch"]})
 
 
 def test_order_rates_need_a_feed_by_order() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import stat
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,7 +27,7 @@ from tickwire.rest import SnapshotService
 
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setitem(sys.modules, "tickwire._core", fake_core)
+    monkeypatch.setattr("tickwire.core.extension", fake_core)
     monkeypatch.setattr(fake_core.Engine, "script", None)
     monkeypatch.setattr("tickwire.engine.host_report", lambda _: HostReport((), ()))
     yield fake_core

@@ -17,7 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tickwire import features, models
+from tickwire import core, features, models
 from tickwire.errors import FingerprintMismatch, ModelError, SetupError
 
 ort = pytest.importorskip("onnxruntime")
@@ -64,7 +64,7 @@ def scores(path: Path, row: list[float]) -> list[float]:
 
 
 def test_library_is_the_one_in_the_wheel() -> None:
-    library = models.onnxruntime_library()
+    library = core.onnxruntime_library()
     assert library.is_file()
     assert library.parent == Path(ort.__file__).parent / "capi"
     assert library.name.startswith("libonnxruntime.so")
@@ -443,7 +443,7 @@ def test_optimize_writes_nothing_where_scores_change(mlp: Path, monkeypatch: pyt
     def wrong(path: str, out: str, **_: str) -> None:
         Path(out).write_bytes(other.read_bytes())
 
-    monkeypatch.setattr(models._core, "optimize_model", wrong)
+    monkeypatch.setattr(core.extension, "optimize_model", wrong)
     with pytest.raises(ModelError, match="the optimised model to score as the original, found scores"):
         models.optimize(mlp)
     assert [file.name for file in mlp.parent.iterdir()] == ["mlp.onnx"]

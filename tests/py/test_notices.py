@@ -15,8 +15,7 @@ from fake_core import REASONS, STAGES, STATES, make_rows, notice
 from tickwire.errors import Error
 from tickwire.records import RowLayout, Signal
 from tickwire.router import SignalQueue
-from tickwire.sinks import WebSocketSink
-from tickwire.sinks.websocket import _Client
+from tickwire.sinks.websocket import WebSocketSink, _Client
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
 LIKE = make_rows(1, 2)

@@ -48,9 +48,10 @@ import json, os, time
 from pathlib import Path
 from tickwire import _core as core, models
 from tickwire.config import Config
+from tickwire.launch import resolve
 def config(layout):
     settings = Config.from_toml(layout + '.toml')
-    return settings.resolve(replay=True, inputs={'binance_spot': ['capture.log']})
+    return resolve(settings, replay=True, inputs={'binance_spot': ['capture.log']})
 def threads():
     names = [Path(f'/proc/self/task/{task}/comm').read_text() for task in os.listdir('/proc/self/task')]
     return sum(not name.startswith('tw-') for name in names)

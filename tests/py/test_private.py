@@ -17,6 +17,7 @@ from test_config import MINIMAL, load, multicast
 from tickwire import control
 from tickwire.config import Config
 from tickwire.errors import ConfigError, Error
+from tickwire.launch import resolve
 from tickwire.private import check_socket, private_opener, read_secret
 from tickwire.stat_file import default_directories, default_directory
 
@@ -62,10 +63,10 @@ def test_glimpse_credentials_that_others_can_read_are_refused(tmp_path: Path) ->
     with pytest.raises(
         ConfigError, match=r"credentials: expected a file that only its user can read"
     ) as error:
-        config.resolve()
+        resolve(config)
     assert "s3cret" not in str(error.value)
     path.chmod(0o600)
-    (feed,) = config.resolve()["feeds"]
+    (feed,) = resolve(config)["feeds"]
     assert (feed["multicast"]["username"], feed["multicast"]["password"]) == ("user", "s3cret")
 
 
@@ -124,7 +125,7 @@ def test_the_engine_and_its_readers_agree_on_the_folder(
     for mode in (0o700, 0o777):
         (tmp_path / "tickwire").mkdir(exist_ok=True)
         (tmp_path / "tickwire").chmod(mode)
-        engine = core.Engine(config.resolve())
+        engine = core.Engine(resolve(config))
         assert Path(engine.stat_path).parent == default_directory()
         assert (default_directory() == tmp_path / "tickwire") == (mode == 0o700)
         del engine
@@ -135,7 +136,7 @@ def test_the_engine_and_its_readers_agree_on_the_folder(
     with pytest.raises(
         Error, match=r"nobody else can write \(chmod go-w .*, or another place: engine.stat_path"
     ):
-        core.Engine(named.resolve())
+        core.Engine(resolve(named))
 
 
 async def test_commands_go_to_engines_of_this_user_s_alone(

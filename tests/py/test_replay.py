@@ -275,7 +275,7 @@ def test_inputs_are_assigned_to_feeds_in_order(tmp_path: Path) -> None:
 
 
 async def test_replay_writes_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tickwire._core", fake_core)
+    monkeypatch.setattr("tickwire.core.extension", fake_core)
     rows = make_rows(1000, 3)
     monkeypatch.setattr(fake_core.Engine, "script", lambda engine: engine.push(rows))
     capture = tmp_path / "capture.log"
@@ -296,7 +296,7 @@ async def test_replay_writes_every_row(tmp_path: Path, monkeypatch: pytest.Monke
 async def test_full_disk_ends_a_replay_with_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tickwire._core", fake_core)
+    monkeypatch.setattr("tickwire.core.extension", fake_core)
     rows = make_rows(40_000, 3)
     monkeypatch.setattr(fake_core.Engine, "script", lambda engine: engine.push(rows))
     monkeypatch.setattr(fake_core.Engine, "slots", 4096)

@@ -29,7 +29,7 @@ FEATURES = ["spread()", "imbalance(levels=5)"]
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The fake in the place of the compiled engine."""
-    monkeypatch.setitem(__import__("sys").modules, "tickwire._core", fake_core)
+    monkeypatch.setattr("tickwire.core.extension", fake_core)
     monkeypatch.setattr(fake_core.Engine, "script", None)
     yield fake_core
     fake_core.Engine.last = None

@@ -27,9 +27,10 @@ import pytest
 from fake_core import make_rows, notice
 
 from tickwire import control, models
-from tickwire.config import Config, model_id
+from tickwire.config import Config
 from tickwire.engine import Pipeline
 from tickwire.errors import Error, FingerprintMismatch, ModelError, SetupError
+from tickwire.held import model_id
 from tickwire.records import ModelInfo, RowLayout, Rows
 from tickwire.replay import replay
 from tickwire.router.gate import EpochGate

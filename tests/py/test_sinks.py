@@ -20,12 +20,15 @@ from fake_core import REASONS, STAGES, STATES, make_rows, notice
 
 from tickwire.config import Config
 from tickwire.errors import SetupError
+from tickwire.launch import make_sinks
 from tickwire.records import ModelInfo, RowLayout, Signal
 from tickwire.router import SignalQueue
-from tickwire.sinks import CallbackSink, JsonlSink, SinkRunner, WebSocketSink, encode, public_url
 from tickwire.sinks import base as base_module
 from tickwire.sinks import websocket as websocket_module
-from tickwire.sinks.factory import make_sinks
+from tickwire.sinks.base import SinkRunner, encode, public_url
+from tickwire.sinks.callback import CallbackSink
+from tickwire.sinks.jsonl import JsonlSink
+from tickwire.sinks.websocket import WebSocketSink
 
 KEYS = [
     "instrument",

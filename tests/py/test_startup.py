@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from tickwire.errors import SetupError
 from tickwire.host import Reader, startup
 from tickwire.host.checks_effect import ring_pages
 from tickwire.host.startup import HostReport, kernel_stamps, report
+from tickwire.launch import resolve
 
 PIPELINE = """
 [engine]
@@ -187,7 +187,7 @@ def test_asks_little_where_little_is_asked(tmp_path: Path) -> None:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setitem(sys.modules, "tickwire._core", fake_core)
+    monkeypatch.setattr("tickwire.core.extension", fake_core)
     monkeypatch.setattr(fake_core.Engine, "script", None)
     yield fake_core.Engine
     fake_core.Engine.last = None
@@ -232,7 +232,7 @@ def test_pages_are_those_that_the_engine_says_it_got() -> None:
     import tickwire._core as core
 
     before = ring_pages(Reader(), "self")
-    made = core.Engine(config(idle="backoff", feed="").resolve())
+    made = core.Engine(resolve(config(idle="backoff", feed="")))
     after = ring_pages(Reader(), "self")
     line = made.report[0]
     match = re.match(

@@ -6,9 +6,9 @@ import tomllib
 
 import pytest
 
-from tickwire import toml_text
 from tickwire.config import Config
 from tickwire.errors import ConfigError
+from tickwire.toml import text as toml_text
 
 MINIMAL = '[[feeds]]\nvenue = "binance_spot"\ninstruments = ["BTCUSDT"]\n[features]\nrows = ["spread()"]\n'
 

@@ -56,6 +56,7 @@ from true_venue import (
 
 from tickwire.config import Config
 from tickwire.engine import Pipeline
+from tickwire.launch import resolve
 from tickwire.replay import replay
 from tickwire.verify import verify
 
@@ -95,7 +96,7 @@ def replayed(
     key = (script.product, script.levels, trigger, max_levels, stale_after)
     if key not in _resolved:
         settings = config(script, trigger=trigger, max_levels=max_levels, stale_after=stale_after)
-        _resolved[key] = settings.resolve(replay=True, inputs={"venue": [str(path)]})
+        _resolved[key] = resolve(settings, replay=True, inputs={"venue": [str(path)]})
     _resolved[key]["feeds"][0]["inputs"] = [str(path)]
     engine = Engine(_resolved[key])
     rows = [np.zeros(0, engine.row_dtype)]

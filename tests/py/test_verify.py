@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -387,7 +386,7 @@ def config() -> Config:
 @pytest.fixture
 def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recorded run without a model, whose replay gives the recorded rows again."""
-    monkeypatch.setitem(sys.modules, "tickwire._core", fake_core)
+    monkeypatch.setattr("tickwire.core.extension", fake_core)
     rows = make_rows(100, 2)
     folder = tmp_path / "run"
     recording = Recording.begin(folder, config())
@@ -423,7 +422,7 @@ async def test_recorded_run_agrees_with_its_replay(run_dir: Path) -> None:
 async def test_multicast_is_recorded_as_packets_and_without_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tickwire._core", fake_core)
+    monkeypatch.setattr("tickwire.core.extension", fake_core)
     monkeypatch.setenv("TICKWIRE_GLIMPSE_USERNAME", "sesame")
     monkeypatch.setenv("TICKWIRE_GLIMPSE_PASSWORD", "opensesame")
     settings = Config.from_dict(

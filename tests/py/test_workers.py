@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from worker_storm import Collector, check_books, check_scores, kill_storm, workers_config
 
-from tickwire import models
+from tickwire import core, models
 from tickwire.config import Config
 from tickwire.engine import Pipeline
 from tickwire.errors import ConfigError, SetupError
 from tickwire.sim import SyntheticMarket, Venue
-from tickwire.supervisor import resident_bytes
+from tickwire.supervisor import resident_bytes, worker_policies
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
@@ -123,10 +123,10 @@ def misdeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Misdeeds:
     if not (build / "build.ninja").exists():
         pytest.skip("no build folder: run make setup")
     subprocess.run(["cmake", "--build", build, "--target", "ort_shim"], check=True, capture_output=True)
-    monkeypatch.setenv("ORT_SHIM_REAL", str(models.onnxruntime_library()))
+    monkeypatch.setenv("ORT_SHIM_REAL", str(core.onnxruntime_library()))
     monkeypatch.setenv("ORT_SHIM_WANTED", str(tmp_path / "misdeeds"))
     shim = build / "tests" / "shim" / "libort_shim.so"
-    monkeypatch.setattr(models, "onnxruntime_library", lambda: shim)
+    monkeypatch.setattr(core, "onnxruntime_library", lambda: shim)
     return Misdeeds(tmp_path / "misdeeds")
 
 
@@ -364,7 +364,7 @@ async def test_layouts_give_the_same_scores_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_the_program_is_found_or_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from tickwire.config import worker_program
+    from tickwire.core import worker_program
 
     assert worker_program().name == "tickwire-worker"
     monkeypatch.setenv("TICKWIRE_WORKER", str(tmp_path / "nowhere"))
@@ -373,7 +373,7 @@ def test_the_program_is_found_or_named(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_the_program_is_not_for_hand_use() -> None:
-    from tickwire.config import worker_program
+    from tickwire.core import worker_program
 
     by_hand = subprocess.run([worker_program()], capture_output=True, text=True, check=False)
     assert by_hand.returncode == 2
@@ -389,7 +389,7 @@ def test_keys_of_processes_are_refused_elsewhere(tmp_path: Path) -> None:
         'url = "ws://x/"\ninstruments = ["A"]\n[features]\nrows = ["spread()"]\n'
         '[model]\npath = "m.onnx"\nmax_rss_mb = 64\n'
     )
-    assert Config.from_text(text.format(layout="processes")).worker_policies()[0].max_rss_bytes == 64 << 20
+    assert worker_policies(Config.from_text(text.format(layout="processes")))[0].max_rss_bytes == 64 << 20
     with pytest.raises(ConfigError, match=r'model\.max_rss_mb: expected none without engine\.layout = "proc'):
         Config.from_text(text.format(layout="threads"))
 

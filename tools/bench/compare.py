@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from setting import BUILD, TIMELESS_COLUMNS, machine, pipeline_config, print_table, start_venue
 
-from tickwire import Config, models
+from tickwire import Config, core, models
 from tickwire.features import Schema
 
 # Layout and idle strategy of ours; None: the one asked for. The last is what a host with cores to spare runs.
@@ -224,7 +224,7 @@ def run_floors(arguments: argparse.Namespace, folder: Path, model: Path) -> dict
     way there: what loopback takes to a reader that does nothing else."""
     out = folder / "floors.json"
     program = arguments.build / "tools/bench/tickwire-bench-floors"
-    library = str(models.onnxruntime_library())
+    library = str(core.onnxruntime_library())
     batched = models.make_demo_model(
         folder / "batched.onnx", Schema.from_json(models.inspect(model).schema or ""), free_batch=True
     )

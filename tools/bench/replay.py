@@ -25,7 +25,8 @@ from typing import Any
 from setting import BUILD, machine, print_table
 
 from tickwire import Config, Pipeline, models
-from tickwire.engine import core_module
+from tickwire.core import extension
+from tickwire.launch import resolve
 
 MILLION = 1_000_000
 # Where a market's ids begin: SyntheticBook in market.hpp.
@@ -183,7 +184,7 @@ def memory_run(arguments: argparse.Namespace, folder: Path) -> dict[str, int]:
     os.mkfifo(pipe)
     program = arguments.build / "tools/bench/tickwire-bench-sender"
     writer = subprocess.Popen([*capture_command(program, events, case.levels), "--out", os.fspath(pipe)])
-    engine = core_module().Engine(config.resolve(replay=True, inputs={config.feed_names[0]: [pipe]}))
+    engine = extension.Engine(resolve(config, replay=True, inputs={config.feed_names[0]: [pipe]}))
     engine.start()
     seen, lost = 0, 0
     result: dict[str, int] = {}

@@ -1,7 +1,7 @@
 #pragma once
 
 /// What the control plane hands down, resolved: every field is set, none has a default here.
-/// The meaning of each, its default and why one would change it stand in py/tickwire/config.py.
+/// The meaning of each, its default and why one would change it stand in py/tickwire/config/.
 
 #include <cstddef>
 #include <cstdint>

@@ -32,7 +32,7 @@ def run(
     output.log_to_stderr()
     settings = Config.from_toml(config)
     # Standard output belongs to the JSON that goes there.
-    to_stdout = any(sink.type == "jsonl" and sink.path == "-" for sink in settings.sinks)
+    to_stdout = any(sink.to_stdout for sink in settings.sinks)
     out = output.console(to_stderr=as_json or to_stdout)
     stats = signals.run(_run(settings, out, record, warm, seconds))
     output.print_report(out, stats, settings)

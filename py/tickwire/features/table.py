@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tickwire import _core
+from tickwire.core import extension
 
 __all__ = ["KERNELS", "MAX_COUNT", "MAX_DURATION_NS", "MAX_LEVELS", "Kernel", "Parameter"]
 
-MAX_LEVELS: int = _core.MAX_LEVELS
-MAX_COUNT: int = _core.MAX_WINDOW_COUNT
+MAX_LEVELS: int = extension.MAX_LEVELS
+MAX_COUNT: int = extension.MAX_WINDOW_COUNT
 """Samples, events or trades of a window; samples of a lag."""
-MAX_DURATION_NS: int = _core.MAX_WINDOW_NS
+MAX_DURATION_NS: int = extension.MAX_WINDOW_NS
 
 ParameterKind = Literal["expression", "levels", "window", "duration", "lag"]
 
@@ -74,5 +74,5 @@ def _kernel(entry: Mapping[str, Any]) -> Kernel:
     return Kernel(**{**entry, "parameters": parameters})
 
 
-KERNELS: dict[str, Kernel] = {entry["name"]: _kernel(entry) for entry in _core.kernels()}
+KERNELS: dict[str, Kernel] = {entry["name"]: _kernel(entry) for entry in extension.kernels()}
 """Every kernel by name: its parameters, formula, unit and source."""

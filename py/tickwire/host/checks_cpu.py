@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tickwire.config import can_run_on
+from tickwire.host.affinity import can_run_on
 from tickwire.host.finding import Finding, Host, Need, Verdict, check
 from tickwire.host.reader import Absent, Reader, Unreadable, format_cpus, format_mask, parse_cpus
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tickwire.config import can_run_on
 from tickwire.errors import Error
 from tickwire.host import (
     checks_clock,
@@ -25,6 +24,7 @@ from tickwire.host import (
     checks_net,
     jitter,
 )
+from tickwire.host.affinity import can_run_on
 from tickwire.host.finding import Finding, Host, Probe, Profile, Verdict, Wanted, examine
 from tickwire.host.reader import Absent, Reader, Unreadable
 

@@ -13,10 +13,3 @@ The sinks that write JSON write one object a signal, with these keys:
     ts_event ts_recv ts_out latency_ns    UTC nanoseconds; ts_event is null where the venue gave none
     stage_ns                              nanoseconds by stage
 """
-
-from tickwire.sinks.base import Sink, SinkRunner, encode, public_url
-from tickwire.sinks.callback import CallbackSink
-from tickwire.sinks.jsonl import JsonlSink
-from tickwire.sinks.websocket import WebSocketSink
-
-__all__ = ["CallbackSink", "JsonlSink", "Sink", "SinkRunner", "WebSocketSink", "encode", "public_url"]

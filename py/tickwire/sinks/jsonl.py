@@ -8,18 +8,48 @@ import logging
 import os
 import select
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tickwire.errors import SetupError
 from tickwire.records import Signal
 from tickwire.sinks.base import encode
+from tickwire.sinks.table import SinkTable
 
-__all__ = ["JsonlSink"]
+__all__ = ["JsonlSink", "JsonlTable"]
 
 _log = logging.getLogger("tickwire.sinks")
 
 # How long a batch waits for the reader of a named pipe.
 _PIPE_WAIT_S = 1.0
+
+
+class JsonlTable(SinkTable):
+    """`[[sinks]] type = "jsonl"`: one line of JSON a signal."""
+
+    type: Literal["jsonl"]
+    path: Annotated[str, Field(min_length=1)]
+    """File to append to; `"-"` is standard output."""
+
+    queue: Annotated[int, Field(ge=1, le=1 << 22)] = 8192
+    """Signals that may wait for the disk. Beyond it the newest are dropped and counted."""
+
+    @property
+    def waiting(self) -> int:
+        return self.queue
+
+    @property
+    def to_stdout(self) -> bool:
+        return self.path == "-"
+
+    def files(self) -> dict[str, str]:
+        return {} if self.to_stdout else {"path": self.path}
+
+    def make(self, path_of: Callable[[str], Path]) -> JsonlSink:
+        return JsonlSink(self.path if self.to_stdout else str(path_of(self.path)))
 
 
 class JsonlSink:

@@ -4,26 +4,101 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from aiohttp import WSMsgType, web
+from pydantic import BeforeValidator, Field
 
 from tickwire.errors import SetupError
+from tickwire.private import read_secret
 from tickwire.records import Signal
 from tickwire.router.notices import NoticeQueue
 from tickwire.sinks.base import encode
 from tickwire.sinks.door import BACKLOG, Door, Refusal, is_loopback
+from tickwire.sinks.table import SinkTable
+from tickwire.toml.words import MISSING, at
 
-__all__ = ["WebSocketSink"]
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["WebSocketSink", "WebSocketTable"]
 
 _log = logging.getLogger("tickwire.sinks")
 
 # A client that takes nothing for this long is cut off: its queue only holds what is already old.
 _STUCK_S = 10.0
 _MAX_CLIENTS = 256
+
+
+def _check_origin(value: object) -> object:
+    if isinstance(value, str) and (_ORIGIN.fullmatch(value) is None):
+        raise ValueError('expected an origin as a browser sends it, like "https://desk.example:8443"')
+    return value
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+")
+_Origin = Annotated[str, BeforeValidator(_check_origin)]
+
+
+class WebSocketTable(SinkTable):
+    """`[[sinks]] type = "websocket"`: broadcasts every signal as JSON to whoever connects."""
+
+    type: Literal["websocket"]
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but this machine's own needs a token; there is no encryption, so a
+    network that is not trusted needs a proxy in front."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 8765
+    """Port to listen on; 0 takes a free one, and the report says which."""
+
+    queue: Annotated[int, Field(ge=1, le=1 << 20)] = 1024
+    """Signals that may wait for one client. Beyond it that client loses the newest, counted."""
+
+    origins: Annotated[list[_Origin], Field(max_length=64)] = []
+    """Web pages that may read the signals, by origin: `"https://desk.example"`. A browser sends the origin of
+    the page that connects, and what is not named here is refused. Programs send none and are let in."""
+
+    hosts: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=64)] = []
+    """Names that clients may call this machine by, besides `host`, its addresses and localhost: of a proxy
+    in front, say. A request that names another host is refused: a page of somebody else's may have led it
+    here."""
+
+    token_file: str = ""
+    """A file of one line that clients must know: `Authorization: Bearer …`, or `?token=…` from a page. Only
+    its user may be able to read it. Empty: the environment's TICKWIRE_WEBSOCKET_TOKEN, if set, else none is
+    asked for, which only an address of this machine's own allows."""
+
+    def make(self, path_of: Callable[[str], Path]) -> WebSocketSink:
+        try:
+            token = _token(path_of(self.token_file) if self.token_file else None)
+        except ValueError as error:
+            raise at("token_file", str(error), MISSING) from None
+        if not token and not is_loopback(self.host):
+            expected = (
+                f"required where other machines reach the sink (host = {self.host!r}); write a token of your "
+                "own into a file with mode 0600, or set TICKWIRE_WEBSOCKET_TOKEN"
+            )
+            raise at("token_file", expected, MISSING)
+        return WebSocketSink(self.host, self.port, self.queue, self.origins, hosts=self.hosts, token=token)
+
+
+def _token(path: Path | None) -> str:
+    """What clients of a sink must know; empty for nothing. `ValueError` says what is wrong with it, and
+    nothing of what was found."""
+    if path is None:
+        found, where = os.environ.get("TICKWIRE_WEBSOCKET_TOKEN", ""), " in TICKWIRE_WEBSOCKET_TOKEN"
+        if not found:
+            return ""
+    else:
+        found, where = read_secret(path).decode("ascii", errors="replace").strip(), ""
+    if not 16 <= len(found) <= 512 or not found.isascii() or not found.isprintable() or " " in found:
+        raise ValueError(f"expected one line of 16 to 512 printable characters without a space{where}")
+    return found
 
 
 class _Message(NamedTuple):
@@ -116,6 +191,8 @@ class WebSocketSink:
         return self.door.origins
 
     async def open(self) -> None:
+        from aiohttp import web  # Heavy, and of use only to who listens.
+
         app = web.Application()
         app.router.add_get("/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -170,6 +247,8 @@ class WebSocketSink:
         }
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        from aiohttp import web
+
         try:
             self.door.check(request.headers, request.query, request.transport)
         except Refusal as refusal:
@@ -212,6 +291,8 @@ class WebSocketSink:
 
 async def _read(socket: web.WebSocketResponse) -> None:
     """Keeps the connection's control frames going until the client leaves."""
+    from aiohttp import WSMsgType
+
     async for message in socket:
         if message.type == WSMsgType.ERROR:
             return

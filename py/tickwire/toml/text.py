@@ -1,4 +1,4 @@
-"""Reads TOML that may be anybody's: refuses what no configuration needs before the parser meets it.
+"""TOML as text. Read, it may be anybody's: what no configuration needs is refused before the parser meets it.
 
 The standard library's parser takes minutes for a key of many parts, runs out of stack in nested brackets,
 and calls an integer of many digits no error of TOML's. One pass over the text, of which the time grows with
@@ -7,11 +7,13 @@ its length alone, finds these.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["MAX_BYTES", "parse"]
+__all__ = ["MAX_BYTES", "dump", "parse"]
 
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
@@ -72,3 +74,26 @@ def _check(text: str) -> None:
         if found:
             raise ValueError(f"line {line}: expected {found}")
         line += token.group().count("\n")
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    # A JSON string with its escapes is a TOML basic string, DEL aside, which JSON leaves bare.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def dump(data: Mapping[str, Any]) -> str:
+    """Tables, and lists of tables, as TOML text."""
+    lines: list[str] = []
+    for key, value in data.items():
+        tables = value if isinstance(value, list) else [value]
+        for table in tables:
+            lines.append(f"[[{key}]]" if isinstance(value, list) else f"[{key}]")
+            lines += [f"{name} = {_value(item)}" for name, item in table.items()]
+            lines.append("")
+    return "\n".join(lines)
