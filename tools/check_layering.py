@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Compare the include graph of cpp/ with the layers that CMakeLists.txt declares.
+"""Compare the include graph of cpp/ with the layers that CMakeLists.txt declares, and the import graph of
+py/tickwire with the order in pyproject.toml.
 
     tools/check_layering.py [ROOT]
 
@@ -14,11 +15,25 @@ well. So this reads both sides and refuses
   * ONNX Runtime's headers outside cpp/tickwire/infer/ort_*,
   * memory_order outside cpp/tickwire/concurrent.
 
+The order of Python's modules is the list `layers` of [tool.tickwire]: each entry is a module or a package
+and may import those before it. Imports inside functions count as all others do. So do those for
+types alone, but that these make no circle. Refused are
+
+  * an import of an entry that comes later, or of a module that is not there, or by a relative name,
+  * imports between files that form a cycle,
+  * a file that is in no entry, and an entry that no file is in,
+  * an import, by another than `only` allows, of an entry that it names.
+
+What is heavy and not always needed is loaded inside the function that needs it, or by a name in a table
+(`sinks/registry.py`, `tickwire/__init__.py`).
+
 Prints one line a finding, path and line first, and exits 1 if there is any. Standard library only.
 """
 
+import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -192,18 +207,106 @@ def check(root: Path) -> tuple[list[Finding], int]:
     return findings, len(files)
 
 
+class Import(NamedTuple):
+    line: int
+    name: str
+    for_types: bool
+
+
+def read_imports(text: str, modules: set[str]) -> list[Import]:
+    """The modules of ours that a file names: `from tickwire.a import b` is of a.b where that is a module."""
+    found: list[Import] = []
+
+    def visit(node: ast.AST, for_types: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            names: list[str] = []
+            if isinstance(child, ast.ImportFrom):
+                base = "." * child.level + (child.module or "")
+                joined = [f"{base}.{alias.name}" for alias in child.names]
+                names = [name if name in modules or base == "tickwire" else base for name in joined]
+            elif isinstance(child, ast.Import):
+                names = [alias.name for alias in child.names]
+            found.extend(
+                Import(child.lineno, name, for_types)
+                for name in dict.fromkeys(names)
+                if name.startswith((".", "tickwire."))
+            )
+            test = child.test if isinstance(child, ast.If) else None
+            typed = isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
+            visit(child, for_types or typed)
+
+    visit(ast.parse(text), False)
+    return found
+
+
+def check_python(root: Path) -> tuple[list[Finding], int]:
+    """Findings, and the number of Python files looked at."""
+    folder = root / "py" / "tickwire"
+    files = sorted(folder.rglob("*.py"))
+    if not files:
+        return [], 0
+    project = Path("pyproject.toml")
+    settings = tomllib.loads((root / project).read_text(encoding="utf-8"))["tool"]["tickwire"]
+    order: dict[str, int] = {name: at for at, name in enumerate(settings["layers"])}
+    only: dict[str, list[str]] = settings.get("only", {})
+    names = {
+        file: ".".join(file.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__")
+        for file in files
+    }
+    modules = {*names.values(), "tickwire._core"}
+    entries = {name.split(".")[1] for name in modules if "." in name}
+    findings = [
+        Finding(project, 1, f"layers: {name} is no module of py/tickwire")
+        for name in order
+        if name not in entries
+    ]
+    graph: dict[str, list[str]] = {}
+    for file, name in names.items():
+        relative = file.relative_to(root)
+        if name == "tickwire":  # Loads all others by name, when they are asked for.
+            continue
+        entry = name.split(".")[1]
+        if entry not in order:
+            findings.append(Finding(relative, 1, f"{entry} is in no entry of layers in pyproject.toml"))
+            continue
+        targets = graph[name] = []
+        for found in read_imports(file.read_text(encoding="utf-8"), modules):
+            target = found.name.split(".")[1] if "." in found.name else ""
+            wrong = ""
+            if found.name.startswith("."):
+                wrong = f"expected a name that begins with tickwire, found {found.name}"
+            elif found.name not in modules:
+                wrong = f"no such module: {found.name}; name the one that has it"
+            elif target == "_core":
+                if entry != "core" and not found.for_types:
+                    wrong = "tickwire._core outside core.py"
+            elif order.get(target, -1) > order[entry]:
+                wrong = f"{entry} imports {found.name}, which comes after it"
+            elif entry not in only.get(target, [entry]) and entry != target:
+                wrong = f"{entry} imports {found.name}, which is for {', '.join(only[target])} alone"
+            if wrong:
+                findings.append(Finding(relative, found.line, wrong))
+            elif target != "_core" and not found.for_types:
+                targets.append(found.name)
+    if cycle := find_cycle({name: [each for each in graph[name] if each in graph] for name in graph}):
+        findings.append(Finding(Path("py") / "tickwire", 1, "files import each other: " + " -> ".join(cycle)))
+    return findings, len(files)
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) > 1 or (arguments and arguments[0].startswith("-")):
         print(__doc__, file=sys.stderr)
         return 2
     root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
     findings, count = check(root)
+    of_python, python_count = check_python(root)
+    findings += of_python
     for finding in findings:
         print(finding)
     if count == 0:
         print(f"{root / 'cpp'}: no source file found")
         return 1
-    print(f"check_layering: {count} files, {len(findings)} findings")
+    print(f"check_layering: {count + python_count} files, {len(findings)} findings")
     return 1 if findings else 0
 
 

@@ -34,6 +34,7 @@ from tickwire.host.startup import report as host_report
 from tickwire.latency import RowLatencies
 from tickwire.launch import make_sinks, resolve
 from tickwire.limits import Limit
+from tickwire.recording import Recording
 from tickwire.records import ModelInfo, RowLayout, Rows, Signal
 from tickwire.rest import SnapshotService
 from tickwire.router import AgeLimit, FeatureStream, Router, SignalStream
@@ -50,7 +51,6 @@ from tickwire.wording import not_a_file
 if TYPE_CHECKING:
     from tickwire._core import Engine
     from tickwire.features import Schema
-    from tickwire.verify import Recording
 
 __all__ = ["Pipeline", "Stats"]
 
@@ -299,8 +299,6 @@ class Pipeline:
         for model in self.config.all_models:
             await self._take(model, schema)
         if self._record_dir is not None:
-            from tickwire.verify import Recording
-
             self._recording = await _in_thread(
                 Recording.begin, self._record_dir, self.config, held, warm=self._warm
             )

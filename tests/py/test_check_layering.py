@@ -156,3 +156,95 @@ def test_refuses_an_empty_tree(tmp_path: Path) -> None:
     code, findings = run(tmp_path, {"CMakeLists.txt": CMAKE})
     assert code == 1
     assert findings == []
+
+
+PYTHON = {
+    "pyproject.toml": """
+[tool.tickwire]
+layers = ["errors", "core", "tables", "sinks", "runs"]
+[tool.tickwire.only]
+sinks = ["runs"]
+""",
+    "py/tickwire/__init__.py": "if TYPE_CHECKING:\n    from tickwire.runs import Run\n",
+    "py/tickwire/errors.py": "import json\n",
+    "py/tickwire/core.py": "from tickwire import _core\nfrom tickwire.errors import Error\n",
+    "py/tickwire/tables/__init__.py": "from tickwire.tables.base import Table\n",
+    "py/tickwire/tables/base.py": "from tickwire.errors import Error\nimport tickwire.core\n",
+    "py/tickwire/sinks/__init__.py": "",
+    "py/tickwire/sinks/base.py": "def make():\n    from tickwire import errors, tables\n",
+    "py/tickwire/runs.py": "from tickwire.sinks import base\nfrom tickwire.tables import Table\n",
+}
+
+
+def test_accepts_modules_that_keep_their_order(tmp_path: Path) -> None:
+    assert run(tmp_path, {**GOOD, **PYTHON}) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "finding"),
+    [
+        pytest.param(
+            "py/tickwire/tables/late.py",
+            "import json\nfrom tickwire.runs import Run\n",
+            "py/tickwire/tables/late.py:2: tables imports tickwire.runs, which comes after it",
+            id="against_the_order",
+        ),
+        pytest.param(
+            "py/tickwire/core.py",
+            "def later():\n    if True:\n        from tickwire import tables\n",
+            "py/tickwire/core.py:3: core imports tickwire.tables, which comes after it",
+            id="inside_a_function",
+        ),
+        pytest.param(
+            "py/tickwire/core.py",
+            "if TYPE_CHECKING:\n    import tickwire.tables.base as base\n",
+            "py/tickwire/core.py:2: core imports tickwire.tables.base, which comes after it",
+            id="for_types_alone",
+        ),
+        pytest.param(
+            "py/tickwire/sinks/file.py",
+            "from .base import Sink\n",
+            "py/tickwire/sinks/file.py:1: expected a name that begins with tickwire, found .base",
+            id="by_a_relative_name",
+        ),
+        pytest.param(
+            "py/tickwire/runs.py",
+            "from tickwire import Run\n",
+            "py/tickwire/runs.py:1: no such module: tickwire.Run; name the one that has it",
+            id="by_the_package",
+        ),
+        pytest.param(
+            "py/tickwire/tables/base.py",
+            "from tickwire._core import Engine\n",
+            "py/tickwire/tables/base.py:1: tickwire._core outside core.py",
+            id="the_extension_past_its_door",
+        ),
+        pytest.param(
+            "py/tickwire/sinks/base.py",
+            "def later():\n    from tickwire.sinks import base\n",
+            "py/tickwire:1: files import each other: tickwire.sinks.base -> tickwire.sinks.base",
+            id="files_in_a_circle",
+        ),
+        pytest.param(
+            "py/tickwire/extra.py",
+            "",
+            "py/tickwire/extra.py:1: extra is in no entry of layers in pyproject.toml",
+            id="in_no_entry",
+        ),
+        pytest.param(
+            "pyproject.toml",
+            PYTHON["pyproject.toml"].replace('"runs"]\n[', '"runs", "gone"]\n['),
+            "pyproject.toml:1: layers: gone is no module of py/tickwire",
+            id="an_entry_of_nothing",
+        ),
+        pytest.param(
+            "pyproject.toml",
+            PYTHON["pyproject.toml"].replace('sinks = ["runs"]', 'tables = ["sinks"]'),
+            "py/tickwire/runs.py:2: runs imports tickwire.tables, which is for sinks alone",
+            id="of_what_is_for_others_alone",
+        ),
+    ],
+)
+def test_refuses_of_python(tmp_path: Path, name: str, text: str, finding: str) -> None:
+    code, findings = run(tmp_path, {**GOOD, **PYTHON, name: text})
+    assert (code, findings) == (1, [finding])

@@ -189,7 +189,7 @@ def test_what_is_opened_privately_is_no_link_and_nobody_else_s(tmp_path: Path) -
 def test_a_recording_s_description_is_private(tmp_path: Path) -> None:
     from test_router import layout_of
 
-    from tickwire.verify import Recording
+    from tickwire.recording import Recording
 
     recording = Recording.begin(tmp_path / "run", Config.from_text(MINIMAL))
     recording.write_start(layout_of(make_rows(1, 2)))

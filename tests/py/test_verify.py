@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from fake_core import STAGES, STATES, make_rows, notice
 
+from tickwire.compare import Comparer, ScoreChecker
 from tickwire.config import Config
 from tickwire.engine import Pipeline
 from tickwire.errors import ConfigError, VerifyError
+from tickwire.recording import Recording, environment
 from tickwire.records import ModelInfo, RowLayout
-from tickwire.verify import Comparer, Recording, Result, ScoreChecker, describe, environment, verify
+from tickwire.verify import Result, describe, verify
 
 FEATURES = ["spread()", "imbalance(levels=5)"]
 
@@ -569,7 +571,7 @@ def test_recording_whose_counters_cannot_be_read_claims_nothing(tmp_path: Path) 
 async def test_a_file_that_is_closed_is_written_down_while_the_run_lasts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tickwire.verify._FOLLOW_S", 0.0)
+    monkeypatch.setattr("tickwire.recording._FOLLOW_S", 0.0)
     recording = Recording.begin(tmp_path / "run", config(), {})
     recording.write_start(plain_layout(make_rows(1, 2)))
     closed = [("capture/spot/000001.log", 5, "ab"), ("capture/spot/000002.log", 7, "cd")]
