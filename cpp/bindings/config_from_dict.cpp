@@ -75,7 +75,7 @@ feed::UdpConfig socket_from(const Section& s) {
   feed::UdpConfig socket;
   socket.batch = s.get<std::uint32_t>("batch");
   socket.max_datagram_bytes = s.get<std::size_t>("max_datagram_bytes");
-  socket.socket_receive_bytes = s.get<int>("socket_receive_bytes");
+  socket.socket_receive_bytes = s.get<int>("receive_buffer_bytes");
   socket.busy_poll_us = s.get<int>("busy_poll_us");
   socket.busy_poll_budget = s.get<int>("busy_poll_budget");
   socket.prefer_busy_poll = s.get<bool>("prefer_busy_poll");
@@ -87,22 +87,23 @@ feed::MoldFeedConfig multicast_from(const Section& s) {
   // What the protocol wants of a client between two packets of its own.
   constexpr std::int64_t kSoupHeartbeatNs = 1'000'000'000;
   const auto timeout_ns = s.get<std::int64_t>("glimpse_timeout_ns");
-  feed::MoldFeedConfig mold{.lines = {},
-                            .rerequest = socket_from(s),
-                            .glimpse = {.server = s.get<std::string>("glimpse"),
-                                        .username = s.get<std::string>("username"),
-                                        .password = s.get<std::string>("password"),
-                                        .login_timeout_ns = timeout_ns,
-                                        .heartbeat_ns = kSoupHeartbeatNs,
-                                        .silence_timeout_ns = timeout_ns},
-                            .any_glimpse_session = s.get<bool>("any_glimpse_session"),
-                            .snapshot_retry_ns = s.get<std::int64_t>("snapshot_retry_ns"),
-                            .sequencer = {.window_packets = s.get<std::size_t>("window_packets"),
-                                          .reorder_ns = s.get<std::int64_t>("reorder_ns"),
-                                          .request_attempts = s.get<std::uint32_t>("request_attempts"),
-                                          .request_timeout_ns = s.get<std::int64_t>("request_timeout_ns"),
-                                          .request_interval_ns = s.get<std::int64_t>("request_interval_ns"),
-                                          .request_messages = s.get<std::uint32_t>("request_messages")}};
+  feed::MoldFeedConfig mold{
+      .lines = {},
+      .rerequest = socket_from(s),
+      .glimpse = {.server = s.get<std::string>("glimpse"),
+                  .username = s.get<std::string>("username"),
+                  .password = s.get<std::string>("password"),
+                  .login_timeout_ns = timeout_ns,
+                  .heartbeat_ns = kSoupHeartbeatNs,
+                  .silence_timeout_ns = timeout_ns},
+      .any_glimpse_session = s.choose<bool>("glimpse_session", {{"same", false}, {"any", true}}),
+      .snapshot_retry_ns = s.get<std::int64_t>("glimpse_retry_ns"),
+      .sequencer = {.window_packets = s.get<std::size_t>("window_datagrams"),
+                    .reorder_ns = s.get<std::int64_t>("reorder_window_ns"),
+                    .request_attempts = s.get<std::uint32_t>("request_attempts"),
+                    .request_timeout_ns = s.get<std::int64_t>("request_timeout_ns"),
+                    .request_interval_ns = s.get<std::int64_t>("request_interval_ns"),
+                    .request_messages = s.get<std::uint32_t>("request_messages")}};
   mold.rerequest.peer = s.get<std::string>("rerequest");
   for (const Section& line : s.sections("lines")) {
     feed::UdpConfig socket = socket_from(s);
@@ -195,7 +196,7 @@ engine::FeaturesConfig features_from(const Section& s) {
       .max_event_rate = s.get<double>("max_event_rate"),
       .trade_gaps = s.choose<engine::TradeGaps>(
           "trade_gaps", {{"count", engine::TradeGaps::Count}, {"suspect", engine::TradeGaps::Suspect}}),
-      .accept_beyond_depth = s.get<bool>("accept_beyond_depth"),
+      .accept_beyond_depth = s.choose<bool>("beyond_depth", {{"suspect", false}, {"accept", true}}),
       .max_age_ns = s.get<std::int64_t>("max_age_ns"),
       .plan = plan_from(s)};
 }
@@ -242,22 +243,26 @@ engine::EngineConfig config_from_dict(const py::dict& dict) {
   for (const Section& feed : s.sections("feeds")) feeds.push_back(feed_from(feed));
   std::vector<engine::ModelConfig> models;
   for (const Section& model : s.sections("models")) models.push_back(model_from(model));
+  const Section stages = s.section("engine");
+  const Section memory = s.section("memory");
+  const Section record = s.section("record");
+  const bool synced = record.choose<bool>("fsync", {{"interval", true}, {"never", false}});
   return {
-      .layout = s.choose<engine::Layout>("layout", {{"inline", engine::Layout::Inline},
-                                                    {"threads", engine::Layout::Threads},
-                                                    {"processes", engine::Layout::Processes}}),
-      .idle = s.choose<IdleKind>(
+      .layout = stages.choose<engine::Layout>("layout", {{"inline", engine::Layout::Inline},
+                                                         {"threads", engine::Layout::Threads},
+                                                         {"processes", engine::Layout::Processes}}),
+      .idle = stages.choose<IdleKind>(
           "idle", {{"spin", IdleKind::Spin}, {"yield", IdleKind::Yield}, {"backoff", IdleKind::Backoff}}),
-      .huge_pages = s.choose<HugePages>(
+      .huge_pages = memory.choose<HugePages>(
           "huge_pages",
           {{"auto", HugePages::Auto}, {"require", HugePages::Require}, {"off", HugePages::Off}}),
-      .lock = s.choose<LockMemory>(
+      .lock = memory.choose<LockMemory>(
           "lock", {{"auto", LockMemory::Auto}, {"require", LockMemory::Require}, {"off", LockMemory::Off}}),
-      .output_slots = s.get<std::size_t>("output_slots"),
-      .stat_path = s.get<std::string>("stat_path"),
+      .output_slots = stages.get<std::size_t>("output_slots"),
+      .stat_path = stages.get<std::string>("stat_path"),
       .replay = s.get<bool>("replay"),
       .record_dir = s.get<std::string>("record_dir"),
-      .record_sync_ns = s.get<std::int64_t>("record_sync_ns"),
+      .record_sync_ns = synced ? record.get<std::int64_t>("fsync_interval_ns") : 0,
       .feeds = std::move(feeds),
       .features = features_from(s.section("features")),
       .models = std::move(models),

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     __version__: str
     from tickwire.config import Config as Config
-    from tickwire.engine import Pipeline as Pipeline
-    from tickwire.engine import Stats as Stats
     from tickwire.errors import ConfigError as ConfigError
     from tickwire.errors import EngineError as EngineError
     from tickwire.errors import Error as Error
@@ -25,8 +23,10 @@ if TYPE_CHECKING:
     from tickwire.errors import ModelError as ModelError
     from tickwire.errors import SetupError as SetupError
     from tickwire.errors import VerifyError as VerifyError
+    from tickwire.pipeline import Pipeline as Pipeline
     from tickwire.records import FeatureBatch as FeatureBatch
     from tickwire.records import Signal as Signal
+    from tickwire.stats import Stats as Stats
 
 # Loaded when first used, so that `tickwire --help` does not wait for NumPy and aiohttp.
 _HOMES = {
@@ -38,10 +38,10 @@ _HOMES = {
     "FingerprintMismatch": "errors",
     "MissingExtra": "errors",
     "ModelError": "errors",
-    "Pipeline": "engine",
+    "Pipeline": "pipeline",
     "SetupError": "errors",
     "Signal": "records",
-    "Stats": "engine",
+    "Stats": "stats",
     "VerifyError": "errors",
 }
 

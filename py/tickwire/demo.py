@@ -17,8 +17,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline, Stats
 from tickwire.errors import SetupError
+from tickwire.pipeline import Pipeline
+from tickwire.stats import Stats
 
 __all__ = ["demo_config", "itch_demo_config", "run_demo", "simulator"]
 

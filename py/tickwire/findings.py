@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tickwire.config import Config, Feed
-from tickwire.engine import Stats
 from tickwire.inputs import (
     input_findings,
     resolution_findings,
@@ -18,6 +17,7 @@ from tickwire.inputs import (
     why_unordered,
 )
 from tickwire.stat_file import ErrorEntry
+from tickwire.stats import Stats
 from tickwire.wording import none_of, numbered, printable, venue_words
 
 __all__ = ["feed_count", "findings"]

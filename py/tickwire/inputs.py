@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tickwire.config import Config, Feed
-from tickwire.engine import Stats
 from tickwire.features import KERNELS
+from tickwire.stats import Stats
 from tickwire.wording import numbered
 
 __all__ = [

@@ -86,17 +86,22 @@ def resolve(
             }
         )
     return {
-        "layout": config.engine.layout,
-        "idle": config.engine.idle if not replay else "backoff",
-        "output_slots": config.engine.output_slots,
-        "stat_path": str(config.path_of(config.engine.stat_path)) if config.engine.stat_path else "",
-        "huge_pages": config.memory.huge_pages if not replay else "auto",
-        "lock": config.memory.lock if not replay else "auto",
+        "engine": {
+            "layout": config.engine.layout,
+            "idle": config.engine.idle if not replay else "backoff",
+            "output_slots": config.engine.output_slots,
+            "stat_path": str(config.path_of(config.engine.stat_path)) if config.engine.stat_path else "",
+        },
+        "memory": {
+            "huge_pages": config.memory.huge_pages if not replay else "auto",
+            "lock": config.memory.lock if not replay else "auto",
+        },
+        "record": {
+            "fsync": config.record.fsync,
+            "fsync_interval_ns": parse_duration(config.record.fsync_interval),
+        },
         "replay": replay,
         "record_dir": os.fspath(record_dir) if record_dir is not None else "",
-        "record_sync_ns": parse_duration(config.record.fsync_interval)
-        if config.record.fsync == "interval"
-        else 0,
         "feeds": feeds,
         "features": {
             "trigger": config.trigger,
@@ -105,7 +110,7 @@ def resolve(
             "window_rows": config.features.window_rows,
             "max_event_rate": config.features.max_event_rate,
             "trade_gaps": config.features.trade_gaps,
-            "accept_beyond_depth": config.features.beyond_depth == "accept",
+            "beyond_depth": config.features.beyond_depth,
             "max_age_ns": 0 if replay else parse_duration(config.features.max_age),
             "nodes": list(config.plan.nodes),
             "outputs": list(config.plan.outputs),
@@ -223,19 +228,19 @@ def _multicast_table(multicast: Multicast, username: str, password: str) -> dict
         "password": password,
         "batch": multicast.batch,
         "max_datagram_bytes": multicast.max_datagram_bytes,
-        "socket_receive_bytes": multicast.receive_buffer_bytes,
+        "receive_buffer_bytes": multicast.receive_buffer_bytes,
         "busy_poll_us": multicast.busy_poll_us,
         "busy_poll_budget": multicast.busy_poll_budget,
         "prefer_busy_poll": multicast.prefer_busy_poll,
         "nic_stamps": multicast.nic_stamps,
-        "reorder_ns": parse_duration(multicast.reorder_window),
-        "window_packets": multicast.window_datagrams,
+        "reorder_window_ns": parse_duration(multicast.reorder_window),
+        "window_datagrams": multicast.window_datagrams,
         "request_attempts": multicast.request_attempts,
         "request_timeout_ns": parse_duration(multicast.request_timeout),
         "request_interval_ns": parse_duration(multicast.request_interval),
         "request_messages": multicast.request_messages,
-        "any_glimpse_session": multicast.glimpse_session == "any",
-        "snapshot_retry_ns": parse_duration(multicast.glimpse_retry),
+        "glimpse_session": multicast.glimpse_session,
+        "glimpse_retry_ns": parse_duration(multicast.glimpse_retry),
         "glimpse_timeout_ns": parse_duration(multicast.glimpse_timeout),
     }
 

@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline, Stats
 from tickwire.errors import ConfigError, Error
 from tickwire.findings import findings
 from tickwire.inputs import stamp_lines
 from tickwire.outputs import PendingFile, refuse_over
+from tickwire.pipeline import Pipeline
+from tickwire.stats import Stats
 from tickwire.table import CsvWriter, Joiner, ParquetWriter, RowWriter, check_out, column_names, open_writer
 from tickwire.wording import not_a_file, numbered
 

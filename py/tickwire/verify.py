@@ -43,8 +43,8 @@ import numpy as np
 
 from tickwire.compare import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Comparer, ScoreChecker
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.errors import VerifyError
+from tickwire.pipeline import Pipeline
 from tickwire.recording import environment
 from tickwire.records import RowLayout, Rows
 from tickwire.run_folder import (

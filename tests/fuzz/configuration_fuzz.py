@@ -19,7 +19,7 @@ from guided import require
 from tickwire.config import Config
 from tickwire.errors import ConfigError, Error
 from tickwire.launch import resolve
-from tickwire.supervisor import worker_policies
+from tickwire.runtime.workers import worker_policies
 
 COVERS = [
     module

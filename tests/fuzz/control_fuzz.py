@@ -16,9 +16,10 @@ from typing import Any
 
 from guided import require
 
-from tickwire import control, engine
-from tickwire.control import ControlServer, ask, socket_path
 from tickwire.errors import Error, ModelError
+from tickwire.runtime import control
+from tickwire.runtime.control import ControlServer, ask, socket_path
+from tickwire.runtime.exchange import ModelExchange
 
 COVERS = [control]
 TOKENS = [
@@ -57,23 +58,25 @@ _LOOP = asyncio.new_event_loop()
 
 
 class _Engine:
-    """As much of a pipeline as the request for another model meets before it touches a file."""
+    """As much of a run's models as the request for another model meets before it touches a file."""
 
     def __init__(self) -> None:
-        self.config = SimpleNamespace(all_models=[SimpleNamespace(label="a"), SimpleNamespace(label="blend")])
+        self._config = SimpleNamespace(
+            all_models=[SimpleNamespace(label="a"), SimpleNamespace(label="blend")]
+        )
         self._running_id = lambda index: index
-        self._choose_model = lambda name: engine.Pipeline._choose_model(self, name)  # type: ignore[arg-type]
+        self._choose_model = lambda name: ModelExchange._choose_model(self, name)  # type: ignore[arg-type]
 
-    async def swap_model(self, files: Sequence[str], *, model: str | None) -> Any:
+    async def swap(self, files: Sequence[str], *, model: str | None) -> Any:
         if not files:
             raise ModelError("no files")
         return SimpleNamespace(name=model, id=7)
 
-    async def swap(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        return await engine.Pipeline._on_swap(self, request)  # type: ignore[arg-type]
+    async def answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await ModelExchange.on_command(self, request)  # type: ignore[arg-type]
 
 
-_door = ControlServer(str(Path(_FOLDER.name) / "door.stat"), {"swap": _Engine().swap})
+_door = ControlServer(str(Path(_FOLDER.name) / "door.stat"), {"swap": _Engine().answer})
 _LOOP.run_until_complete(_door.start())
 _answer = b""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tickwire.host import Reader
+from tickwire.host.reader import Reader
 
 DENIED = object()
 READ_ONLY = "\0read-only\0"

@@ -33,7 +33,7 @@ import numpy as np
 
 from tickwire import models
 from tickwire.config import Config
-from tickwire.engine import Pipeline
+from tickwire.pipeline import Pipeline
 from tickwire.records import RowLayout, Rows
 from tickwire.sim import BookChange, Faults, SyntheticMarket, Venue
 from tickwire.verify import verify

@@ -21,7 +21,7 @@ from monitor import Monitor, Told, _features, until
 
 from tickwire import models
 from tickwire.config import Config
-from tickwire.engine import Pipeline
+from tickwire.pipeline import Pipeline
 from tickwire.records import Rows
 from tickwire.sim import LineFaults, MulticastVenue, SyntheticItch
 from tickwire.verify import verify

@@ -20,7 +20,7 @@ import aiohttp
 from aiohttp import web
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline
+from tickwire.pipeline import Pipeline
 from tickwire.records import Rows
 
 BTC, ETH, SOL = "BTCUSDT", "ETHUSDT", "SOLUSDT"

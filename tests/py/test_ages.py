@@ -21,7 +21,7 @@ from test_trade_ids import MS, SECOND, START_NS, Line, diff, snapshot, trade, wr
 
 from tickwire import models
 from tickwire.config import Config
-from tickwire.engine import Pipeline
+from tickwire.pipeline import Pipeline
 from tickwire.records import age_ns
 from tickwire.replay import replay
 from tickwire.router import AgeLimit
@@ -147,7 +147,7 @@ def test_what_waited_too_long_behind_the_engine_leaves_as_stale() -> None:
 PROGRAM = """
 import asyncio, json, sys
 from tickwire.config import Config
-from tickwire.engine import Pipeline
+from tickwire.pipeline import Pipeline
 
 async def main():
     config = Config.from_dict(json.loads(sys.argv[1]), where="test")

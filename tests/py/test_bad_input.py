@@ -20,8 +20,8 @@ from scripted import BTC, ETH, SOL, Answer, Run, ScriptedVenue, config_of, scrip
 
 from tickwire import models
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.errors import Error, ModelError, VerifyError
+from tickwire.pipeline import Pipeline
 from tickwire.sim import SyntheticMarket, write_capture
 from tickwire.verify import verify
 

@@ -92,7 +92,7 @@ def test_help_loads_nothing_heavy() -> None:
         "from tickwire.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'numpy', 'pydantic', 'aiohttp', 'onnx', 'uvloop', 'tickwire.engine'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'pydantic', 'aiohttp', 'onnx', 'uvloop', 'tickwire.pipeline'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     )
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
@@ -190,7 +190,7 @@ class Statistics:
 def test_run_records_what_verify_then_compares(
     tickwire: Command, folder: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tickwire.engine._open_stat_file", lambda path: Statistics())
+    monkeypatch.setattr("tickwire.pipeline._open_stat_file", lambda path: Statistics())
     rows = make_rows(40, 2)
     run_dir = folder / "run"
 
@@ -238,7 +238,7 @@ def test_run_without_readable_counters_claims_no_whole_recording(
 def test_verify_of_a_run_without_rows_is_exit_2(
     tickwire: Command, folder: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tickwire.engine._open_stat_file", lambda path: Statistics())
+    monkeypatch.setattr("tickwire.pipeline._open_stat_file", lambda path: Statistics())
     engine.script = lambda self: None
     run_dir = folder / "run"
     assert tickwire("run", folder / "live.toml", "--seconds", "0.1", "--record", run_dir)[0] == 0

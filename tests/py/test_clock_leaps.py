@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline, Stats
 from tickwire.findings import findings
+from tickwire.pipeline import Pipeline
 from tickwire.records import Rows
+from tickwire.stats import Stats
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"

@@ -466,8 +466,8 @@ def test_resolve_for_a_replay_floats_and_ignores_age(tmp_path: Path) -> None:
     resolved = resolve(config, replay=True, inputs={"binance_usdm": ["a.log", Path("b.log")]})
     assert resolved["feeds"][0]["inputs"] == ["a.log", "b.log"]
     assert resolved["feeds"][0]["core"] == -1
-    assert (resolved["huge_pages"], resolved["lock"]) == ("auto", "auto")
-    assert (resolved["idle"], resolved["stat_path"]) == ("backoff", str(tmp_path / "s"))
+    assert resolved["memory"] == {"huge_pages": "auto", "lock": "auto"}
+    assert (resolved["engine"]["idle"], resolved["engine"]["stat_path"]) == ("backoff", str(tmp_path / "s"))
     (model,) = resolved["models"]
     assert (model["cores"], model["workers"], model["max_age_ns"]) == ([], 1, 0)
     assert resolved["features"]["max_age_ns"] == 0
@@ -680,6 +680,40 @@ def test_resolve_gives_the_engine_nothing_that_it_does_not_read(tmp_path: Path) 
     )
 
 
+# What the engine gets beside the file's keys: inputs, what is asked of the venue, what was compiled or read.
+_OF_A_RUN = {
+    "": {"replay", "record_dir", "worker_program"},
+    "feeds": {"inputs", "warm", "subscribe", "subscribe_trades", "midnights"},
+    "feeds.multicast": {"username", "password"},
+    "feeds.multicast.lines": {"port"},
+    "features": {"nodes", "outputs"},
+    "models": {"members", "id", "ort_library", "max_age_ns"},
+}
+
+
+def test_a_key_has_one_name_in_the_file_and_in_the_engine(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    plain = load(MINIMAL.replace('source = "file"', "") + '[model]\npath = "m.onnx"\n', base=tmp_path)
+
+    def others(value: object, table: type[BaseModel] | None, path: str) -> dict[str, set[str]]:
+        if isinstance(value, list):
+            return {key: names for item in value for key, names in others(item, table, path).items()}
+        if not isinstance(value, dict) or table is None:
+            return {}
+        known = {form for name in table.model_fields for form in (name, f"{name}_ns")}
+        found = {path: set(value) - known} if set(value) - known else {}
+        for key, item in value.items():
+            found |= others(item, table_of(table, key), f"{path}.{key}".removeprefix("."))  # type: ignore[arg-type]
+        return found
+
+    assert others(resolve(plain), Config, "") == {
+        path: names for path, names in _OF_A_RUN.items() if "multicast" not in path
+    }
+    assert others(resolve(multicast(*_SERVERS)), Config, "") == {
+        path: names for path, names in _OF_A_RUN.items() if path != "models"
+    }
+
+
 def test_resolve_gives_the_engine_everything_of_multicast(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"TICKWIRE_GLIMPSE_{name}", raising=False)
@@ -695,20 +729,20 @@ def test_resolve_gives_the_engine_everything_of_multicast(monkeypatch: pytest.Mo
         "password": "",
         "batch": 32,
         "max_datagram_bytes": 2048,
-        "socket_receive_bytes": 64 << 20,
+        "receive_buffer_bytes": 64 << 20,
         "busy_poll_us": 0,
         "busy_poll_budget": 0,
         "prefer_busy_poll": False,
         "nic_stamps": False,
-        "reorder_ns": 2_000_000,
-        "window_packets": 4096,
+        "reorder_window_ns": 2_000_000,
+        "window_datagrams": 4096,
         "request_attempts": 4,
         "request_timeout_ns": 50_000_000,
         "request_interval_ns": 0,
         "request_messages": 1000,
-        "snapshot_retry_ns": 1_000_000_000,
+        "glimpse_retry_ns": 1_000_000_000,
         "glimpse_timeout_ns": 10_000_000_000,
-        "any_glimpse_session": False,
+        "glimpse_session": "same",
     }
     # What is written down means the same when it is read again.
     assert resolve(Config.from_text(config.to_toml()))["feeds"] == [feed]
@@ -722,21 +756,21 @@ _SERVERS = ('rerequest = "10.1.2.3:17777"', 'glimpse = "glimpse.example:18000"')
     [
         ('rerequest = "[2001:db8::1]:17777"', "rerequest", "[2001:db8::1]:17777"),
         ('glimpse = "[::1]:18000"', "glimpse", "[::1]:18000"),
-        ("receive_buffer_bytes = 4096", "socket_receive_bytes", 4096),
+        ("receive_buffer_bytes = 4096", "receive_buffer_bytes", 4096),
         ("batch = 7", "batch", 7),
         ("max_datagram_bytes = 9000", "max_datagram_bytes", 9000),
         ("busy_poll_us = 50", "busy_poll_us", 50),
         ("busy_poll_budget = 16", "busy_poll_budget", 16),
         ("prefer_busy_poll = true", "prefer_busy_poll", True),
         ("nic_stamps = true", "nic_stamps", True),
-        ('reorder_window = "0s"', "reorder_ns", 0),
-        ("window_datagrams = 16", "window_packets", 16),
+        ('reorder_window = "0s"', "reorder_window_ns", 0),
+        ("window_datagrams = 16", "window_datagrams", 16),
         ("request_attempts = 1", "request_attempts", 1),
         ('request_timeout = "7ms"', "request_timeout_ns", 7_000_000),
         ('request_interval = "1ms"', "request_interval_ns", 1_000_000),
         ("request_messages = 65534", "request_messages", 65534),
-        ('glimpse_session = "any"', "any_glimpse_session", True),
-        ('glimpse_retry = "3s"', "snapshot_retry_ns", 3_000_000_000),
+        ('glimpse_session = "any"', "glimpse_session", "any"),
+        ('glimpse_retry = "3s"', "glimpse_retry_ns", 3_000_000_000),
         ('glimpse_timeout = "2s"', "glimpse_timeout_ns", 2_000_000_000),
     ],
 )
@@ -1191,15 +1225,16 @@ def test_every_wrong_value_is_answered_in_words() -> None:
 
 
 def test_how_a_recording_comes_to_the_disk() -> None:
-    def resolved(text: str) -> int:
+    def resolved(text: str) -> dict[str, Any]:
         feed = '[[feeds]]\nvenue = "binance_spot"\ninstruments = ["A"]\n'
         config = Config.from_text(f'{feed}[features]\nrows = ["spread()"]\n{text}')
-        value: int = resolve(config)["record_sync_ns"]
+        value: dict[str, Any] = resolve(config)["record"]
         return value
 
-    assert resolved("") == 1_000_000_000
-    assert resolved('[record]\nfsync = "interval"\nfsync_interval = "250ms"\n') == 250_000_000
-    assert resolved('[record]\nfsync = "never"\n') == 0
+    assert resolved("") == {"fsync": "interval", "fsync_interval_ns": 1_000_000_000}
+    quarter = resolved('[record]\nfsync = "interval"\nfsync_interval = "250ms"\n')
+    assert quarter == {"fsync": "interval", "fsync_interval_ns": 250_000_000}
+    assert resolved('[record]\nfsync = "never"\n')["fsync"] == "never"
     with pytest.raises(ConfigError, match=r"record\.fsync: expected one of"):
         resolved('[record]\nfsync = "always"\n')
     with pytest.raises(ConfigError, match=r"record\.fsync_interval: expected 100ms to 1s, found '1m'"):

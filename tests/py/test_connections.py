@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline, Stats
+from tickwire.pipeline import Pipeline
 from tickwire.records import Rows
 from tickwire.sim import Faults, SyntheticMarket, Venue
+from tickwire.stats import Stats
 from tickwire.verify import verify
 
 pytestmark = pytest.mark.skipif(

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tickwire import control
-from tickwire.control import ControlServer
 from tickwire.errors import Error
+from tickwire.runtime import control
+from tickwire.runtime.control import ControlServer
 
 
 async def _swap(request: Mapping[str, Any]) -> Mapping[str, Any]:

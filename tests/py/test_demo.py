@@ -17,8 +17,8 @@ import pytest
 
 from tickwire import models
 from tickwire.demo import demo_config, simulator
-from tickwire.engine import Pipeline
 from tickwire.errors import SetupError
+from tickwire.pipeline import Pipeline
 from tickwire.sinks.jsonl import JsonlSink
 
 needs_engine = pytest.mark.skipif(

@@ -19,9 +19,10 @@ from market_of_levels import Market, imbalance, line, own_snapshot, rows_in, spr
 from twin import Book, exact
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline, Stats
 from tickwire.findings import findings
+from tickwire.pipeline import Pipeline
 from tickwire.replay import replay
+from tickwire.stats import Stats
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("TICKWIRE_DATA", ROOT.parent / "shared" / "data")) / "binance"

@@ -16,8 +16,9 @@ from host_tree import DENIED, build, engine, tuned
 from tickwire import cli
 from tickwire.config import Config
 from tickwire.errors import ConfigError, Error
-from tickwire.host import CHECKS, Profile, Reader, Verdict, Wanted
 from tickwire.host.doctor import drift, freeze, guess_profile, read_baseline, running_engines
+from tickwire.host.finding import CHECKS, Profile, Verdict, Wanted
+from tickwire.host.reader import Reader
 from tickwire.host.wanted import from_config, read_env, with_cores, with_env
 
 PACKAGE = Path(__file__).parent.parent.parent / "py"
@@ -396,7 +397,7 @@ def test_finds_engines_by_their_threads_and_cores(tmp_path: Path) -> None:
 
 
 def test_drift_counts_checks_that_came_and_went() -> None:
-    from tickwire.host import Report
+    from tickwire.host.doctor import Report
 
     report = Report(Profile.VM, "", Wanted(), [], 0.0, ())
     assert drift(report, {"old": {"strict": "ok", "found": "x"}}) == ["old: no longer examined"]
@@ -404,7 +405,7 @@ def test_drift_counts_checks_that_came_and_went() -> None:
 
 
 def test_reader_runs_no_command_for_another_host(tmp_path: Path) -> None:
-    from tickwire.host import Absent
+    from tickwire.host.reader import Absent
 
     with pytest.raises(Absent):
         Reader(tmp_path).command("true")

@@ -17,9 +17,9 @@ from test_repeats import config, constant, make, node, value
 from test_running_models import configuration, make_model, market, until
 
 from tickwire import held, models, trial
-from tickwire.engine import Pipeline
 from tickwire.errors import ModelError
 from tickwire.limits import Expired, Limit
+from tickwire.pipeline import Pipeline
 
 ENDLESS = (
     r"expected a model that is loaded and warm within 1 s, found one that is not: it never ends, or needs"
@@ -84,7 +84,7 @@ def test_a_start_that_is_cancelled_waits_for_no_model(tmp_path: Path) -> None:
     async def start() -> None:
         pipeline = Pipeline(settings)
         task = asyncio.create_task(pipeline.__aenter__())
-        await until(lambda: bool(pipeline._limits))
+        await until(lambda: bool(pipeline._models._limits))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -102,14 +102,14 @@ async def test_an_exchange_gives_it_up_and_the_next_one_is_made(
         model = endless(width=3)
         bound(tmp_path / "endless.onnx", model, settings.schema())
         async with Pipeline(settings) as pipeline:
-            before = pipeline._running_id(0)
+            before = pipeline._models._running_id(0)
             with monkeypatch.context() as patch:
-                patch.setattr(pipeline, "_limit_of", lambda model: Limit(1.0))
+                patch.setattr(pipeline._models, "_limit_of", lambda model: Limit(1.0))
                 with pytest.raises(ModelError, match=ENDLESS):
                     await pipeline.swap_model(tmp_path / "endless.onnx")
-            assert pipeline._running_id(0) == before
+            assert pipeline._models._running_id(0) == before
             await pipeline.swap_model(tmp_path / "b.onnx")
-            assert pipeline._running_id(0) != before
+            assert pipeline._models._running_id(0) != before
 
 
 async def test_a_stop_waits_for_no_exchange(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ async def test_a_stop_waits_for_no_exchange(tmp_path: Path) -> None:
         bound(tmp_path / "endless.onnx", endless(width=3), settings.schema())
         async with Pipeline(settings) as pipeline:
             exchange = asyncio.create_task(pipeline.swap_model(tmp_path / "endless.onnx"))
-            await until(lambda: bool(pipeline._limits))
+            await until(lambda: bool(pipeline._models._limits))
         with pytest.raises(ModelError, match=r"given up before it was loaded and warm|nobody waits for"):
             await exchange
 
@@ -139,7 +139,7 @@ async def test_a_stop_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.Monk
         make_model(tmp_path / "a.onnx", settings, 1)
         async with Pipeline(settings) as pipeline:
             exchange = asyncio.create_task(pipeline.swap_model(tmp_path / "far.onnx"))
-            await until(lambda: bool(pipeline._limits))
+            await until(lambda: bool(pipeline._models._limits))
         with pytest.raises(ModelError, match="nobody waits for"):
             await exchange
     gone.set()

@@ -97,7 +97,7 @@ import asyncio, json, sys
 from pathlib import Path
 import tickwire
 from tickwire.config import Config
-from tickwire.engine import Pipeline
+from tickwire.pipeline import Pipeline
 from tickwire.errors import ConfigError
 from tickwire.sim import SyntheticMarket, Venue
 

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from tickwire.cli.output import print_report, report_dict
 from tickwire.config import Config
-from tickwire.engine import Stats
 from tickwire.findings import findings
 from tickwire.replay import summary
 from tickwire.stat_file import BUCKET_COUNT, Histogram
+from tickwire.stats import Stats
 
 
 def config(*instruments: str) -> Config:

@@ -38,7 +38,7 @@ from spot_lines import SNAPSHOT, START, STEP, diff, lines, tarred, text_of, trad
 from tickwire import models
 from tickwire.cli import main
 from tickwire.config import Config
-from tickwire.engine import Pipeline
+from tickwire.pipeline import Pipeline
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"

@@ -15,9 +15,21 @@ from typing import Any
 import pytest
 from host_tree import COMMANDS, CORES, DENIED, READ_ONLY, build, changed, engine, interrupts, tuned
 
-from tickwire.host import CHECKS, Finding, Host, Profile, Reader, Verdict, Wanted
 from tickwire.host.doctor import freeze, running_engines
-from tickwire.host.finding import AREAS, Need, Probe, WantedLine, examine
+from tickwire.host.finding import (
+    AREAS,
+    CHECKS,
+    Finding,
+    Host,
+    Need,
+    Probe,
+    Profile,
+    Verdict,
+    Wanted,
+    WantedLine,
+    examine,
+)
+from tickwire.host.reader import Reader
 
 OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
 UNMOVABLE, UNKNOWN, NOT_APPLICABLE = Verdict.UNMOVABLE, Verdict.UNKNOWN, Verdict.NOT_APPLICABLE

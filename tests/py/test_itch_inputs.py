@@ -24,9 +24,9 @@ from multicast_rig import (
 from packets import OPEN, capture, frames, packet, stream
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.errors import Error
 from tickwire.findings import findings
+from tickwire.pipeline import Pipeline
 from tickwire.records import Rows
 
 pytestmark = pytest.mark.skipif(

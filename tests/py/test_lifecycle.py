@@ -15,21 +15,23 @@ import fake_core
 import pytest
 from fake_core import make_rows
 
-import tickwire.engine
-from tickwire import control, models
+import tickwire.pipeline
+from tickwire import models
 from tickwire.config import Config
-from tickwire.control import ControlServer
-from tickwire.engine import Pipeline
 from tickwire.errors import Error, ModelError, SetupError
 from tickwire.host.startup import HostReport
-from tickwire.rest import SnapshotService
+from tickwire.pipeline import Pipeline
+from tickwire.runtime import control
+from tickwire.runtime.control import ControlServer
+from tickwire.runtime.exchange import ModelExchange
+from tickwire.runtime.snapshots import SnapshotService
 
 
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr("tickwire.core.extension", fake_core)
     monkeypatch.setattr(fake_core.Engine, "script", None)
-    monkeypatch.setattr("tickwire.engine.host_report", lambda _: HostReport((), ()))
+    monkeypatch.setattr("tickwire.pipeline.host_report", lambda _: HostReport((), ()))
     yield fake_core
     fake_core.Engine.last = None
 
@@ -84,7 +86,7 @@ async def test_a_start_that_does_not_succeed_is_undone(
     go_on = threading.Event()
     begun = core.Engine.start
     if where == "host":
-        monkeypatch.setattr("tickwire.engine.host_report", stop_in_thread)
+        monkeypatch.setattr("tickwire.pipeline.host_report", stop_in_thread)
     elif where == "start":
 
         def start(engine: fake_core.Engine) -> None:
@@ -292,15 +294,15 @@ async def test_control_answers_whatever_becomes_of_a_request(
 async def test_a_watch_over_a_model_survives_what_nobody_foresaw(
     core: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tickwire.engine, "_WATCH_S", 0.01)
+    monkeypatch.setattr(tickwire.pipeline, "_WATCH_S", 0.01)
     path = models.make_demo_model(tmp_path / "m.onnx", config().schema())
     tried = asyncio.Queue[str]()
 
-    async def swap(self: Pipeline, files: Any, *, model: str | None = None) -> None:
+    async def swap(self: ModelExchange, files: Any, *, model: str | None = None) -> None:
         tried.put_nowait(str(model))
         raise (KeyError("surprise") if tried.qsize() == 1 else ModelError("no"))
 
-    monkeypatch.setattr(Pipeline, "swap_model", swap)
+    monkeypatch.setattr(ModelExchange, "swap", swap)
     settings = config(base=tmp_path, model={"path": "m.onnx", "watch": True})
     with caplog.at_level(logging.ERROR):
         async with Pipeline(settings) as pipeline:

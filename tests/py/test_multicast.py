@@ -34,9 +34,9 @@ from multicast_rig import (
 )
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.errors import VerifyError
 from tickwire.findings import findings
+from tickwire.pipeline import Pipeline
 from tickwire.sim import ItchState, LineFaults, MulticastVenue, SyntheticMarket, Venue
 from tickwire.verify import verify
 
@@ -408,7 +408,7 @@ _SHORT_OF_MEMORY = """
 import asyncio, resource, sys
 from pathlib import Path
 from tickwire.config import Config
-from tickwire.engine import Pipeline
+from tickwire.pipeline import Pipeline
 from tickwire.errors import SetupError
 
 async def main():

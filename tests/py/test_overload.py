@@ -22,10 +22,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tickwire import models
 from tickwire.config import Config
-from tickwire.engine import Pipeline, Stats
+from tickwire.pipeline import Pipeline
 from tickwire.records import Rows, Signal
 from tickwire.sim import SyntheticMarket, Venue
 from tickwire.sinks.websocket import WebSocketSink
+from tickwire.stats import Stats
 from tickwire.verify import verify
 
 pytestmark = pytest.mark.skipif(

@@ -11,9 +11,9 @@ import pytest
 from market_of_levels import Market, imbalance, line, rows_in, spread, written
 
 from tickwire.config import Config
-from tickwire.engine import Stats
 from tickwire.findings import findings
 from tickwire.replay import replay
+from tickwire.stats import Stats
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"

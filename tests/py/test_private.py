@@ -14,11 +14,11 @@ import pytest
 from fake_core import make_rows
 from test_config import MINIMAL, load, multicast
 
-from tickwire import control
 from tickwire.config import Config
 from tickwire.errors import ConfigError, Error
 from tickwire.launch import resolve
 from tickwire.private import check_socket, private_opener, read_secret
+from tickwire.runtime import control
 from tickwire.stat_file import default_directories, default_directory
 
 needs_engine = pytest.mark.skipif(

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 from tickwire import models
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.errors import ModelError
+from tickwire.pipeline import Pipeline
 from tickwire.random_operators import random_operator
 
 FEATURES = ["spread()", "microprice_offset()"]

@@ -14,11 +14,11 @@ import pytest
 from fake_core import make_rows, notice
 
 from tickwire.config import Config
-from tickwire.engine import Stats
 from tickwire.errors import ConfigError, Error, MissingExtra
 from tickwire.records import ModelInfo, RowLayout
 from tickwire.replay import assign_inputs, replay, summary
 from tickwire.stat_file import BUCKET_COUNT, Histogram
+from tickwire.stats import Stats
 from tickwire.table import CsvWriter, Joiner, column_names, open_writer
 
 FEATURES = [

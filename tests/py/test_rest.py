@@ -12,10 +12,10 @@ import fake_core
 import pytest
 from aiohttp import web
 
-from tickwire import rest
 from tickwire.config import Config
 from tickwire.http_date import parse_http_date
-from tickwire.rest import SnapshotService
+from tickwire.runtime import snapshots as rest
+from tickwire.runtime.snapshots import SnapshotService
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -17,8 +17,8 @@ import pytest
 from fake_core import make_rows, notice
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.errors import EngineError, Error, SetupError
+from tickwire.pipeline import Pipeline
 from tickwire.records import ModelInfo, RowLayout, Signal
 from tickwire.router import Router, SignalQueue
 from tickwire.router import router as router_module
@@ -492,8 +492,8 @@ async def test_snapshot_request_wakes_the_router_and_is_served(
     async def fetch(self: Any, feed: Any, symbol: str) -> bytes:
         return symbol.encode()
 
-    monkeypatch.setattr("tickwire.rest.SnapshotService._fetch", fetch)
-    monkeypatch.setattr("tickwire.rest._POLL_S", 3600.0)
+    monkeypatch.setattr("tickwire.runtime.snapshots.SnapshotService._fetch", fetch)
+    monkeypatch.setattr("tickwire.runtime.snapshots._POLL_S", 3600.0)
     async with Pipeline(config()) as pipeline:
         engine = engine_of(pipeline)
         await settle()
@@ -511,7 +511,7 @@ async def test_requests_are_served_while_a_consumer_holds_the_router(
     async def fetch(self: Any, feed: Any, symbol: str) -> bytes:
         return b"x"
 
-    monkeypatch.setattr("tickwire.rest.SnapshotService._fetch", fetch)
+    monkeypatch.setattr("tickwire.runtime.snapshots.SnapshotService._fetch", fetch)
     async with Pipeline(config()) as pipeline:
         engine = engine_of(pipeline)
         stream = pipeline.features()

@@ -26,14 +26,15 @@ import onnxruntime
 import pytest
 from fake_core import make_rows, notice
 
-from tickwire import control, models
+from tickwire import models
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.errors import Error, FingerprintMismatch, ModelError, SetupError
 from tickwire.held import model_id
+from tickwire.pipeline import Pipeline
 from tickwire.records import ModelInfo, RowLayout, Rows
 from tickwire.replay import replay
 from tickwire.router.gate import EpochGate
+from tickwire.runtime import control
 from tickwire.sim import Faults, SyntheticMarket, Venue
 from tickwire.verify import verify
 

@@ -15,12 +15,13 @@ import pytest
 from host_tree import build, engine, tuned
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.errors import SetupError
-from tickwire.host import Reader, startup
+from tickwire.host import startup
 from tickwire.host.checks_effect import ring_pages
+from tickwire.host.reader import Reader
 from tickwire.host.startup import HostReport, kernel_stamps, report
 from tickwire.launch import resolve
+from tickwire.pipeline import Pipeline
 
 PIPELINE = """
 [engine]
@@ -194,19 +195,19 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 async def test_is_part_of_the_run_s_report(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tickwire.engine.host_report", lambda _: HostReport(("a line",), ("a warning",)))
+    monkeypatch.setattr("tickwire.pipeline.host_report", lambda _: HostReport(("a line",), ("a warning",)))
     async with Pipeline(config(idle="backoff", feed="")) as pipeline:
         assert pipeline.report[:3] == ["a fake engine", "a line", "warning: a warning"]
         assert pipeline.stats().report == pipeline.report
 
 
 async def test_strict_refuses_to_start(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tickwire.engine.host_report", lambda _: HostReport((), ("a warning",)))
+    monkeypatch.setattr("tickwire.pipeline.host_report", lambda _: HostReport((), ("a warning",)))
     pipeline = Pipeline(config(idle="backoff", feed="", engine="strict = true"))
     with pytest.raises(SetupError, match=r"engine\.strict: expected .*\n  a warning"):
         await pipeline.__aenter__()
     assert fake.last.stopping.is_set()
-    monkeypatch.setattr("tickwire.engine.host_report", lambda _: HostReport(("well",), ()))
+    monkeypatch.setattr("tickwire.pipeline.host_report", lambda _: HostReport(("well",), ()))
     async with Pipeline(config(idle="backoff", feed="", engine="strict = true")) as started:
         assert "well" in started.report
 
@@ -217,7 +218,7 @@ async def test_a_replay_asks_nothing_of_the_host(
     def refuse(_: Config) -> HostReport:
         raise AssertionError("a replay looked at the host")
 
-    monkeypatch.setattr("tickwire.engine.host_report", refuse)
+    monkeypatch.setattr("tickwire.pipeline.host_report", refuse)
     (tmp_path / "capture.log").write_text("")
     settings = config(engine="strict = true")
     async with Pipeline.replay(settings, [tmp_path / "capture.log"]) as pipeline:

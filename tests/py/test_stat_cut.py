@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from test_running_models import Collector, configuration, make_model, market, until
 
-import tickwire.engine
-from tickwire.engine import Pipeline
+import tickwire.pipeline
+from tickwire.pipeline import Pipeline
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 async def test_a_statistics_file_that_is_cut_short_ends_nothing(
     layout: str, left: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tickwire.engine, "_WATCH_S", 0.05)
+    monkeypatch.setattr(tickwire.pipeline, "_WATCH_S", 0.05)
     path = tmp_path / "engine.stat"
     async with market(rate=400) as venue:
         make_model(tmp_path / "m.onnx", configuration(venue, tmp_path), 1)

@@ -15,7 +15,7 @@ from aiohttp import web
 from scripted import Run, ScriptedVenue, config_of
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline
+from tickwire.pipeline import Pipeline
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"

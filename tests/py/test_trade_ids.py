@@ -17,9 +17,10 @@ import pytest
 from scripted import BTC, Run, ScriptedVenue, config_of
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline, Stats
 from tickwire.findings import findings
+from tickwire.pipeline import Pipeline
 from tickwire.replay import replay
+from tickwire.stats import Stats
 from tickwire.verify import verify
 
 pytestmark = pytest.mark.skipif(

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from test_running_models import Collector, configuration, keys, make_model, market, until
 
-from tickwire.engine import Pipeline
+from tickwire.pipeline import Pipeline
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"

@@ -55,8 +55,8 @@ from true_venue import (
 )
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.launch import resolve
+from tickwire.pipeline import Pipeline
 from tickwire.replay import replay
 from tickwire.verify import verify
 

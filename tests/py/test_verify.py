@@ -15,8 +15,8 @@ from fake_core import STAGES, STATES, make_rows, notice
 
 from tickwire.compare import Comparer, ScoreChecker
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.errors import ConfigError, VerifyError
+from tickwire.pipeline import Pipeline
 from tickwire.recording import Recording, environment
 from tickwire.records import ModelInfo, RowLayout
 from tickwire.verify import Result, describe, verify
@@ -416,7 +416,7 @@ async def test_recorded_run_agrees_with_its_replay(run_dir: Path) -> None:
     engine = fake_core.Engine.last
     assert engine is not None
     assert engine.config["replay"] is True
-    assert engine.config["layout"] == "inline"
+    assert engine.config["engine"]["layout"] == "inline"
     inputs = engine.config["feeds"][0]["inputs"]
     assert [Path(path).name for path in inputs] == ["000001.log", "000002.log"]
 

@@ -42,7 +42,7 @@ NS = 10**9
 PROGRAM = """
 import asyncio, json, sys
 from tickwire.config import Config
-from tickwire.engine import Pipeline
+from tickwire.pipeline import Pipeline
 
 async def main():
     config = Config.from_dict(json.loads(sys.argv[1]), where="test")

@@ -21,8 +21,8 @@ import pytest
 
 from tickwire import models
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.errors import ConfigError, SetupError, VerifyError
+from tickwire.pipeline import Pipeline
 from tickwire.records import Rows
 from tickwire.replay import replay
 from tickwire.sim import Faults, SyntheticMarket, Venue

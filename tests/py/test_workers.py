@@ -22,10 +22,10 @@ from worker_storm import Collector, check_books, check_scores, kill_storm, worke
 
 from tickwire import core, models
 from tickwire.config import Config
-from tickwire.engine import Pipeline
 from tickwire.errors import ConfigError, SetupError
+from tickwire.pipeline import Pipeline
+from tickwire.runtime.workers import resident_bytes, worker_policies
 from tickwire.sim import SyntheticMarket, Venue
-from tickwire.supervisor import resident_bytes, worker_policies
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"

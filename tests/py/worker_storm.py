@@ -18,9 +18,10 @@ import onnxruntime
 
 from tickwire import models
 from tickwire.config import Config
-from tickwire.engine import Pipeline, Stats
+from tickwire.pipeline import Pipeline
 from tickwire.records import Rows
 from tickwire.sim import SyntheticMarket, Venue
+from tickwire.stats import Stats
 from tickwire.verify import verify
 
 ROWS = ["imbalance(levels=5)", "spread()", "microprice_offset()"]

@@ -14,10 +14,10 @@ from rich.text import Text
 from tickwire.cli import output
 from tickwire.config import Config
 from tickwire.errors import ConfigError, Error
-from tickwire.host import Finding, Profile, Reader, Report, Verdict, Wanted, diagnose
-from tickwire.host.doctor import drift, pinned_cores, read_baseline, running_engines
+from tickwire.host.doctor import Report, diagnose, drift, pinned_cores, read_baseline, running_engines
+from tickwire.host.finding import Finding, Profile, Verdict, Wanted
 from tickwire.host.jitter import CoreJitter, Jitter, measure
-from tickwire.host.reader import format_cpus
+from tickwire.host.reader import Reader, format_cpus
 from tickwire.host.wanted import DEFAULT_ENV, from_config, with_cores, with_env
 from tickwire.outputs import refuse_over
 from tickwire.units import parse_duration

@@ -9,13 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
-from tickwire import control
 from tickwire.cli import output, signals
 from tickwire.config import Config
 from tickwire.demo import run_demo
-from tickwire.engine import Pipeline, Stats
 from tickwire.errors import ConfigError
 from tickwire.findings import findings
+from tickwire.pipeline import Pipeline
+from tickwire.runtime import control
+from tickwire.stats import Stats
 
 __all__ = ["demo", "run", "swap"]
 

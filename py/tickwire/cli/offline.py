@@ -10,7 +10,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tickwire.cli import output, signals
 from tickwire.config import Config
-from tickwire.engine import Pipeline, Stats
+from tickwire.pipeline import Pipeline
+from tickwire.stats import Stats
 
 __all__ = ["latency", "replay", "verify"]
 

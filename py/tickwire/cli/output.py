@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tickwire.config import Config
-from tickwire.engine import Pipeline, Stats
 from tickwire.findings import findings
 from tickwire.latency import in_us, latency_table
+from tickwire.pipeline import Pipeline
+from tickwire.stats import Stats
 
 __all__ = ["console", "log_to_stderr", "print_json", "print_report", "report_dict", "watch"]
 

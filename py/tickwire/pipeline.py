@@ -18,41 +18,38 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tickwire import core
-from tickwire.config import Config, Model
-from tickwire.control import ControlServer
+from tickwire.config import Config
 from tickwire.errors import ConfigError, EngineError, Error
-from tickwire.held import HeldModel
 from tickwire.host.startup import HostReport
 from tickwire.host.startup import report as host_report
 from tickwire.latency import RowLatencies
 from tickwire.launch import make_sinks, resolve
-from tickwire.limits import Limit
 from tickwire.recording import Recording
 from tickwire.records import ModelInfo, RowLayout, Rows, Signal
-from tickwire.rest import SnapshotService
 from tickwire.router import AgeLimit, FeatureStream, Router, SignalStream
+from tickwire.runtime.control import ControlServer
+from tickwire.runtime.exchange import ModelExchange
+from tickwire.runtime.snapshots import SnapshotService
+from tickwire.runtime.threads import Shares
+from tickwire.runtime.workers import Supervisor, worker_policies
 from tickwire.sinks.base import Sink, SinkRunner, public_url
 from tickwire.sinks.callback import CallbackSink
-from tickwire.stat_file import ErrorEntry, Histogram, StatFile, StatFileError
-from tickwire.supervisor import Supervisor, worker_policies
+from tickwire.stat_file import StatFile, StatFileError
+from tickwire.stats import Stats
 from tickwire.tasks import end, repeat, to_the_end
 from tickwire.telling import Teller, proxy_note
-from tickwire.units import parse_duration
 from tickwire.warm import WarmInputs, assign_warm
 from tickwire.wording import not_a_file
 
 if TYPE_CHECKING:
     from tickwire._core import Engine
-    from tickwire.features import Schema
 
-__all__ = ["Pipeline", "Stats"]
+__all__ = ["Pipeline"]
 
 _log = logging.getLogger("tickwire")
 
@@ -62,127 +59,6 @@ T = TypeVar("T")
 _WATCH_S = 1.0
 # How long consumers may keep the router from draining once the engine has stopped.
 _DRAIN_S = 5.0
-
-
-class _Threads:
-    """How much of a core each thread and each worker process takes, from the kernel's own accounting."""
-
-    def __init__(self, threads: Mapping[str, int], workers: Callable[[], Mapping[str, int]]) -> None:
-        """`workers`: the worker processes of this moment, by name."""
-        self._ids = dict(threads)
-        self._workers = workers
-        self._used: dict[tuple[str, int], int] = {}
-        self._begin = time.monotonic_ns()
-        self._first = dict(self._read())
-
-    def _read(self) -> Mapping[tuple[str, int], int]:
-        """Used so far, by name and number: a worker that was started again is another process."""
-        # What has ended keeps its last figure.
-        for name, tid in self._ids.items():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                self._used[name, tid] = _cpu_ns(tid)
-        for name, pid in self._workers().items():
-            with contextlib.suppress(OSError):
-                self._used[name, pid] = _process_cpu_ns(pid)
-        return self._used
-
-    def shares(self) -> dict[str, float]:
-        """By thread and worker, the part of one core used since the start."""
-        elapsed = max(time.monotonic_ns() - self._begin, 1)
-        used: dict[str, int] = {}
-        for key, total in self._read().items():
-            used[key[0]] = used.get(key[0], 0) + total - self._first.get(key, 0)
-        return {name: round(ns / elapsed, 4) for name, ns in used.items()}
-
-
-def _process_cpu_ns(pid: int) -> int:
-    # The clock of a process, as clock_getcpuclockid(3) makes its number.
-    return time.clock_gettime_ns(~pid << 3 | 2)
-
-
-def _cpu_ns(tid: int) -> int:
-    try:
-        text = Path(f"/proc/self/task/{tid}/schedstat").read_text(encoding="ascii")
-        return int(text.split()[0])
-    except FileNotFoundError:
-        # A kernel without scheduler statistics counts in clock ticks only.
-        text = Path(f"/proc/self/task/{tid}/stat").read_text(encoding="ascii", errors="replace")
-        fields = text.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What a pipeline has done since its start."""
-
-    seconds: float
-    rows: int
-    """Rows that reached Python; what the engine dropped before is in `dropped`."""
-    signals: int
-    """Of those, the ones that left as valid: scored, or with no model configured."""
-    notices: int
-    """Signals without a row, which say that a book left `valid`."""
-    warming: int
-    """Rows without a score because the window of a sequence model was not full yet."""
-    late: int
-    """Rows of a model with several workers that came after the notice that ended their epoch: withheld."""
-    latency: Histogram
-    """Tick to signal: `ts_out - ts_recv`."""
-    stages: dict[str, Histogram]
-    """Time by stage, of the same rows."""
-    counters: dict[str, int]
-    """Every counter of the engine's statistics file."""
-    histograms: dict[str, Histogram]
-    """The engine's own histograms, of every event and not only of those that gave a row."""
-    errors: list[ErrorEntry]
-    """The engine's error log: each kind once, with first, last and count."""
-    sinks: dict[str, dict[str, int]]
-    """By sink and iterator: what it got and what it lost. Iterators that are closed are one sum,
-    `signals_ended`, whose `unread` they left waiting."""
-    snapshots: dict[str, int]
-    cpu_share: dict[str, float]
-    """By thread and worker process, the part of one core it took since the start."""
-    duty_cycles: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By thread: turns, those that did something (`busy`), those of more than a millisecond (`long`), and the
-    longest in nanoseconds."""
-    report: list[str] = field(default_factory=list)
-    """What the engine got at start-up: memory, pages, cores, model."""
-    warm: list[str] = field(default_factory=list)
-    """By instrument, what became of a warm start."""
-    recording_lacks: str = ""
-    """Once stopped: why what was recorded is not whole; empty where it is, and where nothing was."""
-    whole: bool = True
-    """Of a replay: its input was read to the end, and every row was delivered."""
-    captures: list[dict[str, Any]] = field(default_factory=list)
-    """Of a replay, by feed, once it has ended: in which units the stamps of its files were (`stamps`), which
-    venue its messages look like where it is another (`looks_like`), which instruments were found that it does
-    not name (`others`), which books were lost for good and where (`lost`), and which gave no row because they
-    were not warm before the end (`not_warm`)."""
-
-    def count(self, *names: str) -> int:
-        """Sum over all scopes of the counters with these names."""
-        return sum(value for key, value in self.counters.items() if key.rpartition("/")[2] in names)
-
-    @property
-    def gaps(self) -> int:
-        """Breaks in a venue's sequence."""
-        return self.count("gaps")
-
-    @property
-    def dropped(self) -> int:
-        """Rows that were lost between two stages because a ring was full or a policy gave them up."""
-        return self.count(
-            "rows_dropped",
-            "output_dropped",
-            "unscored_dropped_oldest",
-            "unscored_conflated",
-            "unscored_shutdown",
-        )
-
-    @property
-    def invalid(self) -> int:
-        """Signals without a score because something was not valid; rows that only warm up are not."""
-        return self.notices + self.rows - self.signals - self.warming
 
 
 class Pipeline:
@@ -209,7 +85,7 @@ class Pipeline:
         self._router: Router | None = None
         self._router_task: asyncio.Task[None] | None = None
         self._latencies: RowLatencies | None = None
-        self._threads: _Threads | None = None
+        self._threads: Shares | None = None
         self._snapshots: SnapshotService | None = None
         self._supervisor: Supervisor | None = None
         self._recording: Recording | None = None
@@ -225,9 +101,7 @@ class Pipeline:
         self._watcher: asyncio.Task[None] | None = None
         self._teller: Teller | None = None
         self._telling: asyncio.Task[None] | None = None
-        self._swapping = asyncio.Lock()
-        self._held: dict[str, HeldModel] = {}  # While it starts.
-        self._limits: set[Limit] = set()  # Of models that are being read or tried.
+        self._models = ModelExchange(config)
         self._stop_asked = asyncio.Event()
         self._stopped = False
         self._whole = True
@@ -294,10 +168,7 @@ class Pipeline:
         return self
 
     async def _start(self) -> None:
-        held = self._held
-        schema = self.config.schema()
-        for model in self.config.all_models:
-            await self._take(model, schema)
+        held = await self._models.take()
         if self._record_dir is not None:
             self._recording = await _in_thread(
                 Recording.begin, self._record_dir, self.config, held, warm=self._warm
@@ -337,7 +208,7 @@ class Pipeline:
             await self._open_sink(name, sink, limit)
         self._waiting = []
         await _in_thread(engine.start)
-        self._let_go_of_models()
+        self._models.let_go()
         self._stat_file = _open_stat_file(engine)
         if self._stat_file is not None:
             self._stat_watch = asyncio.create_task(
@@ -349,7 +220,8 @@ class Pipeline:
             self._supervisor = Supervisor(engine, worker_policies(self.config), watch=self._router.watch)
             self._supervisor.start()
         threads = {**engine.threads, "python": threading.get_native_id()}
-        self._threads = _Threads(threads, lambda: self.workers)
+        self._models.begin(engine, layout, supervisor=self._supervisor, recording=self._recording)
+        self._threads = Shares(threads, lambda: self.workers)
         if not self.replaying:
             self._snapshots = SnapshotService(engine, self.config)
             self._router.before_sleep = self._snapshots.poll
@@ -416,8 +288,7 @@ class Pipeline:
 
     async def _tear_down(self) -> None:
         """Ends whatever has begun, in an order in which nothing is lost that was published."""
-        for limit in list(self._limits):  # An exchange that waits for a model.
-            limit.give_up()
+        self._models.give_up()
         await end(self._telling)
         if self._control is not None:
             await self._control.close()
@@ -434,7 +305,7 @@ class Pipeline:
             # The router drains meanwhile: the engine's last rows need the room.
             self._begin()
         self._seconds = time.monotonic() - self._started_at
-        async with self._swapping:
+        async with self._models.lock:
             if self._engine is not None:
                 # An agent's death; `failed` has it too, and is raised by who waits.
                 with contextlib.suppress(Exception):
@@ -442,12 +313,7 @@ class Pipeline:
         if self._router_task is not None:
             await self._finish_router()
         await self._close_sinks()
-        self._let_go_of_models()
-
-    def _let_go_of_models(self) -> None:
-        for held in self._held.values():
-            held.close()
-        self._held.clear()
+        self._models.let_go()
 
     def raise_if_failed(self) -> None:
         """Raises `EngineError` where an engine thread, or the router, died."""
@@ -517,44 +383,6 @@ class Pipeline:
         await runner.open()
         self._sinks.append(runner)
 
-    async def _take(self, model: Model, schema: Schema) -> None:
-        """Reads and checks a model of the configuration. Cancelled, it waits for neither."""
-        limit = self._limit_of(model)
-
-        def take() -> None:
-            files, weights = self.config.model_files(model), model.member_weights()
-            held = self._held[model.label] = HeldModel(files, weights, limit)
-            self._check_model(model, held, schema, limit)
-
-        task = asyncio.ensure_future(asyncio.to_thread(take))
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            limit.give_up()
-            await asyncio.wait([task])
-            task.exception()  # Seen.
-            raise
-        finally:
-            self._limits.discard(limit)
-
-    def _limit_of(self, model: Model) -> Limit:
-        limit = Limit(parse_duration(model.start_timeout) / 1e9)
-        self._limits.add(limit)
-        if self._stopped:
-            limit.give_up()
-        return limit
-
-    def _check_model(self, model: Model, held: HeldModel, schema: Schema, limit: Limit) -> None:
-        """Compares each file's fingerprint with the configuration's, and tries it in a process of its own."""
-        from tickwire import models
-
-        for file in held.files:
-            if self.config.engine.layout == "processes":
-                # Whether it can be loaded is for a worker to find out.
-                models.check_fingerprint(file.path, schema, held=file)
-            else:
-                models.check(file.path, schema, max_batch=model.max_batch, held=file, limit=limit)
-
     def _layout(self, engine: Engine) -> RowLayout:
         return RowLayout(
             engine.row_dtype,
@@ -589,6 +417,22 @@ class Pipeline:
         """The worker processes of the layout `processes`: name and process id, of those that run just now."""
         return self._supervisor.pids if self._supervisor is not None else {}
 
+    async def _open_control(self) -> None:
+        assert self._engine is not None
+        if any(model.watch for model in self.config.all_models):
+            turn = self._models.watch()
+            self._watcher = asyncio.get_running_loop().create_task(
+                repeat(turn, _WATCH_S, "the watch over model files"), name="tickwire model watch"
+            )
+        if not self._engine.stat_path:
+            return
+        self._control = ControlServer(self._engine.stat_path, {"swap": self._models.on_command})
+        try:
+            await self._control.start()
+        except OSError as error:
+            _log.warning("commands to this run are not possible: %s: %s", self._control.path, error)
+            self._control = None
+
     # Models.
 
     async def swap_model(
@@ -601,132 +445,7 @@ class Pipeline:
         which, where there are several; `files` are as many as it has. Raises `ModelError` or `SetupError`,
         and leaves everything as it was, when the other cannot take its place.
         """
-
-        if isinstance(files, str | os.PathLike):
-            files = [files]
-        paths = [Path(file) for file in files]
-        index, label = self._choose_model(model)
-        settings = self.config.all_models[index]
-        if len(paths) != len(settings.paths):
-            raise ConfigError(f"swap: {label}: expected {len(settings.paths)} files, found {len(paths)}")
-        async with self._swapping:
-            if self._engine is None or self._stopped:
-                raise Error("the pipeline is not running: use it inside `async with`")
-            number = await to_the_end(self._go_over(index, label, paths, settings.member_weights()))
-        found = self.layout.model(number)
-        assert found is not None
-        return found
-
-    async def _go_over(self, index: int, label: str, paths: Sequence[Path], weights: Sequence[float]) -> int:
-        """The number of the model that scores from now on."""
-        assert self._engine is not None
-        settings = self.config.all_models[index]
-        limit = self._limit_of(settings)
-        try:
-            held = await asyncio.to_thread(HeldModel, paths, weights, limit)
-            with held:
-                await asyncio.to_thread(self._check_model, settings, held, self.config.schema(), limit)
-                return await self._go_over_to(index, label, held)
-        finally:
-            self._limits.discard(limit)
-
-    async def _go_over_to(self, index: int, label: str, held: HeldModel) -> int:
-        assert self._engine is not None
-        number, before = held.number, self._running_id(index)
-        if number == before:
-            return number
-        self.layout.expect(label, number)
-        async with self._kept(index, label, held):
-            if self._supervisor is None:
-                await asyncio.to_thread(self._engine.swap_model, index, held.members, number)
-            else:
-                await asyncio.to_thread(self._engine.prepare_model, index, held.members, number)
-                await self._supervisor.swap(index)
-                self._engine.went_over(index)
-        self.layout.exchanged(number)
-        _log.info("model %s: went over from %08x to %08x", label, before, number)
-        return number
-
-    @contextlib.asynccontextmanager
-    async def _kept(self, index: int, label: str, held: HeldModel) -> AsyncIterator[None]:
-        """While a model is being exchanged: the recording has its files, and keeps them if it scored."""
-        if self._recording is None:
-            yield
-            return
-        entry = await asyncio.to_thread(self._recording.keep_model, label, held)
-        try:
-            yield
-        finally:
-            assert self._engine is not None
-            # Also one that an agent had gone over to before all of them went back.
-            scored = held.number in self._engine.models[index]["ids"]
-            try:
-                await asyncio.to_thread(self._recording.settle_model, entry, scored=scored)
-            except OSError as error:  # It is written with what comes next, or at the end.
-                _log.error("recording: %s: %s", self._recording.folder, error.strerror or error)
-
-    def _choose_model(self, name: str | None) -> tuple[int, str]:
-        labels = [model.label for model in self.config.all_models]
-        if name is None and len(labels) == 1:
-            return 0, labels[0]
-        if name not in labels:
-            raise ConfigError(f"swap: expected one of the models ({', '.join(labels)}), found {name!r}")
-        return labels.index(name), name
-
-    def _running_id(self, index: int) -> int:
-        assert self._engine is not None
-        return int(self._engine.models[index]["id"])
-
-    async def _open_control(self) -> None:
-        assert self._engine is not None
-        if any(model.watch for model in self.config.all_models):
-            turn = self._model_watch()
-            self._watcher = asyncio.get_running_loop().create_task(
-                repeat(turn, _WATCH_S, "the watch over model files"), name="tickwire model watch"
-            )
-        if not self._engine.stat_path:
-            return
-        self._control = ControlServer(self._engine.stat_path, {"swap": self._on_swap})
-        try:
-            await self._control.start()
-        except OSError as error:
-            _log.warning("commands to this run are not possible: %s: %s", self._control.path, error)
-            self._control = None
-
-    async def _on_swap(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        files, name = request.get("files"), request.get("model")
-        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
-            raise Error("swap: expected files, a list of paths")
-        before = self._running_id(self._choose_model(name)[0])
-        begin = time.monotonic()
-        model = await self.swap_model(files, model=name)
-        return {
-            "model": model.name,
-            "before": f"{before:08x}",
-            "after": f"{model.id:08x}",
-            "seconds": round(time.monotonic() - begin, 3),
-        }
-
-    def _model_watch(self) -> Callable[[], Awaitable[None]]:
-        """What goes over to a model's file when it has changed, and says once why it did not."""
-        watched = [model for model in self.config.all_models if model.watch]
-        seen = {model.label: _stamps(self.config.model_files(model)) for model in watched}
-
-        async def look() -> None:
-            for model in watched:
-                files = self.config.model_files(model)
-                stamps = _stamps(files)
-                if stamps is None or stamps == seen[model.label]:
-                    continue
-                seen[model.label] = stamps
-                try:
-                    await self.swap_model(files, model=model.label)
-                except (Error, OSError) as error:
-                    _log.error(
-                        "model %s: its file has changed, but the old one stays: %s", model.label, error
-                    )
-
-        return look
+        return await self._models.swap(files, model=model)
 
     # Consumers.
 
@@ -908,15 +627,6 @@ class Pipeline:
 async def _in_thread(work: Callable[..., T], *args: Any, **options: Any) -> T:
     """In a thread, and to its end: one that is given up would go on behind our back."""
     return await to_the_end(asyncio.to_thread(work, *args, **options))
-
-
-def _stamps(files: Sequence[Path]) -> list[tuple[int, int, int]] | None:
-    """What changes when a file does; None while one is missing."""
-    try:
-        found = [file.stat() for file in files]
-    except OSError:
-        return None
-    return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found]
 
 
 def _open_stat_file(engine: Engine) -> StatFile | None:
