@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from monitor import Monitor, Told, _features, until
+from waiting import LONG_S
 
 from tickwire import models
 from tickwire.config import Config
@@ -75,7 +76,7 @@ def config_of(
                 **(feed or {}),
             }
         ],
-        "features": {"rows": list(rows), **(features or {})},
+        "features": {"rows": list(rows), "max_age": "0s", **(features or {})},
     }
     config = Config.from_dict(data, where="multicast", base=folder)
     if folder is None:
@@ -134,7 +135,7 @@ class Live:
     def count(self, name: str) -> int:
         return self.pipeline.stats().counters[f"itch/{name}"]
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, seconds: float = LONG_S) -> None:
         await until(self, condition, what, seconds)
 
     async def played(self, messages: Iterable[Any], *, pace: float = 0.0) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from waiting import LONG_S
 
 from tickwire.config import Config
 from tickwire.pipeline import Pipeline
@@ -180,7 +181,7 @@ class Run:
     def errors(self) -> str:
         return "\n".join(f"{error.scope}: {error.text}" for error in self.pipeline.stats().errors)
 
-    async def until(self, condition: Callable[[], bool], what: str = "", seconds: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], what: str = "", seconds: float = LONG_S) -> None:
         end = time.monotonic() + seconds
         while not condition():
             self.pipeline.raise_if_failed()
@@ -216,7 +217,7 @@ def config_of(venue: ScriptedVenue, changes: Mapping[str, Any] | None = None) ->
             {"name": "main", "instruments": [BTC, ETH], **common, **(changes or {})},
             {"name": "other", "instruments": [SOL], **common},
         ],
-        "features": {"trigger": "book", "rows": ["imbalance(levels=5)", "spread()"]},
+        "features": {"trigger": "book", "max_age": "0s", "rows": ["imbalance(levels=5)", "spread()"]},
     }
 
 

@@ -18,6 +18,7 @@ from fake_core import STATES, make_rows, notice
 from scripted import BTC, Run, ScriptedVenue, config_of
 from test_router import layout_of
 from test_trade_ids import MS, SECOND, START_NS, Line, diff, snapshot, trade, write
+from waiting import LONG_S
 
 from tickwire import models
 from tickwire.config import Config
@@ -195,7 +196,7 @@ async def test_what_waited_while_the_process_was_stopped_does_not_leave_as_valid
         stop = asyncio.Event()
         chatter = asyncio.create_task(venue.chatter(stop))
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(LONG_S):
                 assert await process.stdout.readline() == b"rows\n"
                 await asyncio.sleep(0.5)
                 os.kill(process.pid, signal.SIGSTOP)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import LONG_S
 
 from tickwire.errors import Error
 from tickwire.runtime import control
@@ -94,7 +95,7 @@ async def test_idle_connections_take_no_more_than_their_share(door: Path) -> Non
         except (ValueError, ConnectionError):
             return False
 
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(LONG_S):
         while not await answered():  # noqa: ASYNC110 - the server forgets them in its own time.
             await asyncio.sleep(0.02)
 

@@ -14,6 +14,7 @@ import aiohttp
 import numpy as np
 import onnxruntime
 import pytest
+from waiting import LONG_S
 
 from tickwire import models
 from tickwire.demo import demo_config, simulator
@@ -58,7 +59,7 @@ async def test_simulator_that_cannot_start_is_an_error() -> None:
 @pytest.mark.parametrize("layout", ["threads", "inline"])
 async def test_live_pipeline_gives_every_consumer_the_same_rows(layout: str, tmp_path: Path) -> None:
     arguments = ("--synthetic", "--market", "usdm", "--rate", "500", "--at-end", "idle")
-    async with asyncio.timeout(60), simulator(*arguments) as venue:
+    async with asyncio.timeout(LONG_S), simulator(*arguments) as venue:
         config = demo_config(venue, tmp_path, layout=layout, market="usdm")
         async with Pipeline(config) as pipeline:
             await pipeline.add_sink(JsonlSink(str(tmp_path / "signals.jsonl")))

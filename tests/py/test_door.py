@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 import uvloop
 from test_sinks import signals
+from waiting import LONG_S
 
 from tickwire.config import Config
 from tickwire.errors import ConfigError, SetupError
@@ -37,7 +38,7 @@ async def connect(port: int, source: str = "127.0.0.1") -> socket.socket:
     client = socket.socket()
     client.setblocking(False)
     client.bind((source, 0))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LONG_S):
         await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
     return client
 
@@ -46,7 +47,7 @@ async def ask(client: socket.socket, path: str = "/", **headers: str) -> int:
     """The status of the answer; 0 where the connection was closed without one."""
     loop = asyncio.get_running_loop()
     lines = [f"GET {path} HTTP/1.1", *(f"{key.replace('_', '-')}: {value}" for key, value in headers.items())]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LONG_S):
         try:
             await loop.sock_sendall(client, ("\r\n".join(lines) + "\r\n\r\n").encode())
             text = await loop.sock_recv(client, 4096)
@@ -57,13 +58,13 @@ async def ask(client: socket.socket, path: str = "/", **headers: str) -> int:
 
 async def closed(client: socket.socket) -> None:
     """Until the other side has closed it."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LONG_S):
         with contextlib.suppress(ConnectionError):
             assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LONG_S):
         while not condition():  # noqa: ASYNC110 - what it waits for is in another task's hands.
             await asyncio.sleep(0.005)
 
@@ -89,7 +90,7 @@ async def flood(monkeypatch: pytest.MonkeyPatch) -> None:
         async with aiohttp.ClientSession() as session, session.ws_connect(sink.url) as program:
             await asyncio.sleep(0.4)  # A WebSocket may stay.
             await sink.write(signals(1))
-            assert json.loads((await program.receive(timeout=5)).data)["row"] == 1
+            assert json.loads((await program.receive(timeout=LONG_S)).data)["row"] == 1
             counters = sink.counters()
             assert (counters["clients"], counters["connections_turned_away"]) == (1, 35)
             assert counters["connections_too_slow"] == 5

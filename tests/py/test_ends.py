@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import LONG_S
 
 from tickwire import models
 from tickwire.config import Config
@@ -127,7 +129,7 @@ def start(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str
     return process
 
 
-def until(condition: Any, seconds: float = 60.0) -> None:
+def until(condition: Any, seconds: float = LONG_S) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come to that"
@@ -138,8 +140,9 @@ def until(condition: Any, seconds: float = 60.0) -> None:
 def test_a_run_ends_in_order_and_its_recording_is_whole(number: signal.Signals, tmp_path: Path) -> None:
     with Venue(tmp_path) as venue:
         run = start("run", venue.config, "--record", "rec", cwd=tmp_path)
-        capture = tmp_path / "rec" / "capture"
-        until(lambda: any(file.stat().st_size > 20_000 for file in capture.glob("*/*.log")))
+        recorded = tmp_path / "rec"
+        until(lambda: any(file.stat().st_size > 20_000 for file in recorded.glob("capture/*/*.log")))
+        until(lambda: any(file.stat().st_size > 0 for file in recorded.glob("rows/**/*.bin")))
         run.send_signal(number)
         out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
@@ -340,9 +343,14 @@ def test_a_run_whose_output_is_lost_is_recorded(tmp_path: Path) -> None:
             assert shell(f"tw verify rec{i}", tmp_path).returncode == 0
 
 
-def test_what_a_killed_engine_left_is_cleared_by_the_next(tmp_path: Path) -> None:
-    runtime = tmp_path / "runtime"
-    runtime.mkdir()
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    """A folder for what engines leave, of a name that is short enough for a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="tw") as folder:
+        yield Path(folder)
+
+
+def test_what_a_killed_engine_left_is_cleared_by_the_next(tmp_path: Path, runtime: Path) -> None:
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)}
 
     def left() -> list[str]:

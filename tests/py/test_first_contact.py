@@ -34,6 +34,7 @@ from onnx import TensorProto, helper
 from packets import OPEN, capture, frames, packet, stream
 from scripted import ScriptedVenue, config_of
 from spot_lines import SNAPSHOT, START, STEP, diff, lines, tarred, text_of, trade, zipped
+from waiting import LONG_S
 
 from tickwire import models
 from tickwire.cli import main
@@ -585,7 +586,7 @@ async def test_venue(oddities: dict[str, Any], expected: str, caplog: pytest.Log
                 stack.push_async_exit(serving)
             settings = Config.from_dict(config_of(venue), where="test")
             pipeline = await stack.enter_async_context(Pipeline(settings))
-            async with asyncio.timeout(30.0):
+            async with asyncio.timeout(LONG_S):
                 while not says(caplog.text, expected):
                     pipeline.raise_if_failed()
                     await asyncio.sleep(0.02)

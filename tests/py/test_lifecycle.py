@@ -14,6 +14,7 @@ from typing import Any
 import fake_core
 import pytest
 from fake_core import make_rows
+from waiting import LONG_S
 
 import tickwire.pipeline
 from tickwire import models
@@ -239,7 +240,7 @@ async def test_what_was_checked_is_what_is_loaded_and_recorded(
 async def request(server: ControlServer, line: bytes) -> bytes:
     reader, writer = await asyncio.open_unix_connection(server.path)
     writer.write(line)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LONG_S):
         answer = await reader.readline()
     writer.close()
     return answer
@@ -284,7 +285,7 @@ async def test_control_answers_whatever_becomes_of_a_request(
         assert [record.levelname for record in caplog.records] == ["ERROR"], "the one that nobody foresaw"
         monkeypatch.setattr(control, "_IDLE_S", 0.05)
         reader, writer = await asyncio.open_unix_connection(server.path)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONG_S):
             assert b"expected a request within" in await reader.read(), "and is let go"
         writer.close()
     finally:
@@ -310,7 +311,7 @@ async def test_a_watch_over_a_model_survives_what_nobody_foresaw(
             assert watcher is not None
             for stamp, number in ((1, 1), (2, 2), (3, 3)):
                 os.utime(path, ns=(stamp, stamp))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(LONG_S):
                     while tried.qsize() < number:  # noqa: ASYNC110 - it is in another task's hands.
                         await asyncio.sleep(0.005)
         assert watcher.done(), "the stop waited for it"

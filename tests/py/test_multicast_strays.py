@@ -274,7 +274,7 @@ async def test_snapshots_for_orders_that_do_not_fit_are_backed_off(tmp_path: Pat
         # At 0, 0.2, 0.6, 1.4, 3.0 s and so on, and another one for each that came to nothing.
         most = 2 + math.log2(1 + (time.monotonic() - begin) / 0.2)
         assert 2 <= rig.count("snapshots") <= most + rig.count("snapshots_failed")
-        await rig.until(lambda: rig.count("TW00001/book_state") == VALID, "a valid book", 60)
+        await rig.until(lambda: rig.count("TW00001/book_state") == VALID, "a valid book")
         await rig.played(messages[460:])
     await assert_verified(rig, tmp_path / "run")
 

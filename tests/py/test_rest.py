@@ -11,6 +11,7 @@ from typing import Any
 import fake_core
 import pytest
 from aiohttp import web
+from waiting import LONG_S
 
 from tickwire.config import Config
 from tickwire.http_date import parse_http_date
@@ -72,7 +73,7 @@ def start(
     return engine, service
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = LONG_S) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what it waits for is in another task's hands.
             await asyncio.sleep(0.005)
@@ -458,7 +459,7 @@ async def test_close_ends_what_is_under_way(venue: Venue) -> None:
     engine, service = start(venue)
     engine.requests = [(0, 0, 0)]
     await until(lambda: venue.requests)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(LONG_S):
         await service.close()
     assert engine.failures == []
 

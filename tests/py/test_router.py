@@ -15,6 +15,7 @@ import fake_core
 import numpy as np
 import pytest
 from fake_core import make_rows, notice
+from waiting import LONG_S
 
 from tickwire.config import Config
 from tickwire.errors import EngineError, Error, SetupError
@@ -132,7 +133,7 @@ async def test_no_wake_up_is_lost(core: Any, monkeypatch: pytest.MonkeyPatch) ->
         engine = engine_of(pipeline)
         thread = threading.Thread(target=produce, args=(engine,))
         thread.start()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONG_S):
             got = [(await anext(stream)).row for _ in range(total)]
         thread.join()
         assert got == list(range(1, total + 1))
@@ -148,7 +149,7 @@ async def test_sleeping_router_is_woken_by_the_descriptor(core: Any, monkeypatch
         await settle()
         engine.push(make_rows(1, 2))
         assert engine.wakeups == 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LONG_S):
             assert (await anext(stream)).row == 1
         await settle()
         # Awake or asleep, the second row needs one more wake-up and not one a row.
@@ -163,7 +164,7 @@ async def test_net_finds_rows_nobody_told_of(core: Any) -> None:
         await settle()
         engine._asleep = False  # The wake-up is lost.
         engine.push(make_rows(1, 2))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LONG_S):
             assert (await anext(stream)).row == 1
 
 
@@ -336,7 +337,7 @@ async def test_leaving_a_feature_loop_gives_the_slots_back(core: Any) -> None:
             break
         gc.collect()
         engine.push(make_rows(1, 2, first=2))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LONG_S):
             assert [(await anext(signals)).row for _ in range(2)] == [1, 2]
 
 
@@ -425,7 +426,7 @@ async def test_replay_left_early_stops(core: Any, tmp_path: Any) -> None:
     capture = tmp_path / "capture.log"
     capture.write_text("")
     core.Engine.script = lambda engine: engine.push(make_rows(500, 2))
-    async with asyncio.timeout(10), Pipeline.replay(config(), [capture]) as pipeline:
+    async with asyncio.timeout(LONG_S), Pipeline.replay(config(), [capture]) as pipeline:
         async for signal in pipeline.signals(queue=3):
             if signal.row == 5:
                 break
@@ -453,7 +454,7 @@ async def test_pipeline_runs_once(core: Any) -> None:
 
 
 async def test_run_until_returns_when_asked_and_when_over(core: Any) -> None:
-    async with asyncio.timeout(5), Pipeline(config()) as pipeline:
+    async with asyncio.timeout(LONG_S), Pipeline(config()) as pipeline:
         await pipeline.run_until(0.02)
         asyncio.get_running_loop().call_later(0.02, pipeline.request_stop)
         await pipeline.run_until()
@@ -498,7 +499,7 @@ async def test_snapshot_request_wakes_the_router_and_is_served(
         engine = engine_of(pipeline)
         await settle()
         engine.requests = [(0, 1, 0)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LONG_S):
             while not engine.delivered:  # noqa: ASYNC110 - the router's task delivers.
                 await asyncio.sleep(0.005)
         assert engine.delivered == [(0, 1, b"ETHUSDT")]
@@ -518,7 +519,7 @@ async def test_requests_are_served_while_a_consumer_holds_the_router(
         engine.push(make_rows(1, 2))
         batch = await anext(stream)
         engine.requests = [(0, 0, 0)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LONG_S):
             while not engine.delivered:  # noqa: ASYNC110 - the service's task delivers.
                 await asyncio.sleep(0.005)
         assert len(batch) == 1  # Still held.

@@ -25,6 +25,7 @@ import onnx
 import onnxruntime
 import pytest
 from fake_core import make_rows, notice
+from waiting import LONG_S
 
 from tickwire import models
 from tickwire.config import Config
@@ -235,7 +236,7 @@ async def test_a_worker_that_is_killed_leaves_no_half_batch(tmp_path: Path) -> N
         )
         async with Pipeline(config, record_dir=tmp_path / "run") as pipeline:
             collector = Collector(pipeline)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(LONG_S):
                 while pipeline.stats().counters["infer0/worker_restarts"] <= 10:
                     for worker in pipeline._engine.workers:  # type: ignore[union-attr]
                         if worker["phase"] == "running" and worker["pid"]:
@@ -406,7 +407,7 @@ async def test_a_file_that_is_watched_is_gone_over_to(
             os.replace(tmp_path / "half", tmp_path / "m.onnx")
             await until(lambda: "but the old one stays" in caplog.text)
             os.replace(newer, tmp_path / "m.onnx")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LONG_S):
                 async for signal in stream:
                     if signal.model_id == number:
                         assert signal.model == "m"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import LONG_S
 
 from tickwire.sim.itch import ItchState, SyntheticItch, read_messages
 from tickwire.sim.multicast import LineFaults, MulticastVenue
@@ -339,7 +340,7 @@ async def serve(*arguments: str) -> tuple[dict[str, Any], list[dict[int, bytes]]
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONG_S):
             ready = json.loads(await process.stdout.readline())
             lines = [Line(group, int(port)) for group, port in (line.split(":") for line in ready["lines"])]
             got: list[list[tuple[str, int, list[bytes]]]] = [[], []]

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 from fake_core import REASONS, STAGES, STATES, make_rows, notice
+from waiting import LONG_S
 
 from tickwire.config import Config
 from tickwire.errors import SetupError
@@ -275,7 +276,7 @@ def test_an_address_is_shown_without_what_is_secret(url: str, shown: str) -> Non
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LONG_S):
         while not condition():  # noqa: ASYNC110 - what it waits for is in another task's hands.
             await asyncio.sleep(0.01)
 
@@ -288,7 +289,7 @@ async def test_websocket_broadcasts_to_every_client() -> None:
             async with session.ws_connect(sink.url) as one, session.ws_connect(sink.url + "any/path") as two:
                 await sink.write(signals(3))
                 for client in (one, two):
-                    got = [json.loads((await client.receive(timeout=5)).data) for _ in range(3)]
+                    got = [json.loads((await client.receive(timeout=LONG_S)).data) for _ in range(3)]
                     assert [data["row"] for data in got] == [1, 2, 3]
                     assert list(got[0]) == KEYS
                 assert sink.counters()["clients"] == 2
@@ -316,17 +317,17 @@ async def test_websocket_slow_client_loses_its_own_and_is_cut_off(monkeypatch: p
         async with aiohttp.ClientSession() as session, session.ws_connect(sink.url) as fast:
             await until(lambda: sink.counters()["clients"] == 2)
             rows = 0
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(LONG_S):
                 while sink.counters()["clients"] == 2:
                     await sink.write(signals(20, first=rows + 1))
                     for _ in range(20):
                         rows += 1
-                        assert json.loads((await fast.receive(timeout=5)).data)["row"] == rows
+                        assert json.loads((await fast.receive(timeout=LONG_S)).data)["row"] == rows
             counters = sink.counters()
             assert counters["clients_disconnected"] == 1
             assert counters["client_dropped"] > 0
             await sink.write(signals(1, first=rows + 1))
-            assert json.loads((await fast.receive(timeout=5)).data)["row"] == rows + 1
+            assert json.loads((await fast.receive(timeout=LONG_S)).data)["row"] == rows + 1
         slow.close()
     finally:
         await sink.close()
@@ -349,10 +350,10 @@ async def test_websocket_sends_nothing_as_valid_that_grew_too_old_while_its_clie
                 dataclasses.replace(one, valid_until=at) for one, at in zip(signals(6), until_ns, strict=True)
             ]
             await sink.write(batch[:1])
-            assert json.loads((await client.receive(timeout=5)).data)["state"] == "valid"
+            assert json.loads((await client.receive(timeout=LONG_S)).data)["state"] == "valid"
             await sink.write(batch[1:] + lost)
             clock[0] = 2000
-            got = [json.loads((await client.receive(timeout=5)).data) for _ in range(6)]
+            got = [json.loads((await client.receive(timeout=LONG_S)).data) for _ in range(6)]
             assert [one["state"] for one in got] == ["valid", "stale", "valid", "valid", "valid", "suspect"]
             assert (got[1]["score"], got[1]["scores"], got[1]["row"]) == (None, [], 3)
             assert sink.counters()["client_stale"] == 1
@@ -380,7 +381,7 @@ async def test_websocket_refuses_web_pages_that_it_was_not_told_of() -> None:
             ):
                 await sink.write(signals(1))
                 for client in (page, program):
-                    assert json.loads((await client.receive(timeout=5)).data)["row"] == 1
+                    assert json.loads((await client.receive(timeout=LONG_S)).data)["row"] == 1
         assert sink.counters()["clients_refused"] == 4
     finally:
         await sink.close()
@@ -417,7 +418,7 @@ async def test_websocket_close_says_goodbye() -> None:
     await sink.open()
     async with aiohttp.ClientSession() as session, session.ws_connect(sink.url) as client:
         closing = asyncio.ensure_future(sink.close())
-        message = await client.receive(timeout=5)
+        message = await client.receive(timeout=LONG_S)
         assert message.type == aiohttp.WSMsgType.CLOSE
         assert message.data == 1001
         await closing

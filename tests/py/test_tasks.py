@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 import pytest
+from waiting import LONG_S
 
 from tickwire.tasks import end, repeat, to_the_end
 
@@ -25,7 +26,7 @@ async def test_a_turn_that_raises_is_said_once_a_kind_and_the_next_one_comes(
 
     with caplog.at_level(logging.ERROR):
         task = asyncio.create_task(repeat(turn, 0.0, "the watch"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONG_S):
             await enough.wait()
         assert not task.done()
         await end(task)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from scripted import Run, ScriptedVenue, config_of
+from waiting import LONG_S
 
 from tickwire.config import Config
 from tickwire.pipeline import Pipeline
@@ -26,7 +27,7 @@ async def says(caplog: pytest.LogCaptureFixture, pipeline: Pipeline, *texts: str
     """Waits for each of the texts in the log, in this order."""
     place = 0
     for text in texts:
-        async with asyncio.timeout(30.0):
+        async with asyncio.timeout(LONG_S):
             while text not in caplog.text[place:]:
                 pipeline.raise_if_failed()
                 await asyncio.sleep(0.02)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from test_running_models import Collector, configuration, keys, make_model, market, until
+from waiting import LONG_S
 
 from tickwire.pipeline import Pipeline
 
@@ -180,7 +181,7 @@ async def test_what_is_written_at_random_gives_no_row_a_second_signal(tmp_path: 
                     at = rand.randrange(4096, len(memory) - 8) & ~7
                     memory[at : at + 8] = rand.randbytes(8)
 
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(LONG_S):
                 while pipeline.stats().counters["infer0/worker_stopped"] == 0:
                     scribble()
                     await asyncio.sleep(0.01)

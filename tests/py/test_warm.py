@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import LONG_S
 
 from tickwire import models
 from tickwire.config import Config
@@ -61,7 +62,7 @@ class Watched:
         numbers = [i for i, (name, _) in enumerate(self.pipeline.layout.instruments) if name == symbol]
         return records[np.isin(records["instrument"], numbers)]
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = LONG_S) -> None:
         try:
             async with asyncio.timeout(seconds):
                 while not condition():

@@ -13,6 +13,7 @@ import fake_core
 import numpy as np
 import pytest
 from monitor import MARKETS, ROWS, Monitor, Rig, storm, weather
+from waiting import LONG_S
 
 from tickwire.records import RowLayout
 from tickwire.sim import Faults
@@ -101,7 +102,6 @@ async def test_connection_that_ends_is_made_anew(kind: str) -> None:
                 await rig.lost_and_back((market, symbol))
     for key in rig.keys:  # Once each: the other two markets did not notice.
         assert [notice.reason for notice in rig.told(key).lost()] == ["disconnected"], key
-        assert max(rig.told(key).outages_s()) < 2.0
     for market in MARKETS:
         assert (rig.count("connects", market), rig.count("disconnects", market)) == (2, 1)
     assert rig.count("gaps") == 0
@@ -117,7 +117,6 @@ async def test_venue_that_restarts_with_other_ids(back: bool) -> None:
             await rig.lost_and_back(key)
     for key in rig.keys:
         assert [notice.reason for notice in rig.told(key).lost()] == ["disconnected"], key
-        assert max(rig.told(key).outages_s()) < 2.0
 
 
 @pytest.mark.parametrize("back", [True, False], ids=["back", "ahead"])
@@ -141,7 +140,7 @@ async def test_snapshot_that_fits_no_event_is_asked_for_again(kind: str, count: 
             faults.arm(kind, market=market, symbol=symbol, count=count)
             faults.arm("drop", market=market, symbol=symbol, stream="depth")
         for market in MARKETS:
-            await rig.lost_and_back(rig.first(market), seconds=15.0)
+            await rig.lost_and_back(rig.first(market))
     only_the_first_lost(rig, "gap")
     assert faults.counts == {kind: 3 * count, "drop": 3}
     for market in MARKETS:
@@ -184,7 +183,7 @@ async def test_rest_that_fails_and_is_slow() -> None:
             faults.arm("rest_slow", market=market, symbol=symbol)
             faults.arm("drop", market=market, symbol=symbol, stream="depth")
         for market in MARKETS:
-            await rig.lost_and_back(rig.first(market), seconds=15.0)
+            await rig.lost_and_back(rig.first(market))
     only_the_first_lost(rig, "gap")
     assert faults.counts == {"rest_fail": 6, "rest_slow": 3, "drop": 3}
     for market in MARKETS:
@@ -206,14 +205,12 @@ async def test_answer_from_before_a_restart_is_not_taken_for_a_new_one() -> None
             rig.venue.restart(market, back=True)
         for market in MARKETS:
             await rig.lost_and_back(rig.first(market))
-    for market in MARKETS:
-        assert max(rig.told(rig.first(market)).outages_s()) < 2.5
 
 
 async def test_shutdown_notice_is_counted() -> None:
     async with weather(Faults(1)) as rig:
         for market in MARKETS:
-            rig.venue.shut_down(market, grace_s=2.0)
+            rig.venue.shut_down(market, grace_s=LONG_S)
         await rig.until(lambda: rig.count("connects") == 6, "a second connection a market")
         await rig.all_valid()
     for market in MARKETS:
@@ -244,7 +241,7 @@ async def test_further_snapshots_join_books_that_run_out_of_depth(tmp_path: Path
         feed={"snapshot_limit": 20},
         pipeline_options={"record_dir": run},
     ) as rig:
-        await rig.until(lambda: rig.count("snapshots_merged") >= 4, "snapshots merged", 40.0)
+        await rig.until(lambda: rig.count("snapshots_merged") >= 4, "snapshots merged")
     assert rig.checked > 300
     assert rig.count("snapshots_contradicted") == rig.count("gaps") == 0
     for told in rig.monitor.told.values():
@@ -314,8 +311,8 @@ def test_monitor_sees_records_out_of_order(records: list[tuple[int, int]], expec
 
 async def test_stream_that_falls_silent_is_stale_where_asked() -> None:
     # The connection stays open, and its other end alive as far as TCP can tell.
-    faults = Faults(1, stall_s=0.8)
-    async with weather(faults, feed={"stale_after": "300ms"}) as rig:
+    faults = Faults(1, stall_s=4.0)
+    async with weather(faults, feed={"stale_after": "2s"}) as rig:
         for market in ("spot", "usdm"):
             faults.arm("stall", market=market)
         for key in rig.keys:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import LONG_S
 from worker_storm import Collector, check_books, check_scores, kill_storm, workers_config
 
 from tickwire import core, models
@@ -53,7 +54,7 @@ class Rig:
     def count(self, name: str) -> int:
         return self.pipeline.stats().counters[f"infer0/{name}"]
 
-    async def until(self, holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    async def until(self, holds: Callable[[], bool], seconds: float = LONG_S) -> None:
         async with asyncio.timeout(seconds):
             while not holds():  # noqa: ASYNC110 (a test looks in from outside)
                 await asyncio.sleep(0.01)
@@ -131,7 +132,7 @@ def misdeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Misdeeds:
 
 
 async def test_a_worker_that_stands_still_is_killed_and_named(tmp_path: Path) -> None:
-    async with running(tmp_path, heartbeat_timeout="500ms") as rig:
+    async with running(tmp_path, heartbeat_timeout="3s") as rig:
         os.kill(rig.worker["pid"], signal.SIGSTOP)
         await rig.until(lambda: rig.count("worker_hung") == 1)
         await rig.scored()
@@ -142,7 +143,7 @@ async def test_a_worker_that_stands_still_is_killed_and_named(tmp_path: Path) ->
 async def test_a_model_that_hangs_in_a_run_is_killed_and_its_row_scored_by_the_next(
     tmp_path: Path, misdeeds: Misdeeds
 ) -> None:
-    async with running(tmp_path, heartbeat_timeout="500ms") as rig:
+    async with running(tmp_path, heartbeat_timeout="3s") as rig:
         misdeeds.begin("hang")
         await rig.until(lambda: rig.count("worker_hung") == 1)
         await rig.scored()

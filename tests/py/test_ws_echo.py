@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import WSMsgType, web
+from waiting import LONG_S
 
 PROGRAM = Path(sys.executable).with_name("tickwire-ws-echo")
 
@@ -38,7 +39,7 @@ async def server(serve: Serve) -> AsyncIterator[str]:
 async def run(*arguments: str) -> tuple[int, str]:
     """Exit code and what it had to say."""
     program = await asyncio.create_subprocess_exec(PROGRAM, *arguments, stderr=asyncio.subprocess.PIPE)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONG_S):
         _, said = await program.communicate()
     assert program.returncode is not None
     return program.returncode, said.decode()

@@ -41,7 +41,7 @@ def workers_config(venue: Venue, folder: Path, *, more: str = "m.onnx", **model:
                 "instruments": venue.instruments["usdm"],
             }
         ],
-        "features": {"rows": list(ROWS)},
+        "features": {"rows": list(ROWS), "max_age": "0s"},
     }
     models.make_demo_model(folder / more, Config.from_dict(data, base=folder).schema())
     return Config.from_dict({**data, "model": {"path": more, **model}}, base=folder)
