@@ -86,6 +86,10 @@ class Engine:
         """From now on by so much from the machine's; the stamps of what comes, too, or by another."""
         self._clock[:16] = struct.pack("<qq", seconds * NS, (seconds if stamps is None else stamps) * NS)
 
+    def wait(self, seconds: int) -> None:
+        """So much time has passed, by every clock of the engine."""
+        self._clock[:32] = struct.pack("<qqqq", seconds * NS, seconds * NS, 0, seconds * NS)
+
     def hold_up(self, ns: int) -> None:
         """The next receive that finds nothing takes so long to say so."""
         self._clock[16:24] = struct.pack("<q", ns)
@@ -115,7 +119,9 @@ class Engine:
 
 
 @asynccontextmanager
-async def engine(data: dict[str, Any], folder: Path, library: Path) -> AsyncIterator[Engine]:
+async def engine(
+    data: dict[str, Any], folder: Path, library: Path, **environment: str
+) -> AsyncIterator[Engine]:
     path = folder.parent / "clock"
     path.write_bytes(bytes(4096))
     with path.open("r+b") as file:
@@ -124,7 +130,7 @@ async def engine(data: dict[str, Any], folder: Path, library: Path) -> AsyncIter
         *(sys.executable, "-c", PROGRAM, json.dumps(data), str(folder)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "LD_PRELOAD": str(library), "WALL_CLOCK_FILE": str(path)},
+        env={**os.environ, "LD_PRELOAD": str(library), "WALL_CLOCK_FILE": str(path), **environment},
     )
     try:
         yield Engine(process, clock)
@@ -287,3 +293,54 @@ async def test_what_came_behind_a_slow_receive_is_old(tmp_path: Path, library: P
         await chatter
     result = await verify(tmp_path / "run")
     assert result.same, result.divergence
+
+
+class TimedVenue(ScriptedVenue):
+    """Its stamps are of a clock that the test moves."""
+
+    ahead_s = 0
+
+    def diff(self, symbol: str, **fields: Any) -> str:
+        message = json.loads(super().diff(symbol, **fields))
+        message["E"] += self.ahead_s * 1000
+        return json.dumps(message, separators=(",", ":"))
+
+
+@pytest.mark.parametrize("venues_clock", ["moves on", "stands still"])
+async def test_an_hour_of_silence_is_no_leap_and_the_recording_says_who_knew_it(
+    venues_clock: str, tmp_path: Path, library: Path
+) -> None:
+    """Where the venue's stamps do not say that the time has passed, ours that nobody sets does: a line."""
+    venue = TimedVenue()
+    async with venue.serve():
+        data = config_of(venue, {"liveness_timeout": "0s"})
+        data["feeds"] = data["feeds"][:1]
+        stop = asyncio.Event()
+        chatter = asyncio.create_task(venue.chatter(stop))
+        async with engine(data, tmp_path / "run", library, WALL_CLOCK_ALONE="1") as run:
+            await run.goes_on()
+            stop.set()
+            await chatter
+            before = await run.look()
+            run.wait(HOUR)
+            if venues_clock == "moves on":
+                venue.ahead_s = HOUR
+            await asyncio.sleep(0.3)  # It looks at its socket, where there is nothing.
+            stop.clear()
+            chatter = asyncio.create_task(venue.chatter(stop))
+            await run.goes_on(100)
+            assert run.told["reasons"] == before["reasons"] == []
+            assert run.count("clock_leaps") == 0
+            assert run.count("rows_stale", "ingest0") == 0
+        stop.set()
+        await chatter
+    capture = (tmp_path / "run" / "capture" / "main" / "000001.log").read_text().splitlines()
+    quiet = [i for i, line in enumerate(capture) if line.endswith('{"tickwire":"quiet","conn":0}')]
+    stamps = receive_stamps(tmp_path / "run")
+    after = next(i for i in range(1, len(stamps)) if stamps[i] - stamps[i - 1] > HOUR * NS)
+    # It stands before the message that it is said of, with its stamp.
+    assert quiet == ([] if venues_clock == "moves on" else [after])
+    assert not quiet or stamps[after] == stamps[after + 1]
+    result = await verify(tmp_path / "run")
+    assert result.same, result.divergence
+    assert result.rows > 100

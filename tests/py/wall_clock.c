@@ -1,7 +1,8 @@
 /* Sets the wall clock of one process: CLOCK_REALTIME, and the kernel's stamps of what was received, each
  * moved by the nanoseconds that stand in the file WALL_CLOCK_FILE, which whoever started the process may
  * change while it runs. Loaded by LD_PRELOAD. The clock that counts from the start of the machine stays what
- * it is.
+ * it is, unless the fourth number moves it as well: so much time has passed. For that to be all the time that the
+ * process knows of, its time stamp counter is called one that no kernel trusts.
  *
  * The third number holds the process up: one receive that found nothing returns so much later, as it does
  * where the process is stopped at that place. Once for each new number. */
@@ -9,7 +10,10 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,7 +24,7 @@
 static int (*real_gettime)(clockid_t, struct timespec*);
 static ssize_t (*real_recvmsg)(int, struct msghdr*, int);
 static int (*real_recvmmsg)(int, struct mmsghdr*, unsigned, int, struct timespec*);
-static const volatile int64_t* moved; /* The clock, the stamps, then how long to hold up. */
+static const volatile int64_t* moved; /* The clock, the stamps, how long to hold up, the other clock. */
 static int64_t held_up;
 
 __attribute__((constructor)) static void begin(void) {
@@ -44,10 +48,37 @@ int clock_gettime(clockid_t clock, struct timespec* time) {
   if (real_gettime == NULL)
     real_gettime = (int (*)(clockid_t, struct timespec*))dlsym(RTLD_NEXT, "clock_gettime");
   const int result = real_gettime(clock, time);
-  if (result == 0 && moved != NULL && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) {
-    move(time, moved[0]);
+  if (result == 0 && moved != NULL) {
+    if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE) move(time, moved[0]);
+    if (clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_RAW) move(time, moved[3]);
   }
   return result;
+}
+
+/* Deadlines on the clock that was moved are the kernel's own again. */
+int pthread_cond_clockwait(pthread_cond_t* cond, pthread_mutex_t* mutex, clockid_t clock,
+                           const struct timespec* until) {
+  int (*real)(pthread_cond_t*, pthread_mutex_t*, clockid_t, const struct timespec*) =
+      (int (*)(pthread_cond_t*, pthread_mutex_t*, clockid_t, const struct timespec*))dlsym(
+          RTLD_NEXT, "pthread_cond_clockwait");
+  struct timespec deadline = *until;
+  if (clock == CLOCK_MONOTONIC && moved != NULL) move(&deadline, -moved[3]);
+  return real(cond, mutex, clock, &deadline);
+}
+
+int sem_clockwait(sem_t* semaphore, clockid_t clock, const struct timespec* until) {
+  int (*real)(sem_t*, clockid_t, const struct timespec*) =
+      (int (*)(sem_t*, clockid_t, const struct timespec*))dlsym(RTLD_NEXT, "sem_clockwait");
+  struct timespec deadline = *until;
+  if (clock == CLOCK_MONOTONIC && moved != NULL) move(&deadline, -moved[3]);
+  return real(semaphore, clock, &deadline);
+}
+
+FILE* fopen(const char* path, const char* mode) {
+  static char other[] = "hpet\n";
+  if (getenv("WALL_CLOCK_ALONE") != NULL && strstr(path, "available_clocksource") != NULL)
+    return fmemopen(other, sizeof other - 1, "r");
+  return ((FILE * (*)(const char*, const char*)) dlsym(RTLD_NEXT, "fopen"))(path, mode);
 }
 
 static void move_stamps(struct msghdr* message) {
