@@ -170,6 +170,35 @@ TEST_F(MoldSurveyTest, ASessionThatFollowsAnotherIsTheSameStreamAndAFewOfAStrang
   EXPECT_FALSE(with.follows(with.channels()[1].session, with.channels()[0].session));
 }
 
+TEST_F(MoldSurveyTest, AFewOfAnotherSessionAtTheEndOfACaptureDoNotShowThatTheFirstIsOver) {
+  // So many of MONDAY, then of another session, of MONDAY again, and of the other to the end.
+  const auto follows = [this](std::uint64_t first, std::uint64_t other, std::uint64_t again,
+                              std::uint64_t end) {
+    Pcap pcap;
+    std::uint64_t monday = 0;
+    std::uint64_t number = 0;
+    for (std::uint64_t i = 0; i < first; ++i) pcap.message("239.1.1.1", "MONDAY", ++monday, "a");
+    for (std::uint64_t i = 0; i < other; ++i) pcap.message("239.1.1.1", "OTHER", ++number, "b", "10.0.0.9");
+    for (std::uint64_t i = 0; i < again; ++i) pcap.message("239.1.1.1", "MONDAY", ++monday, "a");
+    for (std::uint64_t i = 0; i < end; ++i) pcap.message("239.1.1.1", "OTHER", ++number, "b", "10.0.0.9");
+    const MoldSurvey found = survey(pcap);
+    EXPECT_EQ(why(found), "");
+    EXPECT_EQ(found.channels().size(), 2U);
+    return found.follows(found.channels()[1].session, found.channels()[0].session);
+  };
+  EXPECT_FALSE(follows(50, 1, 0, 0));
+  EXPECT_FALSE(follows(50, 4, 0, 0));
+  EXPECT_FALSE(follows(50, 1, 2, 0)) << "two old ones behind it";
+  EXPECT_FALSE(follows(50, 3, 1, 3));
+  EXPECT_FALSE(follows(10, 4, 0, 0)) << "however few there were before";
+  EXPECT_TRUE(follows(10, 5, 0, 0));
+  EXPECT_FALSE(follows(51, 5, 0, 0)) << "less than a tenth";
+  EXPECT_TRUE(follows(50, 5, 0, 0));
+  EXPECT_TRUE(follows(50, 1, 2, 14)) << "it goes on, and the old ones were overtaken";
+  EXPECT_FALSE(follows(50, 1, 2, 13));
+  EXPECT_FALSE(follows(50, 1, 3, 99)) << "more than may be overtaken";
+}
+
 TEST_F(MoldSurveyTest, AStreamOfHeartbeatsGivesWayToOneThatHasMessages) {
   Pcap pcap;
   pcap.to("239.1.1.1", mold_datagram("QUIET", 1, {})).message("239.1.1.2", "BUSY", 1, "a");

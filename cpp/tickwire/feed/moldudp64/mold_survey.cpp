@@ -26,6 +26,9 @@ constexpr std::uint64_t kOvertaken = 2;
 constexpr std::uint64_t kTurns = 3;
 /// So many times fewer datagrams make a stray.
 constexpr std::uint64_t kStray = 10;
+/// So many datagrams of a session, for each of the one before that came among them and for its own first,
+/// show that the one before is over. Fewer, as at a capture's end, may be anybody's.
+constexpr std::uint64_t kShown = 5;
 
 /// 3250 as 3,250.
 std::string grouped(std::uint64_t number) {
@@ -221,8 +224,11 @@ bool MoldSurvey::follows(const SessionId& later, const SessionId& earlier) const
   for (std::size_t b = 0; b < channels_.size(); ++b) {
     if (channels_[b].session != later) continue;
     for (std::size_t a = 0; a < b; ++a) {
-      const bool both = channels_[a].session == earlier && channels_[a].group == channels_[b].group;
-      if (both && succeeds(b, a)) return true;
+      if (channels_[a].session != earlier || channels_[a].group != channels_[b].group) continue;
+      const std::uint64_t overtaken = channels_[a].datagrams - before_[b][a];
+      const bool is_shown = channels_[b].datagrams >= kShown * (1 + overtaken) &&
+                            channels_[b].datagrams * kStray >= channels_[a].datagrams;
+      if (succeeds(b, a) && is_shown) return true;
     }
   }
   return false;

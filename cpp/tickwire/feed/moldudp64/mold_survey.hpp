@@ -69,7 +69,9 @@ class MoldSurvey {
   /// several or, in what was read to its end, none; `where` is the feed's key.
   [[nodiscard]] std::optional<std::uint32_t> stream(const std::string& where) const;
 
-  /// Does `later` follow `earlier` on a group that both came by, and not take turns with it?
+  /// Does `later` follow `earlier` on a group that both came by, and not take turns with it? No where too
+  /// little of `later` came for that to be shown, as of a stranger's at the capture's end: then it is a
+  /// claim, as live.
   [[nodiscard]] bool follows(const SessionId& later, const SessionId& earlier) const noexcept;
 
  private:
