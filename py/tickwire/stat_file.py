@@ -1,8 +1,9 @@
 """Reads an engine's stat file: counters, stage histograms, errors and the heartbeat.
 
-The engine maps one file and writes into it; this module maps the same file read-only, so looking
+The engine maps one file and writes into it; this module reads the same file, so looking
 costs the engine nothing and needs none of its cooperation: it works on a running engine, on one
-that died and on one whose file was replaced meanwhile (`replaced` says so). The layout is written
+that died and on one whose file was replaced meanwhile (`replaced` says so). It maps nothing, because
+a file that somebody cuts short would end who has it mapped; here it is an error. The layout is written
 down in cpp/tickwire/metrics/stat_file.hpp.
 
     with StatFile.open(path) as stats:
@@ -16,12 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import mmap
 import os
 import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -263,11 +264,15 @@ def find_stat_files(directory: str | os.PathLike[str] | None = None) -> list[Pat
 
 
 class StatFile:
-    """One engine's stat file, mapped read-only. Use open(); close() or a `with` block unmaps it."""
+    """One engine's stat file. Use open(); close() or a `with` block gives it back.
 
-    def __init__(self, path: Path, mapping: mmap.mmap | memoryview, inode: tuple[int, int]) -> None:
+    What looks into it raises StatFileError where the file has become shorter meanwhile.
+    """
+
+    def __init__(self, path: Path, source: BinaryIO | memoryview, size: int, inode: tuple[int, int]) -> None:
         self.path = path
-        self._map = mapping
+        self._source = source
+        self._size = size
         self._inode = inode
         # (where, label) of each record: all of them and their labels are fixed once a file is complete.
         self._counters, self._histograms, self._error_logs = self._check()
@@ -276,17 +281,19 @@ class StatFile:
     def open(cls, path: str | os.PathLike[str]) -> StatFile:
         path = Path(path)
         try:
-            with path.open("rb") as file:
-                info = os.fstat(file.fileno())
-                if info.st_size < HEADER_BYTES:
-                    raise StatFileError(f"{path}: expected a stat file, found {info.st_size} bytes")
-                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            # A pipe by that name would wait for its writer.
+            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb", buffering=0)
         except OSError as error:
             raise StatFileError(f"{path}: expected a stat file, found: {error.strerror}") from error
         try:
-            return cls(path, mapping, (info.st_dev, info.st_ino))
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise StatFileError(f"{path}: expected a stat file, found no regular file")
+            if info.st_size < HEADER_BYTES:
+                raise StatFileError(f"{path}: expected a stat file, found {info.st_size} bytes")
+            return cls(path, file, info.st_size, (info.st_dev, info.st_ino))
         except BaseException:
-            mapping.close()
+            file.close()
             raise
 
     @classmethod
@@ -298,13 +305,28 @@ class StatFile:
             inode = (info.st_dev, info.st_ino)
         except OSError:
             inode = (0, 0)
-        return cls(Path(path), view, inode)
+        return cls(Path(path), view, len(view), inode)
 
     def close(self) -> None:
-        if isinstance(self._map, memoryview):
-            self._map.release()
+        if isinstance(self._source, memoryview):
+            self._source.release()
         else:
-            self._map.close()
+            self._source.close()
+
+    def _look(self, at: int, size: int) -> bytes:
+        """A copy of so many bytes as they are now."""
+        if isinstance(self._source, memoryview):
+            return bytes(self._source[at : at + size])
+        try:
+            found = os.pread(self._source.fileno(), size, at)
+        except OSError as error:
+            raise StatFileError(f"{self.path}: expected a file that can be read: {error.strerror}") from error
+        if len(found) != size:
+            raise StatFileError(
+                f"{self.path}: expected the {self._size:,} bytes that it had, found fewer: "
+                "somebody has cut it short"
+            )
+        return found
 
     def __enter__(self) -> StatFile:
         return self
@@ -314,17 +336,18 @@ class StatFile:
 
     def _check(self) -> tuple[list[tuple[int, str]], ...]:
         """Refuses what is no complete stat file of our version; gives the records of the three sections."""
-        magic, version, header_bytes, file_bytes, *_ = _HEADER.unpack_from(self._map)
+        head = self._look(0, HEADER_BYTES)
+        magic, version, header_bytes, file_bytes, *_ = _HEADER.unpack_from(head)
         if magic != MAGIC:
             raise StatFileError(f"{self.path}: expected a stat file, found another file")
         if version == 0:
             raise StatFileError(f"{self.path}: expected a complete stat file, found one still being made")
         if version not in _ERROR_SHAPES:
             raise StatFileError(f"{self.path}: expected version {VERSION}, found version {version}")
-        size = len(self._map)
+        size = self._size
         self._kinds, self._entry_bytes = _ERROR_SHAPES[version]
         strides = (COUNTER_STRIDE, HISTOGRAM_STRIDE, 256 + self._kinds * self._entry_bytes)
-        shape = struct.unpack_from("<III", self._map, 112)
+        shape = struct.unpack_from("<III", head, 112)
         sound = (header_bytes, file_bytes, *shape) == (
             HEADER_BYTES,
             size,
@@ -334,18 +357,19 @@ class StatFile:
         )
         records = []
         for i, expected in enumerate(strides):
-            offset, stride, count = _SECTION.unpack_from(self._map, 64 + i * _SECTION.size)
+            offset, stride, count = _SECTION.unpack_from(head, 64 + i * _SECTION.size)
             sound = sound and stride == expected and offset % 64 == 0 and offset + count * stride <= size
             if not sound:
                 raise StatFileError(f"{self.path}: expected sections within the file, found a damaged file")
             places = range(offset, offset + count * stride, stride)
-            records.append([(at, self._label(at)) for at in places])
+            records.append([(at, _label(self._look(at, 2 * LABEL_BYTES))) for at in places])
         return tuple(records)
 
     @property
     def header(self) -> StatHeader:
-        _, version, _, _, pid, _, pid_start, start_ts = _HEADER.unpack_from(self._map)
-        heartbeat_ts, end_ts = struct.unpack_from("<qq", self._map, 256)
+        head = self._look(0, HEADER_BYTES)
+        _, version, _, _, pid, _, pid_start, start_ts = _HEADER.unpack_from(head)
+        heartbeat_ts, end_ts = struct.unpack_from("<qq", head, 256)
         return StatHeader(version, pid, pid_start, start_ts, heartbeat_ts, end_ts)
 
     @property
@@ -370,16 +394,19 @@ class StatFile:
 
     def counters(self) -> dict[str, int]:
         """Each counter's value, by "scope/name"."""
-        return {label: struct.unpack_from("<q", self._map, at + 128)[0] for at, label in self._counters}
+        if not self._counters:
+            return {}
+        first = self._counters[0][0]
+        section = self._look(first, len(self._counters) * COUNTER_STRIDE)
+        return {label: struct.unpack_from("<q", section, at - first + 128)[0] for at, label in self._counters}
 
     def histograms(self) -> dict[str, Histogram]:
         """A copy of each histogram as it is now, by "scope/stage". Subtract two for an interval."""
         result = {}
         for at, label in self._histograms:
-            # Copied at once: a view left behind would keep close() from unmapping.
-            counts = np.frombuffer(self._map, "<u8", BUCKET_COUNT, at + 256).astype(np.uint64)
+            counts = np.frombuffer(self._look(at + 256, 8 * BUCKET_COUNT), "<u8").astype(np.uint64)
             # Read after the buckets: no value that is in one of them is larger than this max.
-            underflow, overflow, total, largest = struct.unpack_from("<QQQq", self._map, at + 128)
+            underflow, overflow, total, largest = struct.unpack("<QQQq", self._look(at + 128, 32))
             result[label] = Histogram(counts, underflow, overflow, total, largest)
         return result
 
@@ -387,33 +414,36 @@ class StatFile:
         """Every kind of error that has happened, of all agents."""
         result = []
         for log, scope in self._error_logs:
+            entries = self._look(log + 256, self._kinds * self._entry_bytes)
             for kind in range(self._kinds):
-                at = log + 256 + kind * self._entry_bytes
-                times, first_ts, last_ts, text_bytes = _ERROR_HEAD.unpack_from(self._map, at)
+                at = kind * self._entry_bytes
+                times, first_ts, last_ts, text_bytes = _ERROR_HEAD.unpack_from(entries, at)
                 if times == 0:
                     continue
                 # The text was written before the count became 1 and never changes. The length is not
                 # to be trusted in a file that anything may have damaged.
-                text = bytes(self._map[at + 32 : at + 32 + min(text_bytes, ERROR_TEXT_BYTES)])
+                text = entries[at + 32 : at + 32 + min(text_bytes, ERROR_TEXT_BYTES)]
                 first = text.decode("utf-8", "replace")
-                newest = self._newest_text(at) if self._entry_bytes > 256 else None
+                newest = None
+                if self._entry_bytes > 256:
+                    newest = self._newest_text(log + 256 + at, entries[at : at + self._entry_bytes])
                 if newest is None:
                     newest = first
                 result.append(ErrorEntry(scope, kind, first, first_ts, last_ts, times, newest))
         return result
 
-    def _newest_text(self, entry: int) -> str | None:
-        """None while it is being written: the next look will find it."""
-        turn, size = _NEWEST_HEAD.unpack_from(self._map, entry + 256)
+    def _newest_text(self, at: int, entry: bytes) -> str | None:
+        """Of what was found at `at`. None while it is being written: the next look will find it."""
+        turn, size = _NEWEST_HEAD.unpack_from(entry, 256)
         if turn == 0 or turn % 2:
             return None
-        text = bytes(self._map[entry + 272 : entry + 272 + min(size, ERROR_TEXT_BYTES)])
-        if _NEWEST_HEAD.unpack_from(self._map, entry + 256)[0] != turn:
+        # The turn stands before the text, so what was copied behind it is whole where it is the same now.
+        if _NEWEST_HEAD.unpack(self._look(at + 256, _NEWEST_HEAD.size))[0] != turn:
             return None
-        return text.decode("utf-8", "replace")
+        return entry[272 : 272 + min(size, ERROR_TEXT_BYTES)].decode("utf-8", "replace")
 
-    def _label(self, at: int) -> str:
-        """ "scope/name", or the scope alone where there is no name."""
-        label = bytes(self._map[at : at + 2 * LABEL_BYTES])
-        fields = (label[:LABEL_BYTES], label[LABEL_BYTES:])
-        return "/".join(field.split(b"\0", 1)[0].decode("utf-8", "replace") for field in fields if field[0])
+
+def _label(label: bytes) -> str:
+    """ "scope/name", or the scope alone where there is no name."""
+    fields = (label[:LABEL_BYTES], label[LABEL_BYTES:])
+    return "/".join(field.split(b"\0", 1)[0].decode("utf-8", "replace") for field in fields if field[0])

@@ -204,6 +204,34 @@ def test_sees_later_values_in_the_same_mapping_and_outlives_a_replacement(tmp_pa
         assert stats.replaced
 
 
+@pytest.mark.parametrize("left", [0, 100, 600, 4096, 20_000])
+def test_a_file_that_is_cut_short_is_said_to_be_so_and_ends_nobody(left: int, tmp_path: Path) -> None:
+    layout = Layout()
+    layout.counter("a", "b", 1)
+    layout.histogram("a", "h", [1])
+    layout.errors("e", {0: (1, 1, 1, "x")})
+    path = tmp_path / "engine.stat"
+    path.write_bytes(layout.build(spare=0))
+    with StatFile.open(path) as stats:
+        assert len(stats.counters()) == len(stats.histograms()) == len(stats.errors()) == 1
+        os.truncate(path, left)
+        looks = {512 + 256: stats.counters, 512 + 256 + 16640: stats.histograms, 1 << 20: stats.errors}
+        for end, look in looks.items():
+            if left >= end:
+                look()
+                continue
+            with pytest.raises(StatFileError, match=r"expected the 50,432 bytes that it had, found fewer"):
+                look()
+        if left < 512:
+            with pytest.raises(StatFileError, match="cut it short"):
+                _ = stats.alive
+
+
+def test_a_pipe_is_no_stat_file_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "engine.stat")
+    assert "no regular file" in refusal(tmp_path / "engine.stat")
+
+
 def test_a_reused_pid_is_not_the_writer(tmp_path: Path) -> None:
     path = tmp_path / "engine.stat"
     for pid, start in ((os.getpid(), own_start() - 1), (2**22 + 1, own_start())):

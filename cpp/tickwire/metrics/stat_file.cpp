@@ -208,7 +208,8 @@ struct Mapped {
 };
 
 /// Maps a complete stat file of our version; throws SetupError where it is none.
-Mapped map_published(const std::string& path, int open_flags, int protection) {
+/// `kept`: where its descriptor goes, which is the caller's to close.
+Mapped map_published(const std::string& path, int open_flags, int protection, int* kept = nullptr) {
   const auto refuse = [&](const std::string& expected, const std::string& found) {
     throw SetupError("stat file " + path, expected, found);
   };
@@ -248,6 +249,7 @@ Mapped map_published(const std::string& path, int open_flags, int protection) {
     ::munmap(mapping, bytes);
     throw;
   }
+  if (kept != nullptr) *kept = ::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0);
   return {data, bytes};
 }
 
@@ -538,13 +540,26 @@ std::string StatFile::report_line() const {
          (locked_in_memory_ ? ", locked" : ", not locked (the limit for locked memory)");
 }
 
-StatReader::StatReader(const std::string& path) {
-  const Mapped mapped = map_published(path, O_RDONLY, PROT_READ);
+StatReader::StatReader(const std::string& path) : path_(path) {
+  const Mapped mapped = map_published(path, O_RDONLY, PROT_READ, &fd_);
   data_ = mapped.data;
   bytes_ = mapped.bytes;
+  guard_.emplace(mapped.data, bytes_);
 }
 
-StatReader::~StatReader() { ::munmap(const_cast<std::byte*>(data_), bytes_); }
+StatReader::~StatReader() {
+  guard_.reset();
+  ::munmap(const_cast<std::byte*>(data_), bytes_);
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void StatReader::refuse_cut() const {
+  struct stat info{};
+  const bool whole = ::fstat(fd_, &info) == 0 && static_cast<std::size_t>(info.st_size) >= bytes_;
+  if (whole && guard_->replaced() == 0) return;
+  throw SetupError("stat file " + path_, "the " + std::to_string(bytes_) + " bytes that it had",
+                   std::to_string(info.st_size) + ": somebody has cut it short");
+}
 
 std::int32_t StatReader::pid() const noexcept { return header_of(data_).pid; }
 TsNs StatReader::start_ts() const noexcept { return header_of(data_).start_ts; }
@@ -565,6 +580,7 @@ std::vector<CounterReading> StatReader::counters() const {
     const auto* const counter = std::launder(reinterpret_cast<const Counter*>(record + kPayloadOffset));
     result.push_back({label_at(record), label_at(record + kLabelBytes), counter->value()});
   }
+  refuse_cut();
   return result;
 }
 
@@ -576,6 +592,7 @@ std::vector<HistogramReading> StatReader::histograms() const {
     const auto* const histogram = std::launder(reinterpret_cast<const Histogram*>(record + kPayloadOffset));
     result.push_back({label_at(record), label_at(record + kLabelBytes), histogram->snapshot()});
   }
+  refuse_cut();
   return result;
 }
 
@@ -593,6 +610,7 @@ std::vector<ErrorReading> StatReader::error_logs() const {
     const auto* const log = std::launder(reinterpret_cast<const ErrorLog*>(record + kPayloadOffset));
     result.push_back({label_at(record), log->entries(), log->lost()});
   }
+  refuse_cut();
   return result;
 }
 

@@ -177,7 +177,8 @@ struct ErrorReading {
 };
 
 /// The reader, in any process that may open the file. Maps it read-only and keeps working when the
-/// writer dies or is replaced: it then shows the last state of the file it opened.
+/// writer dies or is replaced: it then shows the last state of the file it opened. Where somebody cuts the
+/// file short, the lists below throw SetupError.
 class StatReader {
  public:
   /// Throws SetupError where the file is missing, no stat file, incomplete or of another version.
@@ -200,8 +201,14 @@ class StatReader {
   std::vector<ErrorReading> error_logs() const;
 
  private:
+  /// What was just read was there.
+  void refuse_cut() const;
+
+  const std::string path_;
+  int fd_ = -1;
   const std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
+  std::optional<PageGuard> guard_;
 };
 
 }  // namespace tickwire::metrics

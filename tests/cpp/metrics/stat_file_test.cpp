@@ -354,6 +354,35 @@ TEST_F(StatFileTest, ReaderSaysWhatIsWrong) {
   EXPECT_NE(refusal(path()).find("damaged"), std::string::npos);
 }
 
+TEST_F(StatFileTest, ReaderOfAFileThatIsCutShortSaysSoAndLives) {
+  for (const std::uintmax_t left : {std::uintmax_t{0}, std::uintmax_t{600}, std::uintmax_t{20'000}}) {
+    fs::remove(path());
+    const auto file = StatFile::create(path(), kCapacity);
+    fill(*file);
+    const StatReader reader(path());
+    ASSERT_EQ(reader.counters().size(), 3U);
+    const std::uintmax_t whole = fs::file_size(path());
+    fs::resize_file(path(), left);
+    const auto refused = [&](const auto& look) {
+      try {
+        look();
+      } catch (const SetupError& error) {
+        return std::string(error.what());
+      }
+      return std::string();
+    };
+    const std::string expected = "stat file " + path() + ": expected the " + std::to_string(whole) +
+                                 " bytes that it had, found " + std::to_string(left) +
+                                 ": somebody has cut it short";
+    EXPECT_EQ(refused([&] { (void)reader.counters(); }), expected);
+    EXPECT_EQ(refused([&] { (void)reader.histograms(); }), expected);
+    EXPECT_EQ(refused([&] { (void)reader.error_logs(); }), expected);
+    (void)reader.pid();
+    EXPECT_FALSE(left == 0 && reader.writer_alive());
+    file->remove();
+  }
+}
+
 TEST_F(StatFileTest, ReaderSurvivesADamagedHeader) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
