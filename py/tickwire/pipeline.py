@@ -34,7 +34,6 @@ from tickwire.records import ModelInfo, RowLayout, Rows, Signal
 from tickwire.router import AgeLimit, FeatureStream, Router, SignalStream
 from tickwire.runtime.control import ControlServer
 from tickwire.runtime.exchange import ModelExchange
-from tickwire.runtime.snapshots import SnapshotService
 from tickwire.runtime.threads import Shares
 from tickwire.runtime.workers import Supervisor, worker_policies
 from tickwire.sinks.base import Sink, SinkRunner, public_url
@@ -48,6 +47,7 @@ from tickwire.wording import not_a_file
 
 if TYPE_CHECKING:
     from tickwire._core import Engine
+    from tickwire.runtime.snapshots import SnapshotService
 
 __all__ = ["Pipeline"]
 
@@ -223,6 +223,9 @@ class Pipeline:
         self._models.begin(engine, layout, supervisor=self._supervisor, recording=self._recording)
         self._threads = Shares(threads, lambda: self.workers)
         if not self.replaying:
+            # Here, because it brings aiohttp, which no replay has a use for.
+            from tickwire.runtime.snapshots import SnapshotService
+
             self._snapshots = SnapshotService(engine, self.config)
             self._router.before_sleep = self._snapshots.poll
             self._snapshots.start()

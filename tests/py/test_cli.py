@@ -86,17 +86,28 @@ def test_version_and_help(tickwire: Command) -> None:
         assert command in out
 
 
-def test_help_loads_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        (["--help"], {"numpy", "pydantic", "aiohttp", "onnx", "uvloop", "tickwire.pipeline"}),
+        (["replay", "pipeline.toml", "--input", "capture.log"], {"aiohttp", "onnx", "onnxruntime"}),
+    ],
+)
+def test_a_command_loads_nothing_heavy_that_it_has_no_use_for(
+    arguments: list[str], heavy: set[str], folder: Path
+) -> None:
     script = (
-        "import sys; sys.argv = ['tickwire', '--help']\n"
+        f"import sys; sys.argv = {['tickwire', *arguments]}\n"
         "from tickwire.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'numpy', 'pydantic', 'aiohttp', 'onnx', 'uvloop', 'tickwire.pipeline'} & set(sys.modules)\n"
+        f"heavy = {heavy} & set(sys.modules)\n"
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     )
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, cwd=folder
+    )
     assert done.returncode == 0, done.stderr
 
 

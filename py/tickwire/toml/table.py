@@ -36,7 +36,7 @@ class Table(BaseModel):
         extra="forbid",
         strict=True,
         frozen=True,
-        use_attribute_docstrings=True,
+        defer_build=True,
         revalidate_instances="always",
     )
 
