@@ -253,9 +253,11 @@ async def test_a_worker_that_is_killed_leaves_no_half_batch(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("layout", ["threads", "inline", "processes"])
 @pytest.mark.parametrize("window_rows", [1, 4])
-async def test_a_hundred_exchanges_lose_no_row_and_score_none_twice(
+async def test_exchanges_lose_no_row_and_score_none_twice(
     tmp_path: Path, layout: str, window_rows: int
 ) -> None:
+    """TICKWIRE_EXCHANGES=100 makes as many of them."""
+    exchanges = int(os.environ.get("TICKWIRE_EXCHANGES", "16"))
     async with market(rate=1500) as venue:
         plain = configuration(venue, tmp_path, window_rows=window_rows)
         files = [make_model(tmp_path / f"{name}.onnx", plain, seed) for seed, name in enumerate("ab")]
@@ -265,7 +267,7 @@ async def test_a_hundred_exchanges_lose_no_row_and_score_none_twice(
         async with Pipeline(config, record_dir=tmp_path / "run") as pipeline:
             collector = Collector(pipeline)
             await asyncio.sleep(0.5)
-            for file in itertools.islice(itertools.cycle(reversed(files)), 100):
+            for file in itertools.islice(itertools.cycle(reversed(files)), exchanges):
                 assert (await pipeline.swap_model(file)).id == number_of(file)
             await asyncio.sleep(0.2)
     rows, stats = collector.rows, pipeline.stats()
@@ -278,7 +280,7 @@ async def test_a_hundred_exchanges_lose_no_row_and_score_none_twice(
     ids = [number_of(file) for file in files]
     assert set(rows["model_id"].tolist()) == set(ids)
     changes = int((np.diff(rows["model_id"].astype(np.int64)) != 0).sum())
-    assert changes >= 50, "rows of both models, in turns"
+    assert changes >= exchanges // 2, "rows of both models, in turns"
     if window_rows == 1:
         for file, number in zip(files, ids, strict=True):
             assert_scores(rows[rows["model_id"] == number], file)
