@@ -258,7 +258,7 @@ TEST_F(PriceFeedReplay, ARefusedSnapshotIsCountedByItsFaultAndLeavesTheBookAsItI
       << error(ErrorKind::SnapshotRefused);
   EXPECT_EQ(error(ErrorKind::SnapshotMalformed),
             "snapshot_malformed: AAA: it reads {\"code\":-1121,\"msg\":\"Invalid symbol.\"} | "
-            "snapshot_malformed: AAA: a price or quantity that is no number: b = \"x\" (a.log:11)");
+            "snapshot_malformed: AAA: a price or quantity that is no number: bids = \"x\" (a.log:11)");
 }
 
 TEST_F(PriceFeedReplay, ABookWithoutNewsIsGivenUpByTheNextEventATradeIncluded) {

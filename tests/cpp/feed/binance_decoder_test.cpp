@@ -479,6 +479,26 @@ TEST_F(BinanceDecoder, ShowsTheValueThatItCouldNotUse) {
   EXPECT_EQ(shown(R"({"e":"depthUpdate")"), "=");
 }
 
+TEST_F(BinanceDecoder, NamesTheFieldThatItCouldNotUseAsTheMessageDoes) {
+  make(Market::Spot);
+  const auto shown = [&](const std::string& body) {
+    std::string padded = body;
+    padded.resize(body.size() + Decoder::kPaddingBytes);
+    md::Event event;
+    (void)decoder_->decode_snapshot({padded.data(), body.size()}, 0, RecvClock::Read, 1, event);
+    return std::string(decoder_->refused().key) + "=" + std::string(decoder_->refused().value);
+  };
+  EXPECT_EQ(shown(R"({"lastUpdateId":7,"bids":[["1.234","1"]],"asks":[]})"), "bids=1.234");
+  EXPECT_EQ(shown(R"({"lastUpdateId":7,"bids":[],"asks":[["1","-1"]]})"), "asks=-1");
+  EXPECT_EQ(shown(R"({"lastUpdateId":"x","bids":[],"asks":[]})"), "lastUpdateId=x");
+  EXPECT_EQ(shown(R"({"lastUpdateId":7,"E":"now","bids":[],"asks":[]})"), "E=now");
+  (void)decode(
+      R"({"stream":"btcusdt@depth5","data":{"lastUpdateId":7,"bids":[["1","1"]],"asks":[["1.234","1"]]}})");
+  EXPECT_EQ(decoder_->refused().key, "asks");
+  (void)decode(diff_with("a", R"([["1.234","1"]])"));
+  EXPECT_EQ(decoder_->refused().key, "a") << "and the next one by its own";
+}
+
 TEST_F(BinanceDecoder, RefusesNumbersThatAreNotTheInstruments) {
   make(Market::UsdM);
   for (const char* price : {"\"1.234\"", "\"-1\"", "\"0\"", "\"0.00\"", "\"\"", "\"1e-3\"", "\"NaN\"", "null",

@@ -99,8 +99,12 @@ std::string_view find_text(std::string_view text, std::string_view key) noexcept
   return {};
 }
 
-/// A key as messages have it.
-std::string_view text_of(Key key) noexcept TICKWIRE_HOT {
+/// A key as messages have it, `spelled_out` where they do not go by letters.
+std::string_view text_of(Key key, bool spelled_out) noexcept TICKWIRE_HOT {
+  if (spelled_out && key == Key::LastId) return "lastUpdateId";
+  if (spelled_out && key == Key::Bids) return "bids";
+  if (spelled_out && key == Key::Asks) return "asks";
+  if (spelled_out && key == Key::Symbol) return "symbol";
   switch (key) {
     case Key::EventType: return "e";
     case Key::EventTime: return "E";
@@ -151,6 +155,7 @@ class Decoder::Impl {
     Outcome outcome = Outcome::Event;
     fields_.clear(kNoInstrument);
     refused_ = {};
+    spelled_out_ = 0;
     if (!config_.scan || message.size() > config_.max_message_bytes || !scan(message, instruments_, fields_))
         [[unlikely]] {
       outcome = parse(message);
@@ -171,6 +176,7 @@ class Decoder::Impl {
       TICKWIRE_HOT {
     fields_.clear(instrument);
     refused_ = {};
+    spelled_out_ = 0;
     out.kind = md::EventKind::BookSnapshot;
     TICKWIRE_HOT_EXEMPT_BEGIN(
         "simdjson: works inside the memory it was given at setup, one pass over the message")
@@ -261,6 +267,7 @@ class Decoder::Impl {
       }
       if (has(key)) return false;
       fields_.seen |= bit(key);
+      if (field.key().raw()[1] != '"') spelled_out_ |= bit(key);
 
       const char first = first_char(value);
       if (key == Key::Data && first == '{') {
@@ -429,7 +436,7 @@ class Decoder::Impl {
       if (!price || !parse_amount(texts[1].text, instrument.qty_decimals, out.qty)) [[unlikely]] {
         side.note(LevelsState::BadNumber);
         if (refused_.key.empty()) {
-          refused_ = {&side == &fields_.bids ? "b" : "a", texts[price ? 1 : 0].text};
+          refused_ = {name_of(&side == &fields_.bids ? Key::Bids : Key::Asks), texts[price ? 1 : 0].text};
         }
       }
     }
@@ -441,8 +448,12 @@ class Decoder::Impl {
 
   /// Always Malformed, and says why.
   Outcome refuse(Key key, std::string_view value) noexcept TICKWIRE_HOT {
-    if (refused_.key.empty()) refused_ = {text_of(key), value};
+    if (refused_.key.empty()) refused_ = {name_of(key), value};
     return Outcome::Malformed;
+  }
+  /// As this message has it.
+  [[nodiscard]] std::string_view name_of(Key key) const noexcept TICKWIRE_HOT {
+    return text_of(key, (spelled_out_ & bit(key)) != 0);
   }
   [[nodiscard]] bool good(bool read, Key key) noexcept TICKWIRE_HOT {
     if (!read) [[unlikely]]
@@ -591,6 +602,7 @@ class Decoder::Impl {
   const char* end_ = nullptr;
   Fields fields_;
   Refused refused_;
+  std::uint32_t spelled_out_ = 0;  // Keys of this message that are words, by bit().
 };
 
 Decoder::Decoder(const md::InstrumentTable& instruments, const DecoderConfig& config)
