@@ -34,7 +34,7 @@ async def ask(path: Path, line: bytes, *, end: bool = False) -> dict[str, Any]:
     writer.write(line)
     if end:
         writer.write_eof()
-    answer = await asyncio.wait_for(reader.readline(), 20.0)
+    answer = await asyncio.wait_for(reader.readline(), LONG_S)
     writer.close()
     found: dict[str, Any] = json.loads(answer)
     return found
@@ -84,7 +84,7 @@ async def test_a_connection_that_asks_nothing_ends(door: Path, monkeypatch: pyte
 async def test_idle_connections_take_no_more_than_their_share(door: Path) -> None:
     idle = [await asyncio.open_unix_connection(door) for _ in range(control._MOST_OPEN)]
     reader, writer = await asyncio.open_unix_connection(door)
-    assert await asyncio.wait_for(reader.read(), 20.0) == b""
+    assert await asyncio.wait_for(reader.read(), LONG_S) == b""
     writer.close()
     for _, other in idle:
         other.close()
@@ -125,6 +125,6 @@ async def test_an_answer_that_is_none_is_told(tmp_path: Path, answer: bytes, exp
     server = await asyncio.start_unix_server(serve, control.socket_path(stat_path))
     try:
         with pytest.raises(Error, match=re.escape(expected)):
-            await asyncio.wait_for(control.ask(stat_path, {"command": "swap"}), 20.0)
+            await asyncio.wait_for(control.ask(stat_path, {"command": "swap"}), LONG_S)
     finally:
         server.close()

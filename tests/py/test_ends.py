@@ -100,7 +100,7 @@ rows = ["spread()"]
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=LONG_S)
 
 
 _STARTED: list[subprocess.Popen[str]] = []

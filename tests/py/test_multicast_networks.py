@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import LONG_S
 
 VENUE, ENGINE = "10.84.7.1", "10.84.7.2"
 
 
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=20)
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=LONG_S)
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_an_engine_on_another_host_hears_the_venue(hosts: tuple[str, str], tmp_p
         assert live.returncode == 0, live.stdout + live.stderr
     finally:
         venue.send_signal(signal.SIGTERM)
-        sent = json.loads(venue.communicate(timeout=30)[0].splitlines()[-1])
+        sent = json.loads(venue.communicate(timeout=LONG_S)[0].splitlines()[-1])
     told = json.loads(live.stdout.splitlines()[-1])
     # Lost on the way, asked for, and complete; and what is recorded says the same.
     assert min(sent["lost_0"], sent["lost_1"]) > 0

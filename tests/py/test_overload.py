@@ -19,6 +19,7 @@ import onnx
 import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from waiting import LONG_S
 
 from tickwire import models
 from tickwire.config import Config
@@ -268,7 +269,7 @@ async def test_slow_and_dead_clients_of_a_sink_are_nobody_elses_business(tmp_pat
             await pipeline.run_until(3.0)
             stats = pipeline.stats()
         silent.close()
-        await asyncio.wait_for(reading, 5.0)
+        await asyncio.wait_for(reading, LONG_S)
     final = pipeline.stats()
     (counters,) = (counters for name, counters in stats.sinks.items() if "websocket" in name)
     assert counters["client_dropped"] > 100  # The silent one's.

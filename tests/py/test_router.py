@@ -468,7 +468,7 @@ async def test_queue_closed_while_it_waits_for_room() -> None:
     await settle()
     assert not waiting.done()
     queue.close()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, LONG_S)
     assert [signal.row for signal in await queue.get()] == [1, 2]
     assert await queue.get() == []
 

@@ -60,14 +60,16 @@ def numbered(datagrams: list[tuple[str, int, list[bytes]]]) -> dict[int, bytes]:
     return {first + i: data for _, first, messages in datagrams for i, data in enumerate(messages)}
 
 
-async def request(venue: MulticastVenue, first: int, count: int, session: str = "") -> bytes | None:
+async def request(
+    venue: MulticastVenue, first: int, count: int, session: str = "", *, seconds: float = LONG_S
+) -> bytes | None:
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
         name = (session or venue.session).encode().ljust(10)
         await loop.sock_sendto(sock, struct.pack(">10sQH", name, first, count), venue.rerequest)
         try:
-            return await asyncio.wait_for(loop.sock_recv(sock, 65536), 0.2)
+            return await asyncio.wait_for(loop.sock_recv(sock, 65536), seconds)
         except TimeoutError:
             return None
 
@@ -204,9 +206,9 @@ def test_rerequest_server_answers_only_what_it_should() -> None:
             beyond = await request(venue, len(truth), 10)
             assert beyond is not None
             assert parse(beyond)[2] == truth[-1:]
-            assert await request(venue, 3, 2, session="OTHER") is None
+            assert await request(venue, 3, 2, session="OTHER", seconds=0.2) is None
             venue.rerequest_up = False
-            assert await request(venue, 3, 2) is None
+            assert await request(venue, 3, 2, seconds=0.2) is None
 
     asyncio.run(run())
 
@@ -307,7 +309,7 @@ def test_weather_by_chance_is_told_by_its_counters() -> None:
             assert sum(map(len, venue.sessions.values())) > len(truth)
             assert orders_after(venue.history) == orders_after(truth)
             # Whoever is down stays so for an hour.
-            assert await request(venue, 1, 1) is None
+            assert await request(venue, 1, 1, seconds=0.2) is None
             assert (await snapshot(venue))[0] == (b"J", b"S")
 
     asyncio.run(run())

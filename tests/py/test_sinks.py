@@ -149,7 +149,7 @@ async def test_jsonl_to_a_named_pipe_waits_for_no_reader(tmp_path: Path) -> None
     path = tmp_path / "signals.jsonl"
     os.mkfifo(path)
     sink = JsonlSink(str(path))
-    await asyncio.wait_for(sink.open(), 20.0)
+    await asyncio.wait_for(sink.open(), LONG_S)
     await sink.write(signals(1))
     assert sink.counters() == {"lines": 0, "lost": 1, "write_errors": 1}
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

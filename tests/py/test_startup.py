@@ -13,6 +13,7 @@ from typing import Any
 import fake_core
 import pytest
 from host_tree import build, engine, tuned
+from waiting import LONG_S
 
 from tickwire.config import Config
 from tickwire.errors import SetupError
@@ -160,7 +161,7 @@ def test_asks_the_kernel_for_what_it_gives_a_warm_socket() -> None:
     """A socket that has been stamped for long, beside the question, knows the truth."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
-        receiver.settimeout(10.0)
+        receiver.settimeout(LONG_S)
         receiver.setsockopt(socket.SOL_SOCKET, startup._SO_TIMESTAMPNS, 1)
         stamped = False
         for _ in range(200):
