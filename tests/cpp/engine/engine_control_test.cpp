@@ -63,22 +63,10 @@ class EngineControl : public testing::Test {
     return config;
   }
   static ModelConfig model(const std::string& name, std::uint32_t id) {
-    return {.name = name,
-            .members = {{model_file("good_free_batch"), 1.0}},
-            .id = id,
-            .ort_library = ort_library(),
-            .cache_dir = "",
-            .provider = "cpu",
-            .workers = 1,
-            .cores = {},
-            .assign = Assign::Instrument,
-            .max_batch = 1,
-            .max_age_ns = 0,
-            .queue_slots = 16,
-            .policy = QueuePolicy::Every,
-            .queue_limit = 8,
-            .shadow = false,
-            .start_timeout_ns = 120'000'000'000};
+    ModelConfig config = test::model_config(name, id, {{model_file("good_free_batch"), 1.0}});
+    config.ort_library = ort_library();
+    config.queue_slots = 16;
+    return config;
   }
 
   /// Takes what there is; how many.

@@ -1,4 +1,5 @@
 #include "tickwire/engine/engine.hpp"
+#include "engine/configs.hpp"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -177,54 +178,15 @@ class EngineTest : public ::testing::Test {
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
   EngineConfig config(Layout layout) const {
-    features::FeaturePlan plan;
-    plan.nodes = {{features::find_kernel("imbalance"), -1, 1, 0, 0, 0, 0},
-                  {features::find_kernel("spread"), -1, 0, 0, 0, 0, 0}};
-    plan.outputs = {0, 1};
-    return {.layout = layout,
-            .idle = concurrent::IdleKind::Backoff,
-            .huge_pages = HugePages::Off,
-            .lock = LockMemory::Off,
-            .output_slots = 64,  // Small, so that the rings fill and the stages wait for each other.
-            .stat_path = (folder_ / "engine.stat").string(),
-            .replay = true,
-            .record_dir = "",
-            .record_sync_ns = 0,
-            .feeds = {{.name = "usdm",
-                       .itch = {},
-                       .market = feed::binance::Market::UsdM,
-                       .trades = feed::binance::TradeStream::Trade,
-                       .url = "",
-                       .subscribe = {},
-                       .trades_url = "",
-                       .subscribe_trades = {},
-                       .inputs = {(folder_ / "capture.log").string()},
-                       .warm = {},
-                       .instruments = {{"BTCUSDT", 8, 8}, {"ETHUSDT", 8, 8}},
-                       .core = -1,
-                       .snapshot_retries = 3,
-                       .snapshot_backoff_ns = 1'000'000,
-                       .snapshot_limit = 1000,
-                       .max_levels = 64,
-                       .max_frame_bytes = 1U << 16U,
-                       .buffer_events = 64,
-                       .ca_file = "",
-                       .reconnect_min_ns = 1,
-                       .reconnect_max_ns = 1,
-                       .max_connection_age_ns = 0,
-                       .liveness_timeout_ns = 0,
-                       .stale_after_ns = 0}},
-            .features = {.trigger = Trigger::Book,
-                         .every_ns = 0,
-                         .clock = WindowClock::Recv,
-                         .window_rows = 1,
-                         .max_event_rate = 100,
-                         .trade_gaps = TradeGaps::Count,
-                         .accept_beyond_depth = false,
-                         .max_age_ns = 0,
-                         .plan = plan},
-            .models = {},
-            .worker_program = ""};
+    EngineConfig config =
+        test::engine_config({test::price_feed("usdm", {}, {(folder_ / "capture.log").string()})}, true);
+    config.layout = layout;
+    config.output_slots = 64;  // Small, so that the rings fill and the stages wait for each other.
+    config.stat_path = (folder_ / "engine.stat").string();
+    config.feeds[0].instruments = {{"BTCUSDT", 8, 8}, {"ETHUSDT", 8, 8}};
+    config.features.plan.nodes.push_back({features::find_kernel("spread"), -1, 0, 0, 0, 0, 0});
+    config.features.plan.outputs = {0, 1};
+    return config;
   }
 
   /// Built beside the tests.
@@ -329,22 +291,9 @@ TEST_F(EngineTest, LayoutsGiveTheSameRowsAndScoresBitForBit) {
   const Market market = make_market(2000);
   EngineConfig with_model = config(Layout::Inline);
   with_model.features.plan.outputs = {0, 1, 0, 1};  // The model takes four.
-  with_model.models = {{.name = "m",
-                        .members = {{infer::testing::model_file("good_free_batch"), 1.0}},
-                        .id = 7,
-                        .ort_library = library,
-                        .cache_dir = "",
-                        .provider = "cpu",
-                        .workers = 1,
-                        .cores = {},
-                        .assign = Assign::Instrument,
-                        .max_batch = 1,
-                        .max_age_ns = 0,
-                        .queue_slots = 16,
-                        .policy = QueuePolicy::Every,
-                        .queue_limit = 8,
-                        .shadow = false,
-                        .start_timeout_ns = 0}};
+  with_model.models = {test::model_config("m", 7, {{infer::testing::model_file("good_free_batch"), 1.0}})};
+  with_model.models[0].ort_library = library;
+  with_model.models[0].queue_slots = 16;
   Output in_line = run(with_model);
   check(in_line, market);
   with_model.layout = Layout::Threads;
@@ -352,7 +301,6 @@ TEST_F(EngineTest, LayoutsGiveTheSameRowsAndScoresBitForBit) {
   check(threads, market);
   with_model.layout = Layout::Processes;
   with_model.worker_program = worker_program();
-  with_model.models[0].start_timeout_ns = 60'000'000'000;
   Output processes = run(with_model);
   check(processes, market);
   for (std::size_t i = 0; i < in_line.rows.size(); ++i) {

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/configs.hpp"
 #include "feed/websocket_test_server.hpp"
 #include "tickwire/engine/ingest_agent.hpp"
 #include "tickwire/engine/work.hpp"
@@ -100,53 +101,6 @@ class Capture {
 };
 
 // ---- The agent ----
-
-/// One feed, "usdm", whose rows are the imbalance of the best levels.
-inline FeedConfig price_feed(const std::string& name, const std::vector<std::string>& symbols,
-                             std::vector<std::string> inputs) {
-  FeedConfig feed{};
-  feed.name = name;
-  feed.market = feed::binance::Market::UsdM;
-  feed.trades = feed::binance::TradeStream::Trade;
-  feed.inputs = std::move(inputs);
-  for (const std::string& symbol : symbols) feed.instruments.push_back({symbol, 0, 0});
-  feed.core = -1;
-  feed.snapshot_retries = 2;
-  feed.snapshot_backoff_ns = 1'000'000;
-  feed.snapshot_limit = 1000;
-  feed.max_levels = 64;
-  feed.max_frame_bytes = 1U << 16U;
-  feed.buffer_events = 64;
-  feed.reconnect_min_ns = 1'000'000;
-  feed.reconnect_max_ns = 1'000'000;
-  return feed;
-}
-inline EngineConfig engine_config(std::vector<FeedConfig> feeds, bool replay) {
-  features::FeaturePlan plan;
-  plan.nodes = {{features::find_kernel("imbalance"), -1, 1, 0, 0, 0, 0}};
-  plan.outputs = {0};
-  return {.layout = Layout::Threads,
-          .idle = concurrent::IdleKind::Backoff,
-          .huge_pages = HugePages::Off,
-          .lock = LockMemory::Off,
-          .output_slots = 4096,
-          .stat_path = "",
-          .replay = replay,
-          .record_dir = "",
-          .record_sync_ns = 0,
-          .feeds = std::move(feeds),
-          .features = {.trigger = Trigger::Book,
-                       .every_ns = 0,
-                       .clock = WindowClock::Recv,
-                       .window_rows = 1,
-                       .max_event_rate = 100,
-                       .trade_gaps = TradeGaps::Count,
-                       .accept_beyond_depth = false,
-                       .max_age_ns = 0,
-                       .plan = plan},
-          .models = {},
-          .worker_program = ""};
-}
 
 /// What left, a text each. "@20 AAA 1/2 #12 +0.50" is row 2 of epoch 1 by event 12, received 20 ms after
 /// kStart, with its value; "@30 AAA 1 gap suspect" the end of epoch 1. Live there are no times.

@@ -17,6 +17,7 @@ using test::diff;
 using test::engine_config;
 using test::IngestRig;
 using test::Log;
+using test::model_config;
 using test::price_feed;
 using test::snapshot_body;
 
@@ -47,25 +48,6 @@ class SumModel final : public infer::Model {
   infer::ModelInfo info_;
   const float* input_ = nullptr;
 };
-
-ModelConfig model_config(const std::string& name, std::uint32_t id) {
-  return {.name = name,
-          .members = {},
-          .id = id,
-          .ort_library = "",
-          .cache_dir = "",
-          .provider = "cpu",
-          .workers = 1,
-          .cores = {},
-          .assign = Assign::Instrument,
-          .max_batch = 1,
-          .max_age_ns = 0,
-          .queue_slots = 64,
-          .policy = QueuePolicy::Every,
-          .queue_limit = 8,
-          .shadow = false,
-          .start_timeout_ns = 0};
-}
 
 class IngestRows : public testing::Test {
  protected:

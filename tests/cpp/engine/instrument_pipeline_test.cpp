@@ -7,23 +7,15 @@
 #include <random>
 #include <vector>
 
+#include "engine/configs.hpp"
+
 namespace tickwire::engine {
 namespace {
 
 /// One USD-M instrument whose rows are the imbalance of five levels, and its events.
 class InstrumentPipelineTest : public ::testing::Test {
  protected:
-  static FeaturesConfig features() {
-    return {.trigger = Trigger::Book,
-            .every_ns = 0,
-            .clock = WindowClock::Recv,
-            .window_rows = 1,
-            .max_event_rate = 100,
-            .trade_gaps = TradeGaps::Count,
-            .accept_beyond_depth = false,
-            .max_age_ns = 0,
-            .plan = {.nodes = {{features::find_kernel("imbalance"), -1, 5, 0, 0, 0, 0}}, .outputs = {0}}};
-  }
+  static FeaturesConfig features() { return test::features_config(5); }
   static FeedConfig feed() {
     FeedConfig feed{};
     feed.market = feed::binance::Market::UsdM;

@@ -5,6 +5,8 @@
 #include <optional>
 #include <vector>
 
+#include "engine/configs.hpp"
+
 namespace tickwire::engine {
 namespace {
 
@@ -13,16 +15,10 @@ class RowBuilderTest : public ::testing::Test {
  protected:
   void build(Trigger trigger, std::int64_t every_ns = 0, WindowClock clock = WindowClock::Recv,
              std::int64_t mean_ns = 0) {
-    FeaturesConfig features{
-        .trigger = trigger,
-        .every_ns = every_ns,
-        .clock = clock,
-        .window_rows = 1,
-        .max_event_rate = 100,
-        .trade_gaps = TradeGaps::Count,
-        .accept_beyond_depth = false,
-        .max_age_ns = 0,
-        .plan = {.nodes = {{features::find_kernel("imbalance"), -1, 1, 0, 0, 0, 0}}, .outputs = {0}}};
+    FeaturesConfig features = test::features_config();
+    features.trigger = trigger;
+    features.every_ns = every_ns;
+    features.clock = clock;
     if (mean_ns != 0) {
       features.plan.nodes.push_back({features::find_kernel("mean"), 0, 0, mean_ns, 0, 0, 0});
       features.plan.outputs = {1};

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/configs.hpp"
 #include "tickwire/engine/inference_agent.hpp"
 #include "tickwire/engine/scoring_stage.hpp"
 #include "tickwire/engine/work.hpp"
@@ -69,22 +70,13 @@ class SumModel final : public infer::Model {
 
 ModelConfig model_config(QueuePolicy policy, std::size_t limit = 2, std::int64_t max_age_ns = 0,
                          std::size_t max_batch = 1) {
-  return {.name = "m",
-          .members = {},
-          .id = 42,
-          .ort_library = "",
-          .cache_dir = "",
-          .provider = "cpu",
-          .workers = 1,
-          .cores = {},
-          .assign = Assign::Instrument,
-          .max_batch = max_batch,
-          .max_age_ns = max_age_ns,
-          .queue_slots = 8,
-          .policy = policy,
-          .queue_limit = limit,
-          .shadow = false,
-          .start_timeout_ns = 0};
+  ModelConfig config = test::model_config("m", 42);
+  config.max_batch = max_batch;
+  config.max_age_ns = max_age_ns;
+  config.queue_slots = 8;
+  config.policy = policy;
+  config.queue_limit = limit;
+  return config;
 }
 
 class ScoringTest : public ::testing::Test {

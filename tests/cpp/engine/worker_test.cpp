@@ -18,6 +18,7 @@
 #include <tuple>
 #include <vector>
 
+#include "engine/configs.hpp"
 #include "tickwire/core/error.hpp"
 #include "tickwire/core/time.hpp"
 #include "tickwire/engine/inference_agent.hpp"
@@ -152,22 +153,11 @@ class WorkerStock : public testing::Test {
     Arena arena({.huge_pages = HugePages::Off, .lock = LockMemory::Off});
     concurrent::Waker waker;
     signal::SignalPort port(channel.out(), waker, 3, arena);
-    const ModelConfig config{.name = kName,
-                             .members = {},
-                             .id = 7,
-                             .ort_library = "",
-                             .cache_dir = "",
-                             .provider = "cpu",
-                             .workers = 1,
-                             .cores = {},
-                             .assign = Assign::Instrument,
-                             .max_batch = 2,
-                             .max_age_ns = 0,
-                             .queue_slots = 16,
-                             .policy = QueuePolicy::DropOldest,
-                             .queue_limit = 6,
-                             .shadow = false,
-                             .start_timeout_ns = 0};
+    ModelConfig config = test::model_config(kName, 7);
+    config.max_batch = 2;
+    config.queue_slots = 16;
+    config.policy = QueuePolicy::DropOldest;
+    config.queue_limit = 6;
     InferenceAgent agent(kName,
                          {.scope = kName,
                           .config = config,
@@ -279,7 +269,7 @@ class WorkerStock : public testing::Test {
   std::vector<std::uint32_t> ingest_of_;
   Spawner spawner_;
   Arena arena_{ArenaConfig{.huge_pages = HugePages::Off, .lock = LockMemory::Off}};
-  ModelConfig config_{};
+  ModelConfig config_ = test::model_config();
   std::unique_ptr<metrics::StatFile> stats_;
   std::unique_ptr<WorkerHost> host_;
   std::set<Key> pushed_;
