@@ -50,7 +50,7 @@ def bound(path: Path, model: onnx.ModelProto, schema: Any) -> Path:
 
 
 def test_bind_check_and_inspect_give_it_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "TRIAL_S", 1.0)
+    monkeypatch.setattr("tickwire.models.loading.TRIAL_S", 1.0)
     schema = config(tmp_path).schema()
     path = bound(tmp_path / "m.onnx", endless(), schema)
     before = path.read_bytes()

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 from tickwire import models
 from tickwire.config import Config
 from tickwire.errors import ModelError
+from tickwire.models.random_operators import random_operator
 from tickwire.pipeline import Pipeline
-from tickwire.random_operators import random_operator
 
 FEATURES = ["spread()", "microprice_offset()"]
 

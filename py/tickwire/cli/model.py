@@ -15,6 +15,7 @@ from tickwire.cli import output
 from tickwire.config import Config
 from tickwire.errors import ConfigError, Error, SetupError
 from tickwire.limits import Limit
+from tickwire.models import loading
 from tickwire.outputs import refuse_over
 from tickwire.units import parse_duration
 
@@ -65,7 +66,7 @@ def _indented(schema: str) -> str:
 def check(model: Path, config: Path | None, provider: str | None, max_batch: int | None) -> int:
     """Every step that a start takes with a model, in its order, as far as it comes."""
     schema = None
-    limit = Limit(models.TRIAL_S)
+    limit = Limit(loading.TRIAL_S)
     if config is not None:
         settings = Config.from_toml(config)
         schema = settings.schema()
@@ -151,7 +152,7 @@ def optimize(
 def bench(
     model: Path, providers: list[str], core: int | None, settings: dict[str, Any], *, as_json: bool
 ) -> None:
-    from tickwire import model_bench
+    from tickwire.models import bench as model_bench
 
     chosen = model_bench.Settings(**settings)
     todo = model_bench.cells(providers or models.providers(), chosen)
