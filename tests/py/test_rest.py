@@ -17,6 +17,7 @@ from tickwire.config import Config
 from tickwire.http_date import parse_http_date
 from tickwire.runtime import snapshots as rest
 from tickwire.runtime.snapshots import SnapshotService
+from tickwire.venues.binance import SPOT
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -222,7 +223,7 @@ async def test_a_venue_is_left_alone_for_as_long_as_it_asks_and_an_hour_at_most(
             self.status = status
 
     monkeypatch.setattr(rest.time, "time", lambda: 784111777.0)  # Sun, 06 Nov 1994 08:49:37 GMT.
-    feed = rest._Feed("binance_spot", "", 100, "")
+    feed = rest._Feed(SPOT, "", 100, "")
     for status in (429, 418, 503, 403):
         host = Host()
         pause = SnapshotService._pace(host, Answer(status), feed)  # type: ignore[arg-type]

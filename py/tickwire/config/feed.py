@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, model_validator
 
 from tickwire.config.multicast import Multicast
-from tickwire.names import check_symbol
 from tickwire.toml.table import Duration, Name, Table
-from tickwire.toml.words import MISSING, at
+from tickwire.toml.words import MISSING, at, nearest_known
 from tickwire.units import parse_duration
+from tickwire.venues import VENUES, StreamVenue, Venue
 
 __all__ = ["Feed", "Instrument", "date_of"]
 
@@ -38,11 +38,15 @@ class _Instrument(Table):
 
 Instrument = Annotated[_Instrument, BeforeValidator(_instrument)]
 
-_Venue = Literal["binance_spot", "binance_usdm", "binance_coinm", "nasdaq_itch"]
 
-# Venues that tell of every order, on multicast lines or in files of their own form. All that has to do with a
-# connection or a REST snapshot says nothing about them.
-_BY_ORDER = ("nasdaq_itch",)
+def _check_venue(value: object) -> object:
+    if value not in list(VENUES):  # It may be any type.
+        close = nearest_known(value, VENUES) if isinstance(value, str) else ""
+        expected = ", ".join(f'"{name}"' for name in VENUES)
+        raise ValueError(f"expected one of {expected}{close}")
+    return value
+
+
 _OF_BY_ORDER = ("date", "max_orders", "multicast")
 _OF_ANY_VENUE = ("name", "venue", "source", "instruments", "core", *_OF_BY_ORDER)
 # MoldUDP64 sends a heartbeat each second.
@@ -51,44 +55,6 @@ _LINE_LIVENESS = "5s"
 _MOST_SUBSCRIBED = 512
 # A locate has two bytes, and 0 is nobody's.
 _MOST_LOCATES = 65535
-_ITCH_DECIMALS = {"price_decimals": 4, "qty_decimals": 0}
-
-# Production endpoints, the interval that is the fastest public one, and the deepest snapshot of each venue.
-#
-# USD-M has split its endpoint by kind of stream: /public has depth and bookTicker, /market has aggTrade.
-# The raw trade stream is on neither list, but clients that tried all of them find it on /public, with the
-# depth, and on /market nothing. So a feed with trades = "trade" needs one connection and one with "aggTrade"
-# two.
-_VENUES: dict[str, dict[str, Any]] = {
-    "binance_spot": {
-        "url": "wss://stream.binance.com:9443/ws",
-        "rest_url": "https://api.binance.com/api/v3/depth",
-        "depth_interval": "100ms",
-        "plain_interval": "1000ms",
-        "depth_intervals": ("100ms", "1000ms"),
-        "snapshot_limit": 5000,
-        "snapshot_limits": range(1, 5001),
-    },
-    "binance_usdm": {
-        "url": "wss://fstream.binance.com/public/ws",
-        "agg_trades_url": "wss://fstream.binance.com/market/ws",
-        "rest_url": "https://fapi.binance.com/fapi/v1/depth",
-        "depth_interval": "0ms",
-        "plain_interval": "250ms",
-        "depth_intervals": ("0ms", "100ms", "250ms", "500ms"),
-        "snapshot_limit": 1000,
-        "snapshot_limits": (5, 10, 20, 50, 100, 500, 1000),
-    },
-    "binance_coinm": {
-        "url": "wss://dstream.binance.com/ws",
-        "rest_url": "https://dapi.binance.com/dapi/v1/depth",
-        "depth_interval": "0ms",
-        "plain_interval": "250ms",
-        "depth_intervals": ("0ms", "100ms", "250ms", "500ms"),
-        "snapshot_limit": 1000,
-        "snapshot_limits": (5, 10, 20, 50, 100, 500, 1000),
-    },
-}
 
 
 def _check_date(value: object) -> object:
@@ -126,13 +92,19 @@ def _one_trade_stream(value: object) -> object:
     return value
 
 
+def _decimals(venue: Venue) -> dict[str, int]:
+    """What the venue itself says of its numbers."""
+    given = {"price_decimals": venue.price_decimals, "qty_decimals": venue.qty_decimals}
+    return {key: value for key, value in given.items() if value is not None}
+
+
 class Feed(Table):
     """`[[feeds]]`: one venue, or a part of its instruments, with its own ingest agent."""
 
     name: Name = ""
     """What counters, captures and `--input NAME=FILE` call it. Empty: the venue's name, made unique."""
 
-    venue: _Venue
+    venue: Annotated[str, BeforeValidator(_check_venue)]
     """Which venue's messages and sequence rules these are."""
 
     source: Literal["websocket", "multicast", "file"] = "websocket"
@@ -229,35 +201,40 @@ class Feed(Table):
     @model_validator(mode="before")
     @classmethod
     def _venue_defaults(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("venue") in _BY_ORDER:
-            return cls._by_order_defaults(data)
-        if not isinstance(data, Mapping) or data.get("venue") not in list(_VENUES):  # It may be any type.
+        if not isinstance(data, Mapping) or data.get("venue") not in list(VENUES):  # It may be any type.
             return data  # The venue's own error says it better.
+        venue = VENUES[str(data["venue"])]
+        if not isinstance(venue, StreamVenue):
+            return cls._by_order_defaults(data, venue)
         filled = dict(data)
-        venue = _VENUES[str(data["venue"])]
         if not filled.get("url") and not filled.get("trades_url") and filled.get("trades") == "aggTrade":
-            filled["trades_url"] = venue.get("agg_trades_url", "")
-        for key in ("url", "rest_url", "depth_interval", "snapshot_limit"):
+            filled["trades_url"] = venue.agg_trades_url
+        for key, default in (
+            ("url", venue.url),
+            ("rest_url", venue.rest_url),
+            ("depth_interval", venue.depth_intervals[0]),
+            ("snapshot_limit", venue.snapshot_limits[-1]),
+        ):
             if filled.get(key) in (None, ""):
-                filled[key] = venue[key]
+                filled[key] = default
         return filled
 
     @staticmethod
-    def _by_order_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+    def _by_order_defaults(data: Mapping[str, Any], venue: Venue) -> dict[str, Any]:
         live = data.get("multicast") is not None
         filled = {"source": "multicast" if live else "file", **data}
         if live:
             filled.setdefault("liveness_timeout", _LINE_LIVENESS)
         if isinstance(filled.get("instruments"), list):
             filled["instruments"] = [
-                {**_ITCH_DECIMALS, **item} if isinstance(item := _instrument(given), Mapping) else item
+                {**_decimals(venue), **item} if isinstance(item := _instrument(given), Mapping) else item
                 for given in filled["instruments"]
             ]
         return filled
 
     def _fits_by_order(self) -> Feed:
         for i, instrument in enumerate(self.instruments):
-            for key, decimals in _ITCH_DECIMALS.items():
+            for key, decimals in _decimals(VENUES[self.venue]).items():
                 if getattr(instrument, key) != decimals:
                     expected = f"expected none, or the venue's {decimals}"
                     raise at(f"instruments[{i}].{key}", expected, getattr(instrument, key))
@@ -275,20 +252,22 @@ class Feed(Table):
     @property
     def by_order(self) -> bool:
         """Does the venue tell of every order?"""
-        return self.venue in _BY_ORDER
+        return VENUES[self.venue].by_order
 
     @property
     def deepest_snapshot(self) -> int:
         """Levels a side of the venue's deepest snapshot; 0 where it tells of every order."""
-        return 0 if self.by_order else int(_VENUES[self.venue]["snapshot_limits"][-1])
+        venue = VENUES[self.venue]
+        return venue.snapshot_limits[-1] if isinstance(venue, StreamVenue) else 0
 
     @model_validator(mode="after")
     def _fits_venue(self) -> Feed:
         for i, instrument in enumerate(self.instruments):
-            expected = check_symbol(self.venue, instrument.symbol)
+            expected = VENUES[self.venue].check_symbol(instrument.symbol)
             if expected is not None:
                 raise at(f"instruments[{i}]", expected, instrument.symbol)
-        if self.by_order:
+        venue = VENUES[self.venue]
+        if not isinstance(venue, StreamVenue):
             return self._fits_by_order()
         for key in _OF_BY_ORDER:
             if getattr(self, key) != Feed.model_fields[key].default:
@@ -299,12 +278,11 @@ class Feed(Table):
         if len(self.instruments) > _MOST_SUBSCRIBED:
             expected = f"expected at most {_MOST_SUBSCRIBED} entries for {self.venue}"
             raise at("instruments", expected, len(self.instruments))
-        venue = _VENUES[self.venue]
-        if self.depth_interval not in venue["depth_intervals"]:
-            expected = ", ".join(f'"{interval}"' for interval in venue["depth_intervals"])
+        if self.depth_interval not in venue.depth_intervals:
+            expected = ", ".join(f'"{interval}"' for interval in venue.depth_intervals)
             raise at("depth_interval", f"expected one of {expected} for {self.venue}", self.depth_interval)
-        if self.snapshot_limit not in venue["snapshot_limits"]:
-            limits = venue["snapshot_limits"]
+        if self.snapshot_limit not in venue.snapshot_limits:
+            limits = venue.snapshot_limits
             expected = (
                 f"1 to {limits[-1]}" if isinstance(limits, range) else f"one of {', '.join(map(str, limits))}"
             )
@@ -350,12 +328,19 @@ class Feed(Table):
 
     def streams(self) -> list[str]:
         """Names of the streams to subscribe to, in the configuration's order."""
-        if self.by_order:
+        venue = VENUES[self.venue]
+        if not isinstance(venue, StreamVenue):
             return []
-        plain = _VENUES[self.venue]["plain_interval"]
-        depth = "depth" if self.depth_interval == plain else f"depth@{self.depth_interval}"
-        kinds = [depth, self.trades, *(["bookTicker"] if self.quotes else [])]
-        return [f"{instrument.symbol.lower()}@{kind}" for instrument in self.instruments for kind in kinds]
+        return [
+            name
+            for instrument in self.instruments
+            for name in venue.streams(
+                instrument.symbol,
+                depth_interval=self.depth_interval,
+                trades=self.trades,
+                quotes=self.quotes,
+            )
+        ]
 
     def streams_by_connection(self) -> tuple[list[str], list[str]]:
         """The streams of `url` and those of `trades_url`; none of these where it is empty."""

@@ -26,6 +26,7 @@ import aiohttp
 
 from tickwire.http_date import parse_http_date
 from tickwire.tasks import repeat
+from tickwire.venues import VENUES, StreamVenue
 from tickwire.wording import printable, venue_words
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ _QUOTED_BYTES = 2048
 _QUOTED_CHARACTERS = 140
 # Of the text that says why there is none: the engine's log keeps less of it.
 _MOST_WHY = 500
-# Request weight a minute that an address may use, by venue, and the share of it that we take.
-_WEIGHT_PER_MINUTE = {"binance_spot": 6000, "binance_usdm": 2400, "binance_coinm": 2400}
+# Of the request weight a minute that a venue allows an address, the share that we take.
 _WEIGHT_SHARE = 0.8
 
 
@@ -95,7 +95,7 @@ class _Host:
 
 @dataclass(frozen=True)
 class _Feed:
-    venue: str
+    venue: StreamVenue | None
     rest_url: str
     limit: int
     ca_file: str
@@ -114,7 +114,7 @@ class SnapshotService:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(5.0, timeout_s))
         self._feeds = [
             _Feed(
-                feed.venue,
+                venue if isinstance(venue := VENUES[feed.venue], StreamVenue) else None,
                 feed.rest_url,
                 int(feed.snapshot_limit or 0),
                 str(config.path_of(feed.ca_file)) if feed.ca_file else "",
@@ -251,8 +251,10 @@ class SnapshotService:
             # Weights count by the minute.
             host.hold(60.0, f"{said} and not for how long, so it is left alone for a minute")
             return 0.0
-        used = _number(response.headers.get("X-MBX-USED-WEIGHT-1M"), 0.0)
-        if used > _WEIGHT_PER_MINUTE[feed.venue] * _WEIGHT_SHARE:
+        if feed.venue is None:
+            return 0.0
+        used = _number(response.headers.get(feed.venue.weight_header), 0.0)
+        if used > feed.venue.weight_per_minute * _WEIGHT_SHARE:
             host.hold(61.0 - time.time() % 60.0, "the venue's request weight of this minute is used up")
         return 0.0
 
