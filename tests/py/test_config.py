@@ -1062,6 +1062,14 @@ def test_a_configuration_made_in_python_is_checked_as_a_file_is(changes: dict[st
     with pytest.raises(ConfigError) as error:
         Config(**tables()).model_copy(update=changes)
     assert str(error.value).startswith(says)
+    for make in (
+        lambda: Config.from_dict(tables(**changes)),
+        lambda: Config.model_validate(tables(**changes)),
+        lambda: Config(**tables()).copy(update=changes),
+    ):
+        with pytest.raises(ConfigError) as again:
+            make()
+        assert str(again.value) == str(error.value)
 
 
 @pytest.mark.parametrize(

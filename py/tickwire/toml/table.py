@@ -59,6 +59,10 @@ class Table(BaseModel):
             return super().model_copy(deep=deep)
         return type(self)(**{**{name: getattr(self, name) for name in self.model_fields_set}, **update})
 
+    def copy(self, **options: Any) -> Self:
+        """As `model_copy`: pydantic's own, long deprecated, checks nothing."""
+        return self.model_copy(**options)
+
     @classmethod
     def of(cls, value: object) -> AnyTable:
         """Which table a value is meant to be: this one, unless something in it says which."""
