@@ -11,6 +11,8 @@
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -604,7 +606,10 @@ bool Engine::has_output() const noexcept {
                                                        : output.queue->readable() != 0;
                      }) ||
          std::any_of(ingest_.begin(), ingest_.end(),
-                     [](const auto& ingest) { return ingest->requests().readable() != 0; }) ||
+                     [](const auto& ingest) {
+                       SnapshotDesk* const desk = ingest->desk();
+                       return desk != nullptr && desk->requests().readable() != 0;
+                     }) ||
          std::any_of(workers_.begin(), workers_.end(),
                      [](const auto& worker) { return worker->has_waiting(); });
 }
@@ -699,7 +704,8 @@ void Engine::release() noexcept {
 
 std::optional<SnapshotRequest> Engine::poll_request() noexcept {
   for (auto& ingest : ingest_) {
-    concurrent::SpscQueue& queue = ingest->requests();
+    if (ingest->desk() == nullptr) continue;
+    concurrent::SpscQueue& queue = ingest->desk()->requests();
     if (queue.readable() == 0) continue;
     SnapshotRequest request;
     std::memcpy(&request, queue.slot(0), sizeof request);
@@ -709,16 +715,41 @@ std::optional<SnapshotRequest> Engine::poll_request() noexcept {
   return std::nullopt;
 }
 
-bool Engine::deliver_snapshot(std::uint32_t feed, InstrumentId instrument, std::string_view body) noexcept {
-  return ingest_[agent_of_feed_[feed]]->deliver({Command::Kind::Snapshot, instrument}, body);
+/// Where the snapshots of a feed's instrument are awaited. Throws std::invalid_argument where nowhere.
+SnapshotDesk& Engine::desk_of(std::uint32_t feed, InstrumentId instrument) const {
+  const auto refuse = [&](const std::string& expected) {
+    throw std::invalid_argument("snapshot for feed " + std::to_string(feed) + ", instrument " +
+                                std::to_string(instrument) + ": expected " + expected);
+  };
+  if (feed >= config_.feeds.size()) refuse("a feed from 0 to " + std::to_string(config_.feeds.size() - 1));
+  InstrumentId first = 0;
+  for (std::uint32_t i = 0; i < feed; ++i) {
+    first += static_cast<InstrumentId>(config_.feeds[i].instruments.size());
+  }
+  const std::size_t count = config_.feeds[feed].instruments.size();
+  if (instrument < first || instrument - first >= count) {
+    refuse("an instrument of it, from " + std::to_string(first) + " to " + std::to_string(first + count - 1));
+  }
+  SnapshotDesk* const desk = ingest_[agent_of_feed_[feed]]->desk();
+  if (desk == nullptr || config_.feeds[feed].itch) refuse("a live feed that asks for snapshots");
+  return *desk;
+}
+
+bool Engine::deliver_snapshot(std::uint32_t feed, InstrumentId instrument, std::string_view body) {
+  return desk_of(feed, instrument).deliver({Command::Kind::Snapshot, instrument}, body);
 }
 
 bool Engine::fail_snapshot(std::uint32_t feed, InstrumentId instrument, std::string_view why,
-                           std::int64_t pause_ns) noexcept {
-  return ingest_[agent_of_feed_[feed]]->deliver({Command::Kind::SnapshotFailed, instrument, pause_ns}, why);
+                           std::int64_t pause_ns) {
+  return desk_of(feed, instrument).deliver({Command::Kind::SnapshotFailed, instrument, pause_ns}, why);
 }
 
-std::size_t Engine::max_snapshot_bytes() const noexcept { return ingest_.front()->max_body_bytes(); }
+std::size_t Engine::max_snapshot_bytes() const noexcept {
+  for (const auto& ingest : ingest_) {
+    if (const SnapshotDesk* const desk = ingest->desk()) return desk->max_body_bytes();
+  }
+  return 0;
+}
 
 bool Engine::finished() const noexcept {
   return std::all_of(ingest_.begin(), ingest_.end(), [](const auto& ingest) { return ingest->finished(); }) &&

@@ -127,14 +127,15 @@ class Engine {
   /// Gives back what the last poll() returned.
   void release() noexcept;
   [[nodiscard]] std::optional<SnapshotRequest> poll_request() noexcept;
-  /// Hands a REST answer down. False when the agent's command ring is full (try again) or the body is
-  /// larger than it can ever take (see max_snapshot_bytes()).
-  [[nodiscard]] bool deliver_snapshot(std::uint32_t feed, InstrumentId instrument,
-                                      std::string_view body) noexcept;
+  /// Hands a REST answer down. False when the feed's ring of answers is full (try again) or the body is
+  /// larger than it can ever take (see max_snapshot_bytes()). Throws std::invalid_argument where the feed has
+  /// no such instrument, or never asks for a snapshot.
+  [[nodiscard]] bool deliver_snapshot(std::uint32_t feed, InstrumentId instrument, std::string_view body);
   /// Says why there is none. Where the venue has said for how long it is to be left alone (`pause_ns`), that
-  /// is no try that failed, and it is asked for again after that, or after a minute.
+  /// is no try that failed, and it is asked for again after that, or after a minute. Throws as above.
   [[nodiscard]] bool fail_snapshot(std::uint32_t feed, InstrumentId instrument, std::string_view why,
-                                   std::int64_t pause_ns = 0) noexcept;
+                                   std::int64_t pause_ns = 0);
+  /// 0 where no feed asks for any.
   [[nodiscard]] std::size_t max_snapshot_bytes() const noexcept;
 
   /// Replay: all inputs are read and all their records can be polled.
@@ -179,6 +180,7 @@ class Engine {
   void use(const std::vector<infer::Model*>& models);
   void forget(const std::vector<infer::Model*>& models);
   void interrupt_models() noexcept;
+  [[nodiscard]] SnapshotDesk& desk_of(std::uint32_t feed, InstrumentId instrument) const;
   void add_runner(concurrent::Agent& agent, int core);
 
   const EngineConfig config_;

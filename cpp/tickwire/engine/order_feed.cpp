@@ -1,12 +1,11 @@
 #include "tickwire/engine/order_feed.hpp"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <limits>
 #include <utility>
 
 #include "tickwire/core/error.hpp"
+#include "tickwire/core/text.hpp"
 #include "tickwire/engine/error_kinds.hpp"
 
 namespace tickwire::engine {
@@ -68,20 +67,6 @@ void set_proofs(feed::SequencerConfig& sequencer, std::int64_t liveness_timeout_
 void set(metrics::Counter& counter, std::uint64_t value) noexcept {
   counter.set(static_cast<std::int64_t>(value));
 }
-
-/// A number as text.
-class Number {
- public:
-  explicit Number(std::uint64_t value) noexcept {
-    size_ = static_cast<std::size_t>(std::to_chars(text_.data(), text_.data() + text_.size(), value).ptr -
-                                     text_.data());
-  }
-  [[nodiscard]] std::string_view view() const noexcept { return {text_.data(), size_}; }
-
- private:
-  std::array<char, 20> text_;
-  std::size_t size_;
-};
 
 }  // namespace
 
@@ -308,7 +293,7 @@ void OrderFeed::watch() noexcept {
     if (silent && !lines_[i].silent) {
       lines_silent_.add(1);
       report(errors_, ErrorKind::ConnectionSilent,
-             {config_.name, ": line ", Number(i).view(), " at ", mold_->line(i).config().address},
+             {config_.name, ": line ", NumberText(i).view(), " at ", mold_->line(i).config().address},
              clock_.now());
     }
     lines_[i].silent = silent;
@@ -485,7 +470,7 @@ void OrderFeed::misfit(const feed::itch::Update& update, std::uint64_t sequence,
   if (asks) mold_->ask_snapshot();
   report(errors_, ErrorKind::OrderMisfit,
          {config_.name, sequence != 0 ? ": message " : ": a snapshot's message",
-          sequence != 0 ? Number(sequence).view() : "", ' ' + std::string(what), "; suspect until ",
+          sequence != 0 ? NumberText(sequence).view() : "", ' ' + std::string(what), "; suspect until ",
           asks ? "a snapshot, which is asked for" : "the next session or start of day", ": ",
           update.all ? "all" : symbol_of(update.instrument), update.other == kNoInstrument ? "" : ", ",
           symbol_of(update.other)},
@@ -528,12 +513,13 @@ void OrderFeed::lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept
   TICKWIRE_HOT_EXEMPT_BEGIN("rare: numbers are written as text")
   constexpr std::string_view kWhy = " came on no line and could not be had again";
   if (count == 1) {
-    report(errors_, ErrorKind::MessagesLost, {config_.name, ": message ", Number(first).view(), kWhy}, ts);
+    report(errors_, ErrorKind::MessagesLost, {config_.name, ": message ", NumberText(first).view(), kWhy},
+           ts);
   } else {
-    report(
-        errors_, ErrorKind::MessagesLost,
-        {config_.name, ": messages ", Number(first).view(), " to ", Number(first + count - 1).view(), kWhy},
-        ts);
+    report(errors_, ErrorKind::MessagesLost,
+           {config_.name, ": messages ", NumberText(first).view(), " to ",
+            NumberText(first + count - 1).view(), kWhy},
+           ts);
   }
   TICKWIRE_HOT_EXEMPT_END
 }
@@ -711,8 +697,8 @@ void OrderFeed::report_refused(const feed::Sequencer& sequencer) noexcept {
   }
   if (std::exchange(numbers_refused_, stats.implausible) < stats.implausible) {
     report(errors_, ErrorKind::NumberRefused,
-           {config_.name, ": message ", Number(sequencer.refused_number()).view(),
-            " is not believed, because the stream is at ", Number(sequencer.expected()).view(), how},
+           {config_.name, ": message ", NumberText(sequencer.refused_number()).view(),
+            " is not believed, because the stream is at ", NumberText(sequencer.expected()).view(), how},
            ts);
   }
 }

@@ -9,8 +9,10 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine/ingest_rig.hpp"
@@ -193,7 +195,7 @@ TEST_F(EngineControl, SaysWhatItIsMadeOf) {
                                              "tw-ingest0"}));
   EXPECT_TRUE(engine.capture_facts().empty()) << "not before the end";
   EXPECT_TRUE(engine.warm_report().empty());
-  EXPECT_GT(engine.max_snapshot_bytes(), std::size_t{1} << 20U);
+  EXPECT_EQ(engine.max_snapshot_bytes(), 0U) << "a replay asks for none";
   EXPECT_EQ(engine.stat_path(), settings.stat_path);
   EXPECT_EQ(engine.stat_bytes_missing(), 0U);
   EXPECT_FALSE(engine.stat_view().empty());
@@ -211,6 +213,46 @@ TEST_F(EngineControl, SaysWhatItIsMadeOf) {
   EXPECT_EQ(files["scores/infer-m-0/000001.bin"], kRows * record);
   EXPECT_EQ(files["scores/infer-other-0/000001.bin"], kRows * record) << "a shadow's, too";
   EXPECT_GT(files["capture/usdm/000001.log"], 0U);
+}
+
+TEST(EngineSnapshots, AreRefusedForWhatNoFeedAsksFor) {
+  FeedConfig first = price_feed("first", {"AAA", "BBB"}, {});
+  FeedConfig second = price_feed("second", {"CCC"}, {});
+  first.url = second.url = "ws://127.0.0.1:1/ws";
+  EngineConfig settings = engine_config({first, second}, false);
+  settings.output_slots = 64;
+  Engine engine(settings);
+  EXPECT_GT(engine.max_snapshot_bytes(), std::size_t{1} << 20U);
+  for (const auto& [feed, instrument] : {std::pair{0U, 0U}, {0U, 1U}, {1U, 2U}}) {
+    EXPECT_TRUE(engine.deliver_snapshot(feed, instrument, "{}"));
+    EXPECT_TRUE(engine.fail_snapshot(feed, instrument, "no answer"));
+  }
+  const auto refusal = [](Engine& of, std::uint32_t feed, InstrumentId instrument) -> std::string {
+    std::string both;
+    for (const bool failed : {false, true}) {
+      try {
+        (void)(failed ? of.fail_snapshot(feed, instrument, "") : of.deliver_snapshot(feed, instrument, ""));
+      } catch (const std::invalid_argument& error) {
+        both += error.what();
+      }
+    }
+    return both;
+  };
+  const auto twice = [](const std::string& text) { return text + text; };
+  EXPECT_EQ(refusal(engine, 2, 0), twice("snapshot for feed 2, instrument 0: expected a feed from 0 to 1"));
+  for (const std::uint32_t feed : {3U, ~0U}) EXPECT_NE(refusal(engine, feed, 0), "") << feed;
+  EXPECT_EQ(refusal(engine, 0, 2),
+            twice("snapshot for feed 0, instrument 2: expected an instrument of it, from 0 to 1"));
+  EXPECT_EQ(refusal(engine, 1, 1),
+            twice("snapshot for feed 1, instrument 1: expected an instrument of it, from 2 to 2"));
+  EXPECT_NE(refusal(engine, 1, 3), "");
+  EXPECT_NE(refusal(engine, 1, kNoInstrument), "");
+
+  const test::Folder folder;
+  Capture().begin(0).write(folder / "a.log");
+  Engine replay(engine_config({price_feed("usdm", {"AAA"}, {folder / "a.log"})}, true));
+  EXPECT_EQ(refusal(replay, 0, 0),
+            twice("snapshot for feed 0, instrument 0: expected a live feed that asks for snapshots"));
 }
 
 TEST_F(EngineControl, AWorkerHandsOverToAnotherModelAndADeadOneIsFollowedByANewOne) {

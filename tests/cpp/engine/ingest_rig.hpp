@@ -268,17 +268,17 @@ class IngestRig {
   /// The next snapshot that is asked for; of no instrument where none is in time.
   SnapshotRequest request() {
     SnapshotRequest request{0, kNoInstrument, 0};
-    concurrent::SpscQueue& queue = agent_->requests();
+    concurrent::SpscQueue& queue = agent_->desk()->requests();
     if (!until([&] { return queue.readable() != 0; })) return request;
     std::memcpy(&request, queue.slot(0), sizeof request);
     queue.release(1);
     return request;
   }
   void answer(InstrumentId instrument, const std::string& body) {
-    ASSERT_TRUE(agent_->deliver({Command::Kind::Snapshot, instrument}, body));
+    ASSERT_TRUE(agent_->desk()->deliver({Command::Kind::Snapshot, instrument}, body));
   }
   void fail(InstrumentId instrument, const std::string& why, std::int64_t pause_ns = 0) {
-    ASSERT_TRUE(agent_->deliver({Command::Kind::SnapshotFailed, instrument, pause_ns}, why));
+    ASSERT_TRUE(agent_->desk()->deliver({Command::Kind::SnapshotFailed, instrument, pause_ns}, why));
   }
   void stop() {
     agent_->on_close();

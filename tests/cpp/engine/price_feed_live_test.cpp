@@ -88,7 +88,7 @@ TEST_F(PriceFeedLive, AsksForASnapshotOfEachInstrumentAndGoesOnFromIt) {
   IngestRig& rig = start(feed({"AAA", "BBB"}));
   Connection& connection = venue_.accept(rig);
   EXPECT_EQ(venue_.subscription, R"({"method":"SUBSCRIBE","params":["AAA@depth","BBB@depth"],"id":1})");
-  EXPECT_EQ(rig.agent().requests().readable(), 0U) << "nothing has come yet";
+  EXPECT_EQ(rig.agent().desk()->requests().readable(), 0U) << "nothing has come yet";
   Venue::say(connection, kAnswer);
   const SnapshotRequest first = rig.request();
   const SnapshotRequest second = rig.request();
@@ -177,7 +177,7 @@ TEST_F(PriceFeedLive, ASnapshotThatIsHeldBackIsNotAskedForSooner) {
     rig.agent().do_work();
     rig.agent().every_100ms();
   }
-  EXPECT_EQ(rig.agent().requests().readable(), 0U);
+  EXPECT_EQ(rig.agent().desk()->requests().readable(), 0U);
   EXPECT_EQ(counted("snapshot_requests"), 1);
 }
 
@@ -384,7 +384,7 @@ TEST_F(PriceFeedLive, AsksForMoreDepthBeforeARowNeedsItAndAddsWhatItShows) {
   begin(connection, snapshot_body(10, "100:3 99:5 98:5 97:5", "101:1 102:5 103:5 104:5"));
   Venue::say(connection, diff("AAA", 10, 12, "100:0 99:0", ""));
   Log all = log(1);
-  EXPECT_EQ(rig.agent().requests().readable(), 0U) << "two levels are twice what a row needs";
+  EXPECT_EQ(rig.agent().desk()->requests().readable(), 0U) << "two levels are twice what a row needs";
   Venue::say(connection, diff("AAA", 12, 14, "98:0", ""));
   for (const std::string& text : log(1)) all.push_back(text);
   EXPECT_EQ(rig.request().instrument, 0U);
