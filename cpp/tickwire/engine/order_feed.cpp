@@ -13,7 +13,6 @@ namespace tickwire::engine {
 namespace {
 
 using feed::itch::Outcome;
-using feed::itch::ReplayItem;
 using Note = md::StreamNote::Kind;
 
 // Of a capture whose lines the configuration does not name: those that have counters.
@@ -318,27 +317,7 @@ std::vector<std::string> OrderFeed::socket_report() const {
 
 void OrderFeed::read() { at_end_ = !files_->next(item_); }
 
-void OrderFeed::process() noexcept {
-  const TsNs ts = item_.ts_recv;
-  switch (item_.kind) {
-    case ReplayItem::Kind::Message:
-      return message(item_.sequence, item_.message, {tsc_now(), 0, ts, RecvClock::Recorded});
-    case ReplayItem::Kind::Session: return begin_session(ts);
-    case ReplayItem::Kind::Lost: return lose(item_.sequence, item_.count, ts);
-    case ReplayItem::Kind::Close: return close(ts);
-    case ReplayItem::Kind::Open: return open(ts);
-    default: break;
-  }
-  TICKWIRE_HOT_EXEMPT_BEGIN("a snapshot: while it comes nothing leaves")
-  switch (item_.kind) {
-    case ReplayItem::Kind::Snapshot: begin_snapshot(ts); break;
-    case ReplayItem::Kind::SnapshotMessage: snapshot_message(item_.message, ts); break;
-    case ReplayItem::Kind::SnapshotEnd: end_snapshot(ts); break;
-    case ReplayItem::Kind::SnapshotFailed: fail_snapshot(ts); break;
-    default: break;
-  }
-  TICKWIRE_HOT_EXEMPT_END
-}
+void OrderFeed::process() noexcept { feed::itch::play(item_, *this); }
 
 void OrderFeed::tell(CaptureFacts& facts) const {
   facts.feed = config_.name;

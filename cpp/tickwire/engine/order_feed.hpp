@@ -161,7 +161,12 @@ class OrderFeed final : private feed::MoldFeedHandler {
   void on_snapshot_end(std::uint64_t next) noexcept override;
   void on_snapshot_failed(std::string_view reason) noexcept override;
 
-  // What live and replay have in common.
+  // What live and replay have in common, and a replay's own way to it.
+  template <typename To>
+  friend void feed::itch::play(const feed::itch::ReplayItem& item, To& to) noexcept TICKWIRE_HOT;
+  void message(std::uint64_t sequence, std::span<const std::byte> bytes, TsNs ts) noexcept TICKWIRE_HOT {
+    message(sequence, bytes, {tsc_now(), 0, ts, RecvClock::Recorded});
+  }
   void message(std::uint64_t sequence, std::span<const std::byte> bytes, Arrival arrival) noexcept
       TICKWIRE_HOT;
   void doubt_clock(const StampWatch::Leaps& leaps, TsNs ts) noexcept TICKWIRE_HOT;

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "tickwire/core/hot.hpp"
 #include "tickwire/core/types.hpp"
 #include "tickwire/feed/moldudp64/mold_feed.hpp"
 
@@ -41,6 +42,34 @@ struct ReplayItem {
   std::uint64_t count = 0;
   std::span<const std::byte> message{};  // Holds until the next call of next().
 };
+
+/// Says an item to whom it is for, by the function that is called where it happens live. All that replays
+/// files goes through here. `to` has a function for each kind, with the time it was noticed at.
+template <typename To>
+void play(const ReplayItem& item, To& to) noexcept TICKWIRE_HOT {
+  using Kind = ReplayItem::Kind;
+  const TsNs ts = item.ts_recv;
+  switch (item.kind) {
+    case Kind::Message: return to.message(item.sequence, item.message, ts);
+    case Kind::Session: return to.begin_session(ts);
+    case Kind::Lost: return to.lose(item.sequence, item.count, ts);
+    case Kind::Close: return to.close(ts);
+    case Kind::Open: return to.open(ts);
+    case Kind::Snapshot:
+    case Kind::SnapshotMessage:
+    case Kind::SnapshotEnd:
+    case Kind::SnapshotFailed: break;
+  }
+  TICKWIRE_HOT_EXEMPT_BEGIN("a snapshot: while it comes nothing leaves")
+  switch (item.kind) {
+    case Kind::Snapshot: to.begin_snapshot(ts); break;
+    case Kind::SnapshotMessage: to.snapshot_message(item.message, ts); break;
+    case Kind::SnapshotEnd: to.end_snapshot(ts); break;
+    case Kind::SnapshotFailed: to.fail_snapshot(ts); break;
+    default: break;
+  }
+  TICKWIRE_HOT_EXEMPT_END
+}
 
 struct ReplayStats {
   std::uint64_t malformed = 0;     // Datagrams whose lengths do not hold.
