@@ -18,6 +18,7 @@
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/core/time.hpp"
+#include "tickwire/engine/price_counters.hpp"
 #include "tickwire/engine/work.hpp"
 #include "tickwire/infer/ensemble.hpp"
 #include "tickwire/infer/ort_model.hpp"
@@ -98,8 +99,10 @@ metrics::StatCapacity stat_capacity(const EngineConfig& config) {
   for (const FeedConfig& feed : config.feeds) {
     if (feed.itch) lines += 2 + (feed.itch->multicast ? feed.itch->multicast->lines.size() : 0);
   }
-  return {.counters = static_cast<std::uint32_t>(64 * feeds + 12 * lines + 12 * count_instruments(config) +
-                                                 16 * agents),
+  // A feed by orders has fewer, which its start would say.
+  constexpr std::size_t kFeedCounters = std::max<std::size_t>(64, kPriceCounters);
+  return {.counters = static_cast<std::uint32_t>(kFeedCounters * feeds + 12 * lines +
+                                                 12 * count_instruments(config) + 16 * agents),
           .histograms = static_cast<std::uint32_t>((signal::kStageCount + 1) * agents),
           .error_logs = static_cast<std::uint32_t>(agents)};
 }

@@ -5,6 +5,7 @@
 /// it there, the snapshot desk, a warm start and a replay.
 
 #include <array>
+#include <cstddef>
 
 #include "tickwire/feed/book_sync.hpp"
 #include "tickwire/metrics/counter_scope.hpp"
@@ -80,5 +81,9 @@ struct PriceCounters {
   metrics::Counter& truncated = of("capture_truncated");
   metrics::Counter& input_ts = of("input_ts");  // A replay's: when what is read next was received.
 };
+
+/// As many as the list has, which is references and pointers behind its scope.
+inline constexpr std::size_t kPriceCounters =
+    (sizeof(PriceCounters) - sizeof(metrics::CounterScope)) / sizeof(metrics::Counter*);
 
 }  // namespace tickwire::engine

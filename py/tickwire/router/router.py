@@ -56,7 +56,6 @@ class Router:
         self.valid = 0
         self.notices = 0
         self.warming = 0
-        self.wakeups = 0
         self.before_sleep: Callable[[], None] | None = None
         """Called when the ring is empty: for what else the engine wakes us for."""
         self._engine = engine
@@ -142,7 +141,6 @@ class Router:
 
     def _on_waker(self) -> None:
         self._engine.woke()  # Clears the descriptor, which is level-triggered.
-        self.wakeups += 1
         self._wake.set()
 
     async def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
