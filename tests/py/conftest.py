@@ -9,8 +9,13 @@ from pathlib import Path
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # Before a test opens the library on its own.
 sys.path.insert(0, str(Path(__file__).parent))
 
+import hypothesis
 import pytest
 from isolation import can_isolate, isolate
+
+# No test is a matter of how long an example takes.
+hypothesis.settings.register_profile("tickwire", deadline=None)
+hypothesis.settings.load_profile("tickwire")
 
 # Most of the tests' time is waiting: for a venue, a worker, a timer.
 PROCESSES_PER_CORE = 2

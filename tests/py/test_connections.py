@@ -214,10 +214,10 @@ async def test_an_old_connection_is_replaced_without_a_gap(tmp_path: Path, marke
 async def test_a_shutdown_notice_is_met_by_opening_the_replacement_first(tmp_path: Path) -> None:
     async with running(tmp_path) as run:
         await run.until(lambda: len(run.rows) > 200)
-        run.venue.shut_down("usdm", grace_s=1.0)
+        run.venue.shut_down("usdm", grace_s=6.0)
         await run.until(lambda: run.count("handovers") == 1)
         before = len(run.rows)
-        await asyncio.sleep(1.2)  # The venue has closed the old connection, had it still been there.
+        await asyncio.sleep(6.2)  # The venue has closed the old connection, had it still been there.
         await run.until(lambda: len(run.rows) > before + 100)
         assert run.count("connects") == 2
     assert run.count("shutdown_notices") == 1

@@ -563,7 +563,7 @@ VENUES: list[tuple[str, dict[str, Any], str]] = [
     ("closed at once", {"handshake": CLOSED}, "main: connection_closed: *: Too many requests (code 1008)"),
     ("an unknown symbol", {"rest": UNKNOWN}, "main: snapshot_failed: BTCUSDT: HTTP 400 Bad Request: Invalid symbol. (code -1121)"),
     ("snapshots for some locations", {"rest": LOCATION}, "main: snapshot_failed: BTCUSDT: HTTP 451 *: restricted location"),
-    ("banned", {"rest": BANNED}, "main: snapshot_failed: BTCUSDT: HTTP 418 I'm a Teapot: Way too many requests; IP banned (code -1003)*asked for 60 s of silence"),
+    ("banned", {"rest": BANNED}, "main: snapshot_failed: BTCUSDT: HTTP 418 I'm a Teapot: Way too many requests; IP banned (code -1003)*not for how long, so it is left alone for a minute"),
     ("a page instead of a snapshot", {"rest": error(200, hello="world")}, "main: snapshot_malformed: BTCUSDT: it reads {\"hello\": \"world\"}"),
     ("silence", {}, "main: ETHUSDT is not valid since *no message of ETHUSDT has come: check the symbol"),
 ]  # fmt: skip

@@ -275,7 +275,7 @@ async def test_slow_and_dead_clients_of_a_sink_are_nobody_elses_business(tmp_pat
     assert counters["client_dropped"] > 100  # The silent one's.
     # The engine noticed nothing, and neither did who reads.
     assert final.dropped == 0
-    assert final.rows > 2000
+    assert final.rows > 200
     assert got["callback"] == final.rows
     assert got["reader"] > final.rows / 2
     assert final.count("gaps") == 0

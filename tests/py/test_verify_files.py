@@ -298,11 +298,12 @@ async def test_what_is_whole_of_a_torn_recording_is_compared(run: Path) -> None:
     assert whole.whole_until_ns == rows["ts_recv"][rows["row"] != 0].max()
 
     # The capture ends in a torn line, the rows earlier in a torn record, the scores in space that was given.
-    capture = only(run, "capture").read_bytes()
-    torn = capture[: len(capture) * 9 // 10]
-    torn = torn[: torn.rindex(b"\n") + 20]
-    only(run, "capture").write_bytes(torn)
     kept = len(rows) // 3
+    lines = only(run, "capture").read_bytes().splitlines(keepends=True)
+    behind = int(rows["ts_recv"][2 * len(rows) // 3])
+    whole_lines = next(i for i, line in enumerate(lines) if int(line.split(b" ", 1)[0]) > behind)
+    torn = b"".join(lines[:whole_lines]) + lines[whole_lines][:20]
+    only(run, "capture").write_bytes(torn)
     size = rows.dtype.itemsize
     only(run, "rows").write_bytes(rows[:kept].tobytes() + b"x" * (size // 2))
     scores = records(run, "scores")

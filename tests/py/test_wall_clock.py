@@ -238,7 +238,7 @@ async def test_lines_are_watched_by_the_monotonic_clock(hours: int, tmp_path: Pa
         table |= {"rerequest": "{}:{}".format(*venue.rerequest), "request_timeout": "50ms"}
         table |= {"request_attempts": 200, "reorder_window": "5ms"}
         data = {
-            "feeds": [{**feed, "max_orders": 1 << 16, "liveness_timeout": "1s", "multicast": table}],
+            "feeds": [{**feed, "max_orders": 1 << 16, "liveness_timeout": "5s", "multicast": table}],
             "features": {"rows": OF_THE_BOOK, "max_age": "0s"},
         }
         async with engine(data, tmp_path / "run", library) as run:
