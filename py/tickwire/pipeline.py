@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
 import threading
@@ -207,6 +208,10 @@ class Pipeline:
         for name, sink, limit in self._waiting:
             await self._open_sink(name, sink, limit)
         self._waiting = []
+        if not self.replaying:
+            # Loaded before anything runs that the loop would keep waiting. Not with this module, because it
+            # brings aiohttp, which no replay has a use for.
+            snapshots = await _in_thread(importlib.import_module, "tickwire.runtime.snapshots")
         await _in_thread(engine.start)
         self._models.let_go()
         self._stat_file = _open_stat_file(engine)
@@ -223,10 +228,7 @@ class Pipeline:
         self._models.begin(engine, layout, supervisor=self._supervisor, recording=self._recording)
         self._threads = Shares(threads, lambda: self.workers)
         if not self.replaying:
-            # Here, because it brings aiohttp, which no replay has a use for.
-            from tickwire.runtime.snapshots import SnapshotService
-
-            self._snapshots = SnapshotService(engine, self.config)
+            self._snapshots = snapshots.SnapshotService(engine, self.config)
             self._router.before_sleep = self._snapshots.poll
             self._snapshots.start()
             await self._open_control()

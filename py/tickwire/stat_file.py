@@ -414,33 +414,32 @@ class StatFile:
         """Every kind of error that has happened, of all agents."""
         result = []
         for log, scope in self._error_logs:
-            entries = self._look(log + 256, self._kinds * self._entry_bytes)
             for kind in range(self._kinds):
-                at = kind * self._entry_bytes
-                times, first_ts, last_ts, text_bytes = _ERROR_HEAD.unpack_from(entries, at)
+                at = log + 256 + kind * self._entry_bytes
+                times, first_ts, last_ts, text_bytes = _ERROR_HEAD.unpack(self._look(at, _ERROR_HEAD.size))
                 if times == 0:
                     continue
                 # The text was written before the count became 1 and never changes. The length is not
                 # to be trusted in a file that anything may have damaged.
-                text = entries[at + 32 : at + 32 + min(text_bytes, ERROR_TEXT_BYTES)]
+                text = self._look(at + 32, min(text_bytes, ERROR_TEXT_BYTES))
                 first = text.decode("utf-8", "replace")
-                newest = None
-                if self._entry_bytes > 256:
-                    newest = self._newest_text(log + 256 + at, entries[at : at + self._entry_bytes])
+                newest = self._newest_text(at) if self._entry_bytes > 256 else None
                 if newest is None:
                     newest = first
                 result.append(ErrorEntry(scope, kind, first, first_ts, last_ts, times, newest))
         return result
 
-    def _newest_text(self, at: int, entry: bytes) -> str | None:
-        """Of what was found at `at`. None while it is being written: the next look will find it."""
-        turn, size = _NEWEST_HEAD.unpack_from(entry, 256)
+    def _newest_text(self, at: int) -> str | None:
+        """Of the entry at `at`. None while it is being written: the next look will find it."""
+        # Three looks, because nobody says in which order one look copies: the text is whole where the turn is
+        # the same before and behind it.
+        turn, size = _NEWEST_HEAD.unpack(self._look(at + 256, _NEWEST_HEAD.size))
         if turn == 0 or turn % 2:
             return None
-        # The turn stands before the text, so what was copied behind it is whole where it is the same now.
+        text = self._look(at + 272, min(size, ERROR_TEXT_BYTES))
         if _NEWEST_HEAD.unpack(self._look(at + 256, _NEWEST_HEAD.size))[0] != turn:
             return None
-        return entry[272 : 272 + min(size, ERROR_TEXT_BYTES)].decode("utf-8", "replace")
+        return text.decode("utf-8", "replace")
 
 
 def _label(label: bytes) -> str:

@@ -37,7 +37,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -59,9 +59,6 @@ from tickwire.run_folder import (
     miscounted,
     whole_lines,
 )
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Result", "describe", "verify"]
 

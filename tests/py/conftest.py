@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import hypothesis
 import pytest
 from isolation import can_isolate, isolate
+
+# What is started under nohup ignores a hangup, and so does whatever it starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No test is a matter of how long an example takes.
 hypothesis.settings.register_profile("tickwire", deadline=None)

@@ -100,7 +100,8 @@ metrics::StatCapacity stat_capacity(const EngineConfig& config) {
     if (feed.itch) lines += 2 + (feed.itch->multicast ? feed.itch->multicast->lines.size() : 0);
   }
   // A feed by orders has fewer, which its start would say.
-  constexpr std::size_t kFeedCounters = std::max<std::size_t>(64, kPriceCounters);
+  // The recorder has one of each feed.
+  constexpr std::size_t kFeedCounters = std::max<std::size_t>(64, kPriceCounters + 1);
   return {.counters = static_cast<std::uint32_t>(kFeedCounters * feeds + 12 * lines +
                                                  12 * count_instruments(config) + 16 * agents),
           .histograms = static_cast<std::uint32_t>((signal::kStageCount + 1) * agents),

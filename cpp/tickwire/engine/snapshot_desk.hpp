@@ -96,7 +96,7 @@ class SnapshotDesk {
   // The agent's turns.
 
   /// What the control plane has sent: `take(instrument, body, limit)` for each snapshot that is awaited.
-  /// CaptureReader::kPaddingBytes beyond the body's end are readable. Returns how many answers there were.
+  /// `kPaddingBytes` beyond the body's end are readable. Returns how many answers there were.
   template <typename Take>
   int take(Take&& take) noexcept TICKWIRE_HOT {
     int taken = 0;

@@ -2,7 +2,7 @@
 
 /// The engine's side of the layout `processes`: starts workers, tells them what to do, takes stock after
 /// them when they end, and takes their place where they are given up. What to do when is decided above
-/// it, by py/tickwire/supervisor.py.
+/// it, by py/tickwire/runtime/workers.py.
 ///
 /// Set-up and control threads. Nothing here runs on the data plane: the ingest agents write into rings in
 /// shared memory and never know who drains them.
