@@ -1262,3 +1262,14 @@ def test_few_levels_of_a_snapshot_are_warned_of() -> None:
     assert (
         load(FEED + "snapshot_limit = 1" + FEATURES.replace("spread()", "trade_count('1s')")).warnings() == []
     )
+
+
+def test_a_key_of_any_length_and_form_is_named_on_a_line() -> None:
+    long, broken = "li" * 2000, "a\nb"
+    data = {"feeds": [{"venue": "binance_spot", "instruments": ["BTCUSDT"], long: 1}], broken: {long: 2}}
+    with pytest.raises(ConfigError) as refused:
+        Config.from_dict(data, where="w")
+    lines = str(refused.value).splitlines()
+    assert any(line.startswith(f"w: feeds[0].{long[:77]}...: unknown key, found 1") for line in lines)
+    assert any(line.startswith("w: a b: unknown key, found {") for line in lines)
+    assert all(line.startswith("w: ") and len(line) < 500 for line in lines)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tickwire.errors import ConfigError
 from tickwire.names import check_name, nearest
-from tickwire.toml.words import MISSING, Located, in_our_words, line, shown
+from tickwire.toml.words import MISSING, Located, in_our_words, line, named, shown
 from tickwire.units import DURATION, parse_duration
 
 __all__ = ["AnyTable", "Duration", "Name", "Table", "checked", "explain", "table_of"]
@@ -107,7 +107,7 @@ def explain(error: ValidationError, data: object, root: AnyTable) -> list[str]:
         elif kind == "missing":
             lines.append(f"{path}: required")
         elif isinstance(cause, Located):
-            key = ".".join(part for part in (path, cause.key) if part)
+            key = ".".join(part for part in (path, named(cause.key)) if part)
             lines.append(line(key, str(cause), cause.value))
         elif isinstance(cause, ValueError):
             lines.append(line(path, str(cause), value))
@@ -128,7 +128,7 @@ def locate(loc: tuple[int | str, ...], data: object, root: AnyTable) -> tuple[st
             path += f"[{part}]"
             value = value[part] if isinstance(value, list) and part < len(value) else MISSING
         else:
-            path += f".{part}" if path else part
+            path += f".{named(part)}" if path else named(part)
             held, value = value, value.get(part, MISSING) if isinstance(value, Mapping) else MISSING
             holder = model.of(held) if model is not None else None
             model = table_of(holder, part)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tickwire.names import nearest
+from tickwire.wording import printable
 
 __all__ = ["MISSING", "Located", "at", "in_our_words", "line", "nearest_known", "shown"]
 
@@ -45,6 +46,12 @@ def shown(value: object) -> str:
     # A password in a URL is nobody's to read, whatever else is wrong with it.
     text = re.sub(r"//[^/\s@]*@", "//…@", repr(value))
     return text if len(text) <= 120 else text[:117] + "..."
+
+
+def named(key: str) -> str:
+    """A key as an error names it: on one line, and no more of it than one reads."""
+    text = printable(key)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def in_our_words(kind: str, context: Mapping[str, Any], message: str, value: object) -> str:
