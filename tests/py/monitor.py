@@ -216,7 +216,7 @@ class Watched(Protocol):
     def state(self) -> str: ...
 
 
-async def until(rig: Watched, condition: Callable[[], bool], what: str, seconds: float) -> None:
+async def until(rig: Watched, condition: Callable[[], bool], what: str, seconds: float = LONG_S) -> None:
     """Waits, while nothing is wrong with the pipeline or what it said."""
     end = time.monotonic() + seconds
     while not condition():
@@ -253,24 +253,23 @@ class Rig:
         counters = self.counters or self.pipeline.stats().counters
         return sum(counters[f"{feed}/{name}"] for feed in ([market] if market else self.venue.instruments))
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = LONG_S) -> None:
-        await until(self, condition, what, seconds)
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        await until(self, condition, what)
 
-    async def all_valid(self, seconds: float = LONG_S) -> None:
-        """Every instrument gives rows; within the bound."""
+    async def all_valid(self) -> None:
+        """Every instrument gives rows."""
         rows = {key: len(self.told(key).rows) for key in self.keys}
         # Rows that were on their way are not the proof: some more must come.
         await self.until(
             lambda: all(self.told(k).valid and len(self.told(k).rows) > rows[k] + 3 for k in self.keys),
             "every instrument valid",
-            seconds,
         )
 
-    async def lost_and_back(self, key: Key, losses: int = 1, seconds: float = LONG_S) -> None:
+    async def lost_and_back(self, key: Key, losses: int = 1) -> None:
         """The instrument has left valid so often in all, and is valid again."""
         told = self.told(key)
         await self.until(
-            lambda: len(told.lost()) >= losses and told.valid, f"{key} lost {losses} times and back", seconds
+            lambda: len(told.lost()) >= losses and told.valid, f"{key} lost {losses} times and back"
         )
 
     async def settled(self, name: str) -> dict[str, int]:
@@ -298,7 +297,6 @@ async def weather(
     combined: bool = False,
     model_in: Path | None = None,
     feed: Mapping[str, Any] | None = None,
-    settle_s: float = LONG_S,
     pipeline_options: Mapping[str, Any] | None = None,
     **venue_options: Any,
 ) -> AsyncIterator[Rig]:
@@ -315,7 +313,7 @@ async def weather(
             await rig.all_valid()
             yield rig
             faults.disarm()
-            await rig.all_valid(settle_s)
+            await rig.all_valid()
             await _quiet(rig)
             # Instruments go on: what happened by now is what the faults did.
             rig.counters = pipeline.stats().counters
@@ -420,11 +418,10 @@ async def storm(seed: int, *, seconds: float, layout: str, folder: Path) -> Rig:
         combined=chance.random() < 0.5,
         tls=chance.random() < 0.3,
         model_in=folder,
-        settle_s=2 * _STORM_BOUND_S,
         pipeline_options={"record_dir": run},
     ) as rig:
         end = time.monotonic() + seconds
-        await rig.until(lambda: time.monotonic() > end, "the end of the storm", seconds + LONG_S)
+        await until(rig, lambda: time.monotonic() > end, "the end of the storm", seconds + LONG_S)
     happened = rig.faults.counts
     for market, symbol in rig.keys:
         told = rig.told((market, symbol))

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from monitor import Monitor, Told, _features, until
-from waiting import LONG_S
 
 from tickwire import models
 from tickwire.config import Config
@@ -135,8 +134,8 @@ class Live:
     def count(self, name: str) -> int:
         return self.pipeline.stats().counters[f"itch/{name}"]
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = LONG_S) -> None:
-        await until(self, condition, what, seconds)
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        await until(self, condition, what)
 
     async def played(self, messages: Iterable[Any], *, pace: float = 0.0) -> None:
         """Plays them, until every book is valid and gave the row of its last change."""

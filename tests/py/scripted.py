@@ -181,8 +181,8 @@ class Run:
     def errors(self) -> str:
         return "\n".join(f"{error.scope}: {error.text}" for error in self.pipeline.stats().errors)
 
-    async def until(self, condition: Callable[[], bool], what: str = "", seconds: float = LONG_S) -> None:
-        end = time.monotonic() + seconds
+    async def until(self, condition: Callable[[], bool], what: str = "") -> None:
+        end = time.monotonic() + LONG_S
         while not condition():
             self.pipeline.raise_if_failed()
             counters = {k: v for k, v in self.pipeline.stats().counters.items() if v}

@@ -67,8 +67,8 @@ class Run:
             newest[int(row["instrument"])] = int(row["epoch"])
         return newest
 
-    async def until(self, condition: Any, seconds: float = LONG_S) -> None:
-        async with asyncio.timeout(seconds):
+    async def until(self, condition: Any) -> None:
+        async with asyncio.timeout(LONG_S):
             while not condition():
                 await asyncio.sleep(0.02)
                 self.pipeline.raise_if_failed()

@@ -129,8 +129,8 @@ def start(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str
     return process
 
 
-def until(condition: Any, seconds: float = LONG_S) -> None:
-    end = time.monotonic() + seconds
+def until(condition: Any) -> None:
+    end = time.monotonic() + LONG_S
     while not condition():
         assert time.monotonic() < end, "it did not come to that"
         time.sleep(0.05)

@@ -74,8 +74,8 @@ def start(
     return engine, service
 
 
-async def until(condition: Callable[[], object], seconds: float = LONG_S) -> None:
-    async with asyncio.timeout(seconds):
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(LONG_S):
         while not condition():  # noqa: ASYNC110 - what it waits for is in another task's hands.
             await asyncio.sleep(0.005)
 

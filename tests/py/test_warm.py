@@ -62,9 +62,9 @@ class Watched:
         numbers = [i for i, (name, _) in enumerate(self.pipeline.layout.instruments) if name == symbol]
         return records[np.isin(records["instrument"], numbers)]
 
-    async def until(self, condition: Callable[[], bool], seconds: float = LONG_S) -> None:
+    async def until(self, condition: Callable[[], bool]) -> None:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(LONG_S):
                 while not condition():
                     await asyncio.sleep(0.02)
                     self.pipeline.raise_if_failed()

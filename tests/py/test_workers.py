@@ -54,8 +54,8 @@ class Rig:
     def count(self, name: str) -> int:
         return self.pipeline.stats().counters[f"infer0/{name}"]
 
-    async def until(self, holds: Callable[[], bool], seconds: float = LONG_S) -> None:
-        async with asyncio.timeout(seconds):
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(LONG_S):
             while not holds():  # noqa: ASYNC110 (a test looks in from outside)
                 await asyncio.sleep(0.01)
 

@@ -44,14 +44,16 @@ def line(key: str, expected: str, value: object) -> str:
 
 def shown(value: object) -> str:
     # A password in a URL is nobody's to read, whatever else is wrong with it.
-    text = re.sub(r"//[^/\s@]*@", "//…@", repr(value))
-    return text if len(text) <= 120 else text[:117] + "..."
+    return cut(re.sub(r"//[^/\s@]*@", "//…@", repr(value)), 120)
 
 
 def named(key: str) -> str:
     """A key as an error names it: on one line, and no more of it than one reads."""
-    text = printable(key)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return cut(printable(key), 80)
+
+
+def cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def in_our_words(kind: str, context: Mapping[str, Any], message: str, value: object) -> str:
