@@ -19,11 +19,10 @@ from typing import Any
 from tickwire.config import Config
 from tickwire.errors import SetupError
 from tickwire.pipeline import Pipeline
+from tickwire.sim.market import RULES
 from tickwire.stats import Stats
 
 __all__ = ["demo_config", "itch_demo_config", "run_demo", "simulator"]
-
-_VENUES = {"spot": "binance_spot", "usdm": "binance_usdm", "coinm": "binance_coinm"}
 
 # Short windows: the demo must be warm within a second or two.
 _ROWS = [
@@ -100,7 +99,7 @@ def demo_config(
         "engine": {"layout": layout},
         "feeds": [
             {
-                "venue": _VENUES[market],
+                "venue": RULES[market].venue,
                 "url": venue["ws_url"][market],
                 "rest_url": venue["rest_url"][market],
                 "instruments": list(venue["instruments"][market]),

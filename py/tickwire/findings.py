@@ -18,7 +18,8 @@ from tickwire.inputs import (
 )
 from tickwire.stat_file import ErrorEntry
 from tickwire.stats import Stats
-from tickwire.wording import none_of, numbered, printable, venue_words
+from tickwire.venues import VENUES, StreamVenue, venue_words
+from tickwire.wording import none_of, numbered, printable
 
 __all__ = ["feed_count", "findings"]
 
@@ -191,13 +192,7 @@ def findings(stats: Stats, config: Config) -> list[str]:
             continue
         out += _missing_trades(stats, config, name)
         out += _late_trades(stats, name)
-        others = stats.counters.get(f"{name}/other_trade_stream", 0)
-        if others and not stats.counters.get(f"{name}/trades", 0):
-            other = "aggTrade" if feed.trades == "trade" else "trade"
-            out.append(
-                f"hint: feed {name} has no {feed.trades} messages but {others:,} of {other}: "
-                f'set trades = "{other}"'
-            )
+        out += _other_trades(stats, feed, name)
     told = any(facts["lost"] or facts["not_warm"] for facts in stats.captures)
     if (
         stats.rows == 0
@@ -209,6 +204,17 @@ def findings(stats: Stats, config: Config) -> list[str]:
             "once all features were warm"
         )
     return out
+
+
+def _other_trades(stats: Stats, feed: Feed, name: str) -> list[str]:
+    """Where all trades that came are of a stream that the feed does not read."""
+    count, venue = stats.counters.get(f"{name}/other_trade_stream", 0), VENUES[feed.venue]
+    if not count or stats.counters.get(f"{name}/trades", 0) or not isinstance(venue, StreamVenue):
+        return []
+    others = [stream for stream in venue.trade_streams if stream != feed.trades]
+    to_set = " or ".join(f'trades = "{stream}"' for stream in others)
+    found = f"{count:,} of {' or '.join(others)}"
+    return [f"hint: feed {name} has no {feed.trades} messages but {found}: set {to_set}"]
 
 
 def _error(entry: ErrorEntry) -> str:

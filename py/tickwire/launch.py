@@ -7,7 +7,6 @@ keys, durations with `_ns`; the engine is left nothing to guess.
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 from tickwire import core
 from tickwire.config import Config, Feed, Model, Multicast
 from tickwire.config.endpoints import endpoint
-from tickwire.config.feed import date_of
 from tickwire.held import HeldModel, model_id
 from tickwire.host.affinity import can_run_on
 from tickwire.outputs import refuse_over
@@ -24,8 +22,9 @@ from tickwire.private import read_secret
 from tickwire.sinks.base import Sink
 from tickwire.toml.words import MISSING, Located
 from tickwire.units import parse_duration
+from tickwire.venues import VENUES, OrderVenue
 
-__all__ = ["make_sinks", "midnight_ns", "resolve"]
+__all__ = ["make_sinks", "resolve"]
 
 _GLIMPSE_USERNAME, _GLIMPSE_PASSWORD = "TICKWIRE_GLIMPSE_USERNAME", "TICKWIRE_GLIMPSE_PASSWORD"
 
@@ -81,7 +80,7 @@ def resolve(
                 "liveness_timeout_ns": parse_duration(feed.liveness_timeout),
                 "stale_after_ns": parse_duration(feed.stale_after),
                 "max_orders": feed.max_orders,
-                "midnights": _midnights(config, i, feed, files, replay=replay) if feed.by_order else [],
+                "midnights": _midnights(config, i, feed, files, replay=replay),
                 "multicast": _multicast(config, i, feed, replay=replay),
             }
         )
@@ -166,13 +165,15 @@ def _check_host(config: Config) -> None:
 def _midnights(config: Config, index: int, feed: Feed, files: Sequence[str], *, replay: bool) -> list[int]:
     """When the day of each file began, 0 where that follows from the packets' stamps. Live the configured
     day's, or nothing."""
-    midnights = []
+    venue, midnights = VENUES[feed.venue], list[int]()
+    if not isinstance(venue, OrderVenue):
+        return midnights
     for file in files if replay else [feed.date] if feed.date else []:
-        day = date_of(feed.date or Path(file).name)
+        day = venue.date_of(feed.date or Path(file).name)
         is_file = replay and os.path.isfile(file)
         if is_file and os.path.getsize(file) and not core.extension.is_pcap(file):
             # Before its name is asked for the day: it may be no day file at all.
-            core.extension.check_day_file(file)
+            venue.check_file(file)
         elif day is None and is_file:
             midnights.append(0)
             continue
@@ -182,14 +183,8 @@ def _midnights(config: Config, index: int, feed: Feed, files: Sequence[str], *, 
                 f'expected the day of {file}, like "2020-01-30": its name does not say it',
                 feed.date,
             )
-        midnights.append(midnight_ns(day))
+        midnights.append(venue.midnight_ns(day))
     return midnights
-
-
-def midnight_ns(day: datetime.date) -> int:
-    """The day's first moment in New York, UTC nanoseconds."""
-    noon = datetime.datetime(day.year, day.month, day.day, 12, tzinfo=datetime.UTC)
-    return int(core.extension.new_york_midnight(int(noon.timestamp()) * 1_000_000_000))
 
 
 def _multicast(config: Config, index: int, feed: Feed, *, replay: bool) -> dict[str, Any] | None:

@@ -20,7 +20,8 @@ from urllib.request import getproxies, proxy_bypass
 from tickwire.config import Config, Feed
 from tickwire.stat_file import ErrorEntry, StatFile
 from tickwire.tasks import repeat
-from tickwire.wording import printable, venue_words
+from tickwire.venues import venue_words
+from tickwire.wording import printable
 
 __all__ = ["Teller", "proxy_note", "warm_up"]
 

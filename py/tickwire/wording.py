@@ -1,14 +1,11 @@
-"""How things are said to people: counts with their words, and what a venue said in its own."""
+"""How things are said to people."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
 
-__all__ = ["none_of", "not_a_file", "numbered", "printable", "venue_words"]
+__all__ = ["none_of", "not_a_file", "numbered", "printable"]
 
 
 _BY_NUMBER = re.compile(r"\[(\w+)(?:\|(\w+))?\]")
@@ -32,23 +29,6 @@ def none_of(count: int, noun: str, one: str, many: str) -> str:
 def printable(text: str) -> str:
     """One line for a log, whatever somebody has sent."""
     return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
-
-
-def venue_words(text: str) -> str:
-    """The text, a venue's error in JSON at its end as `message (code N)`."""
-    begin = text.find("{")
-    if begin < 0:
-        return text
-    try:
-        said: Any = json.loads(text[begin:])
-    except (ValueError, RecursionError):
-        return text
-    if isinstance(said.get("error"), Mapping):
-        said = said["error"]
-    message, code = said.get("msg"), said.get("code")
-    if not isinstance(message, str) or not message:
-        return text
-    return text[:begin] + message + (f" (code {code})" if isinstance(code, int) and code != 0 else "")
 
 
 def not_a_file(path: str | os.PathLike[str]) -> str:

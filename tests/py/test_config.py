@@ -187,7 +187,7 @@ rows = ["spread()"]
         ),
         pytest.param(
             FEED + 'trades = ["trade", "aggTrade"]' + FEATURES,
-            'feeds[0].trades: expected one of "trade", "aggTrade": both are the same trades',
+            'feeds[0].trades: expected one of "trade", "aggTrade": all are the same trades',
             id="both trade streams in one feed",
         ),
         pytest.param(

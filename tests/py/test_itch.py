@@ -18,10 +18,10 @@ import twin
 from itch_day import OPEN_NS, Day, Stock, directory, framed, message, trading_action
 
 from tickwire.config import Config
-from tickwire.config.feed import date_of
 from tickwire.errors import ConfigError
-from tickwire.launch import midnight_ns, resolve
+from tickwire.launch import resolve
 from tickwire.replay import replay, summary
+from tickwire.venues.nasdaq_itch import NASDAQ_ITCH
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("TICKWIRE_DATA", ROOT.parent / "shared" / "data")) / "nasdaq_itch"
@@ -209,7 +209,7 @@ def test_midnight_in_new_york() -> None:
     day = datetime.date(2010, 1, 1)
     while day.year < 2031:
         midnight = datetime.datetime(day.year, day.month, day.day, tzinfo=zone)
-        assert midnight_ns(day) == int(midnight.timestamp()) * 10**9, day
+        assert NASDAQ_ITCH.midnight_ns(day) == int(midnight.timestamp()) * 10**9, day
         day += datetime.timedelta(days=1)
 
 
@@ -225,7 +225,7 @@ def test_midnight_in_new_york() -> None:
     ],
 )
 def test_day_in_a_file_name(name: str, day: tuple[int, int, int] | None) -> None:
-    assert date_of(name) == (datetime.date(*day) if day else None)
+    assert NASDAQ_ITCH.date_of(name) == (datetime.date(*day) if day else None)
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tickwire.config.multicast import Multicast
 from tickwire.toml.table import Duration, Name, Table
 from tickwire.toml.words import MISSING, at, nearest_known
 from tickwire.units import parse_duration
-from tickwire.venues import VENUES, StreamVenue, Venue
+from tickwire.venues import VENUES, OrderVenue, StreamVenue
 
-__all__ = ["Feed", "Instrument", "date_of"]
+__all__ = ["Feed", "Instrument"]
 
 
 def _instrument(value: object) -> object:
@@ -42,8 +42,7 @@ Instrument = Annotated[_Instrument, BeforeValidator(_instrument)]
 def _check_venue(value: object) -> object:
     if value not in list(VENUES):  # It may be any type.
         close = nearest_known(value, VENUES) if isinstance(value, str) else ""
-        expected = ", ".join(f'"{name}"' for name in VENUES)
-        raise ValueError(f"expected one of {expected}{close}")
+        raise ValueError(_one_of(list(VENUES)) + close)
     return value
 
 
@@ -51,51 +50,29 @@ _OF_BY_ORDER = ("date", "max_orders", "multicast")
 _OF_ANY_VENUE = ("name", "venue", "source", "instruments", "core", *_OF_BY_ORDER)
 # MoldUDP64 sends a heartbeat each second.
 _LINE_LIVENESS = "5s"
-# Each has two streams, of which a connection may carry so many.
-_MOST_SUBSCRIBED = 512
-# A locate has two bytes, and 0 is nobody's.
-_MOST_LOCATES = 65535
+
+
+_DAY = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
 
 
 def _check_date(value: object) -> object:
     if type(value) is datetime.date:
         return value.isoformat()  # TOML's own form of a day, without quotes.
-    if value != "" and (not isinstance(value, str) or date_of(value) is None or len(value) != 10):
-        raise ValueError('expected a day like "2020-01-30"')
-    return value
+    if value == "":
+        return value
+    with contextlib.suppress(ValueError):  # Of the form, and no day there is.
+        if isinstance(value, str) and _DAY.fullmatch(value) and datetime.date.fromisoformat(value):
+            return value
+    raise ValueError('expected a day like "2020-01-30"')
 
 
-# A day in a file's name, the most telling form first: year first, then NASDAQ's own two.
-_DATES = (
-    (re.compile(r"(?<![0-9])(20[0-9]{2})-?([01][0-9])-?([0-3][0-9])(?![0-9])"), (1, 2, 3)),
-    (re.compile(r"(?<![0-9])([01][0-9])([0-3][0-9])(20[0-9]{2})(?![0-9])"), (3, 1, 2)),
-    (re.compile(r"(?<![0-9])([01][0-9])([0-3][0-9])([0-9]{2})(?![0-9])"), (3, 1, 2)),
-)
+def _one_of(known: Sequence[str]) -> str:
+    return "expected one of " + ", ".join(f'"{each}"' for each in known)
 
 
-def date_of(text: str) -> datetime.date | None:
-    """The day that a text names, as far as there is such a day."""
-    for form, order in _DATES:
-        for match in form.finditer(text):
-            year, month, day = (int(match.group(i)) for i in order)
-            with contextlib.suppress(ValueError):
-                return datetime.date(year if year > 99 else 2000 + year, month, day)
-    return None
-
-
-def _one_trade_stream(value: object) -> object:
-    if isinstance(value, list):
-        raise ValueError(
-            'expected one of "trade", "aggTrade": both are the same trades, and two trade streams of one '
-            "instrument would count each of them twice"
-        )
-    return value
-
-
-def _decimals(venue: Venue) -> dict[str, int]:
+def _decimals(venue: OrderVenue) -> dict[str, int]:
     """What the venue itself says of its numbers."""
-    given = {"price_decimals": venue.price_decimals, "qty_decimals": venue.qty_decimals}
-    return {key: value for key, value in given.items() if value is not None}
+    return {"price_decimals": venue.price_decimals, "qty_decimals": venue.qty_decimals}
 
 
 class Feed(Table):
@@ -123,12 +100,13 @@ class Feed(Table):
     rest_url: str = ""
     """Full URL of the depth endpoint, for snapshots. Empty: the venue's production endpoint."""
 
-    instruments: Annotated[list[Instrument], Field(min_length=1, max_length=_MOST_LOCATES)]
+    instruments: Annotated[list[Instrument], Field(min_length=1)]
     """Symbols, or tables `{symbol = "…", price_decimals = …, qty_decimals = …}`. At most 512 of one feed over
     WebSocket; of `nasdaq_itch` as many as the venue has."""
 
-    trades: Annotated[Literal["trade", "aggTrade"], BeforeValidator(_one_trade_stream)] = "trade"
-    """Which of the venue's two trade streams to read. Not both: they tell of the same trades."""
+    trades: str = "trade"
+    """Which of the venue's trade streams to read, `"trade"` or `"aggTrade"`. Not both: they tell of the same
+    trades."""
 
     quotes: bool = False
     """Also subscribe to the best-quote stream, for a recording; it never changes the by-price book."""
@@ -198,17 +176,36 @@ class Feed(Table):
     begins a new epoch. `"0s"`: never, since a quiet instrument is normal. Set it where silence means a fault
     of the venue's that `liveness_timeout` cannot see, as when other instruments go on."""
 
+    @field_validator("trades", mode="before")
+    @classmethod
+    def _one_trade_stream(cls, value: object, info: ValidationInfo) -> object:
+        venue = VENUES.get(info.data.get("venue", ""))
+        if not isinstance(venue, StreamVenue) or value in list(venue.trade_streams):
+            return value
+        expected = _one_of(venue.trade_streams)
+        if isinstance(value, list):
+            raise ValueError(
+                f"{expected}: all are the same trades, and two trade streams of one instrument would count "
+                "each of them twice"
+            )
+        raise ValueError(
+            expected + (nearest_known(value, venue.trade_streams) if isinstance(value, str) else "")
+        )
+
     @model_validator(mode="before")
     @classmethod
     def _venue_defaults(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or data.get("venue") not in list(VENUES):  # It may be any type.
             return data  # The venue's own error says it better.
         venue = VENUES[str(data["venue"])]
-        if not isinstance(venue, StreamVenue):
+        if isinstance(venue, OrderVenue):
             return cls._by_order_defaults(data, venue)
-        filled = dict(data)
-        if not filled.get("url") and not filled.get("trades_url") and filled.get("trades") == "aggTrade":
-            filled["trades_url"] = venue.agg_trades_url
+        if not isinstance(venue, StreamVenue):
+            return data
+        filled = {"trades": venue.trade_streams[0], **data}
+        trades_url = venue.trades_urls.get(str(filled["trades"]))
+        if trades_url and not filled.get("url") and not filled.get("trades_url"):
+            filled["trades_url"] = trades_url
         for key, default in (
             ("url", venue.url),
             ("rest_url", venue.rest_url),
@@ -220,7 +217,7 @@ class Feed(Table):
         return filled
 
     @staticmethod
-    def _by_order_defaults(data: Mapping[str, Any], venue: Venue) -> dict[str, Any]:
+    def _by_order_defaults(data: Mapping[str, Any], venue: OrderVenue) -> dict[str, Any]:
         live = data.get("multicast") is not None
         filled = {"source": "multicast" if live else "file", **data}
         if live:
@@ -232,9 +229,9 @@ class Feed(Table):
             ]
         return filled
 
-    def _fits_by_order(self) -> Feed:
+    def _fits_by_order(self, venue: OrderVenue) -> Feed:
         for i, instrument in enumerate(self.instruments):
-            for key, decimals in _decimals(VENUES[self.venue]).items():
+            for key, decimals in _decimals(venue).items():
                 if getattr(instrument, key) != decimals:
                     expected = f"expected none, or the venue's {decimals}"
                     raise at(f"instruments[{i}].{key}", expected, getattr(instrument, key))
@@ -252,7 +249,7 @@ class Feed(Table):
     @property
     def by_order(self) -> bool:
         """Does the venue tell of every order?"""
-        return VENUES[self.venue].by_order
+        return isinstance(VENUES[self.venue], OrderVenue)
 
     @property
     def deepest_snapshot(self) -> int:
@@ -262,25 +259,27 @@ class Feed(Table):
 
     @model_validator(mode="after")
     def _fits_venue(self) -> Feed:
+        venue = VENUES[self.venue]
         for i, instrument in enumerate(self.instruments):
-            expected = VENUES[self.venue].check_symbol(instrument.symbol)
+            expected = venue.check_symbol(instrument.symbol)
             if expected is not None:
                 raise at(f"instruments[{i}]", expected, instrument.symbol)
-        venue = VENUES[self.venue]
+        if len(self.instruments) > venue.most_instruments:
+            expected = f"expected at most {venue.most_instruments} entries for {self.venue}"
+            raise at("instruments", expected, len(self.instruments))
+        if isinstance(venue, OrderVenue):
+            return self._fits_by_order(venue)
         if not isinstance(venue, StreamVenue):
-            return self._fits_by_order()
+            return self
         for key in _OF_BY_ORDER:
             if getattr(self, key) != Feed.model_fields[key].default:
                 found = getattr(self, key) if key != "multicast" else MISSING
                 raise at(key, f"expected none for {self.venue}", found)
         if self.source == "multicast":
             raise at("source", f'expected "websocket" or "file" for {self.venue}', self.source)
-        if len(self.instruments) > _MOST_SUBSCRIBED:
-            expected = f"expected at most {_MOST_SUBSCRIBED} entries for {self.venue}"
-            raise at("instruments", expected, len(self.instruments))
         if self.depth_interval not in venue.depth_intervals:
-            expected = ", ".join(f'"{interval}"' for interval in venue.depth_intervals)
-            raise at("depth_interval", f"expected one of {expected} for {self.venue}", self.depth_interval)
+            expected = f"{_one_of(venue.depth_intervals)} for {self.venue}"
+            raise at("depth_interval", expected, self.depth_interval)
         if self.snapshot_limit not in venue.snapshot_limits:
             limits = venue.snapshot_limits
             expected = (
@@ -344,8 +343,8 @@ class Feed(Table):
 
     def streams_by_connection(self) -> tuple[list[str], list[str]]:
         """The streams of `url` and those of `trades_url`; none of these where it is empty."""
-        streams = self.streams()
-        if not self.trades_url:
+        streams, venue = self.streams(), VENUES[self.venue]
+        if not self.trades_url or not isinstance(venue, StreamVenue):
             return streams, []
-        trades = [stream for stream in streams if stream.endswith(f"@{self.trades}")]
+        trades = [venue.trade_stream(each.symbol, self.trades) for each in self.instruments]
         return [stream for stream in streams if stream not in trades], trades

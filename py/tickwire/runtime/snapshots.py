@@ -26,8 +26,8 @@ import aiohttp
 
 from tickwire.http_date import parse_http_date
 from tickwire.tasks import repeat
-from tickwire.venues import VENUES, StreamVenue
-from tickwire.wording import printable, venue_words
+from tickwire.venues import VENUES, StreamVenue, venue_words
+from tickwire.wording import printable
 
 if TYPE_CHECKING:
     from tickwire._core import Engine
@@ -95,9 +95,9 @@ class _Host:
 
 @dataclass(frozen=True)
 class _Feed:
-    venue: StreamVenue | None
+    venue: StreamVenue
     rest_url: str
-    limit: int
+    levels: int
     ca_file: str
 
 
@@ -112,15 +112,17 @@ class SnapshotService:
         self._engine = engine
         self._max_bytes = min(_MAX_BYTES, engine.max_snapshot_bytes)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(5.0, timeout_s))
-        self._feeds = [
-            _Feed(
-                venue if isinstance(venue := VENUES[feed.venue], StreamVenue) else None,
+        # By their numbers; the others ask for none.
+        self._feeds = {
+            number: _Feed(
+                venue,
                 feed.rest_url,
                 int(feed.snapshot_limit or 0),
                 str(config.path_of(feed.ca_file)) if feed.ca_file else "",
             )
-            for feed in config.feeds
-        ]
+            for number, feed in enumerate(config.feeds)
+            if isinstance(venue := VENUES[feed.venue], StreamVenue)
+        }
         # The engine numbers instruments through all feeds, in the configuration's order.
         self._symbols = [instrument.symbol for feed in config.feeds for instrument in feed.instruments]
         self._hosts: dict[tuple[str, str], _Host] = {}
@@ -209,7 +211,7 @@ class SnapshotService:
                     return await self._ask(host, feed, symbol)
 
     async def _ask(self, host: _Host, feed: _Feed, symbol: str) -> bytes:
-        query = {"symbol": symbol, "limit": str(feed.limit)}
+        query = feed.venue.snapshot_query(symbol, feed.levels)
         async with host.session.get(feed.rest_url, params=query, allow_redirects=False) as response:
             pause_s = self._pace(host, response, feed)
             if response.status != 200:
@@ -247,11 +249,9 @@ class SnapshotService:
                 said += f", of which we keep {_MAX_HOLD_S:.0f}"
             host.hold(min(asked, _MAX_HOLD_S), said)
             return min(asked, _MAX_HOLD_S)
-        if response.status in (418, 429):
+        if response.status in feed.venue.limited:
             # Weights count by the minute.
             host.hold(60.0, f"{said} and not for how long, so it is left alone for a minute")
-            return 0.0
-        if feed.venue is None:
             return 0.0
         used = _number(response.headers.get(feed.venue.weight_header), 0.0)
         if used > feed.venue.weight_per_minute * _WEIGHT_SHARE:

@@ -18,6 +18,7 @@ class Rules:
     """The habits of one market that a client can see."""
 
     name: str
+    venue: str
     rest_path: str
     # Depths that REST accepts; empty: any up to max_depth.
     depths: tuple[int, ...]
@@ -29,9 +30,9 @@ class Rules:
 
 _FUTURES_DEPTHS = (5, 10, 20, 50, 100, 500, 1000)
 RULES = {
-    "spot": Rules("spot", "/api/v3/depth", (), 100, 5000, 20.0, 60.0),
-    "usdm": Rules("usdm", "/fapi/v1/depth", _FUTURES_DEPTHS, 500, 1000, 180.0, 600.0),
-    "coinm": Rules("coinm", "/dapi/v1/depth", _FUTURES_DEPTHS, 500, 1000, 180.0, 600.0),
+    "spot": Rules("spot", "binance_spot", "/api/v3/depth", (), 100, 5000, 20.0, 60.0),
+    "usdm": Rules("usdm", "binance_usdm", "/fapi/v1/depth", _FUTURES_DEPTHS, 500, 1000, 180.0, 600.0),
+    "coinm": Rules("coinm", "binance_coinm", "/dapi/v1/depth", _FUTURES_DEPTHS, 500, 1000, 180.0, 600.0),
 }
 
 

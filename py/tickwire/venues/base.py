@@ -1,25 +1,52 @@
-"""What a venue is to the configuration and to snapshots."""
+"""What a venue is to the configuration, to snapshots, and to files of its own form."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import datetime
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["StreamVenue", "Venue"]
+__all__ = ["OrderVenue", "StreamVenue", "Venue"]
 
 
-@dataclass(frozen=True)
-class Venue:
-    """What is true of any venue. `by_order`: one that tells of every order, on multicast lines or in files of
-    its own form; all that has to do with a connection or a snapshot over HTTP says nothing about it."""
+@dataclass(frozen=True, kw_only=True)
+class Venue(ABC):
+    """What is true of any venue. A venue's file derives from `StreamVenue` or `OrderVenue`."""
 
     name: str
     check_symbol: Callable[[str], str | None]
     """What was expected of a symbol, in words; None where it is one."""
-    by_order: bool = False
-    price_decimals: int | None = None
-    """Where the venue has a number of its own, that no configuration may change."""
-    qty_decimals: int | None = None
+    most_instruments: int
+    """How many a feed may have."""
+
+    def error_of(self, said: Mapping[str, Any]) -> tuple[str, object] | None:
+        """The message and the code of an error that the venue says in JSON; None where it is none of its own
+        form."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderVenue(Venue):
+    """One that tells of every order, on multicast lines or in files of its own form. All that has to do with
+    a connection or a snapshot over HTTP says nothing about it."""
+
+    price_decimals: int
+    """The venue's own, that no configuration may change."""
+    qty_decimals: int
+
+    @abstractmethod
+    def date_of(self, name: str) -> datetime.date | None:
+        """The day that a file's name tells, as far as there is such a day."""
+
+    @abstractmethod
+    def midnight_ns(self, day: datetime.date) -> int:
+        """What the venue's times of a day count from, UTC nanoseconds."""
+
+    @abstractmethod
+    def check_file(self, path: str) -> None:
+        """`SetupError` where a file does not begin as one of the venue's own form does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,22 +55,30 @@ class StreamVenue(Venue):
 
     url: str
     """The production endpoint."""
-    agg_trades_url: str = ""
-    """Another one for aggregated trades, where the venue has split it."""
+    trades_urls: Mapping[str, str]
+    """By trade stream, another one, where the venue has split it."""
     rest_url: str
     depth_intervals: Sequence[str]
     """How often book changes may come, the fastest first."""
-    plain_interval: str
-    """The one that a stream's name leaves out."""
+    trade_streams: Sequence[str]
+    """The kinds of trade streams, of which a feed reads one; the usual one first."""
     snapshot_limits: Sequence[int]
     """Levels a side that a snapshot may have; the deepest last."""
     weight_per_minute: int
     """Request weight that an address may use."""
     weight_header: str
     """Where an answer says how much of it was used."""
+    limited: Collection[int] = (429,)
+    """The HTTP statuses of an answer to who asks too much."""
 
+    @abstractmethod
     def streams(self, symbol: str, *, depth_interval: str, trades: str, quotes: bool) -> list[str]:
         """Names of an instrument's streams."""
-        depth = "depth" if depth_interval == self.plain_interval else f"depth@{depth_interval}"
-        kinds = [depth, trades, *(["bookTicker"] if quotes else [])]
-        return [f"{symbol.lower()}@{kind}" for kind in kinds]
+
+    @abstractmethod
+    def trade_stream(self, symbol: str, trades: str) -> str:
+        """Which of them brings the trades."""
+
+    @abstractmethod
+    def snapshot_query(self, symbol: str, levels: int) -> dict[str, str]:
+        """What to ask `rest_url` for."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from tickwire.venues.base import StreamVenue
 
@@ -44,45 +47,73 @@ def _meant(symbol: str, *, coinm: bool) -> str:
     return f"{base}{quote}"
 
 
-_USED_WEIGHT = "X-MBX-USED-WEIGHT-1M"
+@dataclass(frozen=True, kw_only=True)
+class _Binance(StreamVenue):
+    """What the three have in common."""
 
-SPOT = StreamVenue(
-    "binance_spot",
-    _check_symbol,
+    # Each has two streams, of which a connection may carry 1024.
+    most_instruments: int = 512
+    trade_streams: Sequence[str] = ("trade", "aggTrade")
+    trades_urls: Mapping[str, str] = field(default_factory=dict)
+    weight_header: str = "X-MBX-USED-WEIGHT-1M"
+    # Who goes on asking after a 429 is banned.
+    limited: Collection[int] = (418, 429)
+
+    plain_interval: str
+    """The depth interval that a stream's name leaves out."""
+
+    def streams(self, symbol: str, *, depth_interval: str, trades: str, quotes: bool) -> list[str]:
+        depth = "depth" if depth_interval == self.plain_interval else f"depth@{depth_interval}"
+        of_quotes = [f"{symbol.lower()}@bookTicker"] if quotes else []
+        return [f"{symbol.lower()}@{depth}", self.trade_stream(symbol, trades), *of_quotes]
+
+    def trade_stream(self, symbol: str, trades: str) -> str:
+        return f"{symbol.lower()}@{trades}"
+
+    def snapshot_query(self, symbol: str, levels: int) -> dict[str, str]:
+        return {"symbol": symbol, "limit": str(levels)}
+
+    def error_of(self, said: Mapping[str, Any]) -> tuple[str, object] | None:
+        if isinstance(said.get("error"), Mapping):
+            said = said["error"]
+        message = said.get("msg")
+        return (message, said.get("code")) if isinstance(message, str) and message else None
+
+
+SPOT = _Binance(
+    name="binance_spot",
+    check_symbol=_check_symbol,
     url="wss://stream.binance.com:9443/ws",
     rest_url="https://api.binance.com/api/v3/depth",
     depth_intervals=("100ms", "1000ms"),
     plain_interval="1000ms",
     snapshot_limits=range(1, 5001),
     weight_per_minute=6000,
-    weight_header=_USED_WEIGHT,
 )
 
 # USD-M has split its endpoint by kind of stream: /public has depth and bookTicker, /market has aggTrade.
 # The raw trade stream is on neither list, but clients that tried all of them find it on /public, with the
 # depth, and on /market nothing. So a feed with trades = "trade" needs one connection and one with "aggTrade"
 # two.
-USDM = StreamVenue(
-    "binance_usdm",
-    _check_symbol,
+USDM = _Binance(
+    name="binance_usdm",
+    check_symbol=_check_symbol,
     url="wss://fstream.binance.com/public/ws",
-    agg_trades_url="wss://fstream.binance.com/market/ws",
+    trades_urls={"aggTrade": "wss://fstream.binance.com/market/ws"},
     rest_url="https://fapi.binance.com/fapi/v1/depth",
     depth_intervals=("0ms", "100ms", "250ms", "500ms"),
     plain_interval="250ms",
     snapshot_limits=(5, 10, 20, 50, 100, 500, 1000),
     weight_per_minute=2400,
-    weight_header=_USED_WEIGHT,
 )
 
-COINM = StreamVenue(
-    "binance_coinm",
-    partial(_check_symbol, coinm=True),
+COINM = _Binance(
+    name="binance_coinm",
+    check_symbol=partial(_check_symbol, coinm=True),
     url="wss://dstream.binance.com/ws",
     rest_url="https://dapi.binance.com/dapi/v1/depth",
     depth_intervals=("0ms", "100ms", "250ms", "500ms"),
     plain_interval="250ms",
     snapshot_limits=(5, 10, 20, 50, 100, 500, 1000),
     weight_per_minute=2400,
-    weight_header=_USED_WEIGHT,
 )
