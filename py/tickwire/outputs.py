@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tickwire.errors import ConfigError, Error
 
-__all__ = ["PendingFile", "refuse_inside_recording", "refuse_over"]
+__all__ = ["PendingFile", "refuse_over"]
 
 StrPath = str | os.PathLike[str]
 
@@ -40,16 +40,6 @@ def _same(one: StrPath, other: StrPath) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
     # A terminal or /dev/null may be read and written at once.
     return os.path.samestat(first, second) and (Path(one).is_file() or Path(one).is_dir())
-
-
-def refuse_inside_recording(option: str, folder: StrPath) -> None:
-    """Refuses a folder within a recorded run: what is put there would be taken for a part of that run."""
-    for parent in Path(os.path.realpath(folder)).parents:
-        if (parent / "run.json").is_file():
-            raise ConfigError(
-                f"{option}: expected a folder of its own, found {os.fspath(folder)!r}, which lies in the "
-                f"recorded run {str(parent)!r}; name one elsewhere"
-            )
 
 
 class PendingFile:

@@ -32,7 +32,9 @@ from tickwire.latency import RowLatencies
 from tickwire.launch import make_sinks, resolve
 from tickwire.recording import Recording
 from tickwire.records import ModelInfo, RowLayout, Rows, Signal
-from tickwire.router import AgeLimit, FeatureStream, Router, SignalStream
+from tickwire.router.age import AgeLimit
+from tickwire.router.consumers import FeatureStream, SignalStream
+from tickwire.router.router import Router
 from tickwire.runtime.control import ControlServer
 from tickwire.runtime.exchange import ModelExchange
 from tickwire.runtime.threads import Shares

@@ -15,15 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tickwire.config import Config
 from tickwire.errors import ConfigError
 from tickwire.held import HeldModel
-from tickwire.outputs import refuse_inside_recording
 from tickwire.private import private_opener
 from tickwire.records import RowLayout
-from tickwire.run_folder import VERSION, listed
+from tickwire.run_folder import MANIFEST, MODELS, VERSION, dtype_to_json, listed, refuse_inside_recording
 
 if TYPE_CHECKING:
     from tickwire._core import Engine
@@ -74,17 +71,6 @@ def _version(package: str) -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return ""
-
-
-def _dtype_to_json(dtype: np.dtype[np.void]) -> dict[str, Any]:
-    fields: Mapping[str, Any] = dtype.fields or {}
-    names = list(dtype.names or ())
-    return {
-        "names": names,
-        "formats": [[fields[name][0].base.str, list(fields[name][0].shape)] for name in names],
-        "offsets": [int(fields[name][1]) for name in names],
-        "itemsize": dtype.itemsize,
-    }
 
 
 def _sync_folder(folder: Path) -> None:
@@ -186,7 +172,7 @@ class Recording:
         """Keeps the files of a model that is about to score; `settle_model` takes what this returns, once it
         is known whether it did."""
         key = f"{held.number:08x}"
-        folder = self.folder / "models" / key
+        folder = self.folder / MODELS / key
         kept: list[dict[str, str]] = []
         entry = {
             "name": name,
@@ -212,7 +198,7 @@ class Recording:
         if self._has_model(entry["id"]):
             return
         if not scored:
-            shutil.rmtree(self.folder / "models" / entry["id"], ignore_errors=True)
+            shutil.rmtree(self.folder / MODELS / entry["id"], ignore_errors=True)
             return
         self._manifest["models"].append(entry)
         if self._started:
@@ -228,7 +214,7 @@ class Recording:
             try:
                 await asyncio.to_thread(self._write)
             except OSError as error:  # It is tried again with the next one, and at the end.
-                _log.error("recording: %s: %s", self.folder / "run.json", error.strerror or error)
+                _log.error("recording: %s: %s", self.folder / MANIFEST, error.strerror or error)
 
     def _note(self, files: Sequence[tuple[str, int, str]]) -> bool:
         """Files that are done with: name, length and SHA-256 of each as it was written."""
@@ -250,7 +236,7 @@ class Recording:
     def write_start(self, layout: RowLayout) -> None:
         self._started = True
         self._manifest["environment"] = environment(model.executor for model in layout.models)
-        self._manifest["row_dtype"] = _dtype_to_json(layout.dtype)
+        self._manifest["row_dtype"] = dtype_to_json(layout.dtype)
         try:
             self._write()
         except OSError as error:
@@ -308,7 +294,7 @@ class Recording:
 
     def _write(self) -> None:
         """In one step: whoever reads it, also after a crash, finds what it was or what it is."""
-        target = self.folder / "run.json"
+        target = self.folder / MANIFEST
         partial = target.with_suffix(".json.part")
         with self._lock:
             try:

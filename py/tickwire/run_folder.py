@@ -1,4 +1,16 @@
-"""A recorded run as it lies in its folder: read, and held against its own run.json.
+"""A recorded run as it lies in its folder: its form, for who writes it, and for who reads it again.
+
+    run.json              configuration, model hash, versions, machine; at the end, what the recorder lost
+    models/ID/*.onnx      each model that scored, by the number that signals name it with
+    capture/FEED/*.log    what the venue sent, in order; of multicast a packet capture, *.pcap
+    rows/AGENT/*.bin      the rows as the ingest agents emitted them, as raw records
+    scores/AGENT/*.bin    the same records as they were published, with their scores
+
+A run that began warm has what it read of the other capture at the front of its own, up to a line of ours that
+says `live`; a replay mutes that part, too.
+
+`run.json` names each file with its length and SHA-256, as it was written, once the file is closed, and counts
+what became of the rows.
 
 Of a recording that is cut off, because its process was killed or the power failed, what is whole is read:
 whole lines, whole records.
@@ -20,24 +32,38 @@ import numpy as np
 
 from tickwire import core
 from tickwire.config import Config
-from tickwire.errors import VerifyError
+from tickwire.errors import ConfigError, VerifyError
 from tickwire.held import model_number
 from tickwire.records import RowLayout, Rows, age_ns
 
 __all__ = [
+    "CAPTURE",
+    "MANIFEST",
+    "MODELS",
+    "ROWS",
+    "SCORES",
+    "TEXT",
     "VERSION",
     "RecordedModels",
     "altered_files",
     "captures",
     "dtype_from_json",
+    "dtype_to_json",
     "folders",
     "listed",
     "load_manifest",
     "load_records",
     "miscounted",
+    "read_manifest",
+    "refuse_inside_recording",
     "sha256_of",
     "whole_lines",
 ]
+
+MANIFEST = "run.json"
+CAPTURE, ROWS, SCORES, MODELS = "capture", "rows", "scores", "models"
+TEXT, PACKETS = "*.log*", "*.pcap*"
+"""The files of a feed's capture, which may have been packed since."""
 
 # What run.json and the records beside it are, as this version writes and reads them.
 VERSION = 5
@@ -59,12 +85,29 @@ def listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{key} = {value:,}" for key, value in counts.items())
 
 
+def read_manifest(folder: Path) -> Any:
+    """What run.json says, in whatever version, of a run that has ended or not. `OSError` or `ValueError`
+    where it cannot be read."""
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+
+
+def refuse_inside_recording(option: str, folder: str | os.PathLike[str]) -> None:
+    """Refuses a folder within a recorded run: what is put there would be taken for a part of that run."""
+    for parent in Path(os.path.realpath(folder)).parents:
+        if (parent / MANIFEST).is_file():
+            raise ConfigError(
+                f"{option}: expected a folder of its own, found {os.fspath(folder)!r}, which lies in the "
+                f"recorded run {str(parent)!r}; name one elsewhere"
+            )
+
+
 def load_manifest(folder: Path, *, salvage: bool) -> dict[str, Any]:
-    path = folder / "run.json"
+    """What run.json says of a run that can be compared; `VerifyError` where it cannot."""
+    path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_manifest(folder)
     except OSError as error:
-        raise VerifyError(f"{folder}: not a recorded run: run.json: {error.strerror}") from None
+        raise VerifyError(f"{folder}: not a recorded run: {MANIFEST}: {error.strerror}") from None
     except ValueError as error:
         raise VerifyError(f"{path}: not JSON: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
@@ -97,6 +140,17 @@ def load_manifest(folder: Path, *, salvage: bool) -> dict[str, Any]:
     raise VerifyError(f"{folder}: {why}; its recording proves nothing{way_out}")
 
 
+def dtype_to_json(dtype: np.dtype[np.void]) -> dict[str, Any]:
+    fields: Mapping[str, Any] = dtype.fields or {}
+    names = list(dtype.names or ())
+    return {
+        "names": names,
+        "formats": [[fields[name][0].base.str, list(fields[name][0].shape)] for name in names],
+        "offsets": [int(fields[name][1]) for name in names],
+        "itemsize": dtype.itemsize,
+    }
+
+
 def dtype_from_json(data: Mapping[str, Any]) -> np.dtype[np.void]:
     formats = [(base, tuple(shape)) if shape else base for base, shape in data["formats"]]
     # NumPy's stubs know the dictionary form only in part.
@@ -118,7 +172,7 @@ class RecordedModels:
         self._entries = {int(entry["id"], 16): entry for entry in manifest["models"]}
         self._settings = {model.label: model for model in config.all_models}
         self._loaded: dict[int, Any] = {}
-        for kept in folders(folder / "models"):
+        for kept in folders(folder / MODELS):
             self._take_unlisted(kept)
 
     def _take_unlisted(self, kept: Path) -> None:
@@ -188,9 +242,9 @@ class RecordedModels:
         return path
 
 
-def captures(folder: Path) -> list[str]:
+def captures(folder: Path, feed: str, patterns: Sequence[str] = (TEXT, PACKETS)) -> list[str]:
     """The files of one feed's capture, in order."""
-    return sorted(str(file) for pattern in ("*.log*", "*.pcap*") for file in folder.glob(pattern))
+    return sorted(str(file) for pattern in patterns for file in (folder / CAPTURE / feed).glob(pattern))
 
 
 def folders(folder: Path) -> list[Path]:
@@ -248,14 +302,14 @@ _PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".
 
 def altered_files(folder: Path, manifest: Mapping[str, Any], *, cut_off: bool) -> tuple[list[str], list[str]]:
     """Which files are not the ones recorded, and what cannot be told. `VerifyError` where one is missing."""
-    for part in ("capture", "rows", *(("scores",) if manifest["models"] else ())):
+    for part in (CAPTURE, ROWS, *((SCORES,) if manifest["models"] else ())):
         if not (folder / part).is_dir():
             raise VerifyError(f"{folder / part}: expected a folder of the recording, found none")
     present = {
         path.relative_to(folder).as_posix(): path
-        for part in ("capture", "rows", "scores")
+        for part in (CAPTURE, ROWS, SCORES)
         for path in (folder / part).rglob("*")
-        if path.is_file() and (part == "capture" or path.suffix == ".bin")
+        if path.is_file() and (part == CAPTURE or path.suffix == ".bin")
     }
     if not cut_off and not manifest.get("files"):
         return [], ["its files have no hashes, because an earlier version recorded it"]

@@ -1,18 +1,6 @@
 """Proof that a recorded live run and its replay are the same.
 
-A run with recording on leaves a folder:
-
-    run.json              configuration, model hash, versions, machine; at the end, what the recorder lost
-    models/ID/*.onnx      each model that scored, by the number that signals name it with
-    capture/FEED/*.log    what the venue sent, in order; of multicast a packet capture, *.pcap
-    rows/AGENT/*.bin      the rows as the ingest agents emitted them, as raw records
-    scores/AGENT/*.bin    the same records as they were published, with their scores
-
-A run that began warm has what it read of the other capture at the front of its own, up to a line of ours that
-says `live`; a replay mutes that part, too.
-
-`run.json` names each file with its length and SHA-256, as it was written, once the file is closed, and counts
-what became of the rows.
+A run with recording on leaves a folder, whose form `tickwire.run_folder` says.
 
 `verify` replays the capture through the same engine and compares the rows as they were emitted, bit for bit
 on any machine. Then it gives the rows to the models again, in the batches in which they were scored: a record
@@ -48,6 +36,10 @@ from tickwire.pipeline import Pipeline
 from tickwire.recording import environment
 from tickwire.records import RowLayout, Rows
 from tickwire.run_folder import (
+    CAPTURE,
+    MANIFEST,
+    ROWS,
+    SCORES,
     RecordedModels,
     altered_files,
     captures,
@@ -97,7 +89,7 @@ class Result:
 def _load_config(folder: Path, manifest: Mapping[str, Any]) -> Config:
     """The recorded configuration, whole and without its models: rows are replayed, then scored again."""
     data = tomllib.loads(manifest["config"])
-    return Config.from_dict(data, where=str(folder / "run.json"), base=folder)
+    return Config.from_dict(data, where=str(folder / MANIFEST), base=folder)
 
 
 def _rows_alone(config: Config) -> Config:
@@ -122,15 +114,15 @@ async def verify(folder: str | os.PathLike[str], *, salvage: bool = False) -> Re
     models = RecordedModels(path, manifest, config)
     models.check_files()
     altered, notes = await asyncio.to_thread(altered_files, path, manifest, cut_off=cut_off)
-    inputs = {name: captures(path / "capture" / name) for name in config.feed_names}
+    inputs = {name: captures(path, name) for name in config.feed_names}
     empty = [name for name, files in inputs.items() if not files]
     if empty:
-        raise VerifyError(f"{path / 'capture' / empty[0]}: no capture of feed {empty[0]!r}")
-    rows = {agent.name: load_records(agent, dtype, cut_off=cut_off) for agent in folders(path / "rows")}
+        raise VerifyError(f"{path / CAPTURE / empty[0]}: no capture of feed {empty[0]!r}")
+    rows = {agent.name: load_records(agent, dtype, cut_off=cut_off) for agent in folders(path / ROWS)}
     recorded = [file for files in rows.values() for file in files]
     scores = {
         agent.name: np.concatenate(files)
-        for agent in folders(path / "scores")
+        for agent in folders(path / SCORES)
         if (files := load_records(agent, dtype, cut_off=cut_off))
     }
     used = sorted({int(number) for records in scores.values() for number in np.unique(records["model_id"])})

@@ -6,13 +6,13 @@ tickwire run --warm FEED=FILE pipeline.toml    # a capture of any recorder; repe
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tickwire.config import Config
 from tickwire.errors import ConfigError
+from tickwire.run_folder import MANIFEST, TEXT, captures, read_manifest
 
 __all__ = ["WarmInputs", "assign_warm"]
 
@@ -76,13 +76,13 @@ def _split(item: str, names: Sequence[str]) -> tuple[str | None, str]:
 def _of_run(folder: Path, feeds: Sequence[str]) -> dict[str, list[str]]:
     """What a recorded run, ended or not, has of these feeds."""
     try:
-        recorded = json.loads((folder / "run.json").read_text(encoding="utf-8"))["feeds"]
+        recorded = read_manifest(folder)["feeds"]
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(
-            f"--warm: {folder}: expected a capture or a folder that --record made, found no run.json "
+            f"--warm: {folder}: expected a capture or a folder that --record made, found no {MANIFEST} "
             "of a run in it"
         ) from None
-    found = {feed: sorted(map(str, (folder / "capture" / feed).glob("*.log*"))) for feed in feeds}
+    found = {feed: captures(folder, feed, (TEXT,)) for feed in feeds}
     found = {feed: files for feed, files in found.items() if any(os.path.getsize(file) for file in files)}
     if not found:
         raise ConfigError(

@@ -25,7 +25,7 @@ from tickwire.config import Config
 from tickwire.pipeline import Pipeline
 from tickwire.records import age_ns
 from tickwire.replay import replay
-from tickwire.router import AgeLimit
+from tickwire.router.age import AgeLimit
 from tickwire.verify import verify
 
 built = pytest.mark.skipif(

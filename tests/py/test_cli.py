@@ -111,6 +111,19 @@ def test_a_command_loads_nothing_heavy_that_it_has_no_use_for(
     assert done.returncode == 0, done.stderr
 
 
+def test_a_configuration_loads_nothing_that_only_a_run_needs() -> None:
+    script = (
+        "import sys, tickwire, tickwire.sinks.registry as registry\n"
+        "sinks = [{'type': 'jsonl', 'path': '-'}, {'type': 'websocket'}]\n"
+        "assert {sink['type'] for sink in sinks} == set(registry.SINKS)\n"
+        "feed = {'venue': 'binance_spot', 'instruments': ['BTCUSDT']}\n"
+        "tickwire.Config.from_dict({'feeds': [feed], 'features': {'rows': ['spread()']}, 'sinks': sinks})\n"
+        "sys.exit(str({'numpy', 'aiohttp', 'onnx', 'onnxruntime'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
 def test_mistake_is_one_message_on_stderr_and_exit_2(tickwire: Command, folder: Path) -> None:
     (folder / "bad.toml").write_text(CONFIG.replace("venue", "venu"))
     code, out, err = tickwire("replay", folder / "bad.toml", "--input", folder / "capture.log")

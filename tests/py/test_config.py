@@ -17,13 +17,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tickwire.config import Config, Engine, Features, Feed, Model
+from tickwire.config import Config, Engine, Features, Feed, Memory, Model, Multicast, Record
+from tickwire.config.multicast import MulticastLine
 from tickwire.errors import ConfigError
 from tickwire.launch import resolve
 from tickwire.sinks.jsonl import JsonlTable
 from tickwire.sinks.registry import SINKS
 from tickwire.sinks.table import table_of as table_of_sink
-from tickwire.toml.table import table_of
+from tickwire.sinks.websocket import WebSocketTable
+from tickwire.toml.table import Table, table_of
 from tickwire.units import parse_duration
 
 MINIMAL = """
@@ -1091,6 +1093,84 @@ def test_a_table_made_in_python_is_refused_as_a_file_is(make: Callable[[], objec
     with pytest.raises(ConfigError) as error:
         make()
     assert str(error.value).startswith(says), error.value
+
+
+SPOT = {"venue": "binance_spot", "instruments": ["BTCUSDT"]}
+
+
+@pytest.mark.parametrize(
+    ("table", "good", "changes", "says"),
+    [
+        (Feed, SPOT, {"core": -1}, "core: expected at least 0, found -1"),
+        (Feed, SPOT, {"max_levels": 8}, "max_levels: expected at least snapshot_limit = 5000, found 8"),
+        (
+            Engine,
+            {"idle": "spin"},
+            {"layout": "thread"},
+            'layout: expected one of "inline", "threads", "processes"',
+        ),
+        (Memory, {}, {"lock": "of"}, 'lock: expected one of "auto", "require", "off"'),
+        (Record, {}, {"fsync_interval": "2s"}, "fsync_interval: expected 100ms to 1s, found '2s'"),
+        (Features, {"rows": ["spread()"]}, {"every": "0s"}, "every: expected more than zero, found '0s'"),
+        (
+            Model,
+            {"path": "m.onnx"},
+            {"path": []},
+            "path: expected the name of a file, or a list of 1 to 16 of them",
+        ),
+        (Model, {"path": ["m.onnx"]}, {"path": ["a", ""]}, "path: expected the name of a file, or a list"),
+        (Multicast, {"lines": ["239.0.0.1:1"]}, {"lines": ["239.0.0.1"]}, "lines[0]: expected address:port"),
+        (
+            MulticastLine,
+            {"address": "239.0.0.1:1"},
+            {"source_address": "::1"},
+            "source_address: expected the group",
+        ),
+        (JsonlTable, {"type": "jsonl", "path": "-"}, {"queue": 0}, "queue: expected at least 1, found 0"),
+        (
+            WebSocketTable,
+            {"type": "websocket"},
+            {"port": 1 << 16},
+            "port: expected at most 65535, found 65536",
+        ),
+    ],
+)
+def test_every_table_is_checked_however_it_is_made(
+    table: type[Table], good: dict[str, Any], changes: dict[str, Any], says: str
+) -> None:
+    made = table.model_validate(good)
+    assert table.model_validate(made) == made == table(**good) == table.model_validate_json(json.dumps(good))
+    bad = {**good, **changes}
+    for make in (
+        lambda: table(**bad),
+        lambda: table.model_validate(bad),
+        lambda: table.model_validate(table.model_construct(**bad)),
+        lambda: table.model_validate_json(json.dumps(bad)),
+        lambda: made.model_copy(update=changes),
+        lambda: made.copy(update=changes),
+    ):
+        with pytest.raises(ConfigError) as error:
+            make()
+        assert str(error.value).startswith(says)
+    with pytest.raises(ConfigError, match=f"^{table.__name__}: expected a table, found 3$"):
+        table.model_validate(3)
+    with pytest.raises(ConfigError, match=f"^{table.__name__}: expected a "):
+        table.model_validate_strings(3)
+    with pytest.raises(ConfigError, match=f"^{table.__name__}: invalid JSON"):
+        table.model_validate_json("{")
+
+
+def test_a_table_stays_as_it_was_checked() -> None:
+    feed = Feed(**SPOT)
+    with pytest.raises(
+        ConfigError, match=r"^core: expected to stay as it was checked, found -3; make a copy"
+    ):
+        feed.core = -3
+    with pytest.raises(ConfigError, match=r"^core: expected to stay as it was checked; make a copy"):
+        del feed.core
+    with pytest.raises(ConfigError, match=r"^url: expected to stay"):
+        setattr(feed, "url", "ws://nowhere")  # noqa: B010
+    assert feed == Feed(**SPOT)
 
 
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fake_core import REASONS, STAGES, STATES, make_rows, notice
 
 from tickwire.errors import Error
 from tickwire.records import RowLayout, Signal
-from tickwire.router import SignalQueue
+from tickwire.router.consumers import SignalQueue
 from tickwire.sinks.websocket import WebSocketSink, _Client
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]

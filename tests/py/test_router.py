@@ -21,8 +21,9 @@ from tickwire.config import Config
 from tickwire.errors import EngineError, Error, SetupError
 from tickwire.pipeline import Pipeline
 from tickwire.records import ModelInfo, RowLayout, Signal
-from tickwire.router import Router, SignalQueue
 from tickwire.router import router as router_module
+from tickwire.router.consumers import SignalQueue
+from tickwire.router.router import Router
 
 FEATURES = ["spread()", "imbalance(levels=5)"]
 

@@ -23,7 +23,7 @@ from tickwire.config import Config
 from tickwire.errors import SetupError
 from tickwire.launch import make_sinks
 from tickwire.records import ModelInfo, RowLayout, Signal
-from tickwire.router import SignalQueue
+from tickwire.router.consumers import SignalQueue
 from tickwire.sinks import base as base_module
 from tickwire.sinks import websocket as websocket_module
 from tickwire.sinks.base import SinkRunner, encode, public_url

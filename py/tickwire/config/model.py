@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tickwire.toml.table import Duration, Name, Table
 from tickwire.toml.words import at
@@ -14,7 +14,12 @@ from tickwire.units import parse_duration
 
 __all__ = ["OF_PROCESSES", "Model"]
 
-_Path = Annotated[str, Field(min_length=1)]
+
+def _check_files(value: object) -> object:
+    many = value if isinstance(value, list) else [value]
+    if not 1 <= len(many) <= 16 or not all(isinstance(each, str) and each for each in many):
+        raise ValueError("expected the name of a file, or a list of 1 to 16 of them")
+    return value
 
 
 # Keys of a model that say how its processes are kept.
@@ -33,7 +38,7 @@ class Model(Table):
     name: Name = ""
     """What signals, counters and `tickwire model swap` call it. Empty: the file's name without its ending."""
 
-    path: _Path | Annotated[list[_Path], Field(min_length=1, max_length=16)]
+    path: Annotated[str | list[str], BeforeValidator(_check_files)]
     """The ONNX file, bound to these features by `tickwire model bind`. Several files are an ensemble: each
     scores the row, and the signal has their mean, or what `weights` makes of them."""
 

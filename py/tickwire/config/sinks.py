@@ -26,7 +26,7 @@ def _sink(value: object) -> SinkTable:
         if kind is MISSING:
             raise at("type", f"required, one of {expected}", MISSING)
         raise at("type", f"expected one of {expected}{nearest_known(str(kind), SINKS)}", kind)
-    return table_of(str(kind)).model_validate(value)
+    return table_of(str(kind)).part(value)
 
 
 Sink = Annotated[SerializeAsAny[SinkTable], PlainValidator(_sink)]

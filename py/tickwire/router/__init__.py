@@ -1,7 +1,4 @@
-"""From the engine's ring to whoever listens, on the event loop."""
+"""From the engine's ring to whoever listens, on the event loop.
 
-from tickwire.router.age import AgeLimit
-from tickwire.router.consumers import FeatureStream, SignalQueue, SignalStream
-from tickwire.router.router import Router
-
-__all__ = ["AgeLimit", "FeatureStream", "Router", "SignalQueue", "SignalStream"]
+Loads nothing by itself: a configuration names sinks, which know the queue of notices, and needs no NumPy.
+"""

@@ -7,11 +7,12 @@ import inspect
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
-from tickwire.records import Signal
-from tickwire.router import SignalQueue
+if TYPE_CHECKING:  # With NumPy; a configuration needs none.
+    from tickwire.records import Signal
+    from tickwire.router.consumers import SignalQueue
 
 __all__ = ["Sink", "SinkRunner", "encode", "public_url"]
 

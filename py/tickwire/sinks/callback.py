@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
-from tickwire.records import Signal
+if TYPE_CHECKING:
+    from tickwire.records import Signal
 
 __all__ = ["CallbackSink"]
 

@@ -10,14 +10,16 @@ import select
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from tickwire.errors import SetupError
-from tickwire.records import Signal
 from tickwire.sinks.base import encode
 from tickwire.sinks.table import SinkTable
+
+if TYPE_CHECKING:
+    from tickwire.records import Signal
 
 __all__ = ["JsonlSink", "JsonlTable"]
 

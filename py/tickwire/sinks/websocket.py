@@ -16,7 +16,6 @@ from pydantic import BeforeValidator, Field
 
 from tickwire.errors import SetupError
 from tickwire.private import read_secret
-from tickwire.records import Signal
 from tickwire.router.notices import NoticeQueue
 from tickwire.sinks.base import encode
 from tickwire.sinks.door import BACKLOG, Door, Refusal, is_loopback
@@ -25,6 +24,8 @@ from tickwire.toml.words import MISSING, at
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from tickwire.records import Signal
 
 __all__ = ["WebSocketSink", "WebSocketTable"]
 

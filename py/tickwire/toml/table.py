@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -27,6 +29,10 @@ Duration = Annotated[str, BeforeValidator(_check_duration)]
 """A length of time as text with its unit. A bare number is refused: nobody remembers which unit it was."""
 
 
+_STAYS = "expected to stay as it was checked"
+_WAY_OUT = "make a copy with model_copy(update={…})"
+
+
 class Table(BaseModel):
     """A table. Made from a file or in Python, every check runs, and `ConfigError` names what does not fit."""
 
@@ -45,13 +51,54 @@ class Table(BaseModel):
 
     def __init__(self, /, **data: Any) -> None:
         """`ConfigError` names the keys that do not fit."""
-        try:
+        with self._in_our_words(data):
             super().__init__(**data)
-        except ValidationError as error:
-            raise ConfigError("\n".join(explain(error, data, type(self)))) from None
 
     # A table inside another one is not made by calling this: its errors are located by the outermost.
     setattr(__init__, "__pydantic_base_init__", True)  # noqa: B010
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """A table of a mapping, or of another table; `ConfigError` names the keys that do not fit."""
+        with cls._in_our_words(obj):
+            return super().model_validate(obj, **options)
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """A table of JSON text; `ConfigError` names the keys that do not fit."""
+        data: object = MISSING
+        with contextlib.suppress(ValueError):
+            data = json.loads(json_data)
+        with cls._in_our_words(data):
+            return super().model_validate_json(json_data, **options)
+
+    @classmethod
+    def model_validate_strings(cls, obj: Any, **options: Any) -> Self:
+        """A table of a mapping with texts alone; `ConfigError` names the keys that do not fit."""
+        with cls._in_our_words(obj):
+            return super().model_validate_strings(obj, **options)
+
+    @classmethod
+    def part(cls, value: object) -> Self:
+        """A table inside another one, whose error the outermost locates."""
+        return super().model_validate(value)
+
+    @classmethod
+    @contextlib.contextmanager
+    def _in_our_words(cls, data: object) -> Iterator[None]:
+        try:
+            yield
+        except ValidationError as error:
+            raise ConfigError("\n".join(explain(error, data, cls))) from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Of nothing but what a table keeps for itself: whoever has the table relies on it."""
+        if not name.startswith("_"):
+            raise ConfigError(f"{line(name, _STAYS, value)}; {_WAY_OUT}")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise ConfigError(f"{name}: {_STAYS}; {_WAY_OUT}")
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some keys changed, checked as the original was; `ConfigError` where they do not fit."""
@@ -92,6 +139,8 @@ Name = Annotated[str, Field(max_length=40), checked(check_name)]
 def explain(error: ValidationError, data: object, root: AnyTable) -> list[str]:
     """One line a finding, in the order of the file's tables. `root`: what the data should have made."""
     lines = []
+    # What is wrong with the whole has no key.
+    whole = root.__name__.lstrip("_")
     for item in error.errors(include_url=False):
         path, value, model = locate(item["loc"], data, root)
         kind, context = item["type"], item.get("ctx", {})
@@ -110,9 +159,9 @@ def explain(error: ValidationError, data: object, root: AnyTable) -> list[str]:
             key = ".".join(part for part in (path, named(cause.key)) if part)
             lines.append(line(key, str(cause), cause.value))
         elif isinstance(cause, ValueError):
-            lines.append(line(path, str(cause), value))
+            lines.append(line(path or whole, str(cause), value))
         else:
-            lines.append(line(path, in_our_words(kind, context, item["msg"], value), value))
+            lines.append(line(path or whole, in_our_words(kind, context, item["msg"], value), value))
     return lines
 
 
