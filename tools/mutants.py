@@ -35,15 +35,8 @@ BUILD_LIMIT_S = 900
 #: The test files that the copy keeps, by layer: others take long to build and say nothing of TARGETS.
 TEST_FILES = {
     "md": ("price_book_test.cpp", "order_books_test.cpp", "order_books_reach_test.cpp"),
-    "feed": (
-        "book_depth_test.cpp",
-        "book_sync_pause_test.cpp",
-        "book_sync_test.cpp",
-        "mold_feed_test.cpp",
-        "mold_packet_test.cpp",
-        "sequencer_counts_test.cpp",
-        "sequencer_test.cpp",
-    ),
+    "net": ("mold_feed_test.cpp", "mold_packet_test.cpp", "sequencer_counts_test.cpp", "sequencer_test.cpp"),
+    "venue": ("book_depth_test.cpp", "book_sync_pause_test.cpp", "book_sync_test.cpp"),
     "features": ("feature_engine_test.cpp", "rolling_test.cpp"),
 }
 
@@ -57,17 +50,17 @@ class Check:
 
 
 MD = Check("md_test", "*PriceBook*:*SortedLevels*:*OrderBooks*")
-BOOK = Check("feed_test", "*BookSync*:*BookDepth*:*Partial*")
-SEQUENCER = Check("feed_test", "*Sequencer*:*Mold*")
+BOOK = Check("venue_test", "*BookSync*:*BookDepth*:*Partial*")
+SEQUENCER = Check("net_test", "*Sequencer*:*Mold*")
 FEATURES = Check("features_test")
 #: By source file: what must notice a change of it, the quickest first.
 TARGETS: dict[str, tuple[Check, ...]] = {
     "cpp/tickwire/md/price_book.cpp": (MD, BOOK),
     "cpp/tickwire/md/sorted_levels.cpp": (MD, BOOK),
     "cpp/tickwire/md/order_books.cpp": (MD, Check("itch_fuzz_test")),
-    "cpp/tickwire/feed/book_sync.cpp": (BOOK,),
-    "cpp/tickwire/feed/book_merge.cpp": (BOOK,),
-    "cpp/tickwire/feed/sequenced/sequencer.cpp": (
+    "cpp/tickwire/venue/book_sync.cpp": (BOOK,),
+    "cpp/tickwire/venue/book_merge.cpp": (BOOK,),
+    "cpp/tickwire/net/sequenced/sequencer.cpp": (
         SEQUENCER,
         Check("mold_packet_fuzz_test"),
         Check("rerequest_fuzz_test"),

@@ -1,17 +1,17 @@
 #include "bind_md.hpp"
 
-#include "tickwire/feed/venue/itch/replay_source.hpp"
-#include "tickwire/feed/venue/itch/session_day.hpp"
 #include "tickwire/md/pcap.hpp"
+#include "tickwire/venue/itch/replay_source.hpp"
+#include "tickwire/venue/itch/session_day.hpp"
 
 namespace tickwire::bindings {
 
 namespace py = pybind11;
 
 void bind_md(py::module_& m) {
-  m.def("check_day_file", &feed::itch::check_day_file, py::arg("path"));
+  m.def("check_day_file", &venue::itch::check_day_file, py::arg("path"));
   m.def("is_pcap", &md::is_pcap, py::arg("path"));
-  m.def("new_york_midnight", &feed::itch::new_york_midnight, py::arg("utc_ns"));
+  m.def("new_york_midnight", &venue::itch::new_york_midnight, py::arg("utc_ns"));
 }
 
 }  // namespace tickwire::bindings

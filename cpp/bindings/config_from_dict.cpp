@@ -71,8 +71,8 @@ class Section {
 };
 
 /// A socket of a multicast feed, but for where it listens.
-feed::UdpConfig socket_from(const Section& s) {
-  feed::UdpConfig socket;
+net::UdpConfig socket_from(const Section& s) {
+  net::UdpConfig socket;
   socket.batch = s.get<std::uint32_t>("batch");
   socket.max_datagram_bytes = s.get<std::size_t>("max_datagram_bytes");
   socket.socket_receive_bytes = s.get<int>("receive_buffer_bytes");
@@ -83,11 +83,11 @@ feed::UdpConfig socket_from(const Section& s) {
   return socket;
 }
 
-feed::MoldFeedConfig multicast_from(const Section& s) {
+net::MoldFeedConfig multicast_from(const Section& s) {
   // What the protocol wants of a client between two packets of its own.
   constexpr std::int64_t kSoupHeartbeatNs = 1'000'000'000;
   const auto timeout_ns = s.get<std::int64_t>("glimpse_timeout_ns");
-  feed::MoldFeedConfig mold{
+  net::MoldFeedConfig mold{
       .lines = {},
       .rerequest = socket_from(s),
       .glimpse = {.server = s.get<std::string>("glimpse"),
@@ -106,7 +106,7 @@ feed::MoldFeedConfig multicast_from(const Section& s) {
                     .request_messages = s.get<std::uint32_t>("request_messages")}};
   mold.rerequest.peer = s.get<std::string>("rerequest");
   for (const Section& line : s.sections("lines")) {
-    feed::UdpConfig socket = socket_from(s);
+    net::UdpConfig socket = socket_from(s);
     socket.address = line.get<std::string>("address");
     socket.port = line.get<std::uint16_t>("port");
     socket.interface = line.get<std::string>("interface");
@@ -126,8 +126,8 @@ std::optional<engine::ItchConfig> itch_from(const Section& s) {
 }
 
 engine::FeedConfig feed_from(const Section& s) {
-  using feed::binance::Market;
-  using feed::binance::TradeStream;
+  using venue::binance::Market;
+  using venue::binance::TradeStream;
   std::vector<engine::InstrumentConfig> instruments;
   for (const Section& instrument : s.sections("instruments")) {
     instruments.push_back({.symbol = instrument.get<std::string>("symbol"),

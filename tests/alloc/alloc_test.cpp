@@ -12,12 +12,12 @@
 #include <vector>
 
 #include "counting.hpp"
-#include "feed/itch_bytes.hpp"
-#include "feed/mold_venue.hpp"
-#include "feed/websocket_test_server.hpp"
 #include "infer/model_files.hpp"
 #include "market.hpp"
+#include "net/mold_venue.hpp"
+#include "net/websocket_test_server.hpp"
 #include "tickwire/engine/engine.hpp"
+#include "venue/itch_bytes.hpp"
 
 /// After start our code allocates nothing: counted over a whole replay and over a live connection, in
 /// each layout, together with the rows that came out, because zero allocations over zero work would
@@ -67,8 +67,8 @@ class AllocTest : public ::testing::Test {
             .record_sync_ns = 0,
             .feeds = {{.name = "spot",
                        .itch = {},
-                       .market = feed::binance::Market::Spot,
-                       .trades = feed::binance::TradeStream::Trade,
+                       .market = venue::binance::Market::Spot,
+                       .trades = venue::binance::TradeStream::Trade,
                        .url = url,
                        .subscribe = {"btcusdt@depth@100ms"},
                        .trades_url = "",
@@ -244,10 +244,10 @@ class AllocTest : public ::testing::Test {
       std::string message;
       book.next(message, 1'700'000'000'000);
       if (i == 0) book.snapshot(snapshot, 1'700'000'000'000);
-      frames.push_back(feed::test::server_frame(0x81, message));
+      frames.push_back(net::test::server_frame(0x81, message));
     }
-    feed::test::TestServer server(
-        {[&frames](feed::test::Connection& client) {
+    net::test::TestServer server(
+        {[&frames](net::test::Connection& client) {
           client.accept_websocket();
           client.read_frame();  // The subscription.
           for (const std::string& frame : frames) {
@@ -274,7 +274,7 @@ class AllocTest : public ::testing::Test {
 
   /// Multicast: two lines, of which one loses now and then, so that gaps are kept and filled.
   void live_multicast(engine::Layout layout) {
-    namespace bytes = feed::itch::bytes;
+    namespace bytes = venue::itch::bytes;
     std::vector<std::string> messages{bytes::directory(1, 1, "AAPL"),
                                       bytes::trading_action(1, 2, "AAPL", 'T')};
     for (std::uint32_t i = 1; i <= kEvents; ++i) {
@@ -283,13 +283,13 @@ class AllocTest : public ::testing::Test {
           bytes::add(1, i, i, bid ? 'B' : 'S', 1 + i % 300, "AAPL", bid ? 1'000 - i % 20 : 1'001 + i % 20));
       if (i > 200) messages.push_back(bytes::remove(1, i, i - 200));
     }
-    const feed::test::MoldVenue venue;
+    const net::test::MoldVenue venue;
     engine::EngineConfig settings = config(layout, false, "");
     settings.features.plan.nodes[2].window_ns = settings.features.plan.nodes[3].window_ns = 0;
     settings.features.plan.nodes[2].window_count = settings.features.plan.nodes[3].window_count = 100;
     engine::FeedConfig& feed = settings.feeds[0];
     feed.itch =
-        engine::ItchConfig{.max_orders = 1000, .midnights = {}, .multicast = feed::test::mold_config(venue)};
+        engine::ItchConfig{.max_orders = 1000, .midnights = {}, .multicast = net::test::mold_config(venue)};
     feed.instruments = {{"AAPL", 4, 0}};
     feed.liveness_timeout_ns = 60'000 * kStepNs;
     settings.record_dir = folder_ / "run";
@@ -301,7 +301,7 @@ class AllocTest : public ::testing::Test {
       started_.wait(false);  // Who joins later does not hear the first message.
       for (std::size_t i = 0; i < messages.size(); ++i) {
         venue.answer(by_number, 8);  // Whether the session is ours is asked first.
-        const std::string datagram = feed::test::mold_datagram("TICK000001", i + 1, {messages[i]});
+        const std::string datagram = net::test::mold_datagram("TICK000001", i + 1, {messages[i]});
         if (i % 50 != 49) venue.send(0, port, datagram);
         std::this_thread::sleep_for(std::chrono::microseconds(50));
         venue.send(1, port, datagram);
@@ -362,7 +362,7 @@ TEST_F(AllocTest, LiveInThreads) { live(engine::Layout::Threads, nullptr); }
 TEST_F(AllocTest, LiveMulticastInline) { live_multicast(engine::Layout::Inline); }
 TEST_F(AllocTest, LiveMulticastInThreads) { live_multicast(engine::Layout::Threads); }
 TEST_F(AllocTest, LiveOverTls) {
-  feed::test::TestAuthority authority("IP:127.0.0.1", folder_.string());
+  net::test::TestAuthority authority("IP:127.0.0.1", folder_.string());
   ca_file_ = authority.ca_file();
   live(engine::Layout::Inline, authority.context());
 }

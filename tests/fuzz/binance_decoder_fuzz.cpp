@@ -4,7 +4,7 @@
 //
 // Input: one byte for market and padding, then the message.
 //
-// Covers: feed/venue/binance/decoder.cpp feed/venue/binance/scanner.cpp feed/venue/binance/fields.hpp
+// Covers: venue/binance/decoder.cpp venue/binance/scanner.cpp venue/binance/fields.hpp
 
 #include <algorithm>
 #include <cstddef>
@@ -15,14 +15,14 @@
 #include <string>
 #include <string_view>
 
-#include "tickwire/feed/venue/binance/decoder.hpp"
+#include "tickwire/venue/binance/decoder.hpp"
 
 namespace binance_decoder_fuzz {
 
-using tickwire::feed::binance::Decoder;
-using tickwire::feed::binance::Market;
-using tickwire::feed::binance::Outcome;
-using tickwire::feed::binance::TradeStream;
+using tickwire::venue::binance::Decoder;
+using tickwire::venue::binance::Market;
+using tickwire::venue::binance::Outcome;
+using tickwire::venue::binance::TradeStream;
 
 inline constexpr std::size_t kMaxLevels = 50;
 

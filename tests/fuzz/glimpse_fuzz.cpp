@@ -4,7 +4,7 @@
 //
 // Input: one byte that chooses the pieces and how the server leaves, then what it sends.
 //
-// Covers: feed/soupbintcp/glimpse_client.cpp feed/soupbintcp/soup_client.cpp feed/soupbintcp/soup_packet.cpp
+// Covers: net/soupbintcp/glimpse_client.cpp net/soupbintcp/soup_client.cpp net/soupbintcp/soup_packet.cpp
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -22,12 +22,12 @@
 #include <string_view>
 
 #include "tickwire/core/arena.hpp"
-#include "tickwire/feed/soupbintcp/glimpse_client.hpp"
+#include "tickwire/net/soupbintcp/glimpse_client.hpp"
 
 namespace glimpse_fuzz {
 
 using namespace tickwire;
-using namespace tickwire::feed;
+using namespace tickwire::net;
 
 inline void require(bool held) {
   if (!held) std::abort();

@@ -4,7 +4,7 @@
 //
 // Input: what the server sends.
 //
-// Covers: feed/websocket/handshake.cpp feed/websocket/http_date.cpp
+// Covers: net/websocket/handshake.cpp net/http_date.cpp
 
 #include <algorithm>
 #include <cstddef>
@@ -15,11 +15,12 @@
 #include <string>
 #include <string_view>
 
-#include "tickwire/feed/websocket/handshake.hpp"
+#include "tickwire/net/websocket/handshake.hpp"
 
 namespace handshake_fuzz {
 
-using namespace tickwire::feed;
+using namespace tickwire;
+using namespace tickwire::net;
 
 // Of the key in the example of RFC 6455, 1.3.
 inline constexpr std::string_view kAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";

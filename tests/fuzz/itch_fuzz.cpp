@@ -3,7 +3,7 @@
 //
 // Input: length-prefixed messages, as a day file has them; the last one may be cut.
 //
-// Covers: feed/venue/itch/decoder.cpp feed/venue/itch/market.cpp md/order_books.cpp
+// Covers: venue/itch/decoder.cpp venue/itch/market.cpp md/order_books.cpp
 
 #include <algorithm>
 #include <cstddef>
@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "tickwire/feed/venue/itch/market.hpp"
+#include "tickwire/venue/itch/market.hpp"
 
 namespace itch_fuzz {
 
@@ -46,9 +46,9 @@ struct Order {
 };
 
 /// Follows a message that the market took whole, from the message's own fields.
-inline void follow(std::map<std::uint64_t, Order>& orders, const tickwire::feed::itch::Message& message,
+inline void follow(std::map<std::uint64_t, Order>& orders, const tickwire::venue::itch::Message& message,
                    InstrumentId book) {
-  using tickwire::feed::itch::Type;
+  using tickwire::venue::itch::Type;
   const auto qty = static_cast<std::int64_t>(message.qty);
   const auto found = orders.find(message.ref);
   switch (message.type) {
@@ -80,7 +80,7 @@ inline void follow(std::map<std::uint64_t, Order>& orders, const tickwire::feed:
   }
 }
 
-inline void compare(const tickwire::feed::itch::Market& market, const std::map<std::uint64_t, Order>& orders,
+inline void compare(const tickwire::venue::itch::Market& market, const std::map<std::uint64_t, Order>& orders,
                     InstrumentId book) {
   for (const Side side : {Side::Bid, Side::Ask}) {
     std::map<std::int64_t, std::int64_t> by_price;
@@ -105,9 +105,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace itch_fuzz;
   static tickwire::Arena arena(
       {.chunk_bytes = 1U << 20U, .huge_pages = tickwire::HugePages::Off, .lock = tickwire::LockMemory::Off});
-  static tickwire::feed::itch::Market market(instruments(), 64, arena);
+  static tickwire::venue::itch::Market market(instruments(), 64, arena);
   market.reset();
-  tickwire::feed::itch::Decoder decoder;
+  tickwire::venue::itch::Decoder decoder;
   std::map<std::uint64_t, Order> orders;
   bool damaged = false;
   while (size >= 2) {
@@ -119,9 +119,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     data += 2 + length;
     size -= 2 + length;
 
-    tickwire::feed::itch::Message message;
-    const tickwire::feed::itch::Outcome outcome = decoder.decode(bytes, message);
-    const tickwire::feed::itch::Update update = market.on_message(bytes);
+    tickwire::venue::itch::Message message;
+    const tickwire::venue::itch::Outcome outcome = decoder.decode(bytes, message);
+    const tickwire::venue::itch::Update update = market.on_message(bytes);
     require(update.outcome == outcome);
     if (update.anew) {
       orders.clear();

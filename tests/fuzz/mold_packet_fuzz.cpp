@@ -4,7 +4,7 @@
 // Input: steps, each a control byte, a length of two bytes and a datagram. The control byte's lower two bits
 // are the line, 2 is the re-request server; 3 answers the wish for a snapshot; the upper four are time.
 //
-// Covers: feed/moldudp64/mold_packet.cpp feed/sequenced/sequencer.cpp
+// Covers: net/moldudp64/mold_packet.cpp net/sequenced/sequencer.cpp
 
 #include <algorithm>
 #include <cstddef>
@@ -14,13 +14,13 @@
 #include <span>
 #include <vector>
 
-#include "tickwire/feed/moldudp64/mold_packet.hpp"
-#include "tickwire/feed/sequenced/sequencer.hpp"
+#include "tickwire/net/moldudp64/mold_packet.hpp"
+#include "tickwire/net/sequenced/sequencer.hpp"
 
 namespace mold_packet_fuzz {
 
 using namespace tickwire;
-using namespace tickwire::feed;
+using namespace tickwire::net;
 
 inline void require(bool held) {
   if (!held) std::abort();

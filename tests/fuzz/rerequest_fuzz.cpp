@@ -9,8 +9,8 @@
 //   2  the server sends a of the input's own bytes
 //   3  a passes of the time, and the line's heartbeat comes where b is odd
 //
-// Covers: feed/moldudp64/mold_feed.cpp feed/moldudp64/mold_packet.cpp feed/sequenced/sequencer.cpp
-// Covers: feed/udp/udp_source.cpp
+// Covers: net/moldudp64/mold_feed.cpp net/moldudp64/mold_packet.cpp net/sequenced/sequencer.cpp
+// Covers: net/udp/udp_source.cpp
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -29,12 +29,12 @@
 
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/time.hpp"
-#include "tickwire/feed/moldudp64/mold_feed.hpp"
+#include "tickwire/net/moldudp64/mold_feed.hpp"
 
 namespace rerequest_fuzz {
 
 using namespace tickwire;
-using namespace tickwire::feed;
+using namespace tickwire::net;
 
 constexpr std::size_t kMaxDatagram = 512;
 constexpr std::uint32_t kMostAsked = 20;

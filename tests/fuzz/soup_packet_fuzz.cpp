@@ -3,7 +3,7 @@
 //
 // Input: one byte that chooses the pieces, then what the server sends.
 //
-// Covers: feed/soupbintcp/soup_packet.cpp
+// Covers: net/soupbintcp/soup_packet.cpp
 
 #include <algorithm>
 #include <cstddef>
@@ -13,11 +13,11 @@
 #include <string>
 #include <string_view>
 
-#include "tickwire/feed/soupbintcp/soup_packet.hpp"
+#include "tickwire/net/soupbintcp/soup_packet.hpp"
 
 namespace soup_packet_fuzz {
 
-using namespace tickwire::feed;
+using namespace tickwire::net;
 
 inline void require(bool held) {
   if (!held) std::abort();

@@ -3,7 +3,7 @@
 //
 // Input: one byte that chooses the pieces, then what the server sends.
 //
-// Covers: feed/websocket/frame_parser.cpp feed/websocket/utf8.hpp
+// Covers: net/websocket/frame_parser.cpp net/websocket/utf8.hpp
 
 #include <algorithm>
 #include <cstddef>
@@ -13,7 +13,7 @@
 #include <string>
 #include <string_view>
 
-#include "tickwire/feed/websocket/frame_parser.hpp"
+#include "tickwire/net/websocket/frame_parser.hpp"
 
 namespace websocket_frame_fuzz {
 
@@ -26,9 +26,9 @@ inline void require(bool held) {
 
 /// Feeds `bytes` in pieces whose sizes come from `pieces` (0: as large as they fit) and writes down
 /// everything that comes out.
-inline std::string transcript(tickwire::feed::FrameParser& parser, std::string_view bytes,
+inline std::string transcript(tickwire::net::FrameParser& parser, std::string_view bytes,
                               std::uint8_t pieces) {
-  using tickwire::feed::FrameKind;
+  using tickwire::net::FrameKind;
   std::string out;
   parser.reset();
   std::uint32_t state = pieces;
@@ -50,7 +50,7 @@ inline std::string transcript(tickwire::feed::FrameParser& parser, std::string_v
       require(frame.payload.size() <= kMaxMessage);
       // The padding must be readable; its content is nobody's business.
       volatile char sum = 0;
-      for (std::size_t i = 0; i < tickwire::feed::kMessagePadding && frame.payload.data() != nullptr; ++i) {
+      for (std::size_t i = 0; i < tickwire::kMessagePadding && frame.payload.data() != nullptr; ++i) {
         sum = static_cast<char>(sum + frame.payload.data()[frame.payload.size() + i]);
       }
       out += static_cast<char>('0' + static_cast<int>(frame.kind));
@@ -69,7 +69,7 @@ inline std::string transcript(tickwire::feed::FrameParser& parser, std::string_v
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace websocket_frame_fuzz;
-  static tickwire::feed::FrameParser parser({.max_frame_bytes = kMaxFrame, .max_message_bytes = kMaxMessage});
+  static tickwire::net::FrameParser parser({.max_frame_bytes = kMaxFrame, .max_message_bytes = kMaxMessage});
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
   require(transcript(parser, bytes, 0) == transcript(parser, bytes, data[0]));

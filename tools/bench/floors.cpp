@@ -47,10 +47,10 @@
 #include "tickwire/concurrent/spsc_queue.hpp"
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/time.hpp"
-#include "tickwire/feed/venue/binance/decoder.hpp"
 #include "tickwire/infer/ort_api.hpp"
 #include "tickwire/infer/ort_model.hpp"
 #include "tickwire/md/instrument.hpp"
+#include "tickwire/venue/binance/decoder.hpp"
 
 namespace tickwire::bench {
 namespace {
@@ -89,7 +89,7 @@ struct Frames {
     for (std::size_t i = 0; i < kFrames; ++i) {
       std::string frame;
       book.next(frame, 1'700'000'000'000);
-      frame.reserve(frame.size() + feed::binance::Decoder::kPaddingBytes);
+      frame.reserve(frame.size() + venue::binance::Decoder::kPaddingBytes);
       frames.push_back(std::move(frame));
     }
   }
@@ -102,7 +102,7 @@ template <typename Number>
 void walk(simdjson::ondemand::parser& parser, const std::string& frame, Number&& number) {
   namespace ondemand = simdjson::ondemand;
   ondemand::document document =
-      parser.iterate(frame.data(), frame.size(), frame.size() + feed::binance::Decoder::kPaddingBytes);
+      parser.iterate(frame.data(), frame.size(), frame.size() + venue::binance::Decoder::kPaddingBytes);
   ondemand::object data = document["data"].get_object();
   std::uint64_t ids = 0;
   for (auto field : data) {
@@ -125,14 +125,14 @@ Comparison decode_stage(const Frames& frames) {
   table->add({"BTCUSDT", "binance_spot", 8, 8});
   auto parser = std::make_shared<simdjson::ondemand::parser>(1U << 20U);
   const auto ours = [table, &frames](bool scan) {
-    auto decoder = std::make_shared<feed::binance::Decoder>(
-        *table, feed::binance::DecoderConfig{feed::binance::Market::Spot, feed::binance::TradeStream::Trade,
-                                             1U << 20U, 1000, scan});
+    auto decoder = std::make_shared<venue::binance::Decoder>(
+        *table, venue::binance::DecoderConfig{venue::binance::Market::Spot,
+                                              venue::binance::TradeStream::Trade, 1U << 20U, 1000, scan});
     return [table, decoder, &frames](std::size_t operations) {
       md::Event event{};
       for (std::size_t i = 0; i < operations; ++i) {
         const std::string& frame = frames.frames[i % kFrames];
-        if (decoder->decode(frame, RecvClock::Read, 1, event) != feed::binance::Outcome::Event) {
+        if (decoder->decode(frame, RecvClock::Read, 1, event) != venue::binance::Outcome::Event) {
           throw std::runtime_error("a frame that the decoder refuses");
         }
         sink = static_cast<double>(event.last_id);

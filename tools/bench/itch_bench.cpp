@@ -46,8 +46,8 @@ void print(const char* what, std::size_t messages, double seconds, const std::st
 }
 
 void decode_alone(const DayFile& day) {
-  feed::itch::Decoder decoder;
-  feed::itch::Message message;
+  venue::itch::Decoder decoder;
+  venue::itch::Message message;
   std::uint64_t sum = 0;
   const double begin = seconds_now();
   const std::size_t count = walk(day.bytes(), [&](std::span<const std::byte> bytes) {
@@ -59,7 +59,7 @@ void decode_alone(const DayFile& day) {
 
 void decode_and_book(const DayFile& day, const md::InstrumentTable& instruments, std::size_t max_orders) {
   Arena arena;
-  feed::itch::Market market(instruments, max_orders, arena);
+  venue::itch::Market market(instruments, max_orders, arena);
   std::uint64_t changes = 0;
   const double begin = seconds_now();
   const std::size_t count = walk_prepared(
@@ -69,7 +69,7 @@ void decode_and_book(const DayFile& day, const md::InstrumentTable& instruments,
   const md::OrderBooks& books = market.books();
   print("decode + book", count, seconds,
         ", " + std::to_string(changes) + " changes, " + std::to_string(books.orders()) + " live orders");
-  const feed::itch::MarketCounts& counts = market.counts();
+  const venue::itch::MarketCounts& counts = market.counts();
   if (counts.unknown_order + counts.duplicate_order + counts.orders_full + counts.levels_full != 0) {
     throw std::runtime_error("not every message fitted: the figure means nothing");
   }
@@ -85,7 +85,7 @@ void decode_and_book(const DayFile& day, const md::InstrumentTable& instruments,
 void decode_book_and_features(const DayFile& day, std::size_t all, std::size_t ours, std::size_t max_orders) {
   const md::InstrumentTable some = table_of(ours);
   Arena arena;
-  feed::itch::Market market(some, max_orders, arena);
+  venue::itch::Market market(some, max_orders, arena);
   std::vector<std::unique_ptr<engine::OrderPipeline>> pipelines;
   for (InstrumentId i = 0; i < ours; ++i) {
     pipelines.push_back(
@@ -100,7 +100,7 @@ void decode_book_and_features(const DayFile& day, std::size_t all, std::size_t o
     lookahead.expect(instrument, [&](InstrumentId i) -> engine::OrderPipeline& { return *pipelines[i]; });
   };
   walk_prepared(day.bytes(), market, expect, [&](std::span<const std::byte> bytes) {
-    const feed::itch::Update update = market.on_message(bytes);
+    const venue::itch::Update update = market.on_message(bytes);
     ++sequence;
     if (update.instrument == kNoInstrument) return;
     ++mine;

@@ -17,8 +17,8 @@
 #include <string>
 
 #include "itch_day.hpp"
-#include "tickwire/engine/order_pipeline.hpp"
-#include "tickwire/feed/venue/itch/market.hpp"
+#include "tickwire/engine/ingest/order_pipeline.hpp"
+#include "tickwire/venue/itch/market.hpp"
 
 namespace tickwire::bench {
 
@@ -65,7 +65,7 @@ std::size_t walk(std::span<const std::byte> bytes, OnMessage on_message) {
 /// The same, with the market told of each message some messages before, and `expect` of the instrument that
 /// it looks like.
 template <typename Expect, typename OnMessage>
-std::size_t walk_prepared(std::span<const std::byte> bytes, feed::itch::Market& market, Expect expect,
+std::size_t walk_prepared(std::span<const std::byte> bytes, venue::itch::Market& market, Expect expect,
                           OnMessage on_message) {
   const std::byte* ahead = bytes.data();
   const auto prepare = [&] {
@@ -74,7 +74,7 @@ std::size_t walk_prepared(std::span<const std::byte> bytes, feed::itch::Market& 
     expect(market.prepare(message));
     ahead = message.data() + message.size();
   };
-  for (std::size_t i = 0; i < feed::itch::Market::kAhead; ++i) prepare();
+  for (std::size_t i = 0; i < venue::itch::Market::kAhead; ++i) prepare();
   return walk(bytes, [&](std::span<const std::byte> message) {
     prepare();
     on_message(message);

@@ -32,8 +32,8 @@
 #include "itch_market.hpp"
 #include "options.hpp"
 #include "tickwire/concurrent/affinity.hpp"
-#include "tickwire/feed/moldudp64/mold_feed.hpp"
 #include "tickwire/metrics/histogram.hpp"
+#include "tickwire/net/moldudp64/mold_feed.hpp"
 
 namespace {
 
@@ -112,7 +112,7 @@ class Sender {
         continue;
       }
       latest_ = std::max(latest_, now - pace.due(next));
-      std::size_t size = feed::kMoldHeaderBytes;
+      std::size_t size = net::kMoldHeaderBytes;
       const std::uint64_t first = next;
       while (next <= count && pace.due(next) <= now) {
         const std::size_t bytes = 2 + bench::message_at(at).size();
@@ -151,23 +151,23 @@ class Sender {
   std::uint64_t latest_ = 0;
 };
 
-feed::MoldFeedConfig feed_config() {
-  feed::UdpConfig line;
+net::MoldFeedConfig feed_config() {
+  net::UdpConfig line;
   line.address = kGroup;
   line.interface = std::string("lo");
   line.batch = 64;
   line.max_datagram_bytes = 1500;
   line.socket_receive_bytes = 64 << 20U;
-  feed::MoldFeedConfig config;
+  net::MoldFeedConfig config;
   config.lines.push_back(line);
-  config.sequencer.start = feed::SequencerConfig::Start::Beginning;
+  config.sequencer.start = net::SequencerConfig::Start::Beginning;
   config.sequencer.window_packets = 4096;
   config.sequencer.reorder_ns = 1'000'000;
   return config;
 }
 
 /// From datagrams to rows.
-class Receiver final : public feed::MoldFeedHandler {
+class Receiver final : public net::MoldFeedHandler {
  public:
   Receiver(std::size_t instruments, std::size_t ours, std::size_t max_orders)
       : table_(bench::table_of(instruments)),
@@ -189,15 +189,15 @@ class Receiver final : public feed::MoldFeedHandler {
   std::uint64_t last() const { return last_; }
   std::uint64_t taken() const { return taken_; }
   std::uint64_t rows() const { return rows_; }
-  const feed::MoldFeed& feed() const { return feed_; }
+  const net::MoldFeed& feed() const { return feed_; }
   metrics::HistogramSnapshot late() const { return late_.snapshot(); }
 
-  void on_run(const feed::Run& run) noexcept override {
+  void on_run(const net::Run& run) noexcept override {
     const std::size_t count = run.messages.size();
     // The first one is needed at once.
-    for (std::size_t i = 1; i < std::min(count, feed::itch::Market::kAhead); ++i) prepare(run.messages[i]);
+    for (std::size_t i = 1; i < std::min(count, venue::itch::Market::kAhead); ++i) prepare(run.messages[i]);
     for (std::size_t i = 0; i < count; ++i) {
-      if (i + feed::itch::Market::kAhead < count) prepare(run.messages[i + feed::itch::Market::kAhead]);
+      if (i + venue::itch::Market::kAhead < count) prepare(run.messages[i + venue::itch::Market::kAhead]);
       if (!take(std::as_bytes(run.messages[i]), run.sequence + i)) continue;
       ++rows_;
       late_.record(tsc_to_ns(tsc_now() - pace_.due(run.sequence + i)));
@@ -205,19 +205,19 @@ class Receiver final : public feed::MoldFeedHandler {
     taken_ += count;
     last_ = run.sequence + count - 1;
   }
-  void on_session(const feed::SessionId&) noexcept override {}
+  void on_session(const net::SessionId&) noexcept override {}
   void on_end_of_session() noexcept override {}
   void on_lost(std::uint64_t, std::uint64_t) noexcept override {}
   void on_snapshot_begin() noexcept override {}
-  void on_snapshot_message(feed::MessageView) noexcept override {}
+  void on_snapshot_message(net::MessageView) noexcept override {}
   void on_snapshot_end(std::uint64_t) noexcept override {}
   void on_snapshot_failed(std::string_view) noexcept override {}
 
  private:
-  void prepare(feed::MessageView message) noexcept { market_.prepare(std::as_bytes(message)); }
+  void prepare(net::MessageView message) noexcept { market_.prepare(std::as_bytes(message)); }
   /// True where it gave a row.
   bool take(std::span<const std::byte> message, std::uint64_t sequence) noexcept {
-    const feed::itch::Update update = market_.on_message(message);
+    const venue::itch::Update update = market_.on_message(message);
     if (update.instrument >= pipelines_.size()) return false;
     const engine::Step step =
         pipelines_[update.instrument]->on_update(update, update.ts_ns, update.ts_ns, sequence);
@@ -227,14 +227,14 @@ class Receiver final : public feed::MoldFeedHandler {
   Arena arena_;
   UtcClock clock_;
   const md::InstrumentTable table_;
-  feed::itch::Market market_;
+  venue::itch::Market market_;
   std::vector<std::unique_ptr<engine::OrderPipeline>> pipelines_;
   Pace pace_{};
   std::uint64_t last_ = 0;
   std::uint64_t taken_ = 0;
   std::uint64_t rows_ = 0;
   metrics::Histogram late_;
-  feed::MoldFeed feed_;
+  net::MoldFeed feed_;
 };
 
 struct Settings {
@@ -273,7 +273,7 @@ bool hold(const Part& part, double rate, const Settings& settings) {
   thread.join();
 
   const std::uint64_t lost = count - receiver.taken();
-  const feed::UdpStats& line = receiver.feed().line(0).stats();
+  const net::UdpStats& line = receiver.feed().line(0).stats();
   const metrics::HistogramSnapshot late = receiver.late();
   const auto us = [&](double share) { return static_cast<double>(late.percentile(share)) / 1e3; };
   std::printf("%10.0f a second for %.1f s: %lu messages in %lu datagrams, %lu lost, %lu rows\n", rate,

@@ -39,7 +39,7 @@
 #include "market.hpp"
 #include "options.hpp"
 #include "pace.hpp"
-#include "tickwire/feed/websocket/handshake.hpp"
+#include "tickwire/net/websocket/handshake.hpp"
 
 namespace tickwire::bench {
 namespace {
@@ -280,7 +280,7 @@ int serve(const Options& options) {
                  [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
   const std::size_t key = lower.find(name);
   if (key == std::string::npos) throw std::runtime_error("expected a WebSocket handshake");
-  const auto accept = feed::accept_for_key(std::string_view(request).substr(key + name.size(), 24));
+  const auto accept = net::accept_for_key(std::string_view(request).substr(key + name.size(), 24));
   send_all(client.fd(),
            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: "
            "Upgrade\r\nSec-WebSocket-Accept: " +

@@ -17,8 +17,8 @@
 #include <utility>
 #include <vector>
 
-#include "tickwire/feed/venue/itch/market.hpp"
-#include "tickwire/feed/venue/itch/replay_source.hpp"
+#include "tickwire/venue/itch/market.hpp"
+#include "tickwire/venue/itch/replay_source.hpp"
 
 namespace {
 
@@ -36,7 +36,7 @@ class Dump {
   Arena& arena() noexcept { return arena_; }
 
   void message(std::uint64_t sequence, std::span<const std::byte> bytes, TsNs) noexcept {
-    const feed::itch::Update update = market_.on_message(bytes);
+    const venue::itch::Update update = market_.on_message(bytes);
     if (update.instrument == kNoInstrument) return;
     const std::size_t asks = market_.books().top(0, md::Side::Ask, asks_);
     const std::size_t bids = market_.books().top(0, md::Side::Bid, bids_);
@@ -64,7 +64,7 @@ class Dump {
  private:
   static md::InstrumentTable table_of(const std::string& symbol) {
     md::InstrumentTable table;
-    table.add({symbol, "nasdaq_itch", feed::itch::kPriceDecimals, 0});
+    table.add({symbol, "nasdaq_itch", venue::itch::kPriceDecimals, 0});
     return table;
   }
   static void print(const md::Level& level, bool there) noexcept {
@@ -77,7 +77,7 @@ class Dump {
 
   const md::InstrumentTable table_;
   Arena arena_;
-  feed::itch::Market market_;
+  venue::itch::Market market_;
   std::vector<md::Level> asks_;
   std::vector<md::Level> bids_;
   bool closed_ = false;
@@ -86,9 +86,9 @@ class Dump {
 int dump(const std::string& symbol, std::size_t levels, std::vector<std::string> files) {
   Dump to(symbol, levels);
   const std::vector<TsNs> midnights(files.size());
-  feed::itch::ReplaySource source({.files = std::move(files), .midnights = midnights, .mold = {}}, "dump",
-                                  to.arena());
-  for (feed::itch::ReplayItem item{}; source.next(item);) feed::itch::play(item, to);
+  venue::itch::ReplaySource source({.files = std::move(files), .midnights = midnights, .mold = {}}, "dump",
+                                   to.arena());
+  for (venue::itch::ReplayItem item{}; source.next(item);) venue::itch::play(item, to);
   if (source.truncated()) std::fprintf(stderr, "tickwire-dump: %s\n", source.error().c_str());
   return source.truncated() ? 1 : 0;
 }

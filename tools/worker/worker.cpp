@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "tickwire/engine/worker.hpp"
+#include "tickwire/engine/worker/worker.hpp"
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);

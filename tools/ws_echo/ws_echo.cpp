@@ -27,7 +27,7 @@
 #include <string_view>
 
 #include "tickwire/core/error.hpp"
-#include "tickwire/feed/websocket/websocket_source.hpp"
+#include "tickwire/net/websocket/websocket_source.hpp"
 
 namespace tickwire {
 namespace {
@@ -101,7 +101,7 @@ std::string percent_encoded(std::string_view text) {
 }
 
 /// One connection from its opening to its end.
-class Session final : public feed::WebSocketHandler {
+class Session final : public net::WebSocketHandler {
  public:
   enum class Reply : bool { No, Echo };
 
@@ -117,7 +117,7 @@ class Session final : public feed::WebSocketHandler {
   }
 
   /// Nobody dropped the connection: each side said why it ended.
-  [[nodiscard]] bool closed_in_order() const { return close_code_ != feed::kCloseDropped; }
+  [[nodiscard]] bool closed_in_order() const { return close_code_ != net::kCloseDropped; }
   [[nodiscard]] std::string problem() const {
     if (unsent_ > 0) return std::to_string(unsent_) + " messages found no room to be sent back";
     return std::string(source_.last_error());
@@ -126,7 +126,7 @@ class Session final : public feed::WebSocketHandler {
   [[nodiscard]] const std::string& last_message() const { return last_message_; }
 
   void on_open() noexcept override { opened_ = true; }
-  void on_message(const feed::WebSocketMessage& message) noexcept override {
+  void on_message(const net::WebSocketMessage& message) noexcept override {
     if (reply_ == Reply::No) return remember(message.payload);
     const bool sent = message.is_text ? source_.send_text({message.payload.data(), message.payload.size()})
                                       : source_.send_binary(message.payload);
@@ -135,8 +135,8 @@ class Session final : public feed::WebSocketHandler {
   void on_close(std::uint16_t code, std::string_view /*reason*/) noexcept override { close_code_ = code; }
 
  private:
-  static feed::WebSocketConfig config_for(const Arguments& arguments, const std::string& url) {
-    feed::WebSocketConfig config;
+  static net::WebSocketConfig config_for(const Arguments& arguments, const std::string& url) {
+    net::WebSocketConfig config;
     config.url = url;
     config.ca_file = arguments.ca_file;
     config.max_frame_bytes = kMaxMessageBytes;
@@ -167,10 +167,10 @@ class Session final : public feed::WebSocketHandler {
   Reply reply_;
   UtcClock clock_;
   bool opened_ = false;
-  std::uint16_t close_code_ = feed::kCloseDropped;
+  std::uint16_t close_code_ = net::kCloseDropped;
   std::size_t unsent_ = 0;
   std::string last_message_;
-  feed::WebSocketSource source_;
+  net::WebSocketSource source_;
 };
 
 int case_count(const Arguments& arguments, const std::string& server) {

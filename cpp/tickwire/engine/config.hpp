@@ -13,8 +13,8 @@
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/types.hpp"
 #include "tickwire/features/plan.hpp"
-#include "tickwire/feed/moldudp64/mold_feed.hpp"
-#include "tickwire/feed/venue/binance/decoder.hpp"
+#include "tickwire/net/moldudp64/mold_feed.hpp"
+#include "tickwire/venue/binance/decoder.hpp"
 
 namespace tickwire::engine {
 
@@ -44,14 +44,14 @@ struct ItchConfig {
   /// names. 0, or none at all: the day of the receive times.
   std::vector<TsNs> midnights;
   /// Live, and the lines of captured datagrams.
-  std::optional<feed::MoldFeedConfig> multicast;
+  std::optional<net::MoldFeedConfig> multicast;
 };
 
 struct FeedConfig {
   std::string name;
   std::optional<ItchConfig> itch;  // Set: of what follows, what is said of a WebSocket has no meaning.
-  feed::binance::Market market;
-  feed::binance::TradeStream trades;
+  venue::binance::Market market;
+  venue::binance::TradeStream trades;
   std::string url;                            // Live.
   std::vector<std::string> subscribe;         // Live: names of the streams.
   std::string trades_url;                     // Live: a connection of their own for the trades; empty: url's.

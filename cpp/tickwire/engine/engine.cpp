@@ -18,8 +18,8 @@
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/core/time.hpp"
-#include "tickwire/engine/price_counters.hpp"
-#include "tickwire/engine/work.hpp"
+#include "tickwire/engine/ingest/price_counters.hpp"
+#include "tickwire/engine/score/work.hpp"
 #include "tickwire/infer/ensemble.hpp"
 #include "tickwire/infer/ort_model.hpp"
 

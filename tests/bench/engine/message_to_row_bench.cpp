@@ -7,9 +7,9 @@
 
 #include "market.hpp"
 #include "tickwire/core/arena.hpp"
-#include "tickwire/engine/instrument_pipeline.hpp"
-#include "tickwire/feed/venue/binance/decoder.hpp"
+#include "tickwire/engine/ingest/instrument_pipeline.hpp"
 #include "tickwire/md/instrument.hpp"
+#include "tickwire/venue/binance/decoder.hpp"
 
 /// What one thread does with a message between the socket and the model: decode, sequence check, book,
 /// kernels, row. By the number of levels a side that the message changes.
@@ -40,7 +40,7 @@ FeaturesConfig features_config() {
 FeedConfig feed_config() {
   FeedConfig config{};
   config.name = "spot";
-  config.market = feed::binance::Market::Spot;
+  config.market = venue::binance::Market::Spot;
   config.max_levels = 1024;
   config.max_frame_bytes = 1U << 20U;
   config.buffer_events = 16;
@@ -58,15 +58,15 @@ void MessageToRow(benchmark::State& state) {
   for (std::size_t i = 0; i < kMessages; ++i) {
     std::string message;
     market.next(message, 1'700'000'000'000);
-    message.reserve(message.size() + feed::binance::Decoder::kPaddingBytes);
+    message.reserve(message.size() + venue::binance::Decoder::kPaddingBytes);
     messages.push_back(std::move(message));
   }
-  snapshot.reserve(snapshot.size() + feed::binance::Decoder::kPaddingBytes);
+  snapshot.reserve(snapshot.size() + venue::binance::Decoder::kPaddingBytes);
 
   md::InstrumentTable table;
   table.add({"BTCUSDT", "spot", 8, 8});
   const FeedConfig feed = feed_config();
-  feed::binance::Decoder decoder(table, {feed.market, feed.trades, feed.max_frame_bytes, feed.max_levels});
+  venue::binance::Decoder decoder(table, {feed.market, feed.trades, feed.max_frame_bytes, feed.max_levels});
   Arena arena;
   const FeaturesConfig features = features_config();
   InstrumentPipeline pipeline(feed, {"BTCUSDT", 8, 8}, features, arena);
@@ -79,7 +79,8 @@ void MessageToRow(benchmark::State& state) {
       // The same messages again, from the same snapshot: a new epoch whose windows fill anew.
       state.PauseTiming();
       pipeline.on_open();
-      if (decoder.decode_snapshot(snapshot, 0, RecvClock::Read, ts, event) != feed::binance::Outcome::Event) {
+      if (decoder.decode_snapshot(snapshot, 0, RecvClock::Read, ts, event) !=
+          venue::binance::Outcome::Event) {
         throw std::runtime_error("the snapshot is refused");
       }
       pipeline.on_snapshot(event);
@@ -87,7 +88,7 @@ void MessageToRow(benchmark::State& state) {
       state.ResumeTiming();
     }
     ts += kStepNs;
-    if (decoder.decode(messages[next++], RecvClock::Read, ts, event) != feed::binance::Outcome::Event) {
+    if (decoder.decode(messages[next++], RecvClock::Read, ts, event) != venue::binance::Outcome::Event) {
       throw std::runtime_error("a message is refused");
     }
     benchmark::DoNotOptimize(pipeline.on_diff(event));

@@ -1,4 +1,4 @@
-#include "tickwire/engine/bare_books.hpp"
+#include "tickwire/engine/ingest/bare_books.hpp"
 
 #include <gtest/gtest.h>
 

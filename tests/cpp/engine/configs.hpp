@@ -49,8 +49,8 @@ inline FeedConfig price_feed(const std::string& name, const std::vector<std::str
                              std::vector<std::string> inputs) {
   FeedConfig feed{};
   feed.name = name;
-  feed.market = feed::binance::Market::UsdM;
-  feed.trades = feed::binance::TradeStream::Trade;
+  feed.market = venue::binance::Market::UsdM;
+  feed.trades = venue::binance::TradeStream::Trade;
   feed.inputs = std::move(inputs);
   for (const std::string& symbol : symbols) feed.instruments.push_back({symbol, 0, 0});
   feed.core = -1;

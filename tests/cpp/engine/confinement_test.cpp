@@ -1,6 +1,6 @@
 /// What a confined process may still do, what it is refused, and what ends it. Each in a child of the test.
 
-#include "tickwire/engine/confinement.hpp"
+#include "tickwire/engine/worker/confinement.hpp"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

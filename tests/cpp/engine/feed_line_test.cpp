@@ -1,4 +1,4 @@
-#include "tickwire/engine/feed_line.hpp"
+#include "tickwire/engine/ingest/feed_line.hpp"
 
 #include <gtest/gtest.h>
 
@@ -9,12 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "feed/websocket_test_server.hpp"
+#include "net/websocket_test_server.hpp"
 
 namespace tickwire::engine {
 namespace {
 
-using feed::test::Connection;
+using net::test::Connection;
 
 /// The numbers of a message: "D 3 4" is a diff that follows id 3 and ends at 4, "T 7" a trade; any other
 /// text is no event, and "X" cannot be read.
@@ -37,7 +37,7 @@ class Owner final : public FeedLine::Owner {
     said.emplace_back("up");
     diff_id = trade_id = 0;
   }
-  void line_message(std::uint32_t, const feed::WebSocketMessage& message) noexcept override {
+  void line_message(std::uint32_t, const net::WebSocketMessage& message) noexcept override {
     const std::string_view text(message.payload.data(), message.payload.size());
     said.emplace_back(text);
     const LineEvent event = read_event(text);
@@ -89,17 +89,17 @@ class FeedLineTest : public testing::Test {
                          .trades = true,
                          .max_age_ns = 0,
                          .liveness_timeout_ns = liveness_timeout_ns},
-        feed::WebSocketConfig{.url = "ws://127.0.0.1:" + std::to_string(::ntohs(address.sin_port)) + "/ws",
-                              .ca_file = "",
-                              .on_open = {"subscribe"},
-                              .headers = {},
-                              .max_frame_bytes = 1U << 16U,
-                              .send_buffer_bytes = 1U << 12U,
-                              .connect_timeout_ns = 5'000'000'000,
-                              .close_timeout_ns = 1'000'000'000,
-                              .reconnect_min_ns = 1'000'000,
-                              .reconnect_max_ns = 1'000'000,
-                              .healthy_after_ns = 0},
+        net::WebSocketConfig{.url = "ws://127.0.0.1:" + std::to_string(::ntohs(address.sin_port)) + "/ws",
+                             .ca_file = "",
+                             .on_open = {"subscribe"},
+                             .headers = {},
+                             .max_frame_bytes = 1U << 16U,
+                             .send_buffer_bytes = 1U << 12U,
+                             .connect_timeout_ns = 5'000'000'000,
+                             .close_timeout_ns = 1'000'000'000,
+                             .reconnect_min_ns = 1'000'000,
+                             .reconnect_max_ns = 1'000'000,
+                             .healthy_after_ns = 0},
         "test", arena_);
     line_->start();
   }
@@ -132,7 +132,7 @@ class FeedLineTest : public testing::Test {
     return connection;
   }
   static void say(Connection& connection, const std::string& text) {
-    connection.send(feed::test::server_frame(0x81, text));
+    connection.send(net::test::server_frame(0x81, text));
   }
   /// Says something that goes through at once, so that all that was said before it has been read.
   void settle(Connection& connection) {
@@ -178,9 +178,9 @@ TEST_F(FeedLineTest, IsUpWithTheFirstMessageAndDownWithTheConnection) {
 }
 
 TEST_F(FeedLineTest, SaysWhyAConnectionEndedBeforeItsSubscriptionStood) {
-  accept().send(feed::test::server_close(1008, "Too many requests"));
+  accept().send(net::test::server_close(1008, "Too many requests"));
   ASSERT_TRUE(until([&] { return !owner.ended.empty(); }));
-  accept().send(feed::test::server_close(1013, ""));
+  accept().send(net::test::server_close(1013, ""));
   ASSERT_TRUE(until([&] { return owner.ended.size() == 2; }));
   accept().reset();
   ASSERT_TRUE(until([&] { return owner.ended.size() == 3; }));

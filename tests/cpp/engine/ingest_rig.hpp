@@ -20,9 +20,9 @@
 #include <vector>
 
 #include "engine/configs.hpp"
-#include "feed/websocket_test_server.hpp"
-#include "tickwire/engine/ingest_agent.hpp"
-#include "tickwire/engine/work.hpp"
+#include "net/websocket_test_server.hpp"
+#include "tickwire/engine/ingest/ingest_agent.hpp"
+#include "tickwire/engine/score/work.hpp"
 
 /// An ingest agent without threads: the test calls its turns, writes what it reads, and sees what leaves.
 namespace tickwire::engine::test {
@@ -326,22 +326,22 @@ class Venue {
   [[nodiscard]] std::string url() const { return "ws://127.0.0.1:" + std::to_string(port_) + "/ws"; }
 
   /// The agent's next connection, whose request for an upgrade has come.
-  feed::test::Connection& accept_raw(IngestRig& rig) {
+  net::test::Connection& accept_raw(IngestRig& rig) {
     EXPECT_TRUE(rig.until([&] { return readable(listen_fd_); }));
     fd_ = ::accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC);
     EXPECT_TRUE(rig.until([&] { return readable(fd_); }));
     return connections_.emplace_back(fd_, nullptr);
   }
   /// The same, upgraded; `subscription` is what it asked for.
-  feed::test::Connection& accept(IngestRig& rig) {
-    feed::test::Connection& connection = accept_raw(rig);
+  net::test::Connection& accept(IngestRig& rig) {
+    net::test::Connection& connection = accept_raw(rig);
     connection.accept_websocket();
     EXPECT_TRUE(rig.until([&] { return readable(fd_); }));
     subscription = connection.read_frame().payload;
     return connection;
   }
-  static void say(feed::test::Connection& connection, const std::string& text) {
-    connection.send(feed::test::server_frame(0x81, text));
+  static void say(net::test::Connection& connection, const std::string& text) {
+    connection.send(net::test::server_frame(0x81, text));
   }
 
   std::string subscription;
@@ -355,7 +355,7 @@ class Venue {
   int listen_fd_ = -1;
   int fd_ = -1;  // Of the newest connection, which owns it.
   int port_ = 0;
-  std::deque<feed::test::Connection> connections_;
+  std::deque<net::test::Connection> connections_;
 };
 
 /// A folder for one test.

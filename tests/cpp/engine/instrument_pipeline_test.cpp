@@ -1,4 +1,4 @@
-#include "tickwire/engine/instrument_pipeline.hpp"
+#include "tickwire/engine/ingest/instrument_pipeline.hpp"
 
 #include <gtest/gtest.h>
 
@@ -18,7 +18,7 @@ class InstrumentPipelineTest : public ::testing::Test {
   static FeaturesConfig features() { return test::features_config(5); }
   static FeedConfig feed() {
     FeedConfig feed{};
-    feed.market = feed::binance::Market::UsdM;
+    feed.market = venue::binance::Market::UsdM;
     feed.max_levels = 10;
     feed.max_frame_bytes = 1U << 16U;
     feed.buffer_events = 16;

@@ -9,20 +9,20 @@
 #include <vector>
 
 #include "engine/ingest_rig.hpp"
-#include "feed/itch_bytes.hpp"
-#include "feed/mold_packets.hpp"
-#include "feed/mold_venue.hpp"
+#include "net/mold_packets.hpp"
+#include "net/mold_venue.hpp"
 #include "tickwire/md/pcap.hpp"
 #include "tickwire/md/stream_note.hpp"
+#include "venue/itch_bytes.hpp"
 
 namespace tickwire::engine {
 namespace {
 
-namespace bytes = feed::itch::bytes;
-using feed::test::big_endian;
-using feed::test::Connection;
-using feed::test::mold_datagram;
-using feed::test::TestServer;
+namespace bytes = venue::itch::bytes;
+using net::test::big_endian;
+using net::test::Connection;
+using net::test::mold_datagram;
+using net::test::TestServer;
 using test::engine_config;
 using test::IngestRig;
 using test::kMs;
@@ -204,7 +204,7 @@ std::string packet(char type, const std::string& payload = "") {
 std::string padded(const std::string& number) { return std::string(20 - number.size(), ' ') + number; }
 
 /// A snapshot that ends before message `next` of then: AAPL with a bid of 3 and an ask of 1.
-feed::test::Script snapshot(const std::atomic<int>& next) {
+net::test::Script snapshot(const std::atomic<int>& next) {
   return [&next](Connection& c) {
     c.read_bytes(49);
     std::string all = packet('A', "    MONDAY" + padded("1"));
@@ -221,9 +221,9 @@ feed::test::Script snapshot(const std::atomic<int>& next) {
 TEST_F(OrderMisfit, ALiveFeedBeginsWithASnapshotAndAsksForOneAfterALossAndAfterAMisfit) {
   std::atomic<int> next = 5;
   TestServer server({snapshot(next)});
-  const feed::test::MoldVenue venue;
+  const net::test::MoldVenue venue;
   FeedConfig config = order_feed({}, 100);
-  feed::MoldFeedConfig mold = feed::test::mold_config(venue);
+  net::MoldFeedConfig mold = net::test::mold_config(venue);
   mold.rerequest.peer.clear();
   mold.sequencer.request_attempts = 0;
   mold.glimpse.server = "127.0.0.1:" + std::to_string(server.port());

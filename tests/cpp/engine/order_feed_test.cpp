@@ -1,4 +1,4 @@
-#include "tickwire/engine/order_feed.hpp"
+#include "tickwire/engine/ingest/order_feed.hpp"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -13,19 +13,19 @@
 #include <thread>
 #include <vector>
 
-#include "feed/itch_bytes.hpp"
-#include "feed/mold_packets.hpp"
-#include "feed/mold_venue.hpp"
+#include "net/mold_packets.hpp"
+#include "net/mold_venue.hpp"
 #include "tickwire/engine/engine.hpp"
 #include "tickwire/md/pcap.hpp"
 #include "tickwire/md/stream_note.hpp"
 #include "tickwire/metrics/stat_file.hpp"
+#include "venue/itch_bytes.hpp"
 
 namespace tickwire::engine {
 namespace {
 
-namespace bytes = feed::itch::bytes;
-using feed::test::mold_datagram;
+namespace bytes = venue::itch::bytes;
+using net::test::mold_datagram;
 using Note = md::StreamNote::Kind;
 
 constexpr TsNs kSecond = 1'000'000'000;
@@ -381,10 +381,10 @@ TEST_F(OrderFeedTest, ACaptureThatBeginsInTheMiddleIsNotBelieved) {
 
 /// What a server answers, and what was kept meanwhile, is no sign of life of a line.
 TEST_F(OrderFeedTest, AnAnswerToARequestOpensNoBookWhileNoLineIsHeard) {
-  const feed::test::MoldVenue venue;
+  const net::test::MoldVenue venue;
   EngineConfig settings = config(false, "");
   settings.feeds[0].liveness_timeout_ns = kSecond / 5;
-  settings.feeds[0].itch->multicast = feed::test::mold_config(venue);
+  settings.feeds[0].itch->multicast = net::test::mold_config(venue);
   const int port = settings.feeds[0].itch->multicast->lines[0].port;
   std::vector<std::string> stream = opening();
   stream.push_back(bytes::add(1, 3, 1, 'B', 300, "AAPL", 100));
@@ -443,10 +443,10 @@ TEST_F(OrderFeedTest, TheRecordingOfALiveFeedGivesItsRows) {
     }
   }
 
-  const feed::test::MoldVenue venue;
+  const net::test::MoldVenue venue;
   EngineConfig settings = config(false, "");
   settings.record_dir = folder_ / "run";
-  settings.feeds[0].itch->multicast = feed::test::mold_config(venue);
+  settings.feeds[0].itch->multicast = net::test::mold_config(venue);
   const int port = settings.feeds[0].itch->multicast->lines[0].port;
   Log log;
   {
@@ -484,7 +484,7 @@ TEST_F(OrderFeedTest, TheRecordingOfALiveFeedGivesItsRows) {
   EXPECT_EQ(replay(config(true, folder_ / "run/capture/nasdaq/000001.pcap")), log);
 
   std::string day;
-  for (const std::string& message : stream) day += feed::test::big_endian(message.size(), 2) + message;
+  for (const std::string& message : stream) day += net::test::big_endian(message.size(), 2) + message;
   std::ofstream(folder_ / "day", std::ios::binary) << day;
   EXPECT_EQ(replay(config(true, folder_ / "day")), log);
 }

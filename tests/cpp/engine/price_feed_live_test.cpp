@@ -11,7 +11,7 @@
 namespace tickwire::engine {
 namespace {
 
-using feed::test::Connection;
+using net::test::Connection;
 using test::diff;
 using test::engine_config;
 using test::IngestRig;
@@ -218,7 +218,7 @@ TEST_F(PriceFeedLive, AConnectionThatIsLostEndsTheEpochAndTheNextBeginsWithItsOw
   Connection& first = open_valid(feed(), [&](EngineConfig& engine) { engine.record_dir = run; });
   Venue::say(first, diff("AAA", 10, 12, "100:1", ""));
   Log all = log(1);
-  first.send(feed::test::server_close(1001, "maintenance"));
+  first.send(net::test::server_close(1001, "maintenance"));
   for (const std::string& text : log(1)) all.push_back(text);
   Connection& second = open();
   begin(second);
@@ -339,7 +339,7 @@ TEST_F(PriceFeedLive, SaysWhatIsWrongWithAConnectionByItsKind) {
 
   Connection& rude = open();
   ASSERT_TRUE(rig.until_counted("usdm", "connections_up", 1));
-  rude.send(feed::test::server_frame(0x83, "no such opcode"));
+  rude.send(net::test::server_frame(0x83, "no such opcode"));
   ASSERT_TRUE(rig.until_counted("usdm", "protocol_errors", 1));
   EXPECT_TRUE(rig.error(ErrorKind::ConnectionProtocol).starts_with("connection_protocol: "));
 
@@ -349,7 +349,7 @@ TEST_F(PriceFeedLive, SaysWhatIsWrongWithAConnectionByItsKind) {
   EXPECT_EQ(counted("connections_up"), 0) << "it brings nothing";
   EXPECT_EQ(rig.error(ErrorKind::SubscribeRefused),
             R"(subscribe_refused: usdm: {"error":{"code":2,"msg":"no such stream"},"id":1})");
-  refused.send(feed::test::server_frame(0x89, "ping"));
+  refused.send(net::test::server_frame(0x89, "ping"));
   ASSERT_TRUE(rig.until_counted("usdm", "pings", 1));
 }
 

@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "engine/ingest_rig.hpp"
-#include "feed/itch_bytes.hpp"
-#include "feed/mold_packets.hpp"
+#include "net/mold_packets.hpp"
 #include "tickwire/md/pcap.hpp"
 #include "tickwire/md/stream_note.hpp"
+#include "venue/itch_bytes.hpp"
 
 namespace tickwire::engine {
 namespace {
@@ -565,7 +565,7 @@ TEST_F(PriceFeedReplay, OfEqualReceiveTimesTheFeedThatIsConfiguredFirstComesFirs
 }
 
 TEST_F(PriceFeedReplay, AFeedByOrderIsMergedByTheSameRule) {
-  namespace bytes = feed::itch::bytes;
+  namespace bytes = venue::itch::bytes;
   using Note = md::StreamNote::Kind;
   std::string day;
   md::format_pcap_header(day);
@@ -580,7 +580,7 @@ TEST_F(PriceFeedReplay, AFeedByOrderIsMergedByTheSameRule) {
     datagram(ms, 0, std::string(md::format_stream_note(text, {kind})));
   };
   const auto message = [&](std::int64_t ms, std::uint64_t number, const std::string& text) {
-    datagram(ms, 1, feed::test::mold_datagram("S", number, {text}));
+    datagram(ms, 1, net::test::mold_datagram("S", number, {text}));
   };
   note(1, Note::Stream);
   note(1, Note::Session);

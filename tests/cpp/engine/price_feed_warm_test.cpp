@@ -11,7 +11,7 @@
 namespace tickwire::engine {
 namespace {
 
-using feed::test::Connection;
+using net::test::Connection;
 using test::Capture;
 using test::diff;
 using test::engine_config;
@@ -314,7 +314,7 @@ TEST_F(PriceFeedWarm, ACaptureThatIsNotOfThisFeedIsRefused) {
   Capture().line(10, R"({"e":"depthUpdate","E":1,"s":"AAA","U":1,"u":2,"b":[],"a":[]})").write(file_);
   EXPECT_EQ(why_not(feed()), what + "a futures market's messages, found the spot market's");
   FeedConfig spot = feed();
-  spot.market = feed::binance::Market::Spot;
+  spot.market = venue::binance::Market::Spot;
   Capture().begin(10).write(file_);
   EXPECT_EQ(why_not(spot), what + "the spot market's messages, found a futures market's");
 

@@ -1,4 +1,4 @@
-#include "tickwire/engine/recorded_files.hpp"
+#include "tickwire/engine/record/recorded_files.hpp"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-#include "tickwire/engine/row_builder.hpp"
+#include "tickwire/engine/ingest/row_builder.hpp"
 
 #include <gtest/gtest.h>
 

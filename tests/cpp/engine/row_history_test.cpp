@@ -1,4 +1,4 @@
-#include "tickwire/engine/row_history.hpp"
+#include "tickwire/engine/ingest/row_history.hpp"
 
 #include <gtest/gtest.h>
 

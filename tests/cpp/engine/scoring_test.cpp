@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "engine/configs.hpp"
-#include "tickwire/engine/inference_agent.hpp"
-#include "tickwire/engine/scoring_stage.hpp"
-#include "tickwire/engine/work.hpp"
+#include "tickwire/engine/score/inference_agent.hpp"
+#include "tickwire/engine/score/scoring_stage.hpp"
+#include "tickwire/engine/score/work.hpp"
 
 namespace tickwire::engine {
 namespace {

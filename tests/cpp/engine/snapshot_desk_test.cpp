@@ -1,4 +1,4 @@
-#include "tickwire/engine/snapshot_desk.hpp"
+#include "tickwire/engine/ingest/snapshot_desk.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/ingest_rig.hpp"
-#include "feed/mold_venue.hpp"
+#include "net/mold_venue.hpp"
 #include "tickwire/md/capture.hpp"
 
 namespace tickwire::engine {
@@ -218,8 +218,8 @@ TEST(DeskOf, OnlyALiveFeedByPriceHasOne) {
   EXPECT_GT(used_bytes(live), used_bytes(replay) + SnapshotDesk::kMaxAnswerBytes) << "where answers lie";
 
   FeedConfig by_order = price_feed("itch", {"AAPL"}, {});
-  const feed::test::MoldVenue venue;
-  by_order.itch = ItchConfig{.max_orders = 100, .midnights = {}, .multicast = feed::test::mold_config(venue)};
+  const net::test::MoldVenue venue;
+  by_order.itch = ItchConfig{.max_orders = 100, .midnights = {}, .multicast = net::test::mold_config(venue)};
   IngestRig orders(engine_config({by_order}, false));
   EXPECT_EQ(orders.agent().desk(), nullptr);
 }

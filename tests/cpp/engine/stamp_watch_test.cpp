@@ -1,4 +1,4 @@
-#include "tickwire/engine/stamp_watch.hpp"
+#include "tickwire/engine/ingest/stamp_watch.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "tickwire/engine/warm_join.hpp"
+#include "tickwire/engine/ingest/warm_join.hpp"
 
 #include <gtest/gtest.h>
 
@@ -22,11 +22,11 @@ class WarmJoinTest : public testing::Test {
             std::int64_t now_ns) {
     std::string text = std::to_string(last);
     text.resize(text.size() + 64);  // What the source has behind it.
-    const feed::WebSocketMessage message{.payload = {text.data(), text.size() - 64},
-                                         .is_text = true,
-                                         .recv_clock = RecvClock::Read,
-                                         .ts_recv = 1000 + now_ns,
-                                         .tsc_read = 0};
+    const net::WebSocketMessage message{.payload = {text.data(), text.size() - 64},
+                                        .is_text = true,
+                                        .recv_clock = RecvClock::Read,
+                                        .ts_recv = 1000 + now_ns,
+                                        .tsc_read = 0};
     return join.keep(0, {kind, instrument, previous, last}, message, now_ns);
   }
   bool diff(std::uint32_t instrument, std::uint64_t previous, std::uint64_t last, std::int64_t now_ns) {
@@ -235,11 +235,11 @@ class WarmJoinClocksTest : public testing::Test {
   void diff(std::uint64_t previous, std::uint64_t last, std::int64_t now_ns) {
     std::string text = std::to_string(last);
     text.resize(text.size() + 64);
-    const feed::WebSocketMessage message{.payload = {text.data(), text.size() - 64},
-                                         .is_text = true,
-                                         .recv_clock = RecvClock::Read,
-                                         .ts_recv = 1000 + now_ns,
-                                         .tsc_read = 0};
+    const net::WebSocketMessage message{.payload = {text.data(), text.size() - 64},
+                                        .is_text = true,
+                                        .recv_clock = RecvClock::Read,
+                                        .ts_recv = 1000 + now_ns,
+                                        .tsc_read = 0};
     ASSERT_TRUE(join.keep(0, {LineEvent::Kind::Diff, 0, previous, last, 500 + now_ns}, message, now_ns));
   }
   bool decide(std::uint64_t diff_id, std::int64_t captured_ns, std::int64_t now_ns) {

@@ -1,7 +1,7 @@
 /// What an engine finds in the memory it shared with a worker that died, at every instruction at which the
 /// worker can die.
 
-#include "tickwire/engine/worker_channel.hpp"
+#include "tickwire/engine/worker/worker_channel.hpp"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -21,9 +21,9 @@
 #include "engine/configs.hpp"
 #include "tickwire/core/error.hpp"
 #include "tickwire/core/time.hpp"
-#include "tickwire/engine/inference_agent.hpp"
-#include "tickwire/engine/work.hpp"
-#include "tickwire/engine/worker_process.hpp"
+#include "tickwire/engine/score/inference_agent.hpp"
+#include "tickwire/engine/score/work.hpp"
+#include "tickwire/engine/worker/worker_process.hpp"
 
 namespace tickwire::engine {
 namespace {
