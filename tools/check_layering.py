@@ -220,6 +220,9 @@ def read_imports(text: str, modules: set[str]) -> list[Import]:
     def visit(node: ast.AST, for_types: bool) -> None:
         for child in ast.iter_child_nodes(node):
             names: list[str] = []
+            line = 0
+            if isinstance(child, ast.ImportFrom | ast.Import):
+                line = child.lineno
             if isinstance(child, ast.ImportFrom):
                 base = "." * child.level + (child.module or "")
                 joined = [f"{base}.{alias.name}" for alias in child.names]
@@ -227,7 +230,7 @@ def read_imports(text: str, modules: set[str]) -> list[Import]:
             elif isinstance(child, ast.Import):
                 names = [alias.name for alias in child.names]
             found.extend(
-                Import(child.lineno, name, for_types)
+                Import(line, name, for_types)
                 for name in dict.fromkeys(names)
                 if name.startswith((".", "tickwire."))
             )

@@ -28,7 +28,8 @@ Counts = dict[str, list[int]]  # By kind: covered, all.
 
 def measure(build: Path) -> dict[str, Counts]:
     """By layer."""
-    command = [Path(sys.executable).parent / "gcovr", "--root", ROOT, "--filter", f"{LAYERS}/", build]
+    command: list[str | Path] = [Path(sys.executable).parent / "gcovr", "--root", ROOT]
+    command += ["--filter", f"{LAYERS}/", build]
     command += ["--exclude-throw-branches", "--exclude-unreachable-branches", "--merge-lines"]
     command += ["--json-summary", "-"]
     command += ["--gcov-ignore-parse-errors=suspicious_hits.warn_once_per_file"]

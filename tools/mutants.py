@@ -253,7 +253,8 @@ class Tree:
         """What is not changed is built, and its tests pass."""
         checks = TARGETS[file]
         if not file.endswith(".py"):
-            command = ["cmake", "-S", TREE, "-B", self.build, "-G", "Ninja", "-DTICKWIRE_TESTS=ON"]
+            command: list[str | Path] = ["cmake", "-S", TREE, "-B", self.build, "-G", "Ninja"]
+            command += ["-DTICKWIRE_TESTS=ON"]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             self._make([check.program for check in checks], os.environ | {}, check=True)
         else:
@@ -291,7 +292,8 @@ class Tree:
     def _has_tests(self, check: Check) -> bool:
         if check.program.endswith(".py"):
             return True  # pytest fails where it finds none.
-        command = [self._program(check), f"--gtest_filter={check.only}", "--gtest_list_tests"]
+        command: list[str | Path] = [self._program(check), f"--gtest_filter={check.only}"]
+        command += ["--gtest_list_tests"]
         return "\n  " in subprocess.run(command, capture_output=True, text=True).stdout
 
     def _program(self, check: Check) -> Path:
@@ -303,7 +305,7 @@ class Tree:
         return hashlib.sha256(found[0].read_bytes()).hexdigest() if found else None
 
     def _make(self, programs: Sequence[str], environment: dict[str, str], *, check: bool) -> int:
-        command = ["cmake", "--build", self.build, "--target", *programs]
+        command: list[str | Path] = ["cmake", "--build", self.build, "--target", *programs]
         done = subprocess.run(
             command, env=environment, capture_output=not check, check=check, timeout=BUILD_LIMIT_S
         )

@@ -211,8 +211,9 @@ class Watched(Protocol):
     """A running pipeline under a monitor."""
 
     pipeline: Pipeline
-    monitor: Monitor
 
+    @property
+    def monitor(self) -> Monitor: ...
     def state(self) -> str: ...
 
 

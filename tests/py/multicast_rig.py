@@ -202,8 +202,9 @@ async def replayed(config: Config, *files: Path) -> Rows:
 
 
 def ordered(records: Rows) -> Rows:
-    rows = records[records["row"] != 0]
-    return rows[np.lexsort([rows[name] for name in reversed(_KEY)])]
+    rows: Rows = records[records["row"] != 0]
+    ordered_rows: Rows = rows[np.lexsort([rows[name] for name in reversed(_KEY)])]
+    return ordered_rows
 
 
 def assert_same(found: Rows, expected: Rows, *, stamps: bool = False, scores: bool = True) -> None:

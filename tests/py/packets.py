@@ -28,10 +28,15 @@ def packet(ts: int, source: str, destination: str, protocol: int, body: bytes) -
     return struct.pack("<IIII", ts // 10**9, ts % 10**9, len(ip), len(ip)) + ip
 
 
+def _stamp(record: bytes) -> tuple[int, ...]:
+    return struct.unpack("<II", record[:8])
+
+
 def capture(path: Path, records: Iterable[bytes]) -> Path:
     """Sorted by time, as a tool writes them."""
     head = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 101)
-    path.write_bytes(head + b"".join(sorted(records, key=lambda record: struct.unpack("<II", record[:8]))))
+    ordered: list[bytes] = sorted(records, key=_stamp)
+    path.write_bytes(head + b"".join(ordered))
     return path
 
 

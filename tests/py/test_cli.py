@@ -376,8 +376,8 @@ def test_model_optimize_says_what_it_saved(tickwire: Command, folder: Path) -> N
         assert code == 2
         assert "--cache-dir: expected with --provider tensorrt" in err
     if "tensorrt" not in models.providers():
-        arguments = ("--provider", "tensorrt", "--cache-dir", folder / "engines")
-        code, _, err = tickwire("model", "optimize", model, *arguments)
+        of_engines = ("--provider", "tensorrt", "--cache-dir", folder / "engines")
+        code, _, err = tickwire("model", "optimize", model, *of_engines)
         assert code == 2
         assert "provider: expected cpu" in err
 

@@ -47,7 +47,8 @@ class Run:
 
     @property
     def rows(self) -> Rows:
-        return self.records[self.records["row"] != 0]
+        rows: Rows = self.records[self.records["row"] != 0]
+        return rows
 
     def reasons(self) -> list[str]:
         notices = self.records[self.records["row"] == 0]

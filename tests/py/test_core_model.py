@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tickwire import _core, core
 from tickwire.errors import SetupError
@@ -16,7 +17,9 @@ ort = pytest.importorskip("onnxruntime")
 DATA = Path(__file__).parent.parent / "data" / "models"
 
 
-def load(*names: str, rows: int, features: int, max_batch: int = 1, weights: tuple[float, ...] = ()):
+def load(
+    *names: str, rows: int, features: int, max_batch: int = 1, weights: tuple[float, ...] = ()
+) -> _core.Model:
     return _core.Model(
         members=[str(DATA / f"{name}.onnx") for name in names],
         weights=list(weights),
@@ -39,7 +42,7 @@ def in_python(name: str, batch: np.ndarray) -> np.ndarray:
     return np.concatenate([np.reshape(value, (len(batch), -1)) for value in values], axis=1)
 
 
-def rows_of(*shape: int) -> np.ndarray:
+def rows_of(*shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(11).normal(0, 1.5, shape).astype(np.float32)
 
 
@@ -83,7 +86,7 @@ def test_ensemble_is_the_weighted_mean() -> None:
 
 def test_threads_take_turns() -> None:
     model = load("good_mlp_batch", rows=1, features=5, max_batch=4)
-    batches = [rows_of(64, 5) * scale for scale in (0.5, 1.0, 2.0)]
+    batches = [rows_of(64, 5) * np.float32(scale) for scale in (0.5, 1.0, 2.0)]
     expected = [model.run(batch) for batch in batches]
     wrong: list[int] = []
 

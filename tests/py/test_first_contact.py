@@ -304,7 +304,8 @@ def bare(count: int, depth: int, *, beside: bool = True, every: int = STEP) -> b
 
 def futures_partial(number: int) -> dict[str, Any]:
     side = [[f"{100 - i}.0", "1.0"] for i in range(5)], [[f"{101 + i}.0", "1.0"] for i in range(5)]
-    return diff(number, pu=10 * number, b=side[0], a=side[1])["data"]
+    data: dict[str, Any] = diff(number, pu=10 * number, b=side[0], a=side[1])["data"]
+    return data
 
 
 # Raw messages of a futures market: each change is followed by the partial book of the same moment.

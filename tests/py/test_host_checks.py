@@ -84,7 +84,7 @@ TWO_NODES = {
 }
 SMAPS = str(engine()["/proc/900/smaps"])
 TRANSPARENT = SMAPS.replace("2048 kB", "4 kB").replace("AnonHugePages:         0", "AnonHugePages:     49152")
-ENGINE = {"host": {"engines": (900,)}}
+ENGINE: dict[str, Any] = {"host": {"engines": (900,)}}
 MEASURED: dict[str, Any] = {"then": {}}
 
 

@@ -173,7 +173,7 @@ def test_files_as_any_tool_makes_them_give_the_same_rows(
     assert (found.rows, len(found.report)) == (truth, 1), found.report
 
 
-def numbers(message: Any, write: Callable[[str], str]) -> Any:
+def numbers(message: Any, write: Callable[[str], object]) -> Any:
     """The message with its prices and quantities as `write` makes them."""
     if isinstance(message, dict):
         return {

@@ -56,12 +56,12 @@ def check(tmp_path: Path, symbol: str, messages: list[list[str]], rows: list[lis
     ) as dump:
         assert dump.stdout is not None
         for line in dump.stdout:
-            number, _, _, state, *cells = line.rstrip("\n").split(",")
-            row = wanted.get(int(number))
+            at, _, _, state, *cells = line.rstrip("\n").split(",")
+            row = wanted.get(int(at))
             if row is None:
                 continue
-            assert cells == levels_of(row), f"message {number}"
-            assert state in ("valid", "halted"), f"message {number}"
+            assert cells == levels_of(row), f"message {at}"
+            assert state in ("valid", "halted"), f"message {at}"
             compared += 1
     assert dump.returncode == 0
     return compared

@@ -46,7 +46,7 @@ pytestmark = pytest.mark.skipif(
 
 LAYOUTS = ["inline", "threads", "processes"]
 PATIENT = {"request_attempts": 50}  # With a server that is only slow, on a machine that is busy.
-ON_EVENT = {"features": {"clock": "event"}, "feed": {"date": DATE}}
+ON_EVENT: dict[str, Any] = {"features": {"clock": "event"}, "feed": {"date": DATE}}
 OPEN = 1_580_360_400_000_000_000 + 34_200 * 10**9  # 09:30 of that day in New York.
 
 
@@ -125,7 +125,7 @@ async def test_what_both_lines_lost_is_asked_for_and_the_rest_waits(tmp_path: Pa
 async def test_what_nobody_brings_back_ends_the_epoch_until_a_snapshot(tmp_path: Path, layout: str) -> None:
     messages = market(2400, 10)
     venue = MulticastVenue(max_datagram_bytes=300, heartbeat_s=0.05)
-    options = {"rows": OF_THE_BOOK, "layout": layout, "servers": BOTH, "multicast": HASTY}
+    options: dict[str, Any] = {"rows": OF_THE_BOOK, "layout": layout, "servers": BOTH, "multicast": HASTY}
     async with venue, live(venue, record=tmp_path / "run", **options) as rig:
         await rig.played(messages[:800])
         venue.rerequest_up = venue.glimpse_up = False
@@ -210,7 +210,7 @@ async def test_sessions_end_and_begin(tmp_path: Path, servers: tuple[str, ...]) 
 
 async def test_silence_of_a_line_is_told_and_of_all_lines_ends_validity(tmp_path: Path) -> None:
     messages = market(1500, 13)
-    options = {"rows": OF_THE_BOOK, "feed": {"liveness_timeout": "1s"}}
+    options: dict[str, Any] = {"rows": OF_THE_BOOK, "feed": {"liveness_timeout": "1s"}}
     venue = MulticastVenue(max_datagram_bytes=300, heartbeat_s=0.05)
     async with venue, live(venue, record=tmp_path / "run", **options) as rig:
         await rig.played(messages[:500])
@@ -243,7 +243,7 @@ async def test_a_session_that_began_before_us_begins_with_a_snapshot(tmp_path: P
     (tmp_path / "login").write_text("tick\nsesame\n")
     (tmp_path / "login").chmod(0o600)
     table = {"credentials": str(tmp_path / "login")}
-    options = {"rows": OF_THE_BOOK, "multicast": table, "servers": BOTH}
+    options: dict[str, Any] = {"rows": OF_THE_BOOK, "multicast": table, "servers": BOTH}
     async with venue:
         await venue.play(messages[:900])
         async with live(venue, record=tmp_path / "run", **options) as rig:
@@ -262,7 +262,7 @@ async def test_a_snapshot_that_breaks_off_is_taken_again(tmp_path: Path) -> None
     messages = market(1500, 17)
     faults = LineFaults(seed=17, glimpse_cut=1.0)
     venue = MulticastVenue(faults=faults, max_datagram_bytes=300, heartbeat_s=0.05)
-    options = {"rows": OF_THE_BOOK, "servers": BOTH, "multicast": HASTY}
+    options: dict[str, Any] = {"rows": OF_THE_BOOK, "servers": BOTH, "multicast": HASTY}
     async with venue, live(venue, record=tmp_path / "run", **options) as rig:
         await rig.played(messages[:600])
         venue.rerequest_up = False
@@ -335,12 +335,12 @@ async def test_a_snapshot_of_another_session_is_not_used(tmp_path: Path, seed: i
         before: MulticastVenue | None = None
 
         async def _glimpse_session(self, *streams: Any) -> None:
-            served = super() if self.before is None else self.before
-            await served._glimpse_session(*streams)
+            serve = super()._glimpse_session if self.before is None else self.before._glimpse_session
+            await serve(*streams)
 
     first, second = market(1000, 3), market(3000, seed)
     venue = Late(heartbeat_s=0.05)
-    options = {"rows": OF_THE_BOOK, "servers": BOTH, "multicast": HASTY}
+    options: dict[str, Any] = {"rows": OF_THE_BOOK, "servers": BOTH, "multicast": HASTY}
     async with venue, live(venue, **options) as rig:
         await rig.played(first)
         venue.before = before = MulticastVenue()
@@ -453,7 +453,8 @@ async def test_a_capture_of_both_lines_is_arbitrated_in_the_replay(tmp_path: Pat
     groups = [("239.255.84.1", 26477), ("239.255.84.2", 26478)]
     lines = [f"{group}:{port}" for group, port in groups]
     capture = two_lines(tmp_path / "lines.pcap", messages, groups)
-    for options in (ON_EVENT, {"features": {"clock": "event"}}):  # The day is the packets', too.
+    without: dict[str, Any] = {"features": {"clock": "event"}}
+    for options in (ON_EVENT, without):  # The day is the packets', too.
         config = config_of(lines, tmp_path, **options)
         day = day_file(tmp_path / "20200130.itch", messages)
         assert_same(await replayed(config, capture), await replayed(config, day))

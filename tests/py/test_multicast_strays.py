@@ -87,7 +87,7 @@ async def test_other_sessions_do_not_take_a_feed_over(
 ) -> None:
     messages = market(800, 41)
     venue = venue_of()
-    options = {"rows": OF_THE_BOOK, "servers": servers, "record": tmp_path / "run"}
+    options: dict[str, Any] = {"rows": OF_THE_BOOK, "servers": servers, "record": tmp_path / "run"}
     with Stranger(venue) as stranger:
         async with venue, live(venue, **options) as rig:
             await rig.played(messages[:400])
@@ -147,7 +147,7 @@ async def test_the_next_session_is_whole_from_its_first_message_on(tmp_path: Pat
     """Nobody can be asked: the end, and the silence behind it, prove it."""
     messages = market(900, 44)
     venue = venue_of()
-    options = {"rows": OF_THE_BOOK, "servers": (), "feed": {"liveness_timeout": "1s"}}
+    options: dict[str, Any] = {"rows": OF_THE_BOOK, "servers": (), "feed": {"liveness_timeout": "1s"}}
     async with venue, live(venue, record=tmp_path / "run", **options) as rig:
         await rig.played(messages[:400])
         await venue.new_session("TICK000002")
@@ -185,7 +185,7 @@ async def test_numbers_within_reach_cost_one_snapshot_at_most(tmp_path: Path) ->
     messages = market(800, 46)
     venue = venue_of()
     hasty = {"request_timeout": "15ms", "request_attempts": 2}
-    options = {"rows": OF_THE_BOOK, "servers": BOTH, "multicast": hasty}
+    options: dict[str, Any] = {"rows": OF_THE_BOOK, "servers": BOTH, "multicast": hasty}
     with Stranger(venue) as stranger:
         async with venue, live(venue, record=tmp_path / "run", **options) as rig:
             await rig.played(messages[:400])
@@ -202,7 +202,11 @@ async def test_numbers_within_reach_cost_one_snapshot_at_most(tmp_path: Path) ->
 async def test_strays_are_no_sign_of_life(tmp_path: Path) -> None:
     messages = market(600, 47)
     venue = venue_of()
-    options = {"rows": OF_THE_BOOK, "feed": {"liveness_timeout": "1s"}, "record": tmp_path / "run"}
+    options: dict[str, Any] = {
+        "rows": OF_THE_BOOK,
+        "feed": {"liveness_timeout": "1s"},
+        "record": tmp_path / "run",
+    }
     with Stranger(venue) as stranger:
         async with venue, live(venue, **options) as rig:
             await rig.played(messages[:400])
@@ -243,7 +247,7 @@ def misfit(venue: MulticastVenue, symbol: str) -> None:
 async def test_an_order_that_does_not_fit_is_mended_by_a_snapshot(tmp_path: Path, layout: str) -> None:
     messages = market(900, 48)
     venue = venue_of()
-    options = {"rows": OF_THE_BOOK, "servers": BOTH, "layout": layout}
+    options: dict[str, Any] = {"rows": OF_THE_BOOK, "servers": BOTH, "layout": layout}
     async with venue, live(venue, record=tmp_path / "run", **options) as rig:
         await rig.played(messages[:400])
         misfit(venue, "TW00001")
@@ -262,7 +266,7 @@ async def test_an_order_that_does_not_fit_is_mended_by_a_snapshot(tmp_path: Path
 async def test_snapshots_for_orders_that_do_not_fit_are_backed_off(tmp_path: Path) -> None:
     messages = market(900, 49)
     venue = venue_of()
-    options = {"rows": OF_THE_BOOK, "servers": BOTH, "multicast": {"glimpse_retry": "200ms"}}
+    options: dict[str, Any] = {"rows": OF_THE_BOOK, "servers": BOTH, "multicast": {"glimpse_retry": "200ms"}}
     async with venue, live(venue, record=tmp_path / "run", **options) as rig:
         await rig.played(messages[:400])
         begin = time.monotonic()

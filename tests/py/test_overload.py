@@ -264,8 +264,10 @@ async def test_slow_and_dead_clients_of_a_sink_are_nobody_elses_business(tmp_pat
 
             reading = asyncio.create_task(read())
             await pipeline.run_until(1.0)
-            transport = dead._response.connection.transport  # type: ignore[union-attr]
-            transport.abort()
+            connection = dead._response.connection
+            assert connection is not None
+            assert connection.transport is not None
+            connection.transport.abort()
             await pipeline.run_until(3.0)
             stats = pipeline.stats()
         silent.close()

@@ -176,7 +176,7 @@ def lose_some(path: Path, symbol: str, at: int, count: int) -> None:
     [{}, {"trigger": "top"}, {"trigger": "trade"}, {"every": "100ms"}, {"clock": "event"}],
     ids=["book", "top", "trade", "every", "event-clock"],
 )
-def test_synthetic_capture(tmp_path: Path, market: str, when: dict[str, str]) -> None:
+def test_synthetic_capture(tmp_path: Path, market: str, when: dict[str, Any]) -> None:
     path = capture(tmp_path, market, instruments=2, rate=200, seconds=20, seed=5)
     symbols = list(SyntheticMarket(market, instruments=2).instruments)
     compare(tmp_path, [path], f"binance_{market}", symbols, **when)
@@ -208,7 +208,8 @@ def test_gap_starts_another_epoch_of_one_instrument(tmp_path: Path, market: str)
 def test_window_of_equal_values(tmp_path: Path) -> None:
     # Each of these is the same number at every event, made of other quantities, other prices or both.
     symbol, price = "SOLUSDT", 151.27
-    stamp, lines, bids, asks = 1_722_470_400 * 10**9, [], {}, {}
+    stamp, lines = 1_722_470_400 * 10**9, list[str]()
+    bids, asks = dict[str, str](), dict[str, str]()
 
     def add(message: dict[str, Any]) -> None:
         nonlocal stamp
@@ -218,7 +219,10 @@ def test_window_of_equal_values(tmp_path: Path) -> None:
     def levels(event: int) -> tuple[dict[str, str], dict[str, str]]:
         scale = 1 + event * 7 % 11
         qty = 0.013 * (1 + event * event % 17)
-        price_of = lambda ticks: f"{price * ticks * scale / 1000:.8f}"  # noqa: E731
+
+        def price_of(ticks: int) -> str:
+            return f"{price * ticks * scale / 1000:.8f}"
+
         return (
             {price_of(999): f"{qty * 3:.8f}", price_of(998): f"{qty * 5:.8f}"},
             {price_of(1001): f"{qty:.8f}", price_of(1002): f"{qty * 7:.8f}"},
@@ -290,7 +294,7 @@ RECORDINGS = {
     ],
     ids=["spot", "usdm", "coinm", "spot-trade", "usdm-every-event-clock"],
 )
-def test_recording(tmp_path: Path, market: str, when: dict[str, str]) -> None:
+def test_recording(tmp_path: Path, market: str, when: dict[str, Any]) -> None:
     symbol, names = RECORDINGS[market]
     inputs = [DATA / f"{name}.log.gz" for name in names]
     if not all(path.exists() for path in inputs):

@@ -222,7 +222,7 @@ async def test_a_venue_is_left_alone_for_as_long_as_it_asks_and_an_hour_at_most(
         def __init__(self, status: int) -> None:
             self.status = status
 
-    monkeypatch.setattr(rest.time, "time", lambda: 784111777.0)  # Sun, 06 Nov 1994 08:49:37 GMT.
+    monkeypatch.setattr(time, "time", lambda: 784111777.0)  # Sun, 06 Nov 1994 08:49:37 GMT.
     feed = rest._Feed(SPOT, "", 100, "")
     for status in (429, 418, 503, 403):
         host = Host()
@@ -357,7 +357,7 @@ async def test_used_up_weight_waits_for_the_next_minute(
         return response
 
     venue.handler = weigh
-    monkeypatch.setattr(rest.time, "time", lambda: 1_700_000_040.0 + 59.5)  # Half a second to the minute.
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_040.0 + 59.5)  # Half a second to the minute.
     engine, service = start(venue)
     engine.requests = [(0, 0, 0)]
     await until(lambda: engine.delivered)

@@ -49,7 +49,7 @@ def config(**tables: Any) -> Config:
 
 
 def engine_of(pipeline: Pipeline) -> fake_core.Engine:
-    engine = pipeline._engine
+    engine: object = pipeline._engine
     assert isinstance(engine, fake_core.Engine)
     return engine
 

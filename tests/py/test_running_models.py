@@ -121,7 +121,8 @@ class Collector:
     @property
     def rows(self) -> Rows:
         records = self.records
-        return records[records["row"] != 0]
+        rows: Rows = records[records["row"] != 0]
+        return rows
 
 
 def keys(rows: Rows) -> Counter[tuple[int, int, int, int]]:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ same_rows = importlib.util.module_from_spec(_spec)
 sys.modules["same_rows"] = same_rows
 _spec.loader.exec_module(same_rows)
 
-COLUMNS = {
+COLUMNS: dict[str, list[Any]] = {
     "instrument": ["A", "A", "B"],
     "epoch": [1, 1, 1],
     "row": [1, 2, 1],
@@ -30,7 +31,7 @@ COLUMNS = {
 }
 
 
-def sums(folder: Path, columns: dict[str, list[object]]) -> dict[str, str]:
+def sums(folder: Path, columns: dict[str, list[Any]]) -> dict[str, str]:
     path = folder / "rows.parquet"
     pq.write_table(pa.table(columns), path)
     return dict(same_rows.column_sums(path))
@@ -67,6 +68,7 @@ def test_what_differs_is_named(tmp_path: Path, after: dict[str, dict[str, str]],
     before = {"day, book, inline": {"rows": "3", "spread()": "aa"}}
     (tmp_path / "before.json").write_text(json.dumps(before), encoding="utf-8")
     (tmp_path / "after.json").write_text(json.dumps(after), encoding="utf-8")
-    command = [sys.executable, TOOL, "compare", tmp_path / "before.json", tmp_path / "after.json"]
+    command: list[str | Path] = [sys.executable, TOOL, "compare"]
+    command += [tmp_path / "before.json", tmp_path / "after.json"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0 if "same bits" in said else 1, said)

@@ -347,7 +347,7 @@ async def test_split_urls_carry_their_own_streams_only() -> None:
 def capture_of(market: str, tmp_path: Path, **options: Any) -> Path:
     path = tmp_path / f"{market}.log.gz"
     with gzip.open(path, "wb") as file:
-        write_capture(SyntheticMarket(market, **options), file)
+        write_capture(SyntheticMarket(market, **options), io.BufferedWriter(file))
     return path
 
 

@@ -36,7 +36,7 @@ class Line:
         self.socket.setblocking(False)
 
     def read(self) -> list[tuple[str, int, list[bytes]]]:
-        out = []
+        out: list[tuple[str, int, list[bytes]]] = []
         while True:
             try:
                 data = self.socket.recv(65536)
@@ -81,7 +81,7 @@ async def snapshot(
     reader, writer = await asyncio.open_connection(*venue.glimpse)
     login = b"L" + user.ljust(6) + password.ljust(10) + b" " * 10 + b"1".rjust(20)
     writer.write(struct.pack(">H", len(login)) + login)
-    out = []
+    out: list[tuple[bytes, bytes]] = []
     while not out or out[-1][0] not in b"ZJ":
         size = int.from_bytes(await reader.readexactly(2), "big")
         body = await reader.readexactly(size)
@@ -115,7 +115,7 @@ def orders_after(messages: list[bytes]) -> list[tuple[int, bytes, int, int]]:
             _, new, shares, price = struct.unpack(">QQII", message[11:35])
             orders.remove(found)
             orders.append([new, found[1], shares, price])
-    return [(int(a), bytes(b), int(c), int(d)) for a, b, c, d in orders]  # type: ignore[arg-type]
+    return [(int(a), bytes(b), int(c), int(d)) for a, b, c, d in orders]
 
 
 def test_synthetic_market_is_seeded_well_formed_and_never_crossed() -> None:
@@ -421,7 +421,7 @@ def test_day_file_leaves_the_documented_orders() -> None:
     assert count == 7000
     assert len(state.orders) == 187
     prices = {
-        side: [int.from_bytes(o[32:36], "big") for o in state.orders.values() if o[19:20] == side]
+        side: [int.from_bytes(o[32:36], "big") for o in state.orders.values() if bytes(o[19:20]) == side]
         for side in (b"B", b"S")
     }
     assert max(prices[b"B"]) == 321_0000

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -339,7 +340,7 @@ async def test_websocket_sends_nothing_as_valid_that_grew_too_old_while_its_clie
     sink = WebSocketSink(port=0)
     await sink.open()
     clock = [1000]
-    monkeypatch.setattr(websocket_module.time, "time_ns", lambda: clock[0])
+    monkeypatch.setattr(time, "time_ns", lambda: clock[0])
     try:
         async with aiohttp.ClientSession() as session, session.ws_connect(sink.url) as client:
             await until(lambda: sink.counters()["clients"] == 1)

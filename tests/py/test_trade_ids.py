@@ -339,7 +339,7 @@ async def test_ids_that_begin_anew_lose_no_trade(tmp_path: Path, how: str) -> No
     """A venue whose trades begin again with 1: windows hold all of them, at the latest once that is sure."""
     lines = [snapshot(START_NS, 100)]
     ids = iter([*range(1, 1400), *range(1, 4000)])
-    trades = []
+    trades: list[Line] = []
     anew_ts = 0
     for ms in range(1, 30_000):
         ts = START_NS + ms * MS

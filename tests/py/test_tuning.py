@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def make_host(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def host(make_host: Any) -> Host:
+def host(make_host: Callable[..., Host]) -> Host:
     return make_host()
 
 
@@ -740,23 +740,19 @@ def test_without_permission_the_plan_works_and_apply_says_so() -> None:
         state.mkdir()
         state.chmod(0o777)
         before = host.snapshot() if os.getuid() == 0 else None
+        command: list[str | Path] = ["bash", scripts / "apply.sh", "--env", folder / "host/host.env"]
+        command += ["--state", state]
+        as_root = os.getuid() == 0
+        nobody: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if as_root else {}
 
         def run(*arguments: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
-                [
-                    "bash",
-                    scripts / "apply.sh",
-                    "--env",
-                    folder / "host/host.env",
-                    "--state",
-                    state,
-                    *arguments,
-                ],
+                [*command, *arguments],
                 env={"PATH": os.environ["PATH"], "TICKWIRE_TUNING_ROOT": str(host.root), "FAKE": ""},
                 capture_output=True,
                 text=True,
                 check=False,
-                **({"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}),
+                **nobody,
             )
 
         planned = run()

@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -129,6 +129,7 @@ async def test_a_worker_whose_records_cannot_be_is_ended_and_named(
         with caplog.at_level(logging.ERROR, "tickwire"):
             async with Pipeline(config) as pipeline:
                 places = pipeline.layout.dtype.fields
+                assert places is not None
                 names = {
                     "instrument": INSTRUMENT,
                     "epoch": EPOCH,
@@ -146,7 +147,10 @@ async def test_a_worker_whose_records_cannot_be_is_ended_and_named(
                 await asyncio.sleep(0.1)  # For the router to take what is there.
                 forge(Records(shared(worker), pipeline.layout.dtype.itemsize, slots=8192))
                 os.kill(worker, after)
-                counters = lambda: pipeline.stats().counters  # noqa: E731
+
+                def counters() -> Mapping[str, int]:
+                    return pipeline.stats().counters
+
                 await until(lambda: counters()["infer0/worker_stopped"] == 1)
                 # Where it died, its numbers may have told before.
                 assert counters()["infer0/untrusted_records"] in ({1} if after is signal.SIGCONT else {0, 1})

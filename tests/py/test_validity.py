@@ -298,7 +298,7 @@ class LiveVenue:
         return web.Response(text=text[: len(text) // 2] if told.spoilt == "cut" else text)
 
     @asynccontextmanager
-    async def serve(self) -> AsyncIterator[dict[str, str]]:
+    async def serve(self) -> AsyncIterator[dict[str, Any]]:
         app = web.Application()
         app.router.add_get("/ws", self._socket)
         app.router.add_get("/depth", self._depth)

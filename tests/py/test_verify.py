@@ -456,6 +456,7 @@ async def test_multicast_is_recorded_as_packets_and_without_credentials(
     result = await verify(tmp_path / "run")
     assert result.same, result.divergence
     engine = fake_core.Engine.last
+    assert engine is not None
     feed = engine.config["feeds"][0]
     assert [Path(path).name for path in feed["inputs"]] == ["000001.pcap", "000002.pcap"]
     assert feed["midnights"] == [0, 0]

@@ -234,9 +234,9 @@ async def test_lines_are_watched_by_the_monotonic_clock(hours: int, tmp_path: Pa
     messages = market(3000, 5)
     async with MulticastVenue(max_datagram_bytes=300, heartbeat_s=0.05) as venue:
         feed = {"venue": "nasdaq_itch", "name": "main", "instruments": ["TW00001", "TW00002"]}
-        table = {"lines": [f"{group}:{port}" for group, port in venue.lines], "interface": "lo"}
+        table: dict[str, Any] = {"lines": [f"{group}:{port}" for group, port in venue.lines]}
         table |= {"rerequest": "{}:{}".format(*venue.rerequest), "request_timeout": "50ms"}
-        table |= {"request_attempts": 200, "reorder_window": "5ms"}
+        table |= {"request_attempts": 200, "reorder_window": "5ms", "interface": "lo"}
         data = {
             "feeds": [{**feed, "max_orders": 1 << 16, "liveness_timeout": "5s", "multicast": table}],
             "features": {"rows": OF_THE_BOOK, "max_age": "0s"},

@@ -56,11 +56,11 @@ class Watched:
         return np.concatenate(self.batches) if self.batches else np.empty(0, self.pipeline.layout.dtype)
 
     def rows(self, symbol: str | None = None) -> Rows:
-        records = self.records[self.records["row"] != 0]
-        if symbol is None:
-            return records
-        numbers = [i for i, (name, _) in enumerate(self.pipeline.layout.instruments) if name == symbol]
-        return records[np.isin(records["instrument"], numbers)]
+        rows: Rows = self.records[self.records["row"] != 0]
+        if symbol is not None:
+            numbers = [i for i, (name, _) in enumerate(self.pipeline.layout.instruments) if name == symbol]
+            rows = rows[np.isin(rows["instrument"], numbers)]
+        return rows
 
     async def until(self, condition: Callable[[], bool]) -> None:
         try:
@@ -204,7 +204,7 @@ async def test_a_second_process_takes_over_from_a_running_one(
 @pytest.mark.parametrize("layout", ["threads", "inline"])
 async def test_a_sequence_model_goes_on_with_a_full_window(tmp_path: Path, layout: str) -> None:
     model = tmp_path / "model.onnx"
-    changes = {
+    changes: dict[str, Any] = {
         "engine": {"layout": layout, "output_slots": 65536},
         "features": {"window_rows": 40},
     }

@@ -45,11 +45,14 @@ class Book(NamedTuple):
 # ---- what can happen ----
 
 
+Kind = Literal["set", "remove", "sweep", "far", "repeat", "clear"]
+
+
 @dataclass(frozen=True)
 class Change:
     """One change of the book: see `Venue.change`."""
 
-    kind: Literal["set", "remove", "sweep", "far", "repeat", "clear"]
+    kind: Kind
     side: Literal["b", "a"] = "b"
     at: int = 0
     qty: int = 1
@@ -471,8 +474,8 @@ class _Player:
         if spoilt is not None:
             body = spoilt
         elif told.spoilt == "long" and told.told == "limit":
-            note["limit"] = max(len(body["bids"]), len(body["asks"])) - 1
-            if note["limit"] < 1:
+            note["limit"] = limit = max(len(body["bids"]), len(body["asks"])) - 1
+            if limit < 1:
                 return
         self.one_sided = self.one_sided or (not body["bids"]) != (not body["asks"])
         text = dumps(body) if told.told == "bare" else dumps(note | {"body": body})
@@ -627,7 +630,7 @@ def some(choose: Choose, values: Sequence[Any]) -> Any:
 
 
 def make_change(choose: Choose) -> Change:
-    kind = "clear" if choose(100) == 99 else some(choose, _CHANGES)
+    kind: Kind = "clear" if choose(100) == 99 else some(choose, _CHANGES)
     return Change(kind, some(choose, _SIDES), choose(12), choose(9) + 1)
 
 

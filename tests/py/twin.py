@@ -195,15 +195,15 @@ class Synchronizer:
         self.seen = []
 
     def _in_snapshot(self, diff: dict[str, Any], last_id: int) -> bool:
-        return diff["u"] < last_id if self.futures else diff["u"] <= last_id
+        return bool(diff["u"] < last_id if self.futures else diff["u"] <= last_id)
 
     def _bridges(self, diff: dict[str, Any], last_id: int) -> bool:
         if self.futures:
-            return diff["U"] <= last_id <= diff["u"] or diff["pu"] == last_id
-        return diff["U"] <= last_id + 1 <= diff["u"]
+            return bool(diff["U"] <= last_id <= diff["u"] or diff["pu"] == last_id)
+        return bool(diff["U"] <= last_id + 1 <= diff["u"])
 
     def _follows(self, diff: dict[str, Any], last_id: int) -> bool:
-        return diff["pu"] == last_id if self.futures else diff["U"] == last_id + 1
+        return bool(diff["pu"] == last_id if self.futures else diff["U"] == last_id + 1)
 
     def _apply(self, diff: dict[str, Any]) -> bool:
         """False where the book is crossed by it and lost."""
@@ -855,10 +855,14 @@ def rows_of(
         leaving = [point for point, is_warm in zip(points, warm, strict=True) if is_warm]
         keys += [(p.ts_event, p.ts_recv, epoch.number, n, p.sequence) for n, p in enumerate(leaving, 1)]
     columns = np.array([key[1:] for key in keys], dtype=np.int64).reshape(len(keys), 4).T
+    ts_recv, epochs, numbers, sequence = columns
     return Rows(
         symbol,
         list(rows),
         [key[0] for key in keys],
-        *columns,
+        ts_recv,
+        epochs,
+        numbers,
+        sequence,
         np.concatenate(blocks) if blocks else np.empty((0, len(calls))),
     )

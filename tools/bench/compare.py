@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -196,15 +195,13 @@ def verdicts(designs: dict[str, Any], goal: float) -> list[str]:
 
 
 def stage_figures(rounds: dict[str, list[Round]]) -> dict[str, Any]:
-    def median(runs: list[Round], of: Callable[[Any], float]) -> float:
-        return statistics.median(of(run.stage_ns) for run in runs)
+    def median(runs: list[Round], stage: int, share: float) -> float:
+        spans: list[Any] = [run.stage_ns for run in runs]
+        return statistics.median(float(np.percentile(each[:, stage], share)) / 1e3 for each in spans)
 
     return {
         design: {
-            stage: {
-                name: median(rounds[design], lambda ns, i=i, q=q: float(np.percentile(ns[:, i], q)) / 1e3)
-                for name, q in PERCENTILES.items()
-            }
+            stage: {name: median(rounds[design], i, q) for name, q in PERCENTILES.items()}
             for i, stage in enumerate(rounds[design][0].about["stages"])
         }
         for design in OURS

@@ -106,8 +106,10 @@ def pipeline_config(
 
 
 # What a host is tuned with; the rest of the command line says where it boots from.
-_TUNING = ("isolcpus", "nohz", "rcu_nocb", "irqaffinity", "mitigations", "idle", "hugepage", "preempt")
-_TUNING += ("max_cstate", "pstate", "nosmt", "skew_tick", "tsc", "threadirqs")
+_TUNING = (
+    *("isolcpus", "nohz", "rcu_nocb", "irqaffinity", "mitigations", "idle", "hugepage", "preempt"),
+    *("max_cstate", "pstate", "nosmt", "skew_tick", "tsc", "threadirqs"),
+)
 
 
 def _tuning_of(command_line: str) -> list[str]:

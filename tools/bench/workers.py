@@ -192,11 +192,11 @@ def main() -> None:
     print("\nthe engine's time by stage, µs; each stage's own percentiles")
     shown = ("p50", "p99")
     rows = []
-    for design, runs in stage_ns.items():
+    for design, spans in stage_ns.items():
         cells = [design]
         for i in range(len(_STAGES)):
             for name in shown:
-                of_rounds = (float(np.percentile(run[:, i], PERCENTILES[name])) / 1e3 for run in runs)
+                of_rounds = (float(np.percentile(run[:, i], PERCENTILES[name])) / 1e3 for run in spans)
                 cells.append(f"{statistics.median(of_rounds):,.2f}")
         rows.append(cells)
     print_table(["", *(f"{stage} {name}" for stage in _STAGES for name in shown)], rows)

@@ -19,7 +19,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -30,7 +30,6 @@ from tickwire.venues import VENUES, StreamVenue, venue_words
 from tickwire.wording import printable
 
 if TYPE_CHECKING:
-    from tickwire._core import Engine
     from tickwire.config import Config
 
 __all__ = ["SnapshotService"]
@@ -101,10 +100,22 @@ class _Feed:
     ca_file: str
 
 
+class Asking(Protocol):
+    """What of an engine has to do with snapshots. Feeds and instruments are named by their numbers."""
+
+    @property
+    def max_snapshot_bytes(self) -> int: ...
+    def poll_requests(self) -> list[tuple[int, int, int]]:
+        """Feed, instrument and how often it was asked for, of each that is wanted since the last look."""
+
+    def deliver_snapshot(self, feed: int, instrument: int, body: bytes, /) -> bool: ...
+    def fail_snapshot(self, feed: int, instrument: int, why: str, pause_ns: int, /) -> bool: ...
+
+
 class SnapshotService:
     """One task that takes requests from the engine, and one a request under way."""
 
-    def __init__(self, engine: Engine, config: Config, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, engine: Asking, config: Config, *, timeout_s: float = _TIMEOUT_S) -> None:
         self.fetched = 0
         self.failed = 0
         self.failures: dict[tuple[int, int], str] = {}

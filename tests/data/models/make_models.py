@@ -19,6 +19,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,7 +46,7 @@ def model(
     nodes: list[onnx.NodeProto],
     inputs: list[onnx.ValueInfoProto],
     outputs: list[onnx.ValueInfoProto],
-    tensors: dict[str, NDArray] | None = None,
+    tensors: dict[str, NDArray[Any]] | None = None,
     opset: int = OPSET,
     metadata: dict[str, str] | None = None,
 ) -> onnx.ModelProto:
@@ -114,7 +115,7 @@ def make(folder: Path) -> None:
     def mlp(x: F64) -> F64:
         logits = np.maximum(x @ w0 + b0, 0.0) @ w1 + b1
         e = np.exp(logits - logits.max())
-        return e / e.sum()
+        return np.asarray(e / e.sum())
 
     mlp_nodes = [
         helper.make_node("Gemm", ["features", "w0", "b0"], ["h0"]),
@@ -215,7 +216,7 @@ def make(folder: Path) -> None:
 
     def linear_classifier(x: F64) -> F64:
         e = np.exp(cw @ x[0] + cb)
-        return e / e.sum()
+        return np.asarray(e / e.sum())
 
     zip_map = onnx.ValueInfoProto(name="by_class")
     zip_map.type.sequence_type.elem_type.map_type.key_type = TensorProto.INT64
@@ -329,7 +330,7 @@ def make(folder: Path) -> None:
     def other_mlp(x: F64) -> F64:
         logits = np.tanh(x @ v0 + c0) @ v1 + c1
         e = np.exp(logits - logits.max())
-        return e / e.sum()
+        return np.asarray(e / e.sum())
 
     maker.good(
         "mlp_batch",
