@@ -22,7 +22,11 @@ from tickwire.pipeline import Pipeline
 from tickwire.sim.market import RULES
 from tickwire.stats import Stats
 
-__all__ = ["demo_config", "itch_demo_config", "run_demo", "simulator"]
+__all__ = ["FEEDS", "MARKETS", "demo_config", "itch_demo_config", "run_demo", "simulator"]
+
+FEEDS = ("binance", "itch")
+MARKETS = tuple(RULES)
+"""Of binance."""
 
 # Short windows: the demo must be warm within a second or two.
 _ROWS = [
@@ -49,6 +53,7 @@ _ITCH_ROWS = [
 # Of each line, of the datagrams.
 _ITCH_LOSS = 0.01
 
+_INSTRUMENTS = 2
 _READY_S = 20.0
 
 
@@ -139,11 +144,10 @@ def _with_model(data: dict[str, Any], folder: Path) -> Config:
 async def run_demo(
     *,
     seconds: float,
-    layout: str = "threads",
-    feed: str = "binance",
-    market: str = "spot",
-    instruments: int = 2,
-    rate: float = 1000.0,
+    layout: str,
+    feed: str,
+    market: str,
+    rate: float,
     record_dir: str | os.PathLike[str] | None = None,
     watch: Callable[[Pipeline], Awaitable[None]] | None = None,
 ) -> Stats:
@@ -151,7 +155,7 @@ async def run_demo(
 
     `feed` is `binance`, of which `market`, or `itch`: multicast lines that each lose a datagram in a hundred.
     """
-    arguments = ["--synthetic", "--instruments", str(instruments), "--rate", str(rate)]
+    arguments = ["--synthetic", "--instruments", str(_INSTRUMENTS), "--rate", str(rate)]
     if feed == "itch":
         arguments += ["--multicast"]
         arguments += [word for line in "ab" for word in ("--fault", f"line_{line}_loss={_ITCH_LOSS}")]

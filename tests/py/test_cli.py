@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +20,8 @@ import pytest
 from fake_core import make_rows
 
 from tickwire import cli, models
+from tickwire.cli.options import words
+from tickwire.cli.tune import Revert, Services
 from tickwire.config import Config
 
 PACKAGE = Path(__file__).parent.parent.parent / "py"
@@ -109,6 +114,26 @@ def test_a_command_loads_nothing_heavy_that_it_has_no_use_for(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, cwd=folder
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_each_command_names_a_function_that_takes_what_it_was_given() -> None:
+    folder = PACKAGE / "tickwire" / "cli"
+    text = "".join((folder / name).read_text(encoding="utf-8") for name in ("app.py", "tune.py"))
+    form = r'@command\(\w+, "([\w.]+):(\w+)".*\)\n@dataclass\(frozen=True\)\nclass (\w+)'
+    declared = re.findall(form, text)
+    assert ("tickwire.cli.live", "run", "Run") in declared
+    assert len(declared) == text.count("@command(")
+    for module, function, kind in declared:
+        parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+        assert list(parameters) == ["arguments"], (module, function)
+        kinds = str(parameters["arguments"].annotation)
+        assert kinds == ("_Script" if module == "tickwire.cli.tune" else f"app.{kind}")
+
+
+def test_a_script_gets_the_options_that_were_given() -> None:
+    assert words(Revert()) == []
+    assert words(Revert(state=Path("s"), forget=True)) == ["--state", "s", "--forget"]
+    assert words(Services(env=Path("e"), install=True)) == ["--env", "e", "--with", "systemd", "--install"]
 
 
 def test_a_configuration_loads_nothing_that_only_a_run_needs() -> None:

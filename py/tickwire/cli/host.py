@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +22,9 @@ from tickwire.host.wanted import DEFAULT_ENV, from_config, with_cores, with_env
 from tickwire.outputs import refuse_over
 from tickwire.units import parse_duration
 
+if TYPE_CHECKING:
+    from tickwire.cli import app
+
 __all__ = ["doctor", "jitter", "wanted_of"]
 
 _COULD_NOT_RUN = 3
@@ -35,9 +38,10 @@ _STYLES = {
 }
 
 
-def wanted_of(config: Path | None, env: Path | None, cores: str | None) -> tuple[Wanted, list[str]]:
+def wanted_of(arguments: app.Doctor | app.Jitter) -> tuple[Wanted, list[str]]:
     """What is asked of the host, and where that was said."""
-    wanted, said = Wanted(), []
+    config, env, cores = arguments.config, arguments.env, arguments.cores
+    wanted, said = Wanted(), list[str]()
     if config is not None:
         wanted = from_config(Config.from_toml(config))
         said.append(str(config))
@@ -62,27 +66,17 @@ def seconds_of(text: str, option: str) -> float:
     return value
 
 
-def doctor(
-    *,
-    config: Path | None,
-    env: Path | None,
-    cores: str | None,
-    profile: str,
-    measure: str | None,
-    baseline: Path | None,
-    as_json: bool,
-    verbose: bool,
-    root: Path,
-) -> int:
+def doctor(arguments: app.Doctor) -> int:
     """The exit code: 0 ok, 1 warnings or unknowns, 2 failures, 3 could not run."""
+    profile, measure, baseline = arguments.profile, arguments.measure, arguments.baseline
     try:
         known = [each.value for each in Profile]
         if profile not in ("auto", *known):
             raise ConfigError(f"--profile: expected one of auto, {', '.join(known)}, found {profile!r}")
         earlier = read_baseline(baseline) if baseline is not None else None
-        wanted, said = wanted_of(config, env, cores)
+        wanted, said = wanted_of(arguments)
         seconds = seconds_of(measure, "--measure") if measure is not None else 0.0
-        reader = Reader(root)
+        reader = Reader(arguments.root)
         if seconds and not reader.live:
             raise ConfigError("--measure: expected this host, found --root: files of another do not move")
         report = diagnose(
@@ -91,14 +85,14 @@ def doctor(
     except Error as error:
         print(f"tickwire: {error}", file=sys.stderr)
         return _COULD_NOT_RUN
-    out = output.console(to_stderr=as_json)
-    _print(out, report, said, verbose=verbose)
+    out = output.console(to_stderr=arguments.json)
+    _print(out, report, said, verbose=arguments.verbose)
     changed = drift(report, earlier) if earlier is not None else []
     if earlier is not None:
         out.print(f"{len(changed)} differences from {baseline}" + (":" if changed else ""), soft_wrap=True)
         for line in changed:
             out.print(f"  {line}", soft_wrap=True, markup=False)
-    if as_json:
+    if arguments.json:
         output.print_json(report.as_dict() | ({"drift": changed} if earlier is not None else {}))
     return max(report.exit_code, 1 if changed else 0)
 
@@ -154,23 +148,13 @@ def _explain(out: Console, finding: Finding) -> None:
             out.print(f"  {name:8} {text}", soft_wrap=True, markup=False)
 
 
-def jitter(
-    *,
-    config: Path | None,
-    env: Path | None,
-    cores: str | None,
-    seconds: float,
-    worst: int,
-    stat_file: Path | None,
-    max_us: float | None,
-    max_lost_ppm: float | None,
-    as_json: bool,
-) -> int:
+def jitter(arguments: app.Jitter) -> int:
     """The exit code: 1 where a limit was given and not kept."""
+    stat_file, max_us, max_lost_ppm = arguments.stat_file, arguments.max_us, arguments.max_lost_ppm
     if stat_file is not None:
-        named = [("--config", config), ("--env", env)]
+        named = [("--config", arguments.config), ("--env", arguments.env)]
         refuse_over("--stat-file", stat_file, [(what, path) for what, path in named if path is not None])
-    wanted, _ = wanted_of(config, env, cores)
+    wanted, _ = wanted_of(arguments)
     allowed = sorted(os.sched_getaffinity(0))
     spun = wanted.cores or tuple(allowed[1:] or allowed)
     reader = Reader()
@@ -182,8 +166,8 @@ def jitter(
             f"engine (process {engines[0]}), which would lose half its time; `tickwire doctor --measure` "
             "only watches"
         )
-    found = measure(spun, seconds, worst=worst, stat_file=stat_file)
-    out = output.console(to_stderr=as_json)
+    found = measure(spun, arguments.seconds, worst=arguments.worst, stat_file=stat_file)
+    out = output.console(to_stderr=arguments.json)
     _print_jitter(out, found)
     broken = []
     for core in found.cores:
@@ -197,7 +181,7 @@ def jitter(
             )
     for line in broken:
         out.print(line, style="bold red", soft_wrap=True)
-    if as_json:
+    if arguments.json:
         data = dataclasses.asdict(found) | {"stat_file": str(found.stat_file), "broken": broken}
         output.print_json(data)
     return 1 if broken else 0

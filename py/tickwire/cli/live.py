@@ -1,47 +1,46 @@
-"""`tickwire run` and `tickwire demo`."""
+"""`tickwire run`, `tickwire demo` and `tickwire model swap`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
 from tickwire.cli import output, signals
-from tickwire.config import Config
-from tickwire.demo import run_demo
+from tickwire.config import Config, Engine
+from tickwire.demo import FEEDS, MARKETS, run_demo
 from tickwire.errors import ConfigError
 from tickwire.findings import findings
 from tickwire.pipeline import Pipeline
 from tickwire.runtime import control
 from tickwire.stats import Stats
 
+if TYPE_CHECKING:
+    from tickwire.cli import app
+
 __all__ = ["demo", "run", "swap"]
 
 
-def run(
-    config: Path,
-    *,
-    record: Path | None,
-    warm: Sequence[str],
-    seconds: float | None,
-    strict: bool,
-    as_json: bool,
-) -> int:
+def run(arguments: app.Run) -> int:
     output.log_to_stderr()
-    settings = Config.from_toml(config)
+    settings = Config.from_toml(arguments.config)
     # Standard output belongs to the JSON that goes there.
     to_stdout = any(sink.to_stdout for sink in settings.sinks)
-    out = output.console(to_stderr=as_json or to_stdout)
-    stats = signals.run(_run(settings, out, record, warm, seconds))
+    out = output.console(to_stderr=arguments.json or to_stdout)
+    stats = signals.run(_run(settings, out, arguments))
+    _report(out, stats, settings, arguments)
+    return 1 if arguments.strict and findings(stats, settings) else 0
+
+
+def _report(out: Console, stats: Stats, settings: Config, arguments: app.Run | app.Demo) -> None:
     output.print_report(out, stats, settings)
-    if record is not None:
-        _say_recorded(out, record, stats)
-    if as_json:
+    if arguments.record is not None:
+        _say_recorded(out, arguments.record, stats)
+    if arguments.json:
         output.print_json(output.report_dict(stats, settings))
-    return 1 if strict and findings(stats, settings) else 0
 
 
 def _say_recorded(out: Console, record: Path, stats: Stats) -> None:
@@ -55,17 +54,15 @@ def _say_recorded(out: Console, record: Path, stats: Stats) -> None:
     out.print(said, soft_wrap=True, markup=False)
 
 
-async def _run(
-    config: Config, out: Console, record: Path | None, warm: Sequence[str], seconds: float | None
-) -> Stats:
-    async with Pipeline(config, record_dir=record, warm=warm) as pipeline:
+async def _run(config: Config, out: Console, arguments: app.Run) -> Stats:
+    async with Pipeline(config, record_dir=arguments.record, warm=arguments.warm or []) as pipeline:
         signals.on_signals(lambda number: pipeline.request_stop())
         for line in pipeline.report:
             out.print(line, soft_wrap=True, markup=False)
         said: list[str] = []
         watchers = asyncio.gather(output.watch(pipeline, out), _say_warm(pipeline, out, said))
         try:
-            await pipeline.run_until(seconds)
+            await pipeline.run_until(arguments.seconds)
         finally:
             await _ended(watchers)
     await _say_warm(pipeline, out, said)
@@ -86,9 +83,10 @@ async def _say_warm(pipeline: Pipeline, out: Console, said: list[str]) -> None:
         await asyncio.sleep(0.05)
 
 
-def swap(files: Sequence[Path], name: str | None, engine: Path | None) -> None:
-    stat_path = engine or control.find_engine()
-    request = {"command": "swap", "model": name, "files": [str(file.resolve()) for file in files]}
+def swap(arguments: app.Swap) -> None:
+    stat_path = arguments.engine or control.find_engine()
+    files = [str(file.resolve()) for file in arguments.files]
+    request = {"command": "swap", "model": arguments.name, "files": files}
     done = signals.run(control.ask(stat_path, request))
     out = output.console(to_stderr=False)
     if done["before"] == done["after"]:
@@ -105,28 +103,19 @@ async def _ended(task: asyncio.Future[Any]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def demo(
-    *,
-    seconds: float,
-    layout: str,
-    feed: str,
-    market: str | None,
-    rate: float,
-    record: Path | None,
-    as_json: bool,
-) -> None:
-    if feed == "itch" and market is not None:
-        raise ConfigError(f"--market: expected none with --feed itch, found {market!r}")
-    market = market or "spot"
+def demo(arguments: app.Demo) -> None:
+    if arguments.feed == "itch" and arguments.market is not None:
+        raise ConfigError(f"--market: expected none with --feed itch, found {arguments.market!r}")
+    market = arguments.market or "spot"
     for name, value, known in (
-        ("--layout", layout, ("threads", "inline", "processes")),
-        ("--feed", feed, ("binance", "itch")),
-        ("--market", market, ("spot", "usdm", "coinm")),
+        ("--layout", arguments.layout, get_args(Engine.model_fields["layout"].annotation)),
+        ("--feed", arguments.feed, FEEDS),
+        ("--market", market, MARKETS),
     ):
         if value not in known:
             raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
     output.log_to_stderr()
-    out = output.console(to_stderr=as_json)
+    out = output.console(to_stderr=arguments.json)
     out.print("a local venue, the engine and a small model, all on this machine", soft_wrap=True)
 
     settings: list[Config] = []  # Made for the simulator's market, once that runs.
@@ -138,19 +127,13 @@ def demo(
             out.print(line, soft_wrap=True, markup=False)
         return output.watch(pipeline, out)
 
-    stats = signals.run(
-        run_demo(
-            seconds=seconds,
-            layout=layout,
-            feed=feed,
-            market=market,
-            rate=rate,
-            record_dir=record,
-            watch=watch,
-        )
+    running = run_demo(
+        seconds=arguments.seconds,
+        layout=arguments.layout,
+        feed=arguments.feed,
+        market=market,
+        rate=arguments.rate,
+        record_dir=arguments.record,
+        watch=watch,
     )
-    output.print_report(out, stats, settings[0])
-    if record is not None:
-        _say_recorded(out, record, stats)
-    if as_json:
-        output.print_json(output.report_dict(stats, settings[0]))
+    _report(out, signals.run(running), settings[0], arguments)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -19,11 +20,15 @@ from tickwire.models import loading
 from tickwire.outputs import refuse_over
 from tickwire.units import parse_duration
 
+if TYPE_CHECKING:
+    from tickwire.cli import app
+
 __all__ = ["bench", "bind", "check", "inspect", "optimize"]
 
 
-def bind(model: Path, config: Path, out: Path | None) -> None:
-    settings = Config.from_toml(config)
+def bind(arguments: app.Bind) -> None:
+    model, out = arguments.model, arguments.out
+    settings = Config.from_toml(arguments.config)
     others = [entry for entry in settings.input_files() if entry[0] != "a model"]
     refuse_over("--out" if out is not None else "MODEL", out or model, others)
     schema = settings.schema()
@@ -31,8 +36,8 @@ def bind(model: Path, config: Path, out: Path | None) -> None:
     print(f"{written}: bound to schema {schema.fingerprint()}")
 
 
-def inspect(model: Path) -> None:
-    found = models.inspect(model)
+def inspect(arguments: app.Inspect) -> None:
+    found = models.inspect(arguments.model)
     lines: list[tuple[str, object]] = [
         ("file", f"{found.path} ({found.size_bytes:,} bytes)"),
         ("sha256", found.sha256),
@@ -63,12 +68,13 @@ def _indented(schema: str) -> str:
         return schema
 
 
-def check(model: Path, config: Path | None, provider: str | None, max_batch: int | None) -> int:
+def check(arguments: app.Check) -> int:
     """Every step that a start takes with a model, in its order, as far as it comes."""
+    model, provider, max_batch = arguments.model, arguments.provider, arguments.max_batch
     schema = None
     limit = Limit(loading.TRIAL_S)
-    if config is not None:
-        settings = Config.from_toml(config)
+    if arguments.config is not None:
+        settings = Config.from_toml(arguments.config)
         schema = settings.schema()
         for entry in settings.all_models:
             if model.resolve() in (file.resolve() for file in settings.model_files(entry)):
@@ -123,14 +129,8 @@ def _own_schema(model: Path) -> str:
     return f"bound to schema {found.fingerprint}; with --config it is compared with a pipeline's"
 
 
-def optimize(
-    model: Path,
-    out: Path | None,
-    format: Literal["onnx", "ort"],
-    provider: str,
-    cache_dir: Path | None,
-    max_batch: int,
-) -> None:
+def optimize(arguments: app.Optimize) -> None:
+    model, provider, cache_dir, out = arguments.model, arguments.provider, arguments.cache_dir, arguments.out
     if cache_dir is not None or provider == "tensorrt":
         if cache_dir is None or provider != "tensorrt" or out is not None:
             raise SetupError(
@@ -138,10 +138,11 @@ def optimize(
                 "folder that model.cache_dir names, and no model"
             )
         # Building them is what a first start would wait for.
-        loaded = models.load([model], provider=provider, cache_dir=cache_dir, max_batch=max_batch)
+        loaded = models.load([model], provider=provider, cache_dir=cache_dir, max_batch=arguments.max_batch)
         print(f"{model}: {loaded.executor} has its engine in {cache_dir}; set model.cache_dir to it")
         return
-    made = models.optimize(model, out, format=format, provider=provider)
+    form: Literal["onnx", "ort"] = arguments.format.value
+    made = models.optimize(model, out, format=form, provider=provider)
     same = "bit for bit" if made.difference == 0 else f"to within {made.difference:.1e}"
     print(f"{made.path}: for this machine, {provider}")
     print(f"  size    {made.size_bytes[0]:,} bytes before, {made.size_bytes[1]:,} after")
@@ -149,13 +150,17 @@ def optimize(
     print(f"  scores  the same {same} on {made.rows} made-up rows")
 
 
-def bench(
-    model: Path, providers: list[str], core: int | None, settings: dict[str, Any], *, as_json: bool
-) -> None:
+def bench(arguments: app.Bench) -> None:
     from tickwire.models import bench as model_bench
 
-    chosen = model_bench.Settings(**settings)
-    todo = model_bench.cells(providers or models.providers(), chosen)
+    model, core = arguments.model, arguments.core
+    chosen = model_bench.Settings(
+        rate=arguments.rate,
+        burst=arguments.burst,
+        max_batch=arguments.max_batch,
+        seconds=arguments.seconds,
+    )
+    todo = model_bench.cells(arguments.providers or models.providers(), chosen)
     models.try_out([model])
     about = model_bench.conditions(core)
     screen = output.console(to_stderr=True)
@@ -178,12 +183,12 @@ def bench(
             progress.update(task, description=f"{cell.provider}, {cell.load}, {cell.caches}", refresh=True)
             results.append(next(measured))
             progress.advance(task)
-    if as_json:
+    if arguments.json:
         output.print_json(
             {
                 "model": os.fspath(model),
                 "conditions": about,
-                "settings": settings,
+                "settings": dataclasses.asdict(chosen),
                 "results": [result.as_dict() for result in results],
             }
         )

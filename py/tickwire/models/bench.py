@@ -32,12 +32,12 @@ _BURST_INTERVAL_NS: Final = 10_000_000
 class Settings:
     """The loads. Each is there with warm and with cold caches."""
 
-    rate: int = 1000
+    rate: int
     """Rows a second of the paced load."""
-    burst: int = 32
+    burst: int
     """Rows that arrive at once in a burst."""
-    max_batch: int = 1
-    seconds: float = 1.0
+    max_batch: int
+    seconds: float
     """Of each load."""
 
 

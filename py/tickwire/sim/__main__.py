@@ -30,18 +30,6 @@ from tickwire.sim.synthetic import SyntheticMarket
 
 # How long a multicast venue answers requests after the end of its session.
 _LAST_CHANCE_S = 1.0
-# What says nothing about a multicast venue, and what about no other.
-_NOT_OF_MULTICAST = (
-    "market",
-    "capture",
-    "start_clients",
-    "port",
-    "tls",
-    "ping_interval",
-    "pong_timeout",
-    "record",
-)
-_OF_MULTICAST = ("day", "start_after", "username", "password")
 
 
 def _pace(text: str) -> float:
@@ -57,15 +45,25 @@ def _files_of(arguments: argparse.Namespace) -> list[tuple[str, str]]:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tickwire sim", description="A local venue.")
-    parser.add_argument("--market", action="append", help="spot, usdm or coinm; repeat it or join by commas")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--capture",
-        action="append",
-        metavar="[MARKET=]FILE",
-        help="capture to play; repeat it for files one after another",
+    # What says nothing about a multicast venue, and what about no other.
+    by_price: list[argparse.Action] = []
+    by_order: list[argparse.Action] = []
+    markets = ", ".join(RULES)
+    by_price.append(
+        parser.add_argument("--market", action="append", help=f"of {markets}; repeat it or join by commas")
     )
-    source.add_argument("--day", metavar="FILE", help="with --multicast: a day file of ITCH to play")
+    source = parser.add_mutually_exclusive_group(required=True)
+    by_price.append(
+        source.add_argument(
+            "--capture",
+            action="append",
+            metavar="[MARKET=]FILE",
+            help="capture to play; repeat it for files one after another",
+        )
+    )
+    by_order.append(
+        source.add_argument("--day", metavar="FILE", help="with --multicast: a day file of ITCH to play")
+    )
     source.add_argument("--synthetic", action="store_true", help="a seeded random book")
     parser.add_argument(
         "--multicast", action="store_true", help="ITCH on two lines, with a re-request server and GLIMPSE"
@@ -75,23 +73,37 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=math.inf, help="length of a synthetic play")
     parser.add_argument("--pace", type=_pace, default=1.0, help="1, N times as fast, or max")
-    parser.add_argument("--start-clients", type=int, default=1, help="how many to wait for (0: none)")
-    parser.add_argument(
-        "--start-after",
-        type=float,
-        default=1.0,
-        metavar="SECONDS",
-        help="before a multicast venue begins: it cannot see who listens",
+    by_price.append(
+        parser.add_argument("--start-clients", type=int, default=1, help="how many to wait for (0: none)")
     )
-    parser.add_argument("--username", default="", help="that GLIMPSE asks for")
-    parser.add_argument("--password", default="", help="that GLIMPSE asks for")
+    by_order.append(
+        parser.add_argument(
+            "--start-after",
+            type=float,
+            default=1.0,
+            metavar="SECONDS",
+            help="before a multicast venue begins: it cannot see who listens",
+        )
+    )
+    by_order.append(parser.add_argument("--username", default="", help="that GLIMPSE asks for"))
+    by_order.append(parser.add_argument("--password", default="", help="that GLIMPSE asks for"))
     parser.add_argument("--at-end", choices=("close", "idle"), default="close")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at, and to send multicast from")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--tls", action="store_true", help="wss and https, self-signed (certificate: path)")
-    parser.add_argument("--ping-interval", type=float, help="seconds; default: the venue's own")
-    parser.add_argument("--pong-timeout", type=float, help="seconds; default: the venue's own")
-    parser.add_argument("--record", metavar="FILE", help="write the true stream as a capture")
+    by_price.append(parser.add_argument("--port", type=int, default=0))
+    by_price.append(
+        parser.add_argument(
+            "--tls", action="store_true", help="wss and https, self-signed (certificate: a path)"
+        )
+    )
+    by_price.append(
+        parser.add_argument("--ping-interval", type=float, help="seconds; default: the venue's own")
+    )
+    by_price.append(
+        parser.add_argument("--pong-timeout", type=float, help="seconds; default: the venue's own")
+    )
+    by_price.append(
+        parser.add_argument("--record", metavar="FILE", help="write the true stream as a capture")
+    )
     parser.add_argument(
         "--fault",
         action="append",
@@ -101,10 +113,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "tickwire.sim.multicast",
     )
     arguments = parser.parse_args(argv)
-    for name in _NOT_OF_MULTICAST if arguments.multicast else _OF_MULTICAST:
-        if getattr(arguments, name) != parser.get_default(name):
+    for action in by_price if arguments.multicast else by_order:
+        if getattr(arguments, action.dest) != action.default:
             which = "with" if arguments.multicast else "without"
-            parser.error(f"--{name.replace('_', '-')}: expected none {which} --multicast")
+            parser.error(f"{action.option_strings[0]}: expected none {which} --multicast")
     if arguments.record is not None:
         try:
             refuse_over("--record", arguments.record, _files_of(arguments))
