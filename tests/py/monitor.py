@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import waiting
 from waiting import LONG_S
 
 from tickwire import models
@@ -219,12 +220,12 @@ class Watched(Protocol):
 
 async def until(rig: Watched, condition: Callable[[], bool], what: str, seconds: float = LONG_S) -> None:
     """Waits, while nothing is wrong with the pipeline or what it said."""
-    end = time.monotonic() + seconds
-    while not condition():
+
+    def look() -> None:
         rig.pipeline.raise_if_failed()
         assert not rig.monitor.violations, "\n".join(rig.monitor.violations[:10])
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}; {rig.state()}"
-        await asyncio.sleep(0.01)
+
+    await waiting.until(condition, lambda: f"{what}; {rig.state()}", look=look, seconds=seconds)
 
 
 @dataclass

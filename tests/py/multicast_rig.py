@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from collecting import Collector
 from monitor import Monitor, Told, _features, until
 
 from tickwire import models
@@ -105,15 +106,14 @@ class Live:
 
     def __init__(self, venue: MulticastVenue, pipeline: Pipeline, monitor: ItchMonitor) -> None:
         self.venue, self.pipeline, self.monitor = venue, pipeline, monitor
-        self.batches: list[Rows] = []
+        self.collector = Collector(pipeline)
         self.sent_before = self.sent
         monitor.watch(pipeline.layout)
-        pipeline.on_rows(lambda rows: self.batches.append(rows.copy()))
         pipeline.on_rows(monitor.on_rows)
 
     @property
     def records(self) -> Rows:
-        return np.concatenate(self.batches) if self.batches else np.empty(0, self.pipeline.layout.dtype)
+        return self.collector.records
 
     @property
     def rows(self) -> Rows:
@@ -193,12 +193,10 @@ async def live(
 
 async def replayed(config: Config, *files: Path) -> Rows:
     """The rows of a replay, and its notices, as they came."""
-    batches: list[Rows] = []
     async with Pipeline.replay(config, list(files)) as pipeline:
-        pipeline.on_rows(lambda rows: batches.append(rows.copy()))
+        collector = Collector(pipeline)
         await pipeline.run_until()
-        dtype = pipeline.layout.dtype
-    return np.concatenate(batches) if batches else np.empty(0, dtype)
+    return collector.records
 
 
 def ordered(records: Rows) -> Rows:

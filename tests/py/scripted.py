@@ -18,7 +18,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from waiting import LONG_S
+from waiting import until
 
 from tickwire.config import Config
 from tickwire.pipeline import Pipeline
@@ -182,12 +182,11 @@ class Run:
         return "\n".join(f"{error.scope}: {error.text}" for error in self.pipeline.stats().errors)
 
     async def until(self, condition: Callable[[], bool], what: str = "") -> None:
-        end = time.monotonic() + LONG_S
-        while not condition():
-            self.pipeline.raise_if_failed()
+        def state() -> str:
             counters = {k: v for k, v in self.pipeline.stats().counters.items() if v}
-            assert time.monotonic() < end, f"{what}: {self.reasons} {self.errors()} {counters}"
-            await asyncio.sleep(0.005)
+            return f"{what}: {self.reasons} {self.errors()} {counters}"
+
+        await until(condition, state, look=self.pipeline.raise_if_failed)
 
     async def goes_on(self, *symbols: str) -> None:
         """Each of these gives rows from here on."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import importlib.util
 import json
 import os
 import signal
@@ -15,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_core import STATES, make_rows, notice
+from fake_rows import layout_of
+from needs import compiled
 from scripted import BTC, Run, ScriptedVenue, config_of
-from test_router import layout_of
-from test_trade_ids import MS, SECOND, START_NS, Line, diff, snapshot, trade, write
+from trade_lines import MS, SECOND, START_NS, Line, diff, snapshot, trade, write
 from waiting import LONG_S
 
 from tickwire import models
@@ -28,12 +28,8 @@ from tickwire.replay import replay
 from tickwire.router.age import AgeLimit
 from tickwire.verify import verify
 
-built = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
 
-
-@built
+@compiled
 @pytest.mark.parametrize("when", ['trigger = "trade"', 'every = "100ms"', 'trigger = "book"'])
 async def test_a_row_of_whatever_event_checks_the_age_of_the_book(tmp_path: Path, when: str) -> None:
     """Trades go on while the book says nothing, now and then."""
@@ -71,7 +67,7 @@ async def test_a_row_of_whatever_event_checks_the_age_of_the_book(tmp_path: Path
         assert sum(age > 900 * MS for age in ages) > 3
 
 
-@built
+@compiled
 async def test_live_a_trade_shows_that_the_book_is_old_and_the_replay_agrees(tmp_path: Path) -> None:
     venue = ScriptedVenue()
     folder = tmp_path / "run"
@@ -167,7 +163,7 @@ asyncio.run(main())
 """
 
 
-@built
+@compiled
 @pytest.mark.parametrize("layout", ["rows", "inline", "threads"])
 async def test_what_waited_while_the_process_was_stopped_does_not_leave_as_valid(
     tmp_path: Path, layout: str

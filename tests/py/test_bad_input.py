@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-import importlib.util
 import os
 import socket
 import ssl
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from needs import compiled
 from scripted import BTC, ETH, SOL, Answer, Run, ScriptedVenue, config_of, scripted
 
 from tickwire import models
@@ -25,9 +25,7 @@ from tickwire.pipeline import Pipeline
 from tickwire.sim import SyntheticMarket, write_capture
 from tickwire.verify import verify
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 
 async def hit(run: Run, text: str | bytes, *, counter: str, reason: str | None) -> None:

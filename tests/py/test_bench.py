@@ -8,12 +8,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from needs import ROOT, compiled
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
-BENCH = Path(__file__).resolve().parents[2] / "tools" / "bench"
+BENCH = ROOT / "tools" / "bench"
 
 
 @pytest.fixture

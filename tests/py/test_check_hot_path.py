@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "check_hot_path"
 
 PRELUDE = """

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import ROOT
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "check_layering.py"
+TOOL = ROOT / "tools" / "check_layering.py"
 
 CMAKE = """
 function(tickwire_add_layer name)

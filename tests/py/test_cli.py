@@ -18,13 +18,14 @@ import numpy as np
 import onnx
 import pytest
 from fake_core import make_rows
+from needs import ROOT
 
 from tickwire import cli, models
 from tickwire.cli.options import words
 from tickwire.cli.tune import Revert, Services
 from tickwire.config import Config
 
-PACKAGE = Path(__file__).parent.parent.parent / "py"
+PACKAGE = ROOT / "py"
 
 CONFIG = """
 [engine]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
+from collecting import Collector
+from configuring import one_feed
+from needs import compiled
 
-from tickwire.config import Config
 from tickwire.findings import findings
 from tickwire.pipeline import Pipeline
 from tickwire.records import Rows
 from tickwire.stats import Stats
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 START = 1_700_000_000
 HOUR = 3600
@@ -43,21 +41,15 @@ def capture(path: Path, recv: dict[int, int], event: dict[int, int] | None = Non
 
 async def replayed(path: Path, clock: str = "recv") -> tuple[Rows, list[tuple[int, str]], Stats, list[str]]:
     """The rows, the notices by (row before, reason), and what is said of it."""
-    config = Config.from_dict(
-        {
-            "feeds": [{"venue": "binance_spot", "source": "file", "instruments": ["BTCUSDT"]}],
-            "features": {"clock": clock, "rows": ['trade_count(window="10s")']},
-        }
-    )
-    batches: list[Rows] = []
+    config = one_feed(rows=['trade_count(window="10s")'], feed={"source": "file"}, features={"clock": clock})
     async with Pipeline.replay(config, [path]) as pipeline:
-        pipeline.on_rows(lambda rows: batches.append(rows.copy()))
+        collector = Collector(pipeline)
         await pipeline.run_until()
         layout = pipeline.layout
     stats = pipeline.stats()
-    records = np.concatenate(batches)
+    records = collector.records
     notices = [(i, layout.reason(int(r["reason"]))) for i, r in enumerate(records) if r["row"] == 0]
-    return records[records["row"] != 0], notices, stats, findings(stats, config)
+    return collector.rows, notices, stats, findings(stats, config)
 
 
 @pytest.mark.parametrize(

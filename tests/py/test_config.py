@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configuring import MINIMAL, MULTICAST, load, multicast
+from needs import ROOT
 from pydantic import BaseModel
 
 from tickwire.config import Config, Engine, Features, Feed, Memory, Model, Multicast, Record
@@ -27,21 +29,6 @@ from tickwire.sinks.table import table_of as table_of_sink
 from tickwire.sinks.websocket import WebSocketTable
 from tickwire.toml.table import Table, table_of
 from tickwire.units import parse_duration
-
-MINIMAL = """
-[[feeds]]
-venue = "binance_usdm"
-source = "file"
-instruments = ["BTCUSDT"]
-
-[features]
-trigger = "book"
-rows = ["imbalance(levels=5)", "spread()"]
-"""
-
-
-def load(text: str, **options: Any) -> Config:
-    return Config.from_text(text, where="pipeline.toml", **options)
 
 
 def test_minimal_file_gets_the_venues_defaults() -> None:
@@ -642,27 +629,10 @@ def test_schema_follows_what_gives_rows_their_meaning() -> None:
         assert load(MINIMAL.replace(old, new)).schema().fingerprint() != base, new
 
 
-MULTICAST = """
-[[feeds]]
-venue = "nasdaq_itch"
-instruments = ["AAPL"]
-
-[feeds.multicast]
-lines = ["233.54.12.111:26477", "233.49.196.111:26477"]
-
-[features]
-rows = ["spread()"]
-"""
 LINE_A, LINE_B = (
     {"address": address, "port": 26477, "interface": "", "source_address": ""}
     for address in ("233.54.12.111", "233.49.196.111")
 )
-
-
-def multicast(*lines: str, feed: str = "", base: Path | None = None) -> Config:
-    """The configuration above, with lines more in its multicast table and in its feed."""
-    text = MULTICAST.replace("\n[features]", "\n".join(lines) + "\n[features]")
-    return load(text.replace("\n[feeds.multicast]", f"{feed}\n[feeds.multicast]"), base=base)
 
 
 def keys_of(value: object) -> set[str]:
@@ -672,7 +642,7 @@ def keys_of(value: object) -> set[str]:
 
 
 def test_resolve_gives_the_engine_nothing_that_it_does_not_read(tmp_path: Path) -> None:
-    source = Path(__file__).resolve().parents[2] / "cpp" / "bindings" / "config_from_dict.cpp"
+    source = ROOT / "cpp" / "bindings" / "config_from_dict.cpp"
     read = set(re.findall(r'"([a-z_]+)"', source.read_text(encoding="utf-8")))
     (tmp_path / "m.onnx").write_bytes(b"x")
     plain = load(MINIMAL.replace('source = "file"', "") + '[model]\npath = "m.onnx"\n', base=tmp_path)

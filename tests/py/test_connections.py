@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import itertools
 import json
 import re
@@ -16,46 +15,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import LONG_S
+from collecting import Collector
+from configuring import at_venue
+from needs import compiled
+from waiting import until
 
 from tickwire.config import Config
 from tickwire.pipeline import Pipeline
-from tickwire.records import Rows
 from tickwire.sim import Faults, SyntheticMarket, Venue
 from tickwire.stats import Stats
 from tickwire.verify import verify
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
-_VENUES = {"spot": "binance_spot", "usdm": "binance_usdm", "coinm": "binance_coinm"}
 ROWS = ("imbalance(levels=5)", "spread()", 'trade_flow(window="200ms")')
 
 
-class Run:
+class Run(Collector):
     """A recorded pipeline at a venue of ours, and what left it."""
 
     def __init__(self, venue: Venue, pipeline: Pipeline, market: str, folder: Path) -> None:
-        self.venue, self.pipeline, self.market, self.folder = venue, pipeline, market, folder
-        self.batches: list[Rows] = []
-        pipeline.on_rows(lambda rows: self.batches.append(rows.copy()))
-
-    @property
-    def records(self) -> Rows:
-        return np.concatenate(self.batches) if self.batches else np.empty(0, self.pipeline.layout.dtype)
-
-    @property
-    def rows(self) -> Rows:
-        rows: Rows = self.records[self.records["row"] != 0]
-        return rows
+        super().__init__(pipeline)
+        self.venue, self.market, self.folder = venue, market, folder
 
     def reasons(self) -> list[str]:
         notices = self.records[self.records["row"] == 0]
         return [self.pipeline.layout.reason(int(code)) for code in notices["reason"]]
 
     def count(self, name: str) -> int:
-        return self.stats.counters[f"{_VENUES[self.market]}/{name}"]
+        return self.stats.counters[f"binance_{self.market}/{name}"]
 
     @property
     def stats(self) -> Stats:
@@ -69,10 +57,7 @@ class Run:
         return newest
 
     async def until(self, condition: Any) -> None:
-        async with asyncio.timeout(LONG_S):
-            while not condition():
-                await asyncio.sleep(0.02)
-                self.pipeline.raise_if_failed()
+        await until(condition, look=self.pipeline.raise_if_failed)
 
     async def all_in_epoch(self, epoch: int, instruments: int = 2) -> None:
         await self.until(lambda: len(self.epochs()) == instruments and min(self.epochs().values()) >= epoch)
@@ -89,16 +74,8 @@ class Run:
 
 
 def feed_of(venue: Venue, market: str, **options: Any) -> dict[str, Any]:
-    return {
-        "venue": _VENUES[market],
-        "url": venue.ws_url[market],
-        "rest_url": venue.rest_url[market],
-        "instruments": venue.instruments[market],
-        "snapshot_backoff": "20ms",
-        "reconnect_min": "20ms",
-        "reconnect_max": "100ms",
-        **options,
-    }
+    hasty = {"snapshot_backoff": "20ms", "reconnect_min": "20ms", "reconnect_max": "100ms"}
+    return at_venue(venue, market, **hasty | options)
 
 
 @asynccontextmanager

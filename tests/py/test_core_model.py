@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import ROOT
 from numpy.typing import NDArray
 
 from tickwire import _core, core
@@ -14,7 +14,7 @@ from tickwire.errors import SetupError
 
 ort = pytest.importorskip("onnxruntime")
 
-DATA = Path(__file__).parent.parent / "data" / "models"
+DATA = ROOT / "tests" / "data" / "models"
 
 
 def load(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ import aiohttp
 import numpy as np
 import onnxruntime
 import pytest
+from needs import compiled
 from waiting import LONG_S
 
 from tickwire import models
@@ -21,10 +21,6 @@ from tickwire.demo import demo_config, simulator
 from tickwire.errors import SetupError
 from tickwire.pipeline import Pipeline
 from tickwire.sinks.jsonl import JsonlSink
-
-needs_engine = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +51,7 @@ async def test_simulator_that_cannot_start_is_an_error() -> None:
             pass
 
 
-@needs_engine
+@compiled
 @pytest.mark.parametrize("layout", ["threads", "inline"])
 async def test_live_pipeline_gives_every_consumer_the_same_rows(layout: str, tmp_path: Path) -> None:
     arguments = ("--synthetic", "--market", "usdm", "--rate", "500", "--at-end", "idle")
@@ -98,7 +94,7 @@ async def test_live_pipeline_gives_every_consumer_the_same_rows(layout: str, tmp
     assert sum(stats.cpu_share.values()) > 0
 
 
-@needs_engine
+@compiled
 @pytest.mark.parametrize("layout", ["threads", "inline"])
 def test_demo_ends_with_its_figures_and_its_recording_verifies(layout: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from tickwire.cli import main; main()"]

@@ -4,18 +4,20 @@ believed, and the recorded days with shorter snapshots than they had, against an
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import math
-import os
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
+from collecting import Collector
+from configuring import one_feed
 from market_of_levels import Market, imbalance, line, own_snapshot, rows_in, spread, written
+from needs import compiled
 from twin import Book, exact
 
 from tickwire.config import Config
@@ -24,12 +26,7 @@ from tickwire.pipeline import Pipeline
 from tickwire.replay import replay
 from tickwire.stats import Stats
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("TICKWIRE_DATA", ROOT.parent / "shared" / "data")) / "binance"
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 
 def config(
@@ -42,11 +39,13 @@ def config(
     max_levels: int = 16384,
     limit: int = 1000,
 ) -> Config:
-    return Config.from_text(
-        f'[engine]\nlayout = "inline"\n[[feeds]]\nvenue = "{venue}"\nsource = "file"\n'
-        f'instruments = ["{symbol}"]\nmax_levels = {max_levels}\nsnapshot_limit = {limit}\n'
-        f'[features]\ntrigger = "{trigger}"\nbeyond_depth = "{beyond}"\n'
-        f'rows = ["imbalance(levels={levels})", "spread()"]\n'
+    return one_feed(
+        venue,
+        [symbol],
+        [f"imbalance(levels={levels})", "spread()"],
+        feed={"source": "file", "max_levels": max_levels, "snapshot_limit": limit},
+        features={"trigger": trigger, "beyond_depth": beyond},
+        engine={"layout": "inline"},
     )
 
 
@@ -224,11 +223,10 @@ def row_of(top: tuple[tuple[int, int], ...]) -> tuple[float, float]:
 
 async def rows_of(settings: Config, path: Path) -> tuple[Any, Stats]:
     """The records of a replay, without those that are news."""
-    batches: list[Any] = []
     async with Pipeline.replay(settings, [path]) as pipeline:
-        pipeline.on_rows(lambda rows: batches.append(rows[rows["row"] > 0].copy()))
+        collector = Collector(pipeline)
         await pipeline.run_until()
-    return np.concatenate(batches), pipeline.stats()
+    return collector.rows, pipeline.stats()
 
 
 def with_snapshots_of(day: Day, path: Path, levels: int) -> Path:
@@ -246,9 +244,7 @@ def with_snapshots_of(day: Day, path: Path, levels: int) -> Path:
 @pytest.mark.parametrize("name", DAYS)
 async def test_recorded_days_with_shorter_snapshots(tmp_path: Path, name: str) -> None:
     venue, symbol, names = DAYS[name]
-    sources = [DATA / f"{file}.log.gz" for file in names]
-    if not all(source.exists() for source in sources):
-        pytest.skip(f"recorded data is not there: {DATA}")
+    sources = needs.recorded(*(f"binance/{file}.log.gz" for file in names))
     day = recorded(sources)
     # Of two events of the spot days the venue sent no ticker.
     assert day.off_the_ticker <= (2 if name == "spot" else 0)

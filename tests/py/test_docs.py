@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -10,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import ROOT, compiled
 
 from tickwire.config import Config
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "DESIGN", "CONTRIBUTING")),
     *sorted((ROOT / "docs").glob("*.md")),
@@ -79,9 +78,7 @@ def form(text: str) -> list[str]:
     return [line for line in forms if line != "…"]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+@compiled
 def test_the_readme_s_output_has_the_form_of_a_run_s() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (sample,) = re.findall(r"\$ make demo\n((?:    .*\n)+)", text)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from host_tree import DENIED, build, engine, tuned
+from needs import ROOT
 
 from tickwire import cli
 from tickwire.config import Config
@@ -21,7 +22,7 @@ from tickwire.host.finding import CHECKS, Profile, Verdict, Wanted
 from tickwire.host.reader import Reader
 from tickwire.host.wanted import from_config, read_env, with_cores, with_env
 
-PACKAGE = Path(__file__).parent.parent.parent / "py"
+PACKAGE = ROOT / "py"
 
 PIPELINE = """
 [engine]

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
-from test_sinks import signals
-from waiting import LONG_S
+from fake_rows import signals
+from waiting import LONG_S, until
 
 from tickwire.config import Config
 from tickwire.errors import ConfigError, SetupError
@@ -61,12 +61,6 @@ async def closed(client: socket.socket) -> None:
     async with asyncio.timeout(LONG_S):
         with contextlib.suppress(ConnectionError):
             assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LONG_S):
-        while not condition():  # noqa: ASYNC110 - what it waits for is in another task's hands.
-            await asyncio.sleep(0.005)
 
 
 async def flood(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import onnx
 import pytest
+from modelled import configuration, make_model, market
+from odd_models import config, constant, make, node, value
 from onnx import TensorProto, helper
-from test_repeats import config, constant, make, node, value
-from test_running_models import configuration, make_model, market, until
+from waiting import until
 
 from tickwire import held, models, trial
 from tickwire.errors import ModelError

@@ -4,7 +4,6 @@ process of its own, as a shell would start it."""
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -12,21 +11,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import LONG_S
+from needs import compiled
+from waiting import LONG_S, wait_until
 
 from tickwire import models
 from tickwire.config import Config
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 TICKWIRE = [sys.executable, "-c", "from tickwire.cli import main; main()"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -129,20 +127,13 @@ def start(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str
     return process
 
 
-def until(condition: Any) -> None:
-    end = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_run_ends_in_order_and_its_recording_is_whole(number: signal.Signals, tmp_path: Path) -> None:
     with Venue(tmp_path) as venue:
         run = start("run", venue.config, "--record", "rec", cwd=tmp_path)
         recorded = tmp_path / "rec"
-        until(lambda: any(file.stat().st_size > 20_000 for file in recorded.glob("capture/*/*.log")))
-        until(lambda: any(file.stat().st_size > 0 for file in recorded.glob("rows/**/*.bin")))
+        wait_until(lambda: any(file.stat().st_size > 20_000 for file in recorded.glob("capture/*/*.log")))
+        wait_until(lambda: any(file.stat().st_size > 0 for file in recorded.glob("rows/**/*.bin")))
         run.send_signal(number)
         out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
@@ -168,12 +159,16 @@ def test_a_replay_that_is_killed_or_told_twice_leaves_no_half_file(
 ) -> None:
     (folder / "long.log").write_text("\n".join(messages(400_000)) + "\n")
     replay = start("replay", "replay.toml", "--input", "long.log", "--out", "rows.csv", cwd=folder)
-    until(lambda: replay.poll() is not None or writes_in(replay.pid, folder))
+    wait_until(lambda: replay.poll() is not None or writes_in(replay.pid, folder))
     for number in numbers:
         replay.send_signal(number)
     replay.communicate(timeout=60)
     names = sorted(file.name for file in folder.iterdir())
     assert names == ["capture.log", "long.log", "replay.toml"] or replay.returncode == 0, names
+
+
+def over_or_writing(process: subprocess.Popen[str], folder: Path) -> bool:
+    return process.poll() is not None or bool(writes_in(process.pid, folder))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -182,7 +177,7 @@ def test_a_replay_says_how_far_it_came_and_leaves_no_half_file(number: signal.Si
     for size in (100_000, 400_000, 1_600_000):  # It may be over before the signal comes.
         (folder / "long.log").write_text("\n".join(messages(size)) + "\n")
         replay = start("replay", "replay.toml", "--input", "long.log", "--out", "rows.csv", cwd=folder)
-        until(lambda it=replay: it.poll() is not None or writes_in(it.pid, folder))
+        wait_until(partial(over_or_writing, replay, folder))
         replay.send_signal(number)
         _, err = replay.communicate(timeout=60)
         if replay.returncode != 0:
@@ -241,7 +236,7 @@ def test_every_other_command_ends_with_one_line(
     if arguments[0] == "model":
         models.make_demo_model(tmp_path / "m.onnx", Config.from_dict(tomllib.loads(CONFIG)).schema())
     command = start(*arguments, cwd=tmp_path, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)})
-    until(lambda: _listens(command.pid, number))
+    wait_until(lambda: _listens(command.pid, number))
     command.send_signal(number)
     _, err = command.communicate(timeout=60)
     assert len(err.splitlines()) <= 1, err
@@ -261,7 +256,7 @@ def test_under_nohup_a_hangup_is_nothing(tmp_path: Path) -> None:
         run = start(
             "run", venue.config, "--seconds", "4", "--record", "rec", cwd=tmp_path, preexec_fn=ignore_hup
         )
-        until(lambda: (tmp_path / "rec" / "capture").exists())
+        wait_until(lambda: (tmp_path / "rec" / "capture").exists())
         run.send_signal(signal.SIGHUP)
         out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
@@ -360,9 +355,9 @@ def test_what_a_killed_engine_left_is_cleared_by_the_next(tmp_path: Path, runtim
 
     with Venue(tmp_path) as venue:
         killed = start("run", venue.config, cwd=tmp_path, env=environment)
-        until(lambda: len(left()) == 2)
+        wait_until(lambda: len(left()) == 2)
         living = start("run", venue.config, cwd=tmp_path, env=environment)
-        until(lambda: len(left()) == 4)
+        wait_until(lambda: len(left()) == 4)
         killed.kill()
         killed.communicate()
         assert len(left()) == 4

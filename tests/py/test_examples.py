@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from needs import ROOT, compiled
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "py" / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "py" / "examples").glob("*.py"))
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 # What each says when it works.
 EXPECTED = {"01_replay_to_features": "rows; the last: [", "02_live_signals": " us\n"}

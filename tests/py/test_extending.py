@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import ROOT
 
 from tickwire.core import extension
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
 PROGRAM = """

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from configuring import one_feed
 from rich.console import Console
 
 from tickwire.cli.output import print_report, report_dict
@@ -19,8 +20,7 @@ from tickwire.stats import Stats
 
 
 def config(*instruments: str) -> Config:
-    feed = {"name": "spot", "venue": "binance_spot", "instruments": list(instruments) or ["BTCUSDT"]}
-    return Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+    return one_feed(instruments=instruments or ("BTCUSDT",), feed={"name": "spot"})
 
 
 def stats(counters: dict[str, int], *, rows: int = 10) -> Stats:

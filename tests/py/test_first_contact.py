@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import gzip
-import importlib.util
 import json
 import logging
 import os
@@ -30,6 +29,7 @@ import onnx
 import pytest
 from aiohttp import web
 from multicast_rig import market
+from needs import compiled
 from onnx import TensorProto, helper
 from packets import OPEN, capture, frames, packet, stream
 from scripted import ScriptedVenue, config_of
@@ -41,9 +41,7 @@ from tickwire.cli import main
 from tickwire.config import Config
 from tickwire.pipeline import Pipeline
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 # --- Configurations: lines that take the place of those below, by key --------------------------------------
 

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import ROOT
 
-FUZZ = Path(__file__).resolve().parents[1] / "fuzz"
+FUZZ = ROOT / "tests" / "fuzz"
 
 
 def fuzz(script: Path, target: str, folder: Path) -> subprocess.CompletedProcess[str]:

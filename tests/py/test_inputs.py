@@ -8,7 +8,6 @@ import asyncio
 import bz2
 import csv
 import gzip
-import importlib.util
 import json
 import lzma
 from collections.abc import Callable
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configuring import one_feed
+from needs import compiled
 from spot_lines import EVENTS, SNAPSHOT, START, STEP, diff, lines, text_of, trade, zipped
 from typer.testing import CliRunner
 
@@ -26,9 +27,7 @@ from tickwire.config import Config
 from tickwire.errors import Error
 from tickwire.replay import replay, summary
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 ROWS = ["spread()", "imbalance(levels=1)", 'trade_count(window="600ms")']
 
@@ -44,9 +43,8 @@ class Replayed:
 
 
 def settings(**changes: Any) -> Config:
-    feed = {"name": "main", "venue": "binance_spot", "instruments": ["BTCUSDT"], **changes.pop("feed", {})}
-    features = {"rows": changes.pop("rows", ROWS), **changes}
-    return Config.from_dict({"feeds": [feed], "features": features})
+    feed = {"name": "main", **changes.pop("feed", {})}
+    return one_feed(rows=changes.pop("rows", ROWS), feed=feed, features=changes)
 
 
 def replayed(tmp_path: Path, *files: bytes, **changes: Any) -> Replayed:

@@ -6,8 +6,6 @@ from __future__ import annotations
 import csv
 import datetime
 import gzip
-import importlib.util
-import os
 import zoneinfo
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 import twin
 from itch_day import OPEN_NS, Day, Stock, directory, framed, message, trading_action
+from needs import compiled, recorded
 
 from tickwire.config import Config
 from tickwire.errors import ConfigError
@@ -23,14 +22,9 @@ from tickwire.launch import resolve
 from tickwire.replay import replay, summary
 from tickwire.venues.nasdaq_itch import NASDAQ_ITCH
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("TICKWIRE_DATA", ROOT.parent / "shared" / "data")) / "nasdaq_itch"
 DATE = "2020-01-30"
 MIDNIGHT = 1_580_360_400_000_000_000
 
-compiled = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
 
 ROWS = [
     "imbalance(levels=5)",
@@ -143,9 +137,7 @@ async def test_each_file_is_a_session(tmp_path: Path) -> None:
 
 @compiled
 async def test_recorded_messages(tmp_path: Path) -> None:
-    path = DATA / "aapl_20200130_first7000.itch50.gz"
-    if not path.exists():
-        pytest.skip(f"recorded data is not there: {path}")
+    (path,) = recorded("nasdaq_itch/aapl_20200130_first7000.itch50.gz")
     found, stats = await run(config(["AAPL"], ["spread()"]), [path], tmp_path / "rows.csv")
     # One a message that changes the book: adds, deletes, executions and cancels, all after the stock trades.
     assert len(found) == 3370 + 2890 + 528 + 4

@@ -3,15 +3,14 @@ the one stream that is meant, or a refusal that says what was found and what was
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from collecting import Collector
 from multicast_rig import (
     OF_THE_BOOK,
     assert_same,
@@ -21,6 +20,7 @@ from multicast_rig import (
     market,
     replayed,
 )
+from needs import compiled
 from packets import OPEN, capture, frames, packet, stream
 
 from tickwire.config import Config
@@ -29,9 +29,7 @@ from tickwire.findings import findings
 from tickwire.pipeline import Pipeline
 from tickwire.records import Rows
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 A, B, COPY = ("239.255.84.1", 26477), ("239.255.84.2", 26478), ("10.9.8.7", 40001)
 OTHER = ("239.255.85.1", 25475)
@@ -55,12 +53,10 @@ def with_lines(*lines: Any) -> Config:
 async def told(config: Config, *files: Path) -> tuple[Rows, dict[str, int], str]:
     """Rows, counters and what a user reads."""
     async with Pipeline.replay(config, list(files)) as pipeline:
-        batches: list[Rows] = []
-        pipeline.on_rows(lambda rows: batches.append(rows.copy()))
+        collector = Collector(pipeline)
         await pipeline.run_until()
         stats = pipeline.stats()
-    rows = np.concatenate(batches) if batches else np.empty(0, pipeline.layout.dtype)
-    return rows, dict(stats.counters), "\n".join(findings(stats, config))
+    return collector.records, dict(stats.counters), "\n".join(findings(stats, config))
 
 
 async def refused(config: Config, *files: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import fake_core
 import pytest
+from configuring import one_feed
 from fake_core import make_rows
 from waiting import LONG_S
 
@@ -38,15 +39,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def config(**tables: Any) -> Config:
-    base = tables.pop("base", None)
-    return Config.from_dict(
-        {
-            "feeds": [{"venue": "binance_spot", "instruments": ["BTCUSDT"]}],
-            "features": {"rows": ["spread()"], "max_age": "0s"},
-            **tables,
-        },
-        base=base,
-    )
+    return one_feed(features={"max_age": "0s"}, **tables)
 
 
 class Watched:

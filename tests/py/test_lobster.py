@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 import zipfile
@@ -11,9 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from needs import ROOT, recorded
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("TICKWIRE_DATA", ROOT.parent / "shared" / "data")) / "lobster"
 DUMP = Path(sys.executable).with_name("tickwire-dump")
 
 
@@ -75,9 +73,8 @@ def check(tmp_path: Path, symbol: str, messages: list[list[str]], rows: list[lis
     ],
 )
 def test_recorded_day(tmp_path: Path, name: str, symbol: str, count: int) -> None:
-    if not (DATA / name).exists():
-        pytest.skip(f"recorded data is not there: {DATA / name}")
-    found, messages, rows = tool.read(DATA / name)
+    (path,) = recorded(f"lobster/{name}")
+    found, messages, rows = tool.read(path)
     assert found == symbol
     assert check(tmp_path, symbol, messages, rows) == len(rows) == count
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from needs import ROOT
 from onnx import TensorProto, helper
 
 from tickwire import core, features, models
@@ -22,7 +23,7 @@ from tickwire.errors import FingerprintMismatch, ModelError, SetupError
 
 ort = pytest.importorskip("onnxruntime")
 
-DATA = Path(__file__).parent.parent / "data" / "models"
+DATA = ROOT / "tests" / "data" / "models"
 ROWS = [
     "imbalance(levels=5)",
     "microprice_offset()",

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import importlib.util
 import json
 import random
 import socket
@@ -32,6 +31,7 @@ from multicast_rig import (
     storm,
     write_pcap,
 )
+from needs import compiled
 
 from tickwire.config import Config
 from tickwire.errors import VerifyError
@@ -40,9 +40,7 @@ from tickwire.pipeline import Pipeline
 from tickwire.sim import ItchState, LineFaults, MulticastVenue, SyntheticMarket, Venue
 from tickwire.verify import verify
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 LAYOUTS = ["inline", "threads", "processes"]
 PATIENT = {"request_attempts": 50}  # With a server that is only slow, on a machine that is busy.

@@ -7,7 +7,6 @@ And orders that do not fit: what a snapshot server is asked for then."""
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import math
 import socket
 import struct
@@ -18,14 +17,13 @@ from typing import Any
 
 import pytest
 from multicast_rig import BOTH, OF_THE_BOOK, Live, live, market
+from needs import compiled
 
 from tickwire.findings import findings
 from tickwire.sim import MulticastVenue
 from tickwire.verify import verify
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 STRANGER = "EVIL000001"
 VALID = 2  # As a book's counter has it.

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import onnx
 import pytest
 from fake_core import STAGES, make_rows, row_dtype
+from needs import ROOT
 
 from tickwire import models, outputs
 from tickwire.cli import main
@@ -23,7 +24,6 @@ from tickwire.errors import ConfigError, Error
 from tickwire.records import RowLayout
 from tickwire.table import ParquetWriter
 
-ROOT = Path(__file__).parents[2]
 PIPELINE = """
 [[feeds]]
 venue = "binance_spot"

@@ -4,7 +4,6 @@ is not scored is counted in one place."""
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 import socket
@@ -18,21 +17,22 @@ import numpy as np
 import onnx
 import psutil
 import pytest
+from collecting import Collector
+from configuring import at_venue
+from needs import compiled
 from onnx import TensorProto, helper, numpy_helper
 from waiting import LONG_S
 
 from tickwire import models
 from tickwire.config import Config
 from tickwire.pipeline import Pipeline
-from tickwire.records import Rows, Signal
+from tickwire.records import Signal
 from tickwire.sim import SyntheticMarket, Venue
 from tickwire.sinks.websocket import WebSocketSink
 from tickwire.stats import Stats
 from tickwire.verify import verify
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 ROWS = ["imbalance(levels=5)", "spread()", 'trade_flow(window="100ms")']
 
@@ -89,14 +89,7 @@ def slow_model(path: Path, config: Config, rounds: int) -> None:
 
 def configuration(venue: Venue, folder: Path, rounds: int = 0, **tables: Any) -> Config:
     data: dict[str, Any] = {
-        "feeds": [
-            {
-                "venue": "binance_usdm",
-                "url": venue.ws_url["usdm"],
-                "rest_url": venue.rest_url["usdm"],
-                "instruments": venue.instruments["usdm"],
-            }
-        ],
+        "feeds": [at_venue(venue)],
         "features": {"rows": list(ROWS)},
         "sinks": tables.pop("sinks", []),
     }
@@ -132,11 +125,10 @@ async def test_a_model_too_slow_for_the_feed(tmp_path: Path, options: dict[str, 
         rounds = {"unscored_dropped_oldest": 50, "stale": 20}.get(loses, 100)
         config = configuration(venue, tmp_path, rounds=rounds, **options)
         async with Pipeline(config, record_dir=tmp_path / "run") as pipeline:
-            batches: list[Rows] = []
-            pipeline.on_rows(lambda rows: batches.append(rows.copy()))
+            collector = Collector(pipeline)
             await pipeline.run_until(1.5)
     stats = pipeline.stats()
-    records = np.concatenate(batches)
+    records = collector.records
     rows = records[records["row"] != 0]
     counted = unscored(stats)
 
@@ -188,8 +180,7 @@ async def test_a_model_that_stands_still_for_a_second_holds_nothing_up(tmp_path:
             base=tmp_path,
         )
         async with Pipeline(config) as pipeline:
-            batches: list[Rows] = []
-            pipeline.on_rows(lambda rows: batches.append(rows.copy()))
+            collector = Collector(pipeline)
             await pipeline.run_until(1)
             (worker,) = pipeline.workers.values()
             os.kill(worker, signal.SIGSTOP)
@@ -217,7 +208,7 @@ async def test_a_model_that_stands_still_for_a_second_holds_nothing_up(tmp_path:
     assert during.counters["ingest0/rows_dropped"] > 0
     assert emitted[2] == stats.count("scored") + sum(unscored(stats).values())
     assert stats.count("gaps") == 0
-    records = np.concatenate(batches)
+    records = collector.records
     assert int((records["scored"] != 0).sum()) == stats.count("scored")
 
 

@@ -3,31 +3,32 @@ any name, on spot and futures."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
+from configuring import one_feed
 from market_of_levels import Market, imbalance, line, rows_in, spread, written
+from needs import compiled
 
 from tickwire.config import Config
 from tickwire.findings import findings
 from tickwire.replay import replay
 from tickwire.stats import Stats
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 LEVELS = 3
 
 
 def config(venue: str, *symbols: str, trigger: str = "book") -> Config:
-    listed = ", ".join(f'"{symbol}"' for symbol in symbols or ("BTCUSDT",))
-    return Config.from_text(
-        f'[engine]\nlayout = "inline"\n[[feeds]]\nvenue = "{venue}"\nsource = "file"\n'
-        f'instruments = [{listed}]\n[features]\ntrigger = "{trigger}"\n'
-        f'rows = ["imbalance(levels={LEVELS})", "spread()"]\n'
+    return one_feed(
+        venue,
+        symbols or ("BTCUSDT",),
+        (f"imbalance(levels={LEVELS})", "spread()"),
+        feed={"source": "file"},
+        features={"trigger": trigger},
+        engine={"layout": "inline"},
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -11,14 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import ROOT, compiled
 
 from tickwire.config import Config
 from tickwire.models import make_demo_model
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = compiled
 STRACE = shutil.which("strace")
 CONFIG = """
 [engine]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import socket
@@ -11,8 +10,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from configuring import MINIMAL, load, multicast
 from fake_core import make_rows
-from test_config import MINIMAL, load, multicast
+from fake_rows import layout_of
+from needs import compiled
 
 from tickwire.config import Config
 from tickwire.errors import ConfigError, Error
@@ -21,9 +22,6 @@ from tickwire.private import check_socket, private_opener, read_secret
 from tickwire.runtime import control
 from tickwire.stat_file import default_directories, default_directory
 
-needs_engine = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what is another user's")
 NOBODY = 65534
 
@@ -114,7 +112,7 @@ def test_another_user_s_folder_of_our_name_keeps_nobody_from_starting(
     assert str(default_directory()).startswith("/dev/shm/tickwire-0")
 
 
-@needs_engine
+@compiled
 def test_the_engine_and_its_readers_agree_on_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,8 +185,6 @@ def test_what_is_opened_privately_is_no_link_and_nobody_else_s(tmp_path: Path) -
 
 
 def test_a_recording_s_description_is_private(tmp_path: Path) -> None:
-    from test_router import layout_of
-
     from tickwire.recording import Recording
 
     recording = Recording.begin(tmp_path / "run", Config.from_text(MINIMAL))

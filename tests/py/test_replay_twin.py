@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import os
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,22 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import twin
+from needs import compiled, recorded
 
 from tickwire.sim import SyntheticMarket, write_capture
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("TICKWIRE_DATA", ROOT.parent / "shared" / "data")) / "binance"
-
-_spec = importlib.util.spec_from_file_location("twin", Path(__file__).with_name("twin.py"))
-assert _spec is not None
-assert _spec.loader is not None
-twin = importlib.util.module_from_spec(_spec)
-sys.modules["twin"] = twin
-_spec.loader.exec_module(twin)
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 # Every kernel, alone and wrapped, with windows of time and of counts.
 ROWS = [
@@ -149,7 +138,7 @@ def lose_some(path: Path, symbol: str, at: int, count: int) -> None:
     seen = 0
     for line in path.read_bytes().splitlines(keepends=True):
         stamp, message = line.split(b" ", 1)
-        data = twin.json.loads(message)
+        data = json.loads(message)
         if data.get("tickwire") == "snapshot" and data["instrument"] == symbol:
             bids, asks = (dict(data["body"][side]) for side in ("bids", "asks"))
         is_diff = data.get("data", {}).get("e") == "depthUpdate" and data["data"]["s"] == symbol
@@ -166,7 +155,7 @@ def lose_some(path: Path, symbol: str, at: int, count: int) -> None:
             ]
             body = {"lastUpdateId": data["data"]["u"], "bids": levels[0], "asks": levels[1]}
             note = {"tickwire": "snapshot", "conn": 0, "instrument": symbol, "limit": 5000, "body": body}
-            kept.append(stamp + b" " + twin.json.dumps(note, separators=(",", ":")).encode() + b"\n")
+            kept.append(stamp + b" " + json.dumps(note, separators=(",", ":")).encode() + b"\n")
     path.write_bytes(b"".join(kept))
 
 
@@ -214,7 +203,7 @@ def test_window_of_equal_values(tmp_path: Path) -> None:
     def add(message: dict[str, Any]) -> None:
         nonlocal stamp
         stamp += 10_000_000
-        lines.append(f"{stamp} {twin.json.dumps(message)}")
+        lines.append(f"{stamp} {json.dumps(message)}")
 
     def levels(event: int) -> tuple[dict[str, str], dict[str, str]]:
         scale = 1 + event * 7 % 11
@@ -296,9 +285,7 @@ RECORDINGS = {
 )
 def test_recording(tmp_path: Path, market: str, when: dict[str, Any]) -> None:
     symbol, names = RECORDINGS[market]
-    inputs = [DATA / f"{name}.log.gz" for name in names]
-    if not all(path.exists() for path in inputs):
-        pytest.skip(f"recorded data is not there: {DATA}")
+    inputs = recorded(*(f"binance/{name}.log.gz" for name in names))
     # Epochs, too: they end where the market moves beyond what the snapshot showed.
     rows = compare(tmp_path, inputs, f"binance_{market}", [symbol], **when)
     if market == "coinm":

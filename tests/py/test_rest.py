@@ -11,7 +11,7 @@ from typing import Any
 import fake_core
 import pytest
 from aiohttp import web
-from waiting import LONG_S
+from waiting import LONG_S, until
 
 from tickwire.config import Config
 from tickwire.http_date import parse_http_date
@@ -72,12 +72,6 @@ def start(
     service = SnapshotService(engine, config, **options)
     service.start()
     return engine, service
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LONG_S):
-        while not condition():  # noqa: ASYNC110 - what it waits for is in another task's hands.
-            await asyncio.sleep(0.005)
 
 
 async def test_snapshot_is_fetched_and_handed_down(venue: Venue) -> None:

@@ -14,18 +14,18 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
+from configuring import one_feed
 from fake_core import make_rows, notice
+from fake_rows import FEATURES, layout_of
 from waiting import LONG_S
 
 from tickwire.config import Config
 from tickwire.errors import EngineError, Error, SetupError
 from tickwire.pipeline import Pipeline
-from tickwire.records import ModelInfo, RowLayout, Signal
+from tickwire.records import Signal
 from tickwire.router import router as router_module
 from tickwire.router.consumers import SignalQueue
 from tickwire.router.router import Router
-
-FEATURES = ["spread()", "imbalance(levels=5)"]
 
 
 @pytest.fixture
@@ -38,14 +38,8 @@ def core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def config(**tables: Any) -> Config:
-    return Config.from_dict(
-        {
-            "feeds": [{"venue": "binance_spot", "instruments": ["BTCUSDT", "ETHUSDT"]}],
-            # Rows of the fake engine are of another year.
-            "features": {"rows": FEATURES, "max_age": "0s"},
-            **tables,
-        }
-    )
+    # Rows of the fake engine are of another year.
+    return one_feed(instruments=("BTCUSDT", "ETHUSDT"), rows=FEATURES, features={"max_age": "0s"}, **tables)
 
 
 def engine_of(pipeline: Pipeline) -> fake_core.Engine:
@@ -77,18 +71,6 @@ async def test_signals_carry_what_the_records_say(core: Any) -> None:
         assert signal.latency_ns == signal.ts_out - signal.ts_recv == 28_000
         assert signal.stage_ns == {stage: (i + 1) * 1000 for i, stage in enumerate(core.STAGES)}
         assert (await anext(stream)).row == 2
-
-
-def layout_of(rows: Any, scores: tuple[str, ...] = ()) -> RowLayout:
-    return RowLayout(
-        rows.dtype,
-        stages=fake_core.STAGES,
-        states=fake_core.STATES,
-        reasons=fake_core.REASONS,
-        instruments=[("BTCUSDT", "binance_spot")],
-        features=FEATURES,
-        models=[ModelInfo("m", 77, scores)],
-    )
 
 
 def test_score_is_there_only_where_the_row_is_valid_and_scored() -> None:

@@ -6,29 +6,25 @@ The truth of a score is ONNX Runtime's own answer, from Python, to the features 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import itertools
 import json
 import os
 import random
 import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
 import fake_core
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
+from collecting import Collector, keys
 from fake_core import make_rows, notice
-from waiting import LONG_S
+from modelled import configuration, make_model, market
+from needs import compiled
+from waiting import LONG_S, until
 
-from tickwire import models
-from tickwire.config import Config
 from tickwire.errors import Error, FingerprintMismatch, ModelError, SetupError
 from tickwire.held import model_id
 from tickwire.pipeline import Pipeline
@@ -36,48 +32,10 @@ from tickwire.records import ModelInfo, RowLayout, Rows
 from tickwire.replay import replay
 from tickwire.router.gate import EpochGate
 from tickwire.runtime import control
-from tickwire.sim import Faults, SyntheticMarket, Venue
+from tickwire.sim import Faults
 from tickwire.verify import verify
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
-
-ROWS = ["imbalance(levels=5)", "spread()", 'trade_flow(window="100ms")']
-
-
-def configuration(venue: Venue, folder: Path, *, layout: str = "threads", **tables: Any) -> Config:
-    return Config.from_dict(
-        {
-            "engine": {"layout": layout},
-            "feeds": [
-                {
-                    "venue": "binance_usdm",
-                    "url": venue.ws_url["usdm"],
-                    "rest_url": venue.rest_url["usdm"],
-                    "instruments": venue.instruments["usdm"],
-                }
-            ],
-            # Of a busy machine: what comes late is compared, too.
-            "features": {
-                "rows": list(ROWS),
-                "window_rows": tables.pop("window_rows", 1),
-                "max_age": "0s",
-            },
-            **tables,
-        },
-        base=folder,
-    )
-
-
-def make_model(path: Path, config: Config, seed: int, **options: Any) -> Path:
-    """A demo model whose first dimension is free, so that it takes batches."""
-    models.make_demo_model(path, config.schema(), seed=seed, **options)
-    model = onnx.load(path)
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.save(model, path)
-    return path
+pytestmark = compiled
 
 
 def truth(path: Path, features: Any) -> Any:
@@ -89,45 +47,6 @@ def truth(path: Path, features: Any) -> Any:
 
 def number_of(*files: Path, weights: list[float] | None = None) -> int:
     return model_id(files, weights or [1.0] * len(files))
-
-
-@asynccontextmanager
-async def market(**options: Any) -> AsyncIterator[Venue]:
-    faults = options.pop("faults", None)
-    source = SyntheticMarket("usdm", **{"instruments": 2, "rate": 600, "seed": 5, **options})
-    async with Venue([source], faults=faults) as venue:
-        yield venue
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(200):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it never came true")
-
-
-class Collector:
-    """Everything that reached the router."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._batches: list[Rows] = []
-        pipeline.on_rows(lambda rows: self._batches.append(rows.copy()))
-
-    @property
-    def records(self) -> Rows:
-        return np.concatenate(self._batches)
-
-    @property
-    def rows(self) -> Rows:
-        records = self.records
-        rows: Rows = records[records["row"] != 0]
-        return rows
-
-
-def keys(rows: Rows) -> Counter[tuple[int, int, int, int]]:
-    names = ("instrument", "epoch", "row", "model_id")
-    return Counter(zip(*(rows[name].tolist() for name in names), strict=True))
 
 
 def assert_scores(rows: Rows, path: Path, tolerance: float = 1e-6) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from needs import ROOT
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "same_rows.py"
+TOOL = ROOT / "tools" / "same_rows.py"
 
 _spec = importlib.util.spec_from_file_location("same_rows", TOOL)
 assert _spec is not None

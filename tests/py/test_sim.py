@@ -18,12 +18,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from needs import ROOT, recorded
 
 from tickwire.sim import CaptureMarket, Faults, SyntheticMarket, Venue, write_capture
 from tickwire.sim.server import Pace
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("TICKWIRE_DATA", ROOT.parent / "shared" / "data"))
 MARKETS = ("spot", "usdm", "coinm")
 RECORDED = {
     "spot": "spot_btcusdt_20240808.log.gz",
@@ -393,9 +392,7 @@ async def test_capture_arrives_byte_for_byte(market: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("market", MARKETS)
 async def test_recording_arrives_byte_for_byte(market: str) -> None:
-    path = DATA / "binance" / RECORDED[market]
-    if not path.exists():
-        pytest.skip(f"recorded data is not there: {path}")
+    (path,) = recorded(f"binance/{RECORDED[market]}")
     await play_and_compare(market, path, "BTCUSD_PERP" if market == "coinm" else "BTCUSDT")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from waiting import LONG_S
+from waiting import LONG_S, until
 
 from tickwire.sim import CaptureMarket, Faults, Message, SyntheticMarket, Venue
 from tickwire.sim.faults import MESSAGE_KINDS, REST_KINDS
@@ -217,10 +217,6 @@ async def play(
     venue = Venue([source], faults=faults, record=record)
     async with venue, aiohttp.ClientSession() as session:
         client = Client(venue, market, session)
-
-        async def until(condition: Callable[[], bool]) -> None:
-            while not condition():  # noqa: ASYNC110 - the client's task sees to it.
-                await asyncio.sleep(0.01)
 
         def valid() -> bool:
             return len(client.books) == 2 and all(book.valid for book in client.books.values())

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import recorded
 from waiting import LONG_S
 
 from tickwire.sim.itch import ItchState, SyntheticItch, read_messages
 from tickwire.sim.multicast import LineFaults, MulticastVenue
 
-DATA = Path(os.environ.get("TICKWIRE_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
 LENGTHS = {"S": 12, "R": 39, "H": 25, "A": 36, "F": 40, "E": 31, "X": 23, "D": 19, "U": 35}
 
 
@@ -410,9 +410,7 @@ def test_command_says_what_is_wrong(arguments: list[str], expected: str) -> None
 
 
 def test_day_file_leaves_the_documented_orders() -> None:
-    path = DATA / "nasdaq_itch" / "aapl_20200130_first7000.itch50.gz"
-    if not path.exists():
-        pytest.skip(f"no {path}")
+    (path,) = recorded("nasdaq_itch/aapl_20200130_first7000.itch50.gz")
     state = ItchState()
     count = 0
     for message in read_messages(path):

@@ -17,13 +17,14 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fake_core import REASONS, STAGES, STATES, make_rows, notice
-from waiting import LONG_S
+from fake_core import make_rows, notice
+from fake_rows import as_signals, signals
+from waiting import LONG_S, until
 
 from tickwire.config import Config
 from tickwire.errors import SetupError
 from tickwire.launch import make_sinks
-from tickwire.records import ModelInfo, RowLayout, Signal
+from tickwire.records import Signal
 from tickwire.router.consumers import SignalQueue
 from tickwire.sinks import base as base_module
 from tickwire.sinks import websocket as websocket_module
@@ -51,22 +52,6 @@ KEYS = [
     "latency_ns",
     "stage_ns",
 ]
-
-
-def signals(count: int, scores: int = 2, *, first: int = 1) -> list[Signal]:
-    return as_signals(make_rows(count, 3, scores, first=first))
-
-
-def as_signals(rows: Any) -> list[Signal]:
-    return RowLayout(
-        rows.dtype,
-        stages=STAGES,
-        states=STATES,
-        reasons=REASONS,
-        instruments=[("BTCUSDT", "binance_spot")],
-        features=["a", "b", "c"],
-        models=[ModelInfo("m", 77, ("a", "b"))],
-    ).signals(rows)
 
 
 def test_json_has_the_documented_keys_and_values() -> None:
@@ -274,12 +259,6 @@ async def test_what_a_sink_says_it_lost_was_not_delivered(tmp_path: Path) -> Non
 )
 def test_an_address_is_shown_without_what_is_secret(url: str, shown: str) -> None:
     assert public_url(url) == shown
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LONG_S):
-        while not condition():  # noqa: ASYNC110 - what it waits for is in another task's hands.
-            await asyncio.sleep(0.01)
 
 
 async def test_websocket_broadcasts_to_every_client() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import socket
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import fake_core
 import pytest
 from host_tree import build, engine, tuned
+from needs import compiled
 from waiting import LONG_S
 
 from tickwire.config import Config
@@ -226,9 +226,7 @@ async def test_a_replay_asks_nothing_of_the_host(
         assert pipeline.report == ["a fake engine"]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+@compiled
 def test_pages_are_those_that_the_engine_says_it_got() -> None:
     """The kernel's account of our mappings and the arena's own are two ways to one figure."""
     import tickwire._core as core

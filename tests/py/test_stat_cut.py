@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from pathlib import Path
 
 import pytest
-from test_running_models import Collector, configuration, make_model, market, until
+from collecting import Collector
+from modelled import configuration, make_model, market
+from needs import compiled
+from waiting import until
 
 import tickwire.pipeline
 from tickwire.pipeline import Pipeline
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 
 @pytest.mark.parametrize("layout", ["threads", "processes"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from needs import ROOT
 
 from tickwire.errors import Error
 from tickwire.stat_file import (
@@ -24,7 +25,7 @@ from tickwire.stat_file import (
     find_stat_files,
 )
 
-GOLDEN = {version: Path(__file__).parents[1] / "data" / f"stat_file_v{version}.stat" for version in (1, 2)}
+GOLDEN = {version: ROOT / "tests" / "data" / f"stat_file_v{version}.stat" for version in (1, 2)}
 END = 1 << 37
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from configuring import one_feed
 
 from tickwire.config import Config
 from tickwire.stat_file import ErrorEntry
 from tickwire.telling import Teller, proxy_note, warm_up
 
-FEED = {"venue": "binance_spot", "instruments": ["BTCUSDT", "ETHUSDT"]}
 VALID, SUSPECT, EMPTY = 2, 3, 0
 
 
 def config(**changes: Any) -> Config:
-    return Config.from_dict({"feeds": [{**FEED, **changes}], "features": {"rows": ["spread()"]}})
+    return one_feed(instruments=("BTCUSDT", "ETHUSDT"), feed=changes)
 
 
 class Engine:
@@ -180,12 +180,8 @@ def test_another_reason_is_told_but_not_each_moment() -> None:
 
 
 def test_windows_that_are_not_warm_say_how_long_they_need() -> None:
-    settings = Config.from_dict(
-        {
-            "feeds": [FEED],
-            "features": {"rows": ["spread()", 'zscore(ofi(levels=1, window="20s"), window="40s")']},
-        }
-    )
+    rows = ["spread()", 'zscore(ofi(levels=1, window="20s"), window="40s")']
+    settings = one_feed(instruments=("BTCUSDT", "ETHUSDT"), rows=rows)
     engine = Engine(settings)
     for symbol in ("BTCUSDT", "ETHUSDT"):
         engine.book(symbol, VALID, 0, epoch=1, rows=0)
@@ -200,7 +196,7 @@ def test_windows_that_are_not_warm_say_how_long_they_need() -> None:
 
 def test_warm_up_adds_what_lies_in_one_another() -> None:
     def needs(*rows: str) -> tuple[float, int]:
-        return warm_up(Config.from_dict({"feeds": [FEED], "features": {"rows": list(rows)}}))
+        return warm_up(one_feed(rows=rows))
 
     assert needs("spread()") == (0.0, 0)
     assert needs("spread()", 'trade_flow(window="7s")', 'mid_return(window="3s")') == (7.0, 0)

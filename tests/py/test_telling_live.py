@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import logging
 import sys
@@ -12,15 +11,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from needs import compiled
 from scripted import Run, ScriptedVenue, config_of
 from waiting import LONG_S
 
 from tickwire.config import Config
 from tickwire.pipeline import Pipeline
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 
 async def says(caplog: pytest.LogCaptureFixture, pipeline: Pipeline, *texts: str) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import importlib.util
 import json
 import random
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from needs import compiled
 from scripted import BTC, Run, ScriptedVenue, config_of
+from trade_lines import MS, SECOND, START_NS, Line, diff, quote, snapshot, trade, write
 
 from tickwire.config import Config
 from tickwire.findings import findings
@@ -23,13 +22,8 @@ from tickwire.replay import replay
 from tickwire.stats import Stats
 from tickwire.verify import verify
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
-START_NS = 1_700_000_000_000_000_000
-MS = 1_000_000
-SECOND = 1000 * MS
 
 CONFIG = """
 [[feeds]]
@@ -39,47 +33,6 @@ instruments = ["BTCUSDT"]
 rows = ["trade_count(window='1s')"]
 trade_gaps = "{trade_gaps}"
 """
-
-
-@dataclass(frozen=True)
-class Line:
-    ts: int
-    kind: str  # snapshot, diff or trade
-    id: int
-    text: str
-
-    def later(self, ns: int) -> Line:
-        return Line(self.ts + ns, self.kind, self.id, self.text)
-
-
-def snapshot(ts: int, last_id: int) -> Line:
-    body = {"lastUpdateId": last_id, "bids": [["99.00", "1.5"]], "asks": [["101.00", "2.5"]]}
-    return Line(ts, "snapshot", last_id, json.dumps(body))
-
-
-def diff(ts: int, number: int) -> Line:
-    message = {
-        "e": "depthUpdate",
-        "E": ts // MS,
-        "s": "BTCUSDT",
-        "U": number,
-        "u": number,
-        "b": [["99.00", f"{number}.0"]],
-        "a": [],
-    }
-    return Line(ts, "diff", number, json.dumps(message))
-
-
-def trade(ts: int, number: int, *, price: str = "100.00", stamps: bool = True) -> Line:
-    message: dict[str, Any] = {"e": "trade", "s": "BTCUSDT", "t": number, "p": price, "q": "1.0", "m": True}
-    if stamps:
-        message.update(E=ts // MS, T=ts // MS)
-    return Line(ts, "trade", number, json.dumps(message))
-
-
-def quote(ts: int, number: int) -> Line:
-    message = {"u": number, "s": "BTCUSDT", "b": "99.00", "B": "1.5", "a": "101.00", "A": "2.5"}
-    return Line(ts, "quote", number, json.dumps(message))
 
 
 def market(seconds: int, seed: int, *, first_trade: int = 700, first_diff: int = 101) -> list[Line]:
@@ -96,11 +49,6 @@ def market(seconds: int, seed: int, *, first_trade: int = 700, first_diff: int =
             lines.append(trade(ts + MS // 2, ids["trade"], price=f"{100 + rng.randrange(3)}.00"))
             ids["trade"] += 1
     return lines
-
-
-def write(path: Path, lines: Sequence[Line]) -> Path:
-    path.write_text("".join(f"{line.ts} {line.text}\n" for line in lines))
-    return path
 
 
 async def replayed(

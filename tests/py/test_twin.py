@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-_spec = importlib.util.spec_from_file_location("twin", Path(__file__).with_name("twin.py"))
-assert _spec is not None
-assert _spec.loader is not None
-twin = importlib.util.module_from_spec(_spec)
-sys.modules["twin"] = twin
-_spec.loader.exec_module(twin)
+import twin
 
 S = 1_000_000_000
 MS = 1_000_000

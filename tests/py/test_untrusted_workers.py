@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import mmap
 import os
@@ -16,14 +15,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from test_running_models import Collector, configuration, keys, make_model, market, until
-from waiting import LONG_S
+from collecting import Collector, keys
+from modelled import configuration, make_model, market
+from needs import compiled
+from waiting import LONG_S, until
 
 from tickwire.pipeline import Pipeline
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 INDEX_DISTANCE = 128
 HOUR = 3600 * 10**9
 INSTRUMENT, EPOCH, ROW, OUT, STATE, MODEL, STAGES = 0, 4, 8, 40, 48, 52, 56  # Offsets in a record.

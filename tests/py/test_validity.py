@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from market_of_levels import rows_in
+from needs import compiled
 from true_venue import (
     PRODUCTS,
     WEATHERS,
@@ -60,9 +60,7 @@ from tickwire.pipeline import Pipeline
 from tickwire.replay import replay
 from tickwire.verify import verify
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 EXAMPLES = int(os.environ.get("TICKWIRE_EXAMPLES", "100"))
 LONG = max(3, EXAMPLES // 30)

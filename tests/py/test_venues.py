@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fake_core
 import pytest
 from aiohttp import web
-from waiting import LONG_S
+from configuring import one_feed
+from waiting import until
 
 import tickwire
 from tickwire.config import Config
@@ -56,8 +57,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config_of(*instruments: str, **feed: Any) -> Config:
-    table = {"venue": "dashes", "instruments": list(instruments or ("BTC-USDT",)), **feed}
-    return Config.from_dict({"feeds": [table], "features": {"rows": ["spread()"]}})
+    return one_feed("dashes", instruments or ("BTC-USDT",), feed=feed)
 
 
 def test_defaults_and_streams_are_the_venues() -> None:
@@ -113,6 +113,10 @@ def test_errors_of_every_venue_are_said_in_words() -> None:
         assert venue_words(text) == text
 
 
+def answered(engine: fake_core.Engine) -> bool:
+    return bool(engine.delivered or engine.failures)
+
+
 async def test_snapshot_is_asked_for_as_the_venue_wants() -> None:
     asked: list[dict[str, str]] = []
     answers = [
@@ -136,9 +140,7 @@ async def test_snapshot_is_asked_for_as_the_venue_wants() -> None:
             service = SnapshotService(engine, config)
             engine.requests = [(0, 0, 0)]
             service.poll()
-            async with asyncio.timeout(LONG_S):
-                while not engine.delivered and not engine.failures:  # noqa: ASYNC110
-                    await asyncio.sleep(0.005)
+            await until(partial(answered, engine))
             (host,) = service._hosts.values()
             assert 0 < host.left() <= held
             assert why in host.why

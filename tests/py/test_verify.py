@@ -11,6 +11,7 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
+from configuring import one_feed
 from fake_core import STAGES, STATES, make_rows, notice
 
 from tickwire.compare import Comparer, ScoreChecker
@@ -376,12 +377,8 @@ def test_scores_of_another_machine_within_tolerance() -> None:
 
 
 def config() -> Config:
-    return Config.from_dict(
-        {
-            "feeds": [{"name": "spot", "venue": "binance_spot", "instruments": ["BTCUSDT", "ETHUSDT"]}],
-            "features": {"rows": FEATURES},
-            "engine": {"layout": "inline"},
-        }
+    return one_feed(
+        instruments=("BTCUSDT", "ETHUSDT"), rows=FEATURES, feed={"name": "spot"}, engine={"layout": "inline"}
     )
 
 

@@ -7,7 +7,6 @@ The clock of the machine stays what it is: `wall_clock.c` sets that of the engin
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import mmap
 import os
@@ -23,6 +22,7 @@ from typing import Any
 
 import pytest
 from multicast_rig import OF_THE_BOOK, market
+from needs import ROOT, compiled
 from scripted import BTC, ScriptedVenue, config_of
 
 from tickwire.sim import MulticastVenue
@@ -30,9 +30,7 @@ from tickwire.verify import verify
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 pytestmark = [
-    pytest.mark.skipif(
-        importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-    ),
+    compiled,
     pytest.mark.skipif(COMPILER is None, reason="no C compiler for the library that sets the clock"),
 ]
 
@@ -69,7 +67,7 @@ asyncio.run(main())
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wall") / "wall_clock.so"
-    source = Path(__file__).with_name("wall_clock.c")
+    source = ROOT / "tests" / "py" / "wall_clock.c"
     assert COMPILER is not None
     subprocess.run([COMPILER, "-shared", "-fPIC", "-O1", "-o", out, source, "-ldl"], check=True)
     return out

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import importlib.util
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import LONG_S
+from collecting import Collector
+from configuring import at_venue
+from needs import compiled
+from waiting import until
 
 from tickwire import models
 from tickwire.config import Config
@@ -30,9 +32,7 @@ from tickwire.sim import Faults, SyntheticMarket, Venue
 from tickwire.verify import verify
 from tickwire.warm import assign_warm
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 BTC, ETH = "BTCUSDT", "ETHUSDT"
 ROWS = (
@@ -47,31 +47,26 @@ class Watched:
     """A pipeline and the records that left it."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.batches: list[Rows] = []
-        pipeline.on_rows(lambda rows: self.batches.append(rows.copy()))
+        self.pipeline, self.collector = pipeline, Collector(pipeline)
 
     @property
     def records(self) -> Rows:
-        return np.concatenate(self.batches) if self.batches else np.empty(0, self.pipeline.layout.dtype)
+        return self.collector.records
 
     def rows(self, symbol: str | None = None) -> Rows:
-        rows: Rows = self.records[self.records["row"] != 0]
+        rows = self.collector.rows
         if symbol is not None:
             numbers = [i for i, (name, _) in enumerate(self.pipeline.layout.instruments) if name == symbol]
             rows = rows[np.isin(rows["instrument"], numbers)]
         return rows
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        try:
-            async with asyncio.timeout(LONG_S):
-                while not condition():
-                    await asyncio.sleep(0.02)
-                    self.pipeline.raise_if_failed()
-        except TimeoutError:
-            stats = self.pipeline.stats()
-            counters = {name: value for name, value in stats.counters.items() if value}
-            raise AssertionError(f"{self.pipeline.warm_report} {stats.errors} {counters}") from None
+        await until(condition, self.state, look=self.pipeline.raise_if_failed)
+
+    def state(self) -> str:
+        stats = self.pipeline.stats()
+        counters = {name: value for name, value in stats.counters.items() if value}
+        return f"{self.pipeline.warm_report} {stats.errors} {counters}"
 
     async def more_rows(self, count: int = 100, *symbols: str) -> None:
         names = symbols or (BTC, ETH)
@@ -90,18 +85,16 @@ class Watched:
 
 
 def config_of(venue: Venue, market: str, changes: dict[str, Any]) -> Config:
-    feed = {
-        "name": "main",
-        "venue": f"binance_{market}",
-        "url": venue.ws_url[market],
-        "rest_url": venue.rest_url[market],
-        "instruments": venue.instruments[market],
-        "max_levels": 1024,
-        "snapshot_limit": 1000,
-        "snapshot_backoff": "20ms",
-        "reconnect_min": "20ms",
-        "reconnect_max": "100ms",
-    }
+    feed = at_venue(
+        venue,
+        market,
+        name="main",
+        max_levels=1024,
+        snapshot_limit=1000,
+        snapshot_backoff="20ms",
+        reconnect_min="20ms",
+        reconnect_max="100ms",
+    )
     if changes.pop("split", False):
         base = venue.ws_url[market].removesuffix("/ws")
         feed |= {"url": f"{base}/public/ws", "trades_url": f"{base}/market/ws"}

@@ -5,7 +5,6 @@ Each test hits one instrument, or one connection, of each of the three markets; 
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from pathlib import Path
 
@@ -13,15 +12,14 @@ import fake_core
 import numpy as np
 import pytest
 from monitor import MARKETS, ROWS, Monitor, Rig, storm, weather
+from needs import compiled
 from waiting import LONG_S
 
 from tickwire.records import RowLayout
 from tickwire.sim import Faults
 from tickwire.verify import verify
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
 
 def only_the_first_lost(rig: Rig, reason: str, losses: int = 1) -> None:

@@ -4,7 +4,6 @@ row is scored once or counted."""
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import random
 import signal
@@ -18,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import LONG_S
-from worker_storm import Collector, check_books, check_scores, kill_storm, workers_config
+from collecting import Collector
+from needs import ROOT, compiled
+from waiting import until
+from worker_storm import check_books, check_scores, kill_storm, workers_config
 
 from tickwire import core, models
 from tickwire.config import Config
@@ -28,11 +29,9 @@ from tickwire.pipeline import Pipeline
 from tickwire.runtime.workers import resident_bytes, worker_policies
 from tickwire.sim import SyntheticMarket, Venue
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tickwire._core") is None, reason="the compiled engine is not built"
-)
+pytestmark = compiled
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = ROOT
 
 
 async def test_a_hundred_kills_at_random_moments_lose_no_row_and_repeat_none(tmp_path: Path) -> None:
@@ -55,9 +54,7 @@ class Rig:
         return self.pipeline.stats().counters[f"infer0/{name}"]
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(LONG_S):
-            while not holds():  # noqa: ASYNC110 (a test looks in from outside)
-                await asyncio.sleep(0.01)
+        await until(holds)
 
     async def scored(self, more: int = 50) -> None:
         """Until that many more rows have a score: whatever was wrong is over."""
@@ -71,12 +68,11 @@ class Rig:
 @asynccontextmanager
 async def running(folder: Path, **model: Any) -> AsyncIterator[Rig]:
     """A pipeline under load whose books hold to the end, whatever a test does to its worker."""
-    collector = Collector()
     async with Venue([SyntheticMarket("usdm", instruments=2, rate=800, seed=4)]) as venue:
         config = workers_config(venue, folder, restart_backoff="1ms", **model)
         pipeline = Pipeline(config)
         async with pipeline:
-            pipeline.on_rows(collector.on_rows)
+            collector = Collector(pipeline)
             until_end = asyncio.create_task(pipeline.run_until())
             rig = Rig(pipeline, collector)
             try:
@@ -343,9 +339,8 @@ async def test_layouts_give_the_same_scores_bit_for_bit(tmp_path: Path) -> None:
     for layout in ("inline", "threads", "processes"):
         text = config.to_toml().replace('layout = "processes"', f'layout = "{layout}"')
         settings = Config.from_text(text.replace('restart_backoff = "1ms"', ""), base=tmp_path)
-        collector = Collector()
         async with Pipeline.replay(settings, [capture]) as replay:
-            replay.on_rows(collector.on_rows)
+            collector = Collector(replay)
             await replay.run_until()
         found[layout] = collector.rows
     assert len(found["inline"]) > 300

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from needs import ROOT
+
 SCRIPTS = ROOT / "scripts" / "tuning"
 
 _FAKES = {

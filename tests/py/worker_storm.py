@@ -8,13 +8,15 @@ import contextlib
 import os
 import random
 import signal
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+from collecting import Collector
+from configuring import at_venue
+from waiting import until
 
 from tickwire import models
 from tickwire.config import Config
@@ -33,43 +35,11 @@ def workers_config(venue: Venue, folder: Path, *, more: str = "m.onnx", **model:
     """Layout `processes` at a venue of one market, with a small model."""
     data: dict[str, Any] = {
         "engine": {"layout": "processes"},
-        "feeds": [
-            {
-                "venue": "binance_usdm",
-                "url": venue.ws_url["usdm"],
-                "rest_url": venue.rest_url["usdm"],
-                "instruments": venue.instruments["usdm"],
-            }
-        ],
+        "feeds": [at_venue(venue)],
         "features": {"rows": list(ROWS), "max_age": "0s"},
     }
     models.make_demo_model(folder / more, Config.from_dict(data, base=folder).schema())
     return Config.from_dict({**data, "model": {"path": more, **model}}, base=folder)
-
-
-class Collector:
-    """Every record that reached the router, and how often each row did."""
-
-    def __init__(self) -> None:
-        self.batches: list[Rows] = []
-
-    def on_rows(self, rows: Rows) -> None:
-        self.batches.append(rows.copy())
-
-    @property
-    def rows(self) -> Rows:
-        records = np.concatenate(self.batches)
-        kept: Rows = records[records["row"] != 0]
-        return kept
-
-    def repeated(self) -> list[tuple[int, ...]]:
-        keys = Counter(
-            zip(
-                *(self.rows[name].tolist() for name in ("instrument", "epoch", "row", "model_id")),
-                strict=True,
-            )
-        )
-        return [key for key, times in keys.items() if times > 1]
 
 
 def _valid(rows: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -118,17 +88,15 @@ class Storm:
 async def kill_storm(seed: int, *, kills: int, folder: Path) -> Storm:
     """Kills the worker at random moments while rows come, then holds every row to account."""
     chance = random.Random(seed)
-    collector = Collector()
     async with Venue(
         [SyntheticMarket("usdm", instruments=2, rate=1500, seed=seed, seconds=0.1 * kills)]
     ) as venue:
         config = workers_config(venue, folder, max_restarts=1_000_000, restart_backoff="1ms")
         pipeline = Pipeline(config, record_dir=folder / "run")
         async with pipeline:
-            pipeline.on_rows(collector.on_rows)
+            collector = Collector(pipeline)
             running = asyncio.create_task(pipeline.run_until())
-            while not collector.batches:  # noqa: ASYNC110 (a test looks in from outside)
-                await asyncio.sleep(0.01)
+            await until(lambda: collector.batches)
             done, shot = 0, 0
             while done < kills and not venue.finished.is_set():
                 (worker,) = pipeline._engine.workers  # type: ignore[union-attr]
