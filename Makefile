@@ -63,7 +63,7 @@ check:
 # Changes this machine while it runs, so only when asked for: no other target comes here.
 .PHONY: test-host
 test-host: setup
-	TICKWIRE_TEST_HOST=1 $(python) -m pytest tests/py/test_tuning_here.py
+	TICKWIRE_TEST_HOST=1 $(python) -m pytest tests/py/tune/test_tuning_here.py
 
 # SEED=n runs again what a storm printed.
 MINUTES ?= 5

@@ -72,8 +72,8 @@ TARGETS: dict[str, tuple[Check, ...]] = {
     },
     "cpp/tickwire/features/feature_engine.cpp": (FEATURES,),
     "py/tickwire/compare.py": (Check("tests/py/test_verify.py"), Check("tests/py/test_verify_files.py")),
-    "py/tickwire/router/gate.py": (Check("tests/py/test_running_models.py"),),
-    "py/tickwire/router/router.py": (Check("tests/py/test_router.py"),),
+    "py/tickwire/router/gate.py": (Check("tests/py/models/test_running_models.py"),),
+    "py/tickwire/router/router.py": (Check("tests/py/router/test_router.py"),),
 }
 
 

@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "py"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "py" / "helpers"))
 
 import multicast_rig
 from monitor import Rig, storm

@@ -10,8 +10,8 @@ the other with `--beside 1`), and prints a line; what failed is listed at the en
 whole output of a round that failed is kept in DIR. Exits with 1 where anything failed. Takes hours for all
 files and 30 times: it is no part of `make test`.
 
-PYTEST ARGUMENTS choose tests instead of all: `tests/py/test_warm.py -k clock`. `ctest:LABEL` among them
-stands for the C++ tests of a label; without arguments that is the layer `engine`.
+PYTEST ARGUMENTS choose tests instead of all: `tests/py/pipeline/test_warm.py -k clock`. `ctest:LABEL` among
+them stands for the C++ tests of a label; without arguments that is the layer `engine`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SUMMARY = re.compile(r"^(?:=+ )?(\d+ (?:passed|failed).*?)(?: =+)?$|^(\d+% tests
 
 
 def starting_files() -> list[str]:
-    files = sorted((ROOT / "tests" / "py").glob("test_*.py"))
+    files = sorted((ROOT / "tests" / "py").rglob("test_*.py"))
     return [str(file.relative_to(ROOT)) for file in files if STARTS.search(file.read_text(encoding="utf-8"))]
 
 

@@ -1,4 +1,4 @@
-"""Lets the tests import the helpers that lie beside them, and several processes run them at once."""
+"""Lets the tests import what lies in helpers/, and several processes run them at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # Before a test opens the library on its own.
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 import hypothesis
 import pytest

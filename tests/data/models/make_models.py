@@ -3,7 +3,7 @@
     python tests/data/models/make_models.py [FOLDER]
 
 The answers are computed here in NumPy float64, from the same float32 weights and without any ONNX
-runtime. Weights come from a fixed seed; tests/py/test_models.py checks that the committed files
+runtime. Weights come from a fixed seed; tests/py/models/test_models.py checks that the committed files
 are what this script makes. `good_*` load; `bad_*` must be refused.
 
 cases.txt, one block a model:

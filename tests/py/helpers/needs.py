@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 """The tree that this test is of."""
 
 RECORDED = Path(os.environ.get("TICKWIRE_DATA", ROOT.parent / "shared" / "data"))

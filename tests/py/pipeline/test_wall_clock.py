@@ -67,7 +67,7 @@ asyncio.run(main())
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wall") / "wall_clock.so"
-    source = ROOT / "tests" / "py" / "wall_clock.c"
+    source = ROOT / "tests" / "py" / "helpers" / "wall_clock.c"
     assert COMPILER is not None
     subprocess.run([COMPILER, "-shared", "-fPIC", "-O1", "-o", out, source, "-ldl"], check=True)
     return out
