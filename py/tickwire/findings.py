@@ -18,7 +18,7 @@ from tickwire.inputs import (
 )
 from tickwire.stat_file import ErrorEntry
 from tickwire.stats import Stats
-from tickwire.venues import VENUES, StreamVenue, venue_words
+from tickwire.venues import VENUES, OrderVenue, StreamVenue, venue_words
 from tickwire.wording import none_of, numbered, printable
 
 __all__ = ["feed_count", "findings"]
@@ -341,10 +341,15 @@ def _never_valid(stats: Stats, feed: Feed, name: str) -> list[str]:
         why = None
     else:
         why = why_another(stats, feed, name, count) or _why_never_valid(count)
+    venue = VENUES[feed.venue]
+
+    def alone(symbol: str) -> str:
+        if isinstance(venue, OrderVenue):
+            return why_unordered(stats, venue, name, symbol)
+        return why_alone(stats, name, symbol)
+
     lines = [
-        f"note: {name} {symbol} never became valid: "
-        + (why or (why_unordered if feed.by_order else why_alone)(stats, name, symbol))
-        for symbol in never[:_MOST_NAMED]
+        f"note: {name} {symbol} never became valid: {why or alone(symbol)}" for symbol in never[:_MOST_NAMED]
     ]
     if more := len(never) - len(lines):
         lines.append(f"note: {name}: {numbered(more, 'more instrument[s]')} never became valid")

@@ -11,6 +11,7 @@ from typing import Any
 from tickwire.config import Config, Feed
 from tickwire.features import KERNELS
 from tickwire.stats import Stats
+from tickwire.venues import OrderVenue
 from tickwire.wording import numbered
 
 __all__ = [
@@ -178,15 +179,15 @@ def why_alone(stats: Stats, name: str, symbol: str) -> str:
     return "other books of this feed did; its own events or a snapshot that they continue are missing"
 
 
-def why_unordered(stats: Stats, name: str, symbol: str) -> str:
+def why_unordered(stats: Stats, venue: OrderVenue, name: str, symbol: str) -> str:
     """Where messages of a feed by order came and the book never became valid."""
     facts = _facts_of(stats, name)
     lost = stats.counters.get(f"{name}/lost_messages", 0)
     if symbol in facts.get("without_changes", ()):
         if facts["others"]:
-            return f"the input has no stock directory (R) of it, but those of {_names(facts)}"
+            return f"the input has no {venue.directory} of it, but those of {_names(facts)}"
         missing = f": {numbered(lost, 'missing message[s]')} may hold it" if lost else ""
-        return f"the input has no stock directory (R) of it{missing}"
+        return f"the input has no {venue.directory} of it{missing}"
     state = stats.counters.get(f"{name}/{symbol}/book_state")
     if state == _SUSPECT:
         if lost:
@@ -194,8 +195,9 @@ def why_unordered(stats: Stats, name: str, symbol: str) -> str:
             return f"{missing} before it could be, and nothing that begins it anew followed"
         return "it was crossed, or a message of it did not fit, before the venue said that it trades"
     if state == _HALTED:
-        return "the venue never said that it trades (H)"
-    return "the input has no stock directory (R) and trading action (H) of it, or cannot be read"
+        return f"the venue never said that it trades ({venue.trading_type})"
+    trading = f"{venue.trading} ({venue.trading_type})"
+    return f"the input has no {venue.directory} and {trading} of it, or cannot be read"
 
 
 def _names(facts: Mapping[str, Any]) -> str:

@@ -35,6 +35,11 @@ class OrderVenue(Venue):
     price_decimals: int
     """The venue's own, that no configuration may change."""
     qty_decimals: int
+    directory: str
+    """What the message is called that names an instrument."""
+    trading: str
+    """What the one is called that says that it trades, and its type."""
+    trading_type: str
 
     @abstractmethod
     def date_of(self, name: str) -> datetime.date | None:

@@ -59,4 +59,7 @@ NASDAQ_ITCH = _Itch(
     most_instruments=65535,
     price_decimals=4,
     qty_decimals=0,
+    directory="stock directory (R)",
+    trading="trading action",
+    trading_type="H",
 )
