@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from aiohttp import web
 from needs import compiled
 from scripted import Run, ScriptedVenue, config_of
-from waiting import LONG_S
+from waiting import until
 
 from tickwire.config import Config
 from tickwire.pipeline import Pipeline
@@ -21,14 +22,15 @@ from tickwire.pipeline import Pipeline
 pytestmark = compiled
 
 
+def tells(caplog: pytest.LogCaptureFixture, place: int, text: str) -> bool:
+    return text in caplog.text[place:]
+
+
 async def says(caplog: pytest.LogCaptureFixture, pipeline: Pipeline, *texts: str) -> None:
     """Waits for each of the texts in the log, in this order."""
     place = 0
     for text in texts:
-        async with asyncio.timeout(LONG_S):
-            while text not in caplog.text[place:]:
-                pipeline.raise_if_failed()
-                await asyncio.sleep(0.02)
+        await until(partial(tells, caplog, place, text), text, look=pipeline.raise_if_failed)
         place += caplog.text[place:].index(text)
 
 

@@ -8,7 +8,6 @@ part of the answer; a `*` stands for what does not matter here.
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 import gzip
 import json
@@ -34,7 +33,7 @@ from onnx import TensorProto, helper
 from packets import OPEN, capture, frames, packet, stream
 from scripted import ScriptedVenue, config_of
 from spot_lines import SNAPSHOT, START, STEP, diff, lines, tarred, text_of, trade, zipped
-from waiting import LONG_S
+from waiting import until
 
 from tickwire import models
 from tickwire.cli import main
@@ -585,10 +584,7 @@ async def test_venue(oddities: dict[str, Any], expected: str, caplog: pytest.Log
                 stack.push_async_exit(serving)
             settings = Config.from_dict(config_of(venue), where="test")
             pipeline = await stack.enter_async_context(Pipeline(settings))
-            async with asyncio.timeout(LONG_S):
-                while not says(caplog.text, expected):
-                    pipeline.raise_if_failed()
-                    await asyncio.sleep(0.02)
+            await until(lambda: says(caplog.text, expected), expected, look=pipeline.raise_if_failed)
             assert pipeline.stats().count("rows") == 0
 
 

@@ -8,6 +8,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import fake_core
 import pytest
 from configuring import one_feed
 from fake_core import make_rows
-from waiting import LONG_S
+from waiting import LONG_S, until
 
 import tickwire.pipeline
 from tickwire import models
@@ -285,6 +286,10 @@ async def test_control_answers_whatever_becomes_of_a_request(
         await server.close()
 
 
+def holds(queue: asyncio.Queue[str], count: int) -> bool:
+    return queue.qsize() >= count
+
+
 async def test_a_watch_over_a_model_survives_what_nobody_foresaw(
     core: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -304,9 +309,7 @@ async def test_a_watch_over_a_model_survives_what_nobody_foresaw(
             assert watcher is not None
             for stamp, number in ((1, 1), (2, 2), (3, 3)):
                 os.utime(path, ns=(stamp, stamp))
-                async with asyncio.timeout(LONG_S):
-                    while tried.qsize() < number:  # noqa: ASYNC110 - it is in another task's hands.
-                        await asyncio.sleep(0.005)
+                await until(partial(holds, tried, number))
         assert watcher.done(), "the stop waited for it"
     assert "the watch over model files: KeyError: 'surprise'" in caplog.text
     assert "its file has changed, but the old one stays: no" in caplog.text

@@ -21,7 +21,7 @@ from collecting import Collector
 from configuring import at_venue
 from needs import compiled
 from onnx import TensorProto, helper, numpy_helper
-from waiting import LONG_S
+from waiting import LONG_S, until, wait_until
 
 from tickwire import models
 from tickwire.config import Config
@@ -162,8 +162,7 @@ async def test_a_model_too_slow_for_the_feed(tmp_path: Path, options: dict[str, 
 
 def until_stopped(pid: int) -> None:
     """What it had in hand is given back or not: from here on nothing is."""
-    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
-        time.sleep(0.001)
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
 async def test_a_model_that_stands_still_for_a_second_holds_nothing_up(tmp_path: Path) -> None:
@@ -241,8 +240,7 @@ async def test_slow_and_dead_clients_of_a_sink_are_nobody_elses_business(tmp_pat
             )
             # A kernel's send buffer grows to megabytes; the slow client shall be slow within seconds.
             (sink,) = (runner.sink for runner in pipeline._sinks if isinstance(runner.sink, WebSocketSink))
-            while not sink._clients:  # noqa: ASYNC110 (a test looks in from outside)
-                await asyncio.sleep(0.01)
+            await until(lambda: sink._clients)
             (slow,) = sink._clients
             transport = slow.socket.get_extra_info("socket")
             transport.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

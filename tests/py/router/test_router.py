@@ -17,7 +17,7 @@ import pytest
 from configuring import one_feed
 from fake_core import make_rows, notice
 from fake_rows import FEATURES, layout_of
-from waiting import LONG_S
+from waiting import LONG_S, until
 
 from tickwire.config import Config
 from tickwire.errors import EngineError, Error, SetupError
@@ -482,9 +482,7 @@ async def test_snapshot_request_wakes_the_router_and_is_served(
         engine = engine_of(pipeline)
         await settle()
         engine.requests = [(0, 1, 0)]
-        async with asyncio.timeout(LONG_S):
-            while not engine.delivered:  # noqa: ASYNC110 - the router's task delivers.
-                await asyncio.sleep(0.005)
+        await until(lambda: engine.delivered)
         assert engine.delivered == [(0, 1, b"ETHUSDT")]
         assert pipeline.stats().snapshots["fetched"] == 1
 
@@ -502,9 +500,7 @@ async def test_requests_are_served_while_a_consumer_holds_the_router(
         engine.push(make_rows(1, 2))
         batch = await anext(stream)
         engine.requests = [(0, 0, 0)]
-        async with asyncio.timeout(LONG_S):
-            while not engine.delivered:  # noqa: ASYNC110 - the service's task delivers.
-                await asyncio.sleep(0.005)
+        await until(lambda: engine.delivered)
         assert len(batch) == 1  # Still held.
 
 

@@ -18,7 +18,7 @@ import pytest
 from collecting import Collector, keys
 from modelled import configuration, make_model, market
 from needs import compiled
-from waiting import LONG_S, until
+from waiting import until
 
 from tickwire.pipeline import Pipeline
 
@@ -184,10 +184,7 @@ async def test_what_is_written_at_random_gives_no_row_a_second_signal(tmp_path: 
                     at = rand.randrange(4096, len(memory) - 8) & ~7
                     memory[at : at + 8] = rand.randbytes(8)
 
-            async with asyncio.timeout(LONG_S):
-                while pipeline.stats().counters["infer0/worker_stopped"] == 0:
-                    scribble()
-                    await asyncio.sleep(0.01)
+            await until(lambda: pipeline.stats().counters["infer0/worker_stopped"] > 0, look=scribble)
             before = pipeline.stats().counters["ingest0/rows"]
             await until(lambda: pipeline.stats().counters["ingest0/rows"] > before + 100)
     checked(collector)
