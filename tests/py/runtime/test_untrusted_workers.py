@@ -155,9 +155,10 @@ async def test_a_worker_whose_records_cannot_be_is_ended_and_named(
                 assert counters()["infer0/untrusted_records"] in ({1} if after is signal.SIGCONT else {0, 1})
                 assert not os.path.exists(f"/proc/{worker}")  # noqa: ASYNC240
                 before = len(collector.rows)
-                await until(lambda: len(collector.rows) > before + 50)
-                assert set(collector.rows[before + 20 :]["state"]) == {6}, (
-                    "rows go on, and say that they have no score"
+                # What was scored before may still be on its way.
+                await until(
+                    lambda: len(collector.rows) > before + 50 and set(collector.rows[-30:]["state"]) == {6},
+                    "rows go on, and say that they have no score",
                 )
     checked(collector)
     assert "worker infer0: given up" in caplog.text
