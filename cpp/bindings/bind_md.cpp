@@ -1,8 +1,11 @@
 #include "bind_md.hpp"
 
+#include <cstddef>
+
 #include "tickwire/md/pcap.hpp"
 #include "tickwire/venue/itch/replay_source.hpp"
 #include "tickwire/venue/itch/session_day.hpp"
+#include "tickwire/venue/venues.hpp"
 
 namespace tickwire::bindings {
 
@@ -12,6 +15,9 @@ void bind_md(py::module_& m) {
   m.def("check_day_file", &venue::itch::check_day_file, py::arg("path"));
   m.def("is_pcap", &md::is_pcap, py::arg("path"));
   m.def("new_york_midnight", &venue::itch::new_york_midnight, py::arg("utc_ns"));
+  py::tuple venues(venue::kVenues.size());
+  for (std::size_t i = 0; i < venue::kVenues.size(); ++i) venues[i] = venue::kVenues[i].name;
+  m.attr("VENUES") = venues;
 }
 
 }  // namespace tickwire::bindings

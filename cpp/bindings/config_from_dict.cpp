@@ -11,6 +11,7 @@
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/features/plan.hpp"
+#include "tickwire/venue/venues.hpp"
 
 namespace tickwire::bindings {
 
@@ -116,8 +117,14 @@ net::MoldFeedConfig multicast_from(const Section& s) {
   return mold;
 }
 
-std::optional<engine::ItchConfig> itch_from(const Section& s) {
-  if (s.get<std::string>("venue") != "nasdaq_itch") return std::nullopt;
+const venue::Venue& venue_from(const Section& s) {
+  const auto name = s.get<std::string>("venue");
+  const venue::Venue* const venue = venue::find_venue(name);
+  if (venue == nullptr) throw SetupError(s.path("venue"), "the name of a venue", name);
+  return *venue;
+}
+
+engine::ItchConfig itch_from(const Section& s) {
   engine::ItchConfig itch{.max_orders = s.get<std::size_t>("max_orders"),
                           .midnights = s.get<std::vector<TsNs>>("midnights"),
                           .multicast = std::nullopt};
@@ -126,8 +133,8 @@ std::optional<engine::ItchConfig> itch_from(const Section& s) {
 }
 
 engine::FeedConfig feed_from(const Section& s) {
-  using venue::binance::Market;
   using venue::binance::TradeStream;
+  const venue::Venue& venue = venue_from(s);
   std::vector<engine::InstrumentConfig> instruments;
   for (const Section& instrument : s.sections("instruments")) {
     instruments.push_back({.symbol = instrument.get<std::string>("symbol"),
@@ -135,11 +142,8 @@ engine::FeedConfig feed_from(const Section& s) {
                            .qty_decimals = instrument.get<int>("qty_decimals")});
   }
   return {.name = s.get<std::string>("name"),
-          .itch = itch_from(s),
-          .market = s.choose<Market>("venue", {{"binance_spot", Market::Spot},
-                                               {"binance_usdm", Market::UsdM},
-                                               {"binance_coinm", Market::CoinM},
-                                               {"nasdaq_itch", Market::Spot}}),
+          .market = venue.binance,
+          .itch = venue.binance ? std::nullopt : std::optional(itch_from(s)),
           .trades = s.choose<TradeStream>(
               "trades", {{"trade", TradeStream::Trade}, {"aggTrade", TradeStream::AggTrade}}),
           .url = s.get<std::string>("url"),

@@ -8,6 +8,7 @@ import numpy.typing
 import tickwire.errors
 
 STAGES: tuple[str, ...]
+VENUES: tuple[str, ...]
 STATES: tuple[str, ...]
 REASONS: tuple[str, ...]
 

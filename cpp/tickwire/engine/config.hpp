@@ -49,8 +49,9 @@ struct ItchConfig {
 
 struct FeedConfig {
   std::string name;
-  std::optional<ItchConfig> itch;  // Set: of what follows, what is said of a WebSocket has no meaning.
-  venue::binance::Market market;
+  // One of these two. With ITCH, what is said of a WebSocket has no meaning.
+  std::optional<venue::binance::Market> market;
+  std::optional<ItchConfig> itch;
   venue::binance::TradeStream trades;
   std::string url;                            // Live.
   std::vector<std::string> subscribe;         // Live: names of the streams.

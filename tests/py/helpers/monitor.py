@@ -358,8 +358,22 @@ def _config(
 
 
 async def _quiet(rig: Rig) -> None:
-    """Until what the agents count now and then (each 100 ms) is counted, and no snapshot is under way."""
-    await rig.until(lambda: rig.pipeline.stats().snapshots["under_way"] == 0, "no snapshot under way")
+    """Until what the agents count now and then (each 100 ms) is counted, no snapshot is under way, and each
+    feed has one connection: the replacement of one that a venue shuts down may still be opening."""
+
+    def settled() -> bool:
+        stats = rig.pipeline.stats()
+        connects, disconnects = (
+            sum(stats.counters[f"{feed}/{name}"] for feed in rig.venue.instruments)
+            for name in ("connects", "disconnects")
+        )
+        return (
+            stats.snapshots["under_way"] == 0
+            and connects == rig.venue.counters["connections"]
+            and disconnects == connects - len(rig.venue.instruments)
+        )
+
+    await rig.until(settled, "one connection a feed and no snapshot under way")
     await asyncio.sleep(0.25)
 
 

@@ -99,7 +99,8 @@ async def test_other_sessions_do_not_take_a_feed_over(
             assert not any(rig.told(s).lost() for s in rig.symbols)
             assert rig.count("sessions") == 1
             assert rig.count("other_session") == 41 * 3 * 2
-            assert 'is not believed, because "TICK000001" goes on' in errors(rig)
+            # On a busy machine our own session is told of first: the server is still being asked about it.
+            assert 'is not believed, because "TICK000001" goes on' in caplog.text
             assert "multicast.source_address keeps strangers away" in errors(rig)
             assert 'session_refused: itch: session "EVIL' in caplog.text, "told while it lasts"
             told = "\n".join(findings(rig.pipeline.stats(), rig.pipeline.config))

@@ -16,6 +16,7 @@ from waiting import until
 
 import tickwire
 from tickwire.config import Config
+from tickwire.core import extension
 from tickwire.errors import ConfigError
 from tickwire.runtime.snapshots import SnapshotService
 from tickwire.venues import VENUES, StreamVenue, venue_words
@@ -58,6 +59,10 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def config_of(*instruments: str, **feed: Any) -> Config:
     return one_feed("dashes", instruments or ("BTC-USDT",), feed=feed)
+
+
+def test_either_language_has_the_same_venues() -> None:
+    assert set(VENUES) - {"dashes"} == set(extension.VENUES)
 
 
 def test_defaults_and_streams_are_the_venues() -> None:

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "tickwire/engine/ingest/order_feed.hpp"
+#include "tickwire/engine/ingest/price_feed.hpp"
+
 namespace tickwire::engine {
 
 namespace {
@@ -25,7 +28,7 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
                .stages = stages_,
                .errors = errors_},
               stats, arena) {
-  if (setup.replay) replay_.emplace(outlet_, setup.config.features);
+  if (setup.replay) replay_.emplace(outlet_);
   const bool any_price = std::any_of(setup.feeds.begin(), setup.feeds.end(),
                                      [](const FeedConfig& feed) { return !feed.itch.has_value(); });
   if (!setup.replay && any_price) desk_.emplace(setup.control, waker_, utc_, errors_, arena);
@@ -33,14 +36,18 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
   InstrumentId first = setup.first_instrument;
   std::size_t fds = 0;
   for (const FeedConfig& config : setup.feeds) {
-    if (config.itch) {
-      add_order_feed(setup, config, number, first, stats, arena);
-      fds += order_feeds_.back()->sources();
-    } else {
-      add_price_feed(setup, config, number, first, stats, arena);
-      fds += price_feeds_.back()->sources();
-    }
-    ++number;
+    add({.outlet = outlet_,
+         .desk = desk(),
+         .engine = setup.config,
+         .config = config,
+         .number = number++,
+         .first_instrument = first,
+         .recorder = setup.recorder,
+         .clock = utc_,
+         .stages = stages_,
+         .errors = errors_},
+        stats, arena);
+    fds += feeds_.back()->sources();
     first += static_cast<InstrumentId>(config.instruments.size());
   }
   if (setup.recorder != nullptr)
@@ -50,49 +57,24 @@ IngestAgent::IngestAgent(Setup setup, metrics::StatFile& stats, Arena& arena)
 
 IngestAgent::~IngestAgent() = default;
 
-void IngestAgent::add_order_feed(const Setup& setup, const FeedConfig& config, std::uint32_t number,
-                                 InstrumentId first, metrics::StatFile& stats, Arena& arena) {
-  order_feeds_.push_back(std::make_unique<OrderFeed>(OrderFeed::Setup{.outlet = outlet_,
-                                                                      .engine = setup.config,
-                                                                      .config = config,
-                                                                      .number = number,
-                                                                      .first_instrument = first,
-                                                                      .recorder = setup.recorder,
-                                                                      .clock = utc_,
-                                                                      .stages = stages_,
-                                                                      .errors = errors_},
-                                                     stats, arena));
-  if (replay_) replay_->add(*order_feeds_.back());
-}
-
-void IngestAgent::add_price_feed(const Setup& setup, const FeedConfig& config, std::uint32_t number,
-                                 InstrumentId first, metrics::StatFile& stats, Arena& arena) {
-  price_feeds_.push_back(std::make_unique<PriceFeed>(PriceFeed::Setup{.outlet = outlet_,
-                                                                      .desk = desk(),
-                                                                      .engine = setup.config,
-                                                                      .config = config,
-                                                                      .number = number,
-                                                                      .first_instrument = first,
-                                                                      .recorder = setup.recorder,
-                                                                      .clock = utc_,
-                                                                      .stages = stages_,
-                                                                      .errors = errors_},
-                                                     stats, arena));
-  PriceFeed& feed = *price_feeds_.back();
-  if (replay_) {
-    replay_->add(feed);
-  } else if (!config.warm.empty()) {
-    warm_starts_.push_back(std::make_unique<WarmStart>(feed, *desk_, setup.config.features, utc_, arena));
+void IngestAgent::add(const FeedSetup& setup, metrics::StatFile& stats, Arena& arena) {
+  if (setup.config.itch) {
+    feeds_.push_back(std::make_unique<OrderFeed>(setup, stats, arena));
+  } else {
+    auto feed = std::make_unique<PriceFeed>(setup, stats, arena);
+    if (!replay_ && !setup.config.warm.empty()) {
+      warm_starts_.push_back(std::make_unique<WarmStart>(*feed, *desk_, setup.engine.features, utc_, arena));
+    }
+    feeds_.push_back(std::move(feed));
   }
+  if (replay_) replay_->add(*feeds_.back());
 }
 
 void IngestAgent::on_start() {
   outlet_.warm_up();
   if (replay_) return replay_->start();
   for (auto& warm : warm_starts_) warm->start();
-  for (auto& feed : price_feeds_) {
-    if (!feed->muted()) feed->start();
-  }
+  for (auto& feed : feeds_) feed->start();
 }
 
 int IngestAgent::do_work() noexcept {
@@ -108,7 +90,6 @@ int IngestAgent::do_work() noexcept {
     return work;
   }
   int work = take_snapshots();
-  for (auto& feed : order_feeds_) work += feed->poll();
   for (auto& warm : warm_starts_) {
     if (warm->is_over()) [[likely]]
       continue;
@@ -116,37 +97,34 @@ int IngestAgent::do_work() noexcept {
     work += warm->turn();
     TICKWIRE_HOT_EXEMPT_END
   }
-  for (auto& feed : price_feeds_) work += feed->poll();
+  for (auto& feed : feeds_) work += feed->poll();
   if (work == 0) outlet_.keep_warm();
   return work;
 }
 
 int IngestAgent::take_snapshots() noexcept {
   if (!desk_) return 0;
-  return desk_->take(
-      [this](InstrumentId instrument, std::span<const char> body, std::uint32_t limit) noexcept TICKWIRE_HOT {
-        for (auto& feed : price_feeds_) {
-          if (feed->has(instrument))
-            return feed->snapshot(feed->local(instrument), body, limit, RecvClock::Read, utc_.now());
-        }
-      });
+  return desk_->take([this](InstrumentId instrument, std::span<const char> body, std::uint32_t limit) noexcept
+                     TICKWIRE_HOT {
+                       for (auto& feed : feeds_) {
+                         if (feed->has(instrument)) return feed->snapshot_came(instrument, body, limit);
+                       }
+                     });
 }
 
 void IngestAgent::on_close() {
   if (replay_) return;
-  stopping_ = true;
   outlet_.stop();
-  for (auto& feed : order_feeds_) feed->stop();
-  for (auto& feed : price_feeds_) feed->stop();
+  for (auto& feed : feeds_) feed->stop();
   for (bool open = true; open;) {
     open = false;
-    for (auto& feed : price_feeds_) {
+    for (auto& feed : feeds_) {
       (void)feed->poll();
       open = open || !feed->stopped();
     }
     if (open) Agent::park(kCloseParkNs);
   }
-  for (auto& feed : price_feeds_) feed->tell_all_missing();
+  for (auto& feed : feeds_) feed->tell_all_missing();
   every_100ms();
 }
 
@@ -154,13 +132,8 @@ void IngestAgent::park(std::int64_t max_ns) noexcept {
   if (replay_) return Agent::park(std::min(max_ns, kReplayParkNs));
   park_fds_.clear();
   std::int64_t limit_ns = max_ns;
-  for (const auto& feed : price_feeds_) {
-    if (feed->muted()) limit_ns = std::min(limit_ns, WarmStart::kPollNs);
-    limit_ns = std::min(limit_ns, feed->wait_for(park_fds_));
-  }
-  for (const auto& feed : order_feeds_) {
-    limit_ns = std::min(limit_ns, std::max<std::int64_t>(0, feed->wait_for(park_fds_)));
-  }
+  for (const auto& warm : warm_starts_) limit_ns = std::min(limit_ns, warm->wait_for());
+  for (const auto& feed : feeds_) limit_ns = std::min(limit_ns, feed->wait_for(park_fds_));
   const auto has_work = [this] { return desk_ && desk_->has_answer(); };
   if (waker_.prepare_sleep(has_work)) waker_.wait(limit_ns, park_fds_);
 }
@@ -169,14 +142,12 @@ void IngestAgent::every_100ms() noexcept {
   utc_.resync();
   const TsNs now = utc_.now();
   if (heartbeat_ != nullptr) heartbeat_->heartbeat(now);
-  for (auto& feed : price_feeds_) feed->count(now);
   if (desk_) desk_->check();
-  for (auto& feed : order_feeds_) {
-    if (!replay_ && !stopping_) feed->watch();
-    feed->count();
+  for (auto& feed : feeds_) {
+    if (!replay_) feed->watch(now);
+    feed->count(now);
   }
-  if (replay_) return replay_->count();
-  for (auto& feed : price_feeds_) feed->watch(now);
+  if (replay_) replay_->count();
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -184,7 +155,7 @@ void IngestAgent::every_100ms() noexcept {
 
 std::vector<std::string> IngestAgent::socket_report() const {
   std::vector<std::string> lines;
-  for (const auto& feed : order_feeds_) {
+  for (const auto& feed : feeds_) {
     for (std::string& line : feed->socket_report()) lines.push_back(std::move(line));
   }
   return lines;

@@ -27,8 +27,7 @@
 #include "tickwire/core/time.hpp"
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/ingest/capture_facts.hpp"
-#include "tickwire/engine/ingest/order_feed.hpp"
-#include "tickwire/engine/ingest/price_feed.hpp"
+#include "tickwire/engine/ingest/feed.hpp"
 #include "tickwire/engine/ingest/replay.hpp"
 #include "tickwire/engine/ingest/row_outlet.hpp"
 #include "tickwire/engine/ingest/snapshot_desk.hpp"
@@ -85,10 +84,7 @@ class IngestAgent final : public concurrent::Agent {
   void every_100ms() noexcept override;
 
  private:
-  void add_order_feed(const Setup& setup, const FeedConfig& config, std::uint32_t number, InstrumentId first,
-                      metrics::StatFile& stats, Arena& arena);
-  void add_price_feed(const Setup& setup, const FeedConfig& config, std::uint32_t number, InstrumentId first,
-                      metrics::StatFile& stats, Arena& arena);
+  void add(const FeedSetup& setup, metrics::StatFile& stats, Arena& arena);
   int take_snapshots() noexcept TICKWIRE_HOT;
 
   const std::string name_;
@@ -99,13 +95,11 @@ class IngestAgent final : public concurrent::Agent {
   RowOutlet outlet_;
   concurrent::Waker waker_;
   std::optional<SnapshotDesk> desk_;
-  std::vector<std::unique_ptr<PriceFeed>> price_feeds_;
-  std::vector<std::unique_ptr<OrderFeed>> order_feeds_;
+  std::vector<std::unique_ptr<Feed>> feeds_;
   std::vector<std::unique_ptr<WarmStart>> warm_starts_;
   std::optional<Replay> replay_;
   std::vector<int> park_fds_;
   concurrent::Cell<bool> finished_;
-  bool stopping_ = false;
 };
 
 }  // namespace tickwire::engine

@@ -31,7 +31,7 @@ bool needs_trades(const FeaturesConfig& features) {
 InstrumentPipeline::InstrumentPipeline(const FeedConfig& feed, const InstrumentConfig& instrument,
                                        const FeaturesConfig& features, Arena& arena)
     : book_(arena, feed.max_levels),
-      sync_(rule_of(feed.market), book_, arena, feed.buffer_events, kMaxEventLevels,
+      sync_(rule_of(*feed.market), book_, arena, feed.buffer_events, kMaxEventLevels,
             {.reach = std::max<std::size_t>(features.plan.reach(), features.trigger == Trigger::Top ? 1 : 0),
              .accept = features.accept_beyond_depth,
              .snapshot_levels = feed.snapshot_limit}),

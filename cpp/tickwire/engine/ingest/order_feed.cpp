@@ -95,10 +95,10 @@ OrderFeed::LineCounters::LineCounters(const std::string& scope, metrics::StatFil
       cut(stats.counter(scope, "datagrams_cut")),
       receive_errors(stats.counter(scope, "receive_errors")) {}
 
-OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
+OrderFeed::OrderFeed(const FeedSetup& setup, metrics::StatFile& stats, Arena& arena)
     : outlet_(setup.outlet),
       config_(setup.config),
-      number_(setup.number),
+      first_instrument_(setup.first_instrument),
       table_(table_of(config_)),
       clock_(setup.clock),
       stages_(setup.stages),
@@ -168,7 +168,7 @@ OrderFeed::OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
   }
 }
 
-void OrderFeed::connect(const Setup& setup, metrics::StatFile& stats, Arena& arena) {
+void OrderFeed::connect(const FeedSetup& setup, metrics::StatFile& stats, Arena& arena) {
   if (!config_.itch->multicast) {
     throw SetupError(key_of(setup.number) + ".multicast", "the lines of a live feed", "none");
   }
@@ -283,8 +283,8 @@ bool OrderFeed::any_heard() const noexcept {
   return false;
 }
 
-void OrderFeed::watch() noexcept {
-  if (config_.liveness_timeout_ns == 0) return;
+void OrderFeed::watch(TsNs) noexcept {
+  if (stopped_ || config_.liveness_timeout_ns == 0) return;
   for (std::size_t i = 0; i < mold_->lines(); ++i) {
     // We may have been the ones who slept: look at the sockets before the venue is blamed.
     if (!lines_[i].silent && is_silent(i)) (void)poll();
@@ -304,6 +304,7 @@ void OrderFeed::watch() noexcept {
 }
 
 void OrderFeed::stop() noexcept {
+  stopped_ = true;
   on_every_lane(clock_.now(),
                 [](OrderPipeline& pipeline) { return pipeline.block(md::InvalidReason::Stopped); });
 }
@@ -315,9 +316,28 @@ std::vector<std::string> OrderFeed::socket_report() const {
 // ---------------------------------------------------------------------------------------------------
 // Replay
 
-void OrderFeed::read() { at_end_ = !files_->next(item_); }
+/// The feed's files, whose newest entry is the feed's.
+class OrderFeed::Input final : public ReplayInput {
+ public:
+  explicit Input(OrderFeed& feed) : feed_(feed) {}
 
-void OrderFeed::process() noexcept { venue::itch::play(item_, *this); }
+  void read() noexcept override { at_end_ = !feed_.files_->next(feed_.item_); }
+  [[nodiscard]] bool at_end() const noexcept TICKWIRE_HOT override { return at_end_; }
+  [[nodiscard]] TsNs ts() const noexcept TICKWIRE_HOT override { return feed_.item_.ts_recv; }
+  void process() noexcept TICKWIRE_HOT override { venue::itch::play(feed_.item_, feed_); }
+  void tell(CaptureFacts& facts) const override { feed_.tell(facts); }
+  void end() noexcept override {
+    if (!feed_.files_->truncated()) return;
+    feed_.truncated_.set(1);
+    report(feed_.errors_, ErrorKind::CaptureTruncated, feed_.files_->error(), 0);
+  }
+
+ private:
+  OrderFeed& feed_;
+  bool at_end_ = false;
+};
+
+std::unique_ptr<ReplayInput> OrderFeed::open_input() { return std::make_unique<Input>(*this); }
 
 void OrderFeed::tell(CaptureFacts& facts) const {
   facts.feed = config_.name;
@@ -356,12 +376,6 @@ void OrderFeed::note_lost(OrderLane& lane, md::InvalidReason reason, TsNs ts) co
 std::string OrderFeed::place_of(const OrderLane& lane) {
   if (lane.lost_file == nullptr || lane.lost_message == 0) return {};
   return *lane.lost_file + ": message " + std::to_string(lane.lost_message);
-}
-
-void OrderFeed::report_files() noexcept {
-  if (!files_->truncated()) return;
-  truncated_.set(1);
-  report(errors_, ErrorKind::CaptureTruncated, files_->error(), 0);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -581,8 +595,7 @@ void OrderFeed::finish(OrderLane& lane, const Step& step, TsNs ts_event, const A
 // ---------------------------------------------------------------------------------------------------
 // Counters
 
-void OrderFeed::count() noexcept {
-  const TsNs now = clock_.now();
+void OrderFeed::count(TsNs now) noexcept {
   for (auto& lane : lanes_) {
     const auto state = static_cast<std::int64_t>(lane->pipeline.state());
     if (state != lane->state.value() || lane->pipeline.epoch() != lane->epoch.value() ||

@@ -18,6 +18,7 @@
 ///
 /// Owned by one ingest agent, on its thread.
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -32,6 +33,7 @@
 #include "tickwire/core/types.hpp"
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/ingest/capture_facts.hpp"
+#include "tickwire/engine/ingest/feed.hpp"
 #include "tickwire/engine/ingest/order_pipeline.hpp"
 #include "tickwire/engine/ingest/row_outlet.hpp"
 #include "tickwire/engine/ingest/stamp_watch.hpp"
@@ -68,64 +70,38 @@ struct OrderLane {
   bool traded = false;                                      // A trade of it came.
 };
 
-class OrderFeed final : private net::MoldFeedHandler {
+class OrderFeed final : public Feed, private net::MoldFeedHandler {
  public:
-  struct Setup {
-    RowOutlet& outlet;
-    const EngineConfig& engine;
-    const FeedConfig& config;
-    std::uint32_t number;           // The engine's, of this feed.
-    InstrumentId first_instrument;  // The engine's, of its first instrument.
-    Recorder* recorder;             // Null: not recorded.
-    const UtcClock& clock;
-    StageHistograms& stages;
-    metrics::ErrorLog& errors;
-  };
-
   /// Set-up: joins the lines, or opens the files. Throws SetupError.
-  OrderFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena);
+  OrderFeed(const FeedSetup& setup, metrics::StatFile& stats, Arena& arena);
   OrderFeed(const OrderFeed&) = delete;
   OrderFeed& operator=(const OrderFeed&) = delete;
 
   // Live.
 
-  /// One turn. Returns how much was done.
-  int poll() noexcept TICKWIRE_HOT { return mold_->poll(clock_, tsc_to_ns(tsc_now())); }
-  /// For who sleeps: appends what wakes, and says for how long to sleep at most.
-  [[nodiscard]] std::int64_t wait_for(std::vector<int>& fds) const noexcept TICKWIRE_HOT {
-    return mold_->wait_for(fds) - tsc_to_ns(tsc_now());
+  /// Its lines are joined when it is made.
+  void start() noexcept override {}
+  int poll() noexcept TICKWIRE_HOT override {
+    return stopped_ ? 0 : mold_->poll(clock_, tsc_to_ns(tsc_now()));
   }
-  /// Descriptors that wait_for() may name.
-  [[nodiscard]] std::size_t sources() const noexcept { return mold_ ? mold_->lines() + 1 : 0; }
-  /// Lines that fell silent; every hundred milliseconds or so.
-  void watch() noexcept;
-  /// In order: valid books end.
-  void stop() noexcept;
-  /// What the sockets have to say. Makes system calls.
-  [[nodiscard]] std::vector<std::string> socket_report() const;
+  [[nodiscard]] std::int64_t wait_for(std::vector<int>& fds) const noexcept override {
+    return std::max<std::int64_t>(0, mold_->wait_for(fds) - tsc_to_ns(tsc_now()));
+  }
+  [[nodiscard]] std::size_t sources() const noexcept override { return mold_ ? mold_->lines() + 1 : 0; }
+  void watch(TsNs now) noexcept override;
+  /// At once: valid books end, and nothing is read any more.
+  void stop() noexcept override;
+  [[nodiscard]] bool stopped() const noexcept override { return stopped_; }
+  [[nodiscard]] std::vector<std::string> socket_report() const override;
 
   // Replay.
 
-  /// Reads the next thing; after the last, at_end().
-  void read();
-  [[nodiscard]] bool at_end() const noexcept TICKWIRE_HOT { return at_end_; }
-  /// When the next thing was received.
-  [[nodiscard]] TsNs ts() const noexcept TICKWIRE_HOT { return item_.ts_recv; }
-  /// What read() has read. One row at most, and a notice for each instrument.
-  void process() noexcept TICKWIRE_HOT;
-  /// It has left valid with what is processed, for `reason`.
-  void note_lost(OrderLane& lane, md::InvalidReason reason, TsNs ts) const noexcept TICKWIRE_HOT;
-  void report_files() noexcept;
-  /// What no counter tells of the input, at its end.
-  void tell(CaptureFacts& facts) const;
+  [[nodiscard]] std::unique_ptr<ReplayInput> open_input() override;
 
-  /// Brings the counters up to date.
-  void count() noexcept;
-
-  [[nodiscard]] std::size_t instruments() const noexcept TICKWIRE_HOT { return lanes_.size(); }
-
-  /// The engine's, of this feed.
-  [[nodiscard]] std::uint32_t number() const noexcept TICKWIRE_HOT { return number_; }
+  void count(TsNs now) noexcept override;
+  [[nodiscard]] bool has(InstrumentId instrument) const noexcept TICKWIRE_HOT override {
+    return instrument - first_instrument_ < lanes_.size();
+  }
 
  private:
   /// One line, or the re-request server.
@@ -146,9 +122,16 @@ class OrderFeed final : private net::MoldFeedHandler {
     bool silent = false;
   };
 
-  void connect(const Setup& setup, metrics::StatFile& stats, Arena& arena);
+  class Input;
+
+  void connect(const FeedSetup& setup, metrics::StatFile& stats, Arena& arena);
   [[nodiscard]] bool is_silent(std::size_t line) const noexcept TICKWIRE_HOT;
   [[nodiscard]] bool any_heard() const noexcept TICKWIRE_HOT;
+
+  // Of a replay.
+  void tell(CaptureFacts& facts) const;
+  /// It has left valid with what is processed, for `reason`.
+  void note_lost(OrderLane& lane, md::InvalidReason reason, TsNs ts) const noexcept TICKWIRE_HOT;
 
   // MoldFeedHandler.
   void on_run(const net::Run& run) noexcept override;
@@ -194,7 +177,7 @@ class OrderFeed final : private net::MoldFeedHandler {
 
   RowOutlet& outlet_;
   const FeedConfig config_;
-  const std::uint32_t number_;
+  const InstrumentId first_instrument_;
   const md::InstrumentTable table_;
   const UtcClock& clock_;
   StageHistograms& stages_;
@@ -209,6 +192,7 @@ class OrderFeed final : private net::MoldFeedHandler {
   std::uint64_t started_tsc_ = 0;
   CaptureWitness witness_;  // Of a replay.
   bool closed_ = false;     // No line is heard.
+  bool stopped_ = false;
   bool in_snapshot_ = false;
   bool clock_doubted_ = false;  // The last message's stamps are not to be gone by.
   StampWatch stamps_;           // Of the messages of this session that are ours.
@@ -219,7 +203,6 @@ class OrderFeed final : private net::MoldFeedHandler {
 
   std::unique_ptr<venue::itch::ReplaySource> files_;  // Replay.
   venue::itch::ReplayItem item_{};
-  bool at_end_ = false;
 
   metrics::Counter& messages_;
   metrics::Counter& bytes_;

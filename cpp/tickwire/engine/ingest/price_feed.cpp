@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "tickwire/core/text.hpp"
+#include "tickwire/engine/ingest/price_input.hpp"
 #include "tickwire/venue/binance/stream_name.hpp"
 
 namespace tickwire::engine {
@@ -48,7 +49,7 @@ class PriceFeed::Place {
   std::size_t size_ = 0;
 };
 
-PriceFeed::PriceFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
+PriceFeed::PriceFeed(const FeedSetup& setup, metrics::StatFile& stats, Arena& arena)
     : outlet_(setup.outlet),
       desk_(setup.desk),
       config_(setup.config),
@@ -60,7 +61,7 @@ PriceFeed::PriceFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
       stages_(setup.stages),
       errors_(setup.errors),
       table_(table_of(config_)),
-      decoder_(table_, {config_.market, config_.trades,
+      decoder_(table_, {*config_.market, config_.trades,
                         std::max(config_.max_frame_bytes, SnapshotDesk::kMaxAnswerBytes), kMaxEventLevels}),
       counters_{{stats, config_.name}} {
   for (InstrumentId local = 0; local < config_.instruments.size(); ++local) {
@@ -75,6 +76,10 @@ PriceFeed::PriceFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena)
     connect(arena);
   }
   if (setup.recorder != nullptr) tap_ = &setup.recorder->add_capture(config_.name, arena);
+}
+
+std::unique_ptr<ReplayInput> PriceFeed::open_input() {
+  return std::make_unique<PriceInput>(*this, windows_on_recv_);
 }
 
 void PriceFeed::count(TsNs now) noexcept {

@@ -22,18 +22,14 @@
 
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/hot.hpp"
-#include "tickwire/core/time.hpp"
 #include "tickwire/core/types.hpp"
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/error_kinds.hpp"
+#include "tickwire/engine/ingest/feed.hpp"
 #include "tickwire/engine/ingest/feed_line.hpp"
 #include "tickwire/engine/ingest/price_counters.hpp"
 #include "tickwire/engine/ingest/price_lane.hpp"
-#include "tickwire/engine/ingest/row_outlet.hpp"
-#include "tickwire/engine/ingest/snapshot_desk.hpp"
 #include "tickwire/engine/ingest/stamp_watch.hpp"
-#include "tickwire/engine/record/recorder.hpp"
-#include "tickwire/engine/stages.hpp"
 #include "tickwire/md/capture.hpp"
 #include "tickwire/md/instrument.hpp"
 #include "tickwire/metrics/stat_file.hpp"
@@ -74,52 +70,34 @@ class LineDiversion {
   ~LineDiversion() = default;
 };
 
-class PriceFeed final : private FeedLine::Owner {
+class PriceFeed final : public Feed, private FeedLine::Owner {
  public:
   // A feed's connections, as captures name them: the books' …
   static constexpr std::uint32_t kBookConn = 0;
   // … and that of the trades, where they have one.
   static constexpr std::uint32_t kTradesConn = 1;
 
-  struct Setup {
-    RowOutlet& outlet;
-    SnapshotDesk* desk;  // Null in a replay.
-    const EngineConfig& engine;
-    const FeedConfig& config;
-    std::uint32_t number;           // The engine's, of this feed.
-    InstrumentId first_instrument;  // The engine's, of its first instrument.
-    Recorder* recorder;             // Null: not recorded.
-    const UtcClock& clock;
-    StageHistograms& stages;
-    metrics::ErrorLog& errors;
-  };
-
   /// Set-up. Throws SetupError.
-  PriceFeed(const Setup& setup, metrics::StatFile& stats, Arena& arena);
+  PriceFeed(const FeedSetup& setup, metrics::StatFile& stats, Arena& arena);
   PriceFeed(const PriceFeed&) = delete;
   PriceFeed& operator=(const PriceFeed&) = delete;
 
   // The connections, live.
 
-  /// In order: until the trades come, no book is valid.
-  void start() noexcept;
+  /// Until the trades come, no book is valid.
+  void start() noexcept override;
   void start_connections() noexcept;
-  /// In order; over once stopped(), which poll() leads to.
-  void stop() noexcept;
-  [[nodiscard]] bool stopped() const noexcept;
-  /// One turn. Returns how much was done.
-  int poll() noexcept TICKWIRE_HOT {
+  void stop() noexcept override;
+  [[nodiscard]] bool stopped() const noexcept override;
+  int poll() noexcept TICKWIRE_HOT override {
     int done = 0;
     for (auto& line : lines_) done += line->poll(clock_);
     return done;
   }
-  /// For who sleeps: appends what wakes, and says for how long to sleep at most.
-  [[nodiscard]] std::int64_t wait_for(std::vector<int>& fds) const noexcept;
-  /// Descriptors that wait_for() may name.
-  [[nodiscard]] std::size_t sources() const noexcept { return lines_.size() * FeedLine::sources(); }
+  [[nodiscard]] std::int64_t wait_for(std::vector<int>& fds) const noexcept override;
+  [[nodiscard]] std::size_t sources() const noexcept override { return lines_.size() * FeedLine::sources(); }
   [[nodiscard]] std::size_t connections() const noexcept { return lines_.size(); }
-  /// Ages, silence, data that grew old, and what went wrong; every hundred milliseconds or so.
-  void watch(TsNs now) noexcept;
+  void watch(TsNs now) noexcept override;
 
   // What arrives.
 
@@ -128,6 +106,10 @@ class PriceFeed final : private FeedLine::Owner {
   /// For an instrument by the feed's own number; `limit` levels a side were asked for, 0 where nobody knows.
   void snapshot(InstrumentId local, std::span<const char> body, std::uint32_t limit, RecvClock clock,
                 TsNs ts_recv) noexcept TICKWIRE_HOT;
+  void snapshot_came(InstrumentId instrument, std::span<const char> body, std::uint32_t limit) noexcept
+      TICKWIRE_HOT override {
+    snapshot(local(instrument), body, limit, RecvClock::Read, clock_.now());
+  }
   /// A line of a capture, as the calls that were made when it was recorded.
   void play(const md::CaptureLine& line) noexcept TICKWIRE_HOT;
   /// The book of an instrument begins anew, and its windows with it.
@@ -137,8 +119,9 @@ class PriceFeed final : private FeedLine::Owner {
   /// … and from here on it does. What was counted so far was of another run.
   void go_live(TsNs ts) noexcept TICKWIRE_HOT;
   [[nodiscard]] bool muted() const noexcept { return muted_; }
-  /// At the end of all input: no trade comes late any more.
-  void tell_all_missing() noexcept;
+  void tell_all_missing() noexcept override;
+
+  [[nodiscard]] std::unique_ptr<ReplayInput> open_input() override;
 
   // For who reads a capture into it, or joins one with the connections. Null: nobody.
 
@@ -149,12 +132,11 @@ class PriceFeed final : private FeedLine::Owner {
   [[nodiscard]] LineEvent line_event(std::span<const char> message) noexcept TICKWIRE_HOT override;
   [[nodiscard]] bool line_has(const LineEvent& event) const noexcept TICKWIRE_HOT override;
 
-  /// Brings the counters up to date.
-  void count(TsNs now) noexcept;
+  void count(TsNs now) noexcept override;
 
   [[nodiscard]] const FeedConfig& config() const noexcept { return config_; }
   [[nodiscard]] std::uint32_t number() const noexcept TICKWIRE_HOT { return number_; }
-  [[nodiscard]] bool has(InstrumentId instrument) const noexcept TICKWIRE_HOT {
+  [[nodiscard]] bool has(InstrumentId instrument) const noexcept TICKWIRE_HOT override {
     return instrument - first_instrument_ < lanes_.size();
   }
   /// The feed's own number of an instrument that it has.

@@ -1,11 +1,8 @@
 #pragma once
 
-/// Replays the captures of an agent's feeds: reads them, and hands each entry to its feed in the order of
-/// the receive times, so that what several feeds saw at once is merged as one process would have seen it. Of
+/// Replays the inputs of an agent's feeds: reads them, and hands each entry to its feed in the order of the
+/// receive times, so that what several feeds saw at once is merged as one process would have seen it. Of
 /// entries of one time the feed that is configured first comes first.
-///
-/// Before the first entry it finds out what a foreign capture does not say, which streams its messages are
-/// of; while it reads, what no counter tells, so that whoever gets no rows is told why.
 ///
 /// Made by the ingest agent and used on its thread; facts() is anybody's once the agent has told that all is
 /// over. It reads and decompresses files where a live feed receives.
@@ -16,24 +13,18 @@
 
 #include "tickwire/core/hot.hpp"
 #include "tickwire/core/types.hpp"
-#include "tickwire/engine/config.hpp"
 #include "tickwire/engine/ingest/capture_facts.hpp"
-#include "tickwire/engine/ingest/order_feed.hpp"
-#include "tickwire/engine/ingest/price_feed.hpp"
+#include "tickwire/engine/ingest/feed.hpp"
 #include "tickwire/engine/ingest/row_outlet.hpp"
 
 namespace tickwire::engine {
 
 class Replay {
  public:
-  Replay(const RowOutlet& outlet, const FeaturesConfig& features);
-  ~Replay();
-  Replay(const Replay&) = delete;
-  Replay& operator=(const Replay&) = delete;
+  explicit Replay(const RowOutlet& outlet) : outlet_(outlet) {}
 
-  /// Set-up, in the order of the configuration. Throws SetupError where its capture cannot be read.
-  void add(PriceFeed& feed);
-  void add(OrderFeed& feed) { orders_.push_back(&feed); }
+  /// Set-up, in the order of the configuration. Throws SetupError where its input cannot be read.
+  void add(Feed& feed) { inputs_.push_back(feed.open_input()); }
 
   /// The agent begins.
   void start();
@@ -48,14 +39,10 @@ class Replay {
   [[nodiscard]] std::vector<CaptureFacts> facts() const;
 
  private:
-  class Input;
-
   void end() noexcept;
 
   const RowOutlet& outlet_;
-  const bool windows_on_recv_;
-  std::vector<std::unique_ptr<Input>> inputs_;
-  std::vector<OrderFeed*> orders_;
+  std::vector<std::unique_ptr<ReplayInput>> inputs_;
   bool at_end_ = false;
 };
 

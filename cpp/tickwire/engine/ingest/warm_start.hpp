@@ -13,6 +13,7 @@
 /// which no later turn of a feed does: once is_over(), the feed is as one that began cold.
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,9 +31,6 @@ namespace tickwire::engine {
 
 class WarmStart final : private CaptureListener, private LineDiversion {
  public:
-  /// Between two looks at the end of a capture: no descriptor says that a file has grown.
-  static constexpr std::int64_t kPollNs = 1'000'000;
-
   /// Set-up. Throws SetupError where what `feed` is to begin with is no capture of it.
   WarmStart(PriceFeed& feed, SnapshotDesk& desk, const FeaturesConfig& features, const UtcClock& clock,
             Arena& arena);
@@ -44,11 +42,18 @@ class WarmStart final : private CaptureListener, private LineDiversion {
   /// One turn. Returns how much was done.
   int turn() noexcept;
   [[nodiscard]] bool is_over() const noexcept TICKWIRE_HOT { return state_ == State::Over; }
+  /// For how long who sleeps may sleep at most.
+  [[nodiscard]] std::int64_t wait_for() const noexcept {
+    return feed_.muted() ? kPollNs : std::numeric_limits<std::int64_t>::max();
+  }
 
   /// What it came to, a line for each instrument; none before the feed is live.
   [[nodiscard]] std::vector<std::string> report() const;
 
  private:
+  /// Between two looks at the end of a capture: no descriptor says that a file has grown.
+  static constexpr std::int64_t kPollNs = 1'000'000;
+
   enum class State : std::uint8_t {
     Reading,    // The capture; not connected yet.
     Joining,    // Connected; the capture is followed until the two have met.
