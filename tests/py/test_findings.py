@@ -205,13 +205,8 @@ def test_what_was_not_warm_is_told_with_what_it_needs() -> None:
 
 
 def multicast(*lines: str, **servers: str) -> Config:
-    feed = {
-        "name": "spot",
-        "venue": "nasdaq_itch",
-        "instruments": ["AAPL"],
-        "multicast": {"lines": list(lines) or ["233.1.1.1:7", "233.1.1.2:7"], **servers},
-    }
-    return Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+    table = {"lines": list(lines) or ["233.1.1.1:7", "233.1.1.2:7"], **servers}
+    return one_feed("nasdaq_itch", ["AAPL"], feed={"name": "spot", "multicast": table})
 
 
 SERVERS = {"rerequest": "10.1.1.1:7", "glimpse": "venue.example:8"}
@@ -331,8 +326,7 @@ def test_multicast_book_that_never_became_valid_is_explained(counters: dict[str,
 
 def test_of_a_whole_exchange_a_few_are_named() -> None:
     symbols = [f"S{number}" for number in range(1000)]
-    feed = {"name": "itch", "venue": "nasdaq_itch", "instruments": symbols}
-    whole = Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+    whole = one_feed("nasdaq_itch", symbols, feed={"name": "itch"})
     epochs = {f"{symbol}/epoch": 0 for symbol in symbols}
     counters = {f"itch/{name}": value for name, value in epochs.items()}
     lines = findings(dataclasses.replace(stats({}, rows=0), counters=counters), whole)

@@ -14,12 +14,12 @@ from types import SimpleNamespace
 
 import onnx
 import pytest
+from configuring import one_feed
 from fake_core import STAGES, make_rows, row_dtype
 from needs import ROOT
 
 from tickwire import models, outputs
 from tickwire.cli import main
-from tickwire.config import Config
 from tickwire.errors import ConfigError, Error
 from tickwire.records import RowLayout
 from tickwire.table import ParquetWriter
@@ -222,12 +222,7 @@ def test_a_disk_that_fills_while_parquet_is_written_is_one_line(
 def test_a_model_is_bound_through_a_link(tmp_path: Path) -> None:
     target, link = tmp_path / "there.onnx", tmp_path / "link.onnx"
     link.symlink_to(target)
-    settings = Config.from_dict(
-        {
-            "feeds": [{"venue": "binance_spot", "instruments": ["BTCUSDT"], "source": "file"}],
-            "features": {"rows": ["spread()"]},
-        }
-    )
+    settings = one_feed(feed={"source": "file"})
     models.make_demo_model(link, settings.schema())
     assert link.is_symlink()
     assert onnx.load(target).graph.input

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configuring import MINIMAL, MULTICAST, load, multicast
+from configuring import MINIMAL, MULTICAST, load, multicast, one_feed
 from needs import ROOT
 from pydantic import BaseModel
 
@@ -1209,9 +1209,8 @@ def test_a_changed_copy_is_checked_and_keeps_its_place(tmp_path: Path) -> None:
     ],
 )
 def test_symbol_in_another_form(venue: str, symbol: str, expected: str) -> None:
-    feed = {"venue": venue, "instruments": [symbol]}
     with pytest.raises(ConfigError) as caught:
-        Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+        one_feed(venue, [symbol])
     where = "feeds[0].instruments[0]" + (".symbol" if not symbol else "")
     assert str(caught.value) == f"{where}: {expected}" + (f", found {symbol!r}" if symbol else "")
 
@@ -1226,16 +1225,14 @@ def test_symbol_in_another_form(venue: str, symbol: str, expected: str) -> None:
     ],
 )
 def test_symbols_that_venues_have(venue: str, symbols: list[str]) -> None:
-    feed = {"venue": venue, "instruments": symbols}
-    config = Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+    config = one_feed(venue, symbols)
     assert [instrument.symbol for instrument in config.feeds[0].instruments] == symbols
 
 
 @pytest.mark.parametrize("name", [".", "..", "a/b", "a b", "ä"])
 def test_name_that_no_folder_can_have(name: str) -> None:
-    feed = {"name": name, "venue": "binance_spot", "instruments": ["BTCUSDT"]}
     with pytest.raises(ConfigError, match=r"feeds\[0\]\.name: expected (a name that|letters, digits)"):
-        Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+        one_feed(feed={"name": name})
 
 
 def _keys(model: type[Table], path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:

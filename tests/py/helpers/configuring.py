@@ -18,12 +18,14 @@ def one_feed(
     feed: Mapping[str, Any] | None = None,
     features: Mapping[str, Any] | None = None,
     base: Path | None = None,
+    where: str = "",
     **tables: Any,
 ) -> Config:
     """`feed` and `features` are further keys of these tables, `tables` the others by their names."""
     table = {"venue": venue, "instruments": list(instruments), **(feed or {})}
     of_features = {"rows": list(rows), **(features or {})}
-    return Config.from_dict({"feeds": [table], "features": of_features, **tables}, base=base)
+    whole = {"feeds": [table], "features": of_features, **tables}
+    return Config.from_dict(whole, base=base, where=where)
 
 
 def at_venue(venue: Venue, market: str = "usdm", **keys: Any) -> dict[str, Any]:

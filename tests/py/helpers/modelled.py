@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from configuring import at_venue
+from configuring import at_venue, one_feed
 
 from tickwire import models
 from tickwire.config import Config
@@ -18,20 +18,10 @@ ROWS = ["imbalance(levels=5)", "spread()", 'trade_flow(window="100ms")']
 
 
 def configuration(venue: Venue, folder: Path, *, layout: str = "threads", **tables: Any) -> Config:
-    return Config.from_dict(
-        {
-            "engine": {"layout": layout},
-            "feeds": [at_venue(venue)],
-            # Of a busy machine: what comes late is compared, too.
-            "features": {
-                "rows": list(ROWS),
-                "window_rows": tables.pop("window_rows", 1),
-                "max_age": "0s",
-            },
-            **tables,
-        },
-        base=folder,
-    )
+    # Of a busy machine: what comes late is compared, too.
+    features = {"window_rows": tables.pop("window_rows", 1), "max_age": "0s"}
+    whole = {"engine": {"layout": layout}, **tables}
+    return one_feed(rows=ROWS, feed=at_venue(venue), features=features, base=folder, **whole)
 
 
 def make_model(path: Path, config: Config, seed: int, **options: Any) -> Path:

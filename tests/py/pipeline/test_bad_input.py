@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from configuring import one_feed
 from needs import compiled
 from scripted import BTC, ETH, SOL, Answer, Run, ScriptedVenue, config_of, scripted
 
@@ -442,8 +443,7 @@ async def test_port_of_a_sink_that_is_taken() -> None:
 
 
 def replay_config() -> Config:
-    feed = {"venue": "binance_usdm", "source": "file", "instruments": ["BTCUSDT"]}
-    return Config.from_dict({"feeds": [feed], "features": {"rows": ["spread()"]}})
+    return one_feed("binance_usdm", feed={"source": "file"})
 
 
 async def replayed(path: Path) -> Pipeline:

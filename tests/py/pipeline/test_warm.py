@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from collecting import Collector
-from configuring import at_venue
+from configuring import at_venue, one_feed
 from needs import compiled
 from waiting import until
 
@@ -769,12 +769,7 @@ async def test_what_cannot_be_a_capture_of_the_feed_is_refused_before_the_start(
         await refused(
             [u.capture], SetupError, "expected the spot market's messages, found a futures market's"
         )
-        files = Config.from_dict(
-            {
-                "feeds": [{"venue": "binance_spot", "source": "file", "instruments": [BTC]}],
-                "features": {"rows": ["spread()"]},
-            }
-        )
+        files = one_feed(instruments=[BTC], feed={"source": "file"})
         await refused([s.capture], ConfigError, 'expected "websocket" for a live run', files)
 
 

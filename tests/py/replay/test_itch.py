@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import twin
+from configuring import one_feed
 from itch_day import OPEN_NS, Day, Stock, directory, framed, message, trading_action
 from needs import compiled, recorded
 
@@ -257,12 +258,7 @@ def test_files_that_do_not_name_their_day_need_it(tmp_path: Path) -> None:
 
 def test_order_rates_need_a_feed_by_order() -> None:
     with pytest.raises(ConfigError, match="expected a venue that tells of every order, for cancel_rate"):
-        Config.from_dict(
-            {
-                "feeds": [{"venue": "binance_spot", "instruments": ["BTCUSDT"]}],
-                "features": {"rows": ["cancel_rate('1s')"]},
-            }
-        )
+        one_feed(rows=["cancel_rate('1s')"])
 
 
 @compiled

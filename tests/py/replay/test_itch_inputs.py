@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from collecting import Collector
+from configuring import one_feed
 from multicast_rig import (
     OF_THE_BOOK,
     assert_same,
@@ -36,14 +37,9 @@ OTHER = ("239.255.85.1", 25475)
 
 
 def without_lines(**options: Any) -> Config:
-    feed = {
-        "name": "itch",
-        "venue": "nasdaq_itch",
-        "instruments": ["TW00001", "TW00002"],
-        "max_orders": 65536,
-    }
-    rows = {"rows": OF_THE_BOOK, "clock": "event"}
-    return Config.from_dict({"feeds": [{**feed, **options}], "features": rows})
+    feed = {"name": "itch", "max_orders": 65536, **options}
+    symbols = ("TW00001", "TW00002")
+    return one_feed("nasdaq_itch", symbols, OF_THE_BOOK, feed=feed, features={"clock": "event"})
 
 
 def with_lines(*lines: Any) -> Config:
@@ -357,11 +353,8 @@ async def test_windows_that_had_no_time_are_said_to_be_cold(tmp_path: Path, made
     feature = 'mean(spread(), window="900s")'
     closed = [*made, b"S" + struct.pack(">HH", 0, 0) + made[-1][5:11] + b"E"]
     for messages in (made, closed):
-        config = Config.from_dict(
-            {
-                "feeds": [{"name": "itch", "venue": "nasdaq_itch", "instruments": ["TW00001"]}],
-                "features": {"rows": [feature], "clock": "event"},
-            }
+        config = one_feed(
+            "nasdaq_itch", ["TW00001"], [feature], feed={"name": "itch"}, features={"clock": "event"}
         )
         _, _, text = await told(config, day_file(tmp_path / "20200130.itch", messages))
         assert f"note: itch TW00001 gave no row: {feature} was not warm before the end" in text

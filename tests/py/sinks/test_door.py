@@ -15,10 +15,10 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
+from configuring import one_feed
 from fake_rows import signals
 from waiting import LONG_S, until
 
-from tickwire.config import Config
 from tickwire.errors import ConfigError, SetupError
 from tickwire.launch import make_sinks
 from tickwire.sinks import door
@@ -186,15 +186,7 @@ async def test_what_a_request_must_say(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sinks(entry: dict[str, Any], base: Path) -> list[Any]:
-    config = Config.from_dict(
-        {
-            "feeds": [{"venue": "binance_spot", "instruments": ["BTCUSDT"]}],
-            "features": {"rows": ["spread()"]},
-            "sinks": [{"type": "websocket", **entry}],
-        },
-        base=base,
-        where="pipeline.toml",
-    )
+    config = one_feed(base=base, where="pipeline.toml", sinks=[{"type": "websocket", **entry}])
     return [sink for _, sink, _ in make_sinks(config)]
 
 

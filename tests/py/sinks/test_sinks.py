@@ -17,11 +17,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from configuring import one_feed
 from fake_core import make_rows, notice
 from fake_rows import as_signals, signals
 from waiting import LONG_S, until
 
-from tickwire.config import Config
 from tickwire.errors import SetupError
 from tickwire.launch import make_sinks
 from tickwire.records import Signal
@@ -368,16 +368,8 @@ async def test_websocket_refuses_web_pages_that_it_was_not_told_of() -> None:
 
 
 def test_websocket_gets_its_origins_from_the_configuration() -> None:
-    config = Config.from_dict(
-        {
-            "feeds": [{"venue": "binance_spot", "instruments": ["BTCUSDT"]}],
-            "features": {"rows": ["spread()"]},
-            "sinks": [
-                {"type": "websocket"},
-                {"type": "websocket", "port": 1, "origins": ["https://a.example"]},
-            ],
-        }
-    )
+    other = {"type": "websocket", "port": 1, "origins": ["https://a.example"]}
+    config = one_feed(sinks=[{"type": "websocket"}, other])
     made = [sink for _, sink, _ in make_sinks(config)]
     assert [sink.origins for sink in made if isinstance(sink, WebSocketSink)] == [
         frozenset(),
