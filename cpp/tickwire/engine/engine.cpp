@@ -18,6 +18,7 @@
 
 #include "tickwire/core/error.hpp"
 #include "tickwire/core/time.hpp"
+#include "tickwire/engine/ingest/order_counters.hpp"
 #include "tickwire/engine/ingest/price_counters.hpp"
 #include "tickwire/engine/score/work.hpp"
 #include "tickwire/infer/ensemble.hpp"
@@ -99,9 +100,8 @@ metrics::StatCapacity stat_capacity(const EngineConfig& config) {
   for (const FeedConfig& feed : config.feeds) {
     if (feed.itch) lines += 2 + (feed.itch->multicast ? feed.itch->multicast->lines.size() : 0);
   }
-  // A feed by orders has fewer, which its start would say.
   // The recorder has one of each feed.
-  constexpr std::size_t kFeedCounters = std::max<std::size_t>(64, kPriceCounters + 1);
+  constexpr std::size_t kFeedCounters = std::max(kPriceCounters, kOrderCounters) + 1;
   return {.counters = static_cast<std::uint32_t>(kFeedCounters * feeds + 12 * lines +
                                                  12 * count_instruments(config) + 16 * agents),
           .histograms = static_cast<std::uint32_t>((signal::kStageCount + 1) * agents),

@@ -74,26 +74,7 @@ OrderLane::OrderLane(InstrumentId id_, const FeedConfig& feed, const InstrumentC
                      metrics::StatFile& stats, Arena& arena)
     : id(id_),
       pipeline(market, local, instrument.qty_decimals, features, arena),
-      state(stats.counter(feed.name + "/" + instrument.symbol, "book_state")),
-      epoch(stats.counter(feed.name + "/" + instrument.symbol, "epoch")),
-      rows(stats.counter(feed.name + "/" + instrument.symbol, "rows")),
-      left_valid(stats.counter(feed.name + "/" + instrument.symbol, "left_valid")),
-      reason(stats.counter(feed.name + "/" + instrument.symbol, "book_reason")),
-      since(stats.counter(feed.name + "/" + instrument.symbol, "book_since")),
-      window_overflows(stats.counter(feed.name + "/" + instrument.symbol, "window_overflows")) {}
-
-OrderFeed::LineCounters::LineCounters(const std::string& scope, metrics::StatFile& stats)
-    : datagrams(stats.counter(scope, "line_datagrams")),
-      received(stats.counter(scope, "line_received")),
-      won(stats.counter(scope, "line_won")),
-      duplicate(stats.counter(scope, "line_duplicate")),
-      late(stats.counter(scope, "line_late")),
-      gap(stats.counter(scope, "line_gap")),
-      overtaken(stats.counter(scope, "line_overtaken")),
-      heartbeats(stats.counter(scope, "line_heartbeats")),
-      socket_drops(stats.counter(scope, "socket_drops")),
-      cut(stats.counter(scope, "datagrams_cut")),
-      receive_errors(stats.counter(scope, "receive_errors")) {}
+      counters{{stats, feed.name + "/" + instrument.symbol}} {}
 
 OrderFeed::OrderFeed(const FeedSetup& setup, metrics::StatFile& stats, Arena& arena)
     : outlet_(setup.outlet),
@@ -106,47 +87,7 @@ OrderFeed::OrderFeed(const FeedSetup& setup, metrics::StatFile& stats, Arena& ar
       market_(table_, config_.itch->max_orders, arena),
       day_(day_of(config_.itch->midnights)),
       windows_on_recv_(setup.engine.features.clock == WindowClock::Recv),
-      messages_(stats.counter(config_.name, "messages")),
-      bytes_(stats.counter(config_.name, "message_bytes")),
-      book_events_(stats.counter(config_.name, "book_events")),
-      trades_(stats.counter(config_.name, "trades")),
-      others_(stats.counter(config_.name, "other_instruments")),
-      unknown_type_(stats.counter(config_.name, "unknown_type")),
-      malformed_(stats.counter(config_.name, "malformed")),
-      unknown_order_(stats.counter(config_.name, "unknown_order")),
-      duplicate_order_(stats.counter(config_.name, "duplicate_order")),
-      other_book_(stats.counter(config_.name, "other_book")),
-      bad_qty_(stats.counter(config_.name, "bad_qty")),
-      other_stock_(stats.counter(config_.name, "other_stock")),
-      locate_moved_(stats.counter(config_.name, "locate_moved")),
-      unnamed_locate_(stats.counter(config_.name, "unnamed_locate")),
-      orders_full_(stats.counter(config_.name, "orders_full")),
-      levels_full_(stats.counter(config_.name, "levels_full")),
-      crossed_(stats.counter(config_.name, "crossed")),
-      gaps_(stats.counter(config_.name, "gaps")),
-      left_valid_(stats.counter(config_.name, "left_valid")),
-      became_valid_(stats.counter(config_.name, "became_valid")),
-      orders_(stats.counter(config_.name, "live_orders")),
-      truncated_(stats.counter(config_.name, "capture_truncated")),
-      clock_leaps_(stats.counter(config_.name, "clock_leaps")),
-      stamps_capped_(stats.counter(config_.name, "stamps_capped")),
-      input_ts_(stats.counter(config_.name, "input_ts")),
-      sequence_gaps_(stats.counter(config_.name, "sequence_gaps")),
-      lost_messages_(stats.counter(config_.name, "lost_messages")),
-      requests_(stats.counter(config_.name, "requests")),
-      request_timeouts_(stats.counter(config_.name, "request_timeouts")),
-      requested_messages_(stats.counter(config_.name, "requested_messages")),
-      snapshots_(stats.counter(config_.name, "snapshots")),
-      snapshots_failed_(stats.counter(config_.name, "snapshots_failed")),
-      snapshots_too_old_(stats.counter(config_.name, "snapshots_too_old")),
-      sessions_(stats.counter(config_.name, "sessions")),
-      other_session_(stats.counter(config_.name, "other_session")),
-      window_full_(stats.counter(config_.name, "window_full")),
-      implausible_datagrams_(stats.counter(config_.name, "implausible_datagrams")),
-      malformed_datagrams_(stats.counter(config_.name, "malformed_datagrams")),
-      other_groups_(stats.counter(config_.name, "other_groups")),
-      packets_cut_(stats.counter(config_.name, "packets_cut")),
-      lines_silent_(stats.counter(config_.name, "lines_silent")) {
+      counters_{{stats, config_.name}} {
   for (InstrumentId local = 0; local < config_.instruments.size(); ++local) {
     lanes_.push_back(std::make_unique<OrderLane>(setup.first_instrument + local, config_,
                                                  config_.instruments[local], market_, local,
@@ -164,7 +105,7 @@ OrderFeed::OrderFeed(const FeedSetup& setup, metrics::StatFile& stats, Arena& ar
   files_ = std::make_unique<venue::itch::ReplaySource>(replay, key_of(setup.number), arena);
   if (files_->sequencer() == nullptr) return;
   for (std::size_t i = 0; i < (files_->lines() != 0 ? files_->lines() : kUsualLines); ++i) {
-    lines_.emplace_back(config_.name + "/line" + std::to_string(i), stats);
+    lines_.push_back({{stats, config_.name + "/line" + std::to_string(i)}});
   }
 }
 
@@ -187,9 +128,9 @@ void OrderFeed::connect(const FeedSetup& setup, metrics::StatFile& stats, Arena&
   mold_.emplace(static_cast<net::MoldFeedHandler&>(*this), std::move(mold),
                 key_of(setup.number) + ".multicast", arena);
   for (std::size_t i = 0; i < lines; ++i) {
-    lines_.emplace_back(config_.name + "/line" + std::to_string(i), stats);
+    lines_.push_back({{stats, config_.name + "/line" + std::to_string(i)}});
   }
-  lines_.emplace_back(config_.name + "/rerequest", stats);
+  lines_.push_back({{stats, config_.name + "/rerequest"}});
   started_tsc_ = tsc_now();
 }
 
@@ -290,7 +231,7 @@ void OrderFeed::watch(TsNs) noexcept {
     if (!lines_[i].silent && is_silent(i)) (void)poll();
     const bool silent = is_silent(i);
     if (silent && !lines_[i].silent) {
-      lines_silent_.add(1);
+      counters_.lines_silent.add(1);
       report(errors_, ErrorKind::ConnectionSilent,
              {config_.name, ": line ", NumberText(i).view(), " at ", mold_->line(i).config().address},
              clock_.now());
@@ -328,7 +269,7 @@ class OrderFeed::Input final : public ReplayInput {
   void tell(CaptureFacts& facts) const override { feed_.tell(facts); }
   void end() noexcept override {
     if (!feed_.files_->truncated()) return;
-    feed_.truncated_.set(1);
+    feed_.counters_.truncated.set(1);
     report(feed_.errors_, ErrorKind::CaptureTruncated, feed_.files_->error(), 0);
   }
 
@@ -354,7 +295,7 @@ void OrderFeed::tell(CaptureFacts& facts) const {
     if (lane.pipeline.state() == md::BookState::Suspect) {
       facts.lost.push_back({symbol, std::string(md::name_of(md::BookState::Suspect)),
                             std::string(md::name_of(lane.lost_reason)), place_of(lane), lane.lost_ts});
-    } else if (lane.rows.value() == 0) {
+    } else if (lane.counters.rows.value() == 0) {
       const auto last = lane.pipeline.warm_last();
       const TsNs now = lane.pipeline.clock();
       if (last.warm_at <= now) continue;
@@ -382,8 +323,8 @@ std::string OrderFeed::place_of(const OrderLane& lane) {
 // What happens
 
 void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes, Arrival arrival) noexcept {
-  messages_.add(1);
-  bytes_.add(static_cast<std::int64_t>(bytes.size()));
+  counters_.messages.add(1);
+  counters_.bytes.add(static_cast<std::int64_t>(bytes.size()));
   if (clock_doubted_ && stamps_.is_near(arrival.ts_recv)) [[unlikely]] {
     // The message before this one leapt, and this one is of the same time.
     clock_doubted_ = false;
@@ -413,8 +354,8 @@ void OrderFeed::message(std::uint64_t sequence, std::span<const std::byte> bytes
     });
   }
   stages_.record(signal::Stage::Decode, tsc_span_ns(arrival.tsc_start, arrival.tsc_decoded));
-  if (update.book) book_events_.add(1);
-  if (update.traded) trades_.add(1);
+  if (update.book) counters_.book_events.add(1);
+  if (update.traded) counters_.trades.add(1);
   OrderLane& lane = *lanes_[update.instrument];
   lane.traded = lane.traded || update.traded;
   const Step step = lane.pipeline.on_update(update, ts_event, arrival.ts_recv, sequence);
@@ -475,7 +416,7 @@ void OrderFeed::misfit(const venue::itch::Update& update, std::uint64_t sequence
 /// next one, and windows begin anew.
 void OrderFeed::doubt_clock(const StampWatch::Leaps& leaps, TsNs ts) noexcept {
   clock_doubted_ = true;
-  clock_leaps_.add(1);
+  counters_.clock_leaps.add(1);
   if (leaps.recv) stamps_.tell_recv(errors_, config_.name, ts);
   if (leaps.event && !windows_on_recv_) stamps_.tell_event(errors_, config_.name, ts);
   on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.doubt_clock(); });
@@ -501,7 +442,7 @@ void OrderFeed::begin_session(TsNs ts) noexcept {
 
 void OrderFeed::lose(std::uint64_t first, std::uint64_t count, TsNs ts) noexcept {
   market_.lose();
-  lost_messages_.add(static_cast<std::int64_t>(count));
+  counters_.lost_messages.add(static_cast<std::int64_t>(count));
   on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.on_state(); });
   TICKWIRE_HOT_EXEMPT_BEGIN("rare: numbers are written as text")
   constexpr std::string_view kWhy = " came on no line and could not be had again";
@@ -532,7 +473,7 @@ void OrderFeed::snapshot_message(std::span<const std::byte> bytes, TsNs ts) noex
 void OrderFeed::end_snapshot(TsNs ts) noexcept {
   in_snapshot_ = false;
   market_.rebuilt();
-  snapshots_.add(1);
+  counters_.snapshots.add(1);
   on_every_lane(ts, [](OrderPipeline& pipeline) { return pipeline.on_state(); });
 }
 
@@ -576,20 +517,20 @@ void OrderFeed::finish(OrderLane& lane, const Step& step, TsNs ts_event, const A
                    .missing_trades = 0};
   if (step.row) {
     of.row = pipeline.row();
-    lane.rows.add(1);
+    lane.counters.rows.add(1);
     outlet_.row(of, pipeline.history(), step, arrival);
     of.row = 0;
   }
   if (step.left_valid) [[unlikely]] {
-    if (step.reason == md::InvalidReason::Gap) gaps_.add(1);
-    left_valid_.add(1);
-    lane.left_valid.add(1);
-    lane.reason.set(static_cast<std::int64_t>(step.reason));
+    if (step.reason == md::InvalidReason::Gap) counters_.gaps.add(1);
+    counters_.left_valid.add(1);
+    lane.counters.left_valid.add(1);
+    lane.counters.reason.set(static_cast<std::int64_t>(step.reason));
     note_lost(lane, step.reason, arrival.ts_recv);
     outlet_.notice(of, pipeline.state(), step.reason, arrival);
   }
   if (step.became_valid) [[unlikely]]
-    became_valid_.add(1);
+    counters_.became_valid.add(1);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -597,44 +538,38 @@ void OrderFeed::finish(OrderLane& lane, const Step& step, TsNs ts_event, const A
 
 void OrderFeed::count(TsNs now) noexcept {
   for (auto& lane : lanes_) {
-    const auto state = static_cast<std::int64_t>(lane->pipeline.state());
-    if (state != lane->state.value() || lane->pipeline.epoch() != lane->epoch.value() ||
-        lane->since.value() == 0) {
-      lane->since.set(now);
-    }
-    lane->state.set(state);
-    lane->epoch.set(lane->pipeline.epoch());
-    set(lane->window_overflows, lane->pipeline.window_overflows());
+    lane->counters.follow(lane->pipeline.state(), lane->pipeline.epoch(), now);
+    set(lane->counters.window_overflows, lane->pipeline.window_overflows());
   }
-  input_ts_.set(item_.ts_recv);
+  counters_.input_ts.set(item_.ts_recv);
   const venue::itch::MarketCounts& counts = market_.counts();
-  set(others_, counts.others);
-  set(unknown_type_, market_.decoder().unknown());
-  set(malformed_, market_.decoder().refused());
-  set(unknown_order_, counts.unknown_order);
-  set(duplicate_order_, counts.duplicate_order);
-  set(other_book_, counts.other_book);
-  set(bad_qty_, counts.bad_qty);
-  set(other_stock_, counts.other_stock);
-  set(locate_moved_, counts.locate_moved);
-  set(unnamed_locate_, counts.unnamed_locate);
-  set(orders_full_, counts.orders_full);
-  set(levels_full_, counts.levels_full);
-  set(crossed_, counts.crossed);
-  set(orders_, market_.books().orders());
+  set(counters_.others, counts.others);
+  set(counters_.unknown_type, market_.decoder().unknown());
+  set(counters_.malformed, market_.decoder().refused());
+  set(counters_.unknown_order, counts.unknown_order);
+  set(counters_.duplicate_order, counts.duplicate_order);
+  set(counters_.other_book, counts.other_book);
+  set(counters_.bad_qty, counts.bad_qty);
+  set(counters_.other_stock, counts.other_stock);
+  set(counters_.locate_moved, counts.locate_moved);
+  set(counters_.unnamed_locate, counts.unnamed_locate);
+  set(counters_.orders_full, counts.orders_full);
+  set(counters_.levels_full, counts.levels_full);
+  set(counters_.crossed, counts.crossed);
+  set(counters_.orders, market_.books().orders());
 
   const net::Sequencer* const sequencer = mold_ ? &mold_->sequencer() : files_->sequencer();
   if (sequencer != nullptr) {
     const net::SequencerStats& stats = sequencer->stats();
-    set(sequence_gaps_, stats.gaps);
-    set(requests_, stats.requests);
-    set(request_timeouts_, stats.request_timeouts);
-    set(requested_messages_, stats.requested);
-    set(snapshots_too_old_, stats.snapshots_too_old);
-    set(sessions_, stats.sessions);
-    set(other_session_, stats.other_session);
-    set(window_full_, stats.window_full);
-    set(implausible_datagrams_, stats.implausible);
+    set(counters_.sequence_gaps, stats.gaps);
+    set(counters_.requests, stats.requests);
+    set(counters_.request_timeouts, stats.request_timeouts);
+    set(counters_.requested_messages, stats.requested);
+    set(counters_.snapshots_too_old, stats.snapshots_too_old);
+    set(counters_.sessions, stats.sessions);
+    set(counters_.other_session, stats.other_session);
+    set(counters_.window_full, stats.window_full);
+    set(counters_.implausible_datagrams, stats.implausible);
     report_refused(*sequencer);
     for (std::size_t i = 0; i < lines_.size(); ++i) {
       count_line(i, sequencer->line_stats(static_cast<std::uint32_t>(i)));
@@ -642,14 +577,15 @@ void OrderFeed::count(TsNs now) noexcept {
   }
   if (!mold_) {
     const venue::itch::ReplayStats stats = files_->stats();
-    set(malformed_datagrams_, stats.malformed);
-    set(other_groups_, stats.other_groups);
-    set(other_session_, (sequencer != nullptr ? sequencer->stats().other_session : 0) + stats.strays);
-    set(packets_cut_, stats.cut);
+    set(counters_.malformed_datagrams, stats.malformed);
+    set(counters_.other_groups, stats.other_groups);
+    set(counters_.other_session,
+        (sequencer != nullptr ? sequencer->stats().other_session : 0) + stats.strays);
+    set(counters_.packets_cut, stats.cut);
     return;
   }
-  set(malformed_datagrams_, mold_->stats().malformed);
-  set(snapshots_failed_, mold_->stats().snapshot_failures);
+  set(counters_.malformed_datagrams, mold_->stats().malformed);
+  set(counters_.snapshots_failed, mold_->stats().snapshot_failures);
   std::uint64_t capped = 0;
   for (std::size_t i = 0; i < lines_.size(); ++i) {
     const net::UdpSource* const source = i < mold_->lines() ? &mold_->line(i) : mold_->rerequest();
@@ -664,7 +600,7 @@ void OrderFeed::count(TsNs now) noexcept {
       report(errors_, ErrorKind::ReceiveFailed, {config_.name, ": ", source->last_error()}, clock_.now());
     }
   }
-  set(stamps_capped_, capped);
+  set(counters_.stamps_capped, capped);
 }
 
 /// What is not believed is told for as long as it comes.

@@ -34,6 +34,8 @@
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/ingest/capture_facts.hpp"
 #include "tickwire/engine/ingest/feed.hpp"
+#include "tickwire/engine/ingest/lane_counters.hpp"
+#include "tickwire/engine/ingest/order_counters.hpp"
 #include "tickwire/engine/ingest/order_pipeline.hpp"
 #include "tickwire/engine/ingest/row_outlet.hpp"
 #include "tickwire/engine/ingest/stamp_watch.hpp"
@@ -56,13 +58,7 @@ struct OrderLane {
 
   const InstrumentId id;
   OrderPipeline pipeline;
-  metrics::Counter& state;
-  metrics::Counter& epoch;
-  metrics::Counter& rows;
-  metrics::Counter& left_valid;
-  metrics::Counter& reason;  // InvalidReason of the last time that the book left Valid.
-  metrics::Counter& since;   // When the state became what it is, to a tenth of a second.
-  metrics::Counter& window_overflows;
+  LaneCounters counters;
   md::InvalidReason lost_reason = md::InvalidReason::None;  // Why it left valid last …
   TsNs lost_ts = 0;                                         // … and when.
   const std::string* lost_file = nullptr;                   // Replay: in which input; the source's own …
@@ -104,24 +100,6 @@ class OrderFeed final : public Feed, private net::MoldFeedHandler {
   }
 
  private:
-  /// One line, or the re-request server.
-  struct LineCounters {
-    LineCounters(const std::string& scope, metrics::StatFile& stats);
-    metrics::Counter& datagrams;
-    metrics::Counter& received;
-    metrics::Counter& won;
-    metrics::Counter& duplicate;
-    metrics::Counter& late;
-    metrics::Counter& gap;
-    metrics::Counter& overtaken;
-    metrics::Counter& heartbeats;
-    metrics::Counter& socket_drops;
-    metrics::Counter& cut;
-    metrics::Counter& receive_errors;
-    std::uint64_t errors_seen = 0;
-    bool silent = false;
-  };
-
   class Input;
 
   void connect(const FeedSetup& setup, metrics::StatFile& stats, Arena& arena);
@@ -203,48 +181,7 @@ class OrderFeed final : public Feed, private net::MoldFeedHandler {
 
   std::unique_ptr<venue::itch::ReplaySource> files_;  // Replay.
   venue::itch::ReplayItem item_{};
-
-  metrics::Counter& messages_;
-  metrics::Counter& bytes_;
-  metrics::Counter& book_events_;
-  metrics::Counter& trades_;
-  metrics::Counter& others_;
-  metrics::Counter& unknown_type_;
-  metrics::Counter& malformed_;
-  metrics::Counter& unknown_order_;
-  metrics::Counter& duplicate_order_;
-  metrics::Counter& other_book_;
-  metrics::Counter& bad_qty_;
-  metrics::Counter& other_stock_;
-  metrics::Counter& locate_moved_;
-  metrics::Counter& unnamed_locate_;
-  metrics::Counter& orders_full_;
-  metrics::Counter& levels_full_;
-  metrics::Counter& crossed_;
-  metrics::Counter& gaps_;
-  metrics::Counter& left_valid_;
-  metrics::Counter& became_valid_;
-  metrics::Counter& orders_;
-  metrics::Counter& truncated_;
-  metrics::Counter& clock_leaps_;    // Stamps that are not to be gone by: see StampWatch.
-  metrics::Counter& stamps_capped_;  // Live: those that were ahead of their reading.
-  metrics::Counter& input_ts_;       // Replay: when what was read last was received.
-  metrics::Counter& sequence_gaps_;
-  metrics::Counter& lost_messages_;
-  metrics::Counter& requests_;
-  metrics::Counter& request_timeouts_;
-  metrics::Counter& requested_messages_;
-  metrics::Counter& snapshots_;
-  metrics::Counter& snapshots_failed_;
-  metrics::Counter& snapshots_too_old_;
-  metrics::Counter& sessions_;
-  metrics::Counter& other_session_;
-  metrics::Counter& window_full_;
-  metrics::Counter& implausible_datagrams_;
-  metrics::Counter& malformed_datagrams_;
-  metrics::Counter& other_groups_;
-  metrics::Counter& packets_cut_;
-  metrics::Counter& lines_silent_;
+  OrderCounters counters_;
 };
 
 }  // namespace tickwire::engine

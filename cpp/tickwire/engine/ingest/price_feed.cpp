@@ -93,13 +93,9 @@ void PriceFeed::count(TsNs now) noexcept {
     PriceLane& lane = *each;
     const InstrumentPipeline& pipeline = lane.pipeline;
     // A book that nothing leaves from is not valid to anybody outside.
-    const auto state = static_cast<std::int64_t>(muted_ ? md::BookState::Empty : pipeline.state());
-    if (state != lane.state.value() || pipeline.epoch() != lane.epoch.value() || lane.since.value() == 0)
-      lane.since.set(now);
-    lane.state.set(state);
-    lane.epoch.set(pipeline.epoch());
+    lane.counters.follow(muted_ ? md::BookState::Empty : pipeline.state(), pipeline.epoch(), now);
     lane.heard.set((lane.diff_id | lane.trade_id | lane.quote_id) != 0 ? 1 : 0);
-    lane.window_overflows.set(static_cast<std::int64_t>(pipeline.window_overflows()));
+    lane.counters.window_overflows.set(static_cast<std::int64_t>(pipeline.window_overflows()));
     lane.levels_dropped.set(static_cast<std::int64_t>(pipeline.book().dropped_levels()));
     lane.rows_beyond_depth.set(static_cast<std::int64_t>(pipeline.rows_beyond_depth()));
     lane.rows_awaiting_trades.set(static_cast<std::int64_t>(pipeline.rows_awaiting_trades()));
@@ -684,7 +680,7 @@ void PriceFeed::close(std::uint32_t conn, TsNs ts) noexcept {
 void PriceFeed::finish(PriceLane& lane, const Step& step, const md::Event& event,
                        const Arrival& arrival) noexcept {
   if (step.row && !muted_) {
-    lane.rows.add(1);
+    lane.counters.rows.add(1);
     outlet_.row(of(lane, lane.pipeline.row(), event.ts_event), lane.pipeline.history(), step, arrival);
   }
   if (step.left_valid) [[unlikely]] {
@@ -725,8 +721,8 @@ void PriceFeed::emit_notice(PriceLane& lane, md::InvalidReason reason, TsNs ts_e
   note_lost(lane, reason, arrival.ts_recv);
   if (muted_) return;
   counters_.left_valid.add(1);
-  lane.left_valid.add(1);
-  lane.reason.set(static_cast<std::int64_t>(reason));
+  lane.counters.left_valid.add(1);
+  lane.counters.reason.set(static_cast<std::int64_t>(reason));
   outlet_.notice(of(lane, 0, ts_event), lane.pipeline.state(), reason, arrival);
 }
 

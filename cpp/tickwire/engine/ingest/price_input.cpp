@@ -169,7 +169,7 @@ void PriceInput::tell(CaptureFacts& facts) const {
         lost.place = *found.file + ":" + std::to_string(found.line);
         lost.ts = found.ts;
       }
-    } else if (lane.rows.value() == 0) {
+    } else if (lane.counters.rows.value() == 0) {
       const auto last = pipeline.warm_last();
       const TsNs now = pipeline.clock();
       if (last.warm_at <= now) continue;

@@ -10,6 +10,7 @@
 #include "tickwire/engine/config.hpp"
 #include "tickwire/engine/ingest/bare_books.hpp"
 #include "tickwire/engine/ingest/instrument_pipeline.hpp"
+#include "tickwire/engine/ingest/lane_counters.hpp"
 #include "tickwire/metrics/counter_scope.hpp"
 #include "tickwire/venue/trade_sequence.hpp"
 
@@ -46,14 +47,8 @@ struct PriceLane {
   Unnamed unnamed;
 
   metrics::CounterScope of;
-  metrics::Counter& state = of("book_state");
-  metrics::Counter& epoch = of("epoch");
-  metrics::Counter& rows = of("rows");
-  metrics::Counter& left_valid = of("left_valid");
-  metrics::Counter& reason = of("book_reason");  // InvalidReason of the last time that the book left Valid.
-  metrics::Counter& since = of("book_since");    // When the state became what it is, to a tenth of a second.
-  metrics::Counter& heard = of("heard");         // 1: something of it came since the connection was opened.
-  metrics::Counter& window_overflows = of("window_overflows");
+  LaneCounters counters{of};
+  metrics::Counter& heard = of("heard");  // 1: something of it came since the connection was opened.
   metrics::Counter& levels_dropped = of("levels_dropped");
   metrics::Counter& rows_beyond_depth = of("rows_beyond_depth");
   metrics::Counter& rows_awaiting_trades = of("rows_awaiting_trades");
