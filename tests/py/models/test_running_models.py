@@ -406,6 +406,14 @@ async def test_workers_that_share_an_instrument_send_nothing_after_the_end_of_it
         async with Pipeline(config, record_dir=tmp_path / "run") as pipeline:
             collector = Collector(pipeline)
             await pipeline.run_until(3)
+            # Longer where the machine has much else to do.
+            await until(
+                lambda: (
+                    len(collector.rows) > 100
+                    and pipeline.stats().count("left_valid") > 0
+                    and all(pipeline.stats().counters[f"infer{i}/scored"] for i in range(3))
+                )
+            )
     records, stats = collector.records, pipeline.stats()
     rows = records[records["row"] != 0]
     assert faults.counts["drop"] > 0
