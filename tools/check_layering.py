@@ -12,7 +12,7 @@ well. So this reads both sides and refuses
   * dependencies between layers, or includes between files, that form a cycle,
   * an include that does not read "tickwire/<layer>/<file>.hpp", or names a file that is not there,
   * pybind11 or Python.h outside cpp/bindings,
-  * ONNX Runtime's headers outside cpp/tickwire/infer/ort_*,
+  * ONNX Runtime's headers outside cpp/tickwire/infer/onnxruntime,
   * memory_order outside cpp/tickwire/concurrent.
 
 The order of Python's modules is the list `layers` of [tool.tickwire]: each entry is a module or a package
@@ -150,8 +150,8 @@ def check_include(
     if name.startswith("pybind11/") or name == "Python.h":
         return f"{name} outside cpp/bindings" if layer is not None else None
     if name.split("/")[-1].startswith("onnxruntime_"):
-        home = layer == "infer" and inside.name.startswith("ort_")
-        return None if home else f"{name} outside cpp/tickwire/infer/ort_*"
+        home = inside.parts[1:3] == ("infer", "onnxruntime")
+        return None if home else f"{name} outside cpp/tickwire/infer/onnxruntime"
     # Bindings are a folder of their own, with headers beside their .cpp files.
     if include.quoted and layer is not None:
         return f'expected "tickwire/<layer>/<file>.hpp" or <...>, found "{name}"'

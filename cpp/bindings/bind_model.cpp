@@ -9,12 +9,10 @@
 #include <stdexcept>
 
 #include "tickwire/core/error.hpp"
-#include "tickwire/core/types.hpp"
-#include "tickwire/infer/ensemble.hpp"
+#include "tickwire/infer/aligned_floats.hpp"
+#include "tickwire/infer/executors.hpp"
+#include "tickwire/infer/loader.hpp"
 #include "tickwire/infer/model_timer.hpp"
-#include "tickwire/infer/ort_api.hpp"
-#include "tickwire/infer/ort_model.hpp"
-#include "tickwire/infer/ort_provider.hpp"
 
 namespace tickwire::bindings {
 
@@ -28,27 +26,17 @@ using Floats = py::array_t<float, py::array::c_style>;
 /// the engine's slots do, so that the scores are the same bits.
 class BoundModel {
  public:
-  BoundModel(const std::vector<std::string>& members, std::vector<double> weights,
+  BoundModel(const std::vector<std::string>& members, const std::vector<double>& weights,
              const std::string& provider, const std::string& cache_dir, std::size_t max_batch,
              std::size_t rows, std::size_t features, const std::string& library,
              const std::vector<int>& fds) {
-    if (!fds.empty() && fds.size() != members.size()) {
-      throw SetupError("fds", "one a member, or none", std::to_string(fds.size()));
-    }
-    std::vector<std::unique_ptr<infer::Model>> loaded;
-    for (std::size_t i = 0; i < members.size(); ++i) {
-      loaded.push_back(infer::load_ort_model({.library = library,
-                                              .provider = provider,
-                                              .cache_dir = cache_dir,
-                                              .path = members[i],
-                                              .rows = rows,
-                                              .features = features,
-                                              .max_batch = max_batch,
-                                              .fd = fds.empty() ? -1 : fds[i]}));
-    }
-    model_ = infer::make_ensemble(std::move(loaded), std::move(weights));
-    input_.resize((max_batch * info().rows * info().features + kFloatsPerLine - 1) / kFloatsPerLine);
-    handle_ = model_->bind(input());
+    model_ = infer::load_model({.members = members_of(members, weights, fds),
+                                .library = library,
+                                .provider = provider,
+                                .cache_dir = cache_dir},
+                               {.rows = rows, .features = features, .max_batch = max_batch});
+    input_ = infer::AlignedFloats(max_batch * info().rows * info().features);
+    handle_ = model_->bind(input_.data());
   }
 
   [[nodiscard]] const infer::ModelInfo& info() const { return model_->info(); }
@@ -82,7 +70,7 @@ class BoundModel {
     const std::lock_guard lock(mutex_);
     for (std::size_t done = 0; done < count;) {
       const std::size_t size = std::min(info().max_batch, count - done);
-      std::copy_n(from + done * block, size * block, input());
+      std::copy_n(from + done * block, size * block, input_.data());
       if (!model_->run_batch(handle_, size, {to + done * scores, size * scores})) {
         throw SetupError(info().path, "a model that scores its rows", std::string(model_->last_error()));
       }
@@ -92,12 +80,22 @@ class BoundModel {
   }
 
  private:
-  static constexpr std::size_t kFloatsPerLine = kCacheLineBytes / sizeof(float);
-  struct alignas(kCacheLineBytes) Line {
-    float floats[kFloatsPerLine];
-  };
-
-  [[nodiscard]] float* input() { return input_.front().floats; }
+  static std::vector<infer::ModelMember> members_of(const std::vector<std::string>& paths,
+                                                    const std::vector<double>& weights,
+                                                    const std::vector<int>& fds) {
+    const auto check = [&](const char* what, std::size_t count) {
+      if (count == 0 || count == paths.size()) return;
+      throw SetupError(what, std::to_string(paths.size()) + ", one a member, or none", std::to_string(count));
+    };
+    check("weights", weights.size());
+    check("fds", fds.size());
+    std::vector<infer::ModelMember> members;
+    for (std::size_t i = 0; i < paths.size(); ++i) {
+      members.push_back(
+          {.path = paths[i], .weight = weights.empty() ? 1.0 : weights[i], .fd = fds.empty() ? -1 : fds[i]});
+    }
+    return members;
+  }
 
   [[nodiscard]] std::size_t check_shape(const Floats& batch) const {
     const auto rows = static_cast<py::ssize_t>(info().rows);
@@ -115,7 +113,7 @@ class BoundModel {
     throw SetupError(info().path + ": batch", expected, found + "]");
   }
 
-  std::vector<Line> input_;
+  infer::AlignedFloats input_{0};
   std::unique_ptr<infer::Model> model_;
   std::unique_ptr<infer::ModelTimer> timer_;
   std::size_t handle_ = 0;
@@ -125,14 +123,18 @@ class BoundModel {
 }  // namespace
 
 void bind_model(py::module_& m) {
+  py::tuple executors(infer::kExecutors.size());
+  for (std::size_t i = 0; i < executors.size(); ++i) executors[i] = infer::kExecutors[i].name;
+  m.attr("EXECUTORS") = executors;
+
   py::class_<BoundModel>(m, "Model", py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)))
-      .def(py::init([](const std::vector<std::string>& members, std::vector<double> weights,
+      .def(py::init([](const std::vector<std::string>& members, const std::vector<double>& weights,
                        const std::string& provider, const std::string& cache_dir, std::size_t max_batch,
                        std::size_t rows, std::size_t features, const std::string& library,
                        const std::vector<int>& fds) {
              const py::gil_scoped_release release;  // Loading takes milliseconds to seconds.
-             return std::make_unique<BoundModel>(members, std::move(weights), provider, cache_dir, max_batch,
-                                                 rows, features, library, fds);
+             return std::make_unique<BoundModel>(members, weights, provider, cache_dir, max_batch, rows,
+                                                 features, library, fds);
            }),
            py::arg("members"), py::arg("weights"), py::arg("provider"), py::arg("cache_dir"),
            py::arg("max_batch"), py::arg("rows"), py::arg("features"), py::arg("library"),
@@ -160,21 +162,17 @@ void bind_model(py::module_& m) {
       .def_property_readonly("notes", [](const BoundModel& model) { return model.info().notes; });
 
   m.def(
-      "providers",
-      [](const std::string& library) { return infer::available_providers(infer::open_ort(library)); },
+      "providers", [](const std::string& library) { return infer::model_providers(library); },
       py::arg("library"));
   m.def(
       "optimize_model",
       [](const std::string& path, const std::string& out, const std::string& format,
          const std::string& provider, const std::string& library) {
-        infer::optimize_ort_model({.library = library,
-                                   .provider = provider,
-                                   .cache_dir = "",
-                                   .path = path,
-                                   .rows = 0,
-                                   .features = 0,
-                                   .max_batch = 1},
-                                  out, format);
+        infer::optimize_model({.members = {{.path = path, .weight = 1.0}},
+                               .library = library,
+                               .provider = provider,
+                               .cache_dir = ""},
+                              out, format);
       },
       py::arg("path"), py::arg("out"), py::arg("format"), py::arg("provider"), py::arg("library"),
       py::call_guard<py::gil_scoped_release>());

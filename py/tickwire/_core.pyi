@@ -11,6 +11,7 @@ STAGES: tuple[str, ...]
 VENUES: tuple[str, ...]
 STATES: tuple[str, ...]
 REASONS: tuple[str, ...]
+EXECUTORS: tuple[str, ...]
 
 __version__: str
 

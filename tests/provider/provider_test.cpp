@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "infer/model_files.hpp"
-#include "tickwire/infer/ort_api.hpp"
-#include "tickwire/infer/ort_model.hpp"
-#include "tickwire/infer/ort_provider.hpp"
+#include "tickwire/infer/loader.hpp"
+#include "tickwire/infer/onnxruntime/ort_api.hpp"
+#include "tickwire/infer/onnxruntime/ort_provider.hpp"
 
 /// What is asked of CUDA and TensorRT, and that a model behind a binding scores as it does without: on a
 /// stand-in, so neither the copy to a device nor anything a GPU computes is tested here.
@@ -42,13 +42,11 @@ class ProviderTest : public ::testing::Test {
   static std::unique_ptr<Model> load(const std::string& provider, const std::string& name, std::size_t rows,
                                      std::size_t features, std::size_t max_batch,
                                      const std::string& cache_dir = "") {
-    return load_ort_model({.library = TICKWIRE_GPU_STAND_IN,
-                           .provider = provider,
-                           .cache_dir = cache_dir,
-                           .path = model_file(name),
-                           .rows = rows,
-                           .features = features,
-                           .max_batch = max_batch});
+    return load_model({.members = {{.path = model_file(name), .weight = 1.0}},
+                       .library = TICKWIRE_GPU_STAND_IN,
+                       .provider = provider,
+                       .cache_dir = cache_dir},
+                      {.rows = rows, .features = features, .max_batch = max_batch});
   }
 };
 

@@ -47,8 +47,8 @@
 #include "tickwire/concurrent/spsc_queue.hpp"
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/time.hpp"
-#include "tickwire/infer/ort_api.hpp"
-#include "tickwire/infer/ort_model.hpp"
+#include "tickwire/infer/loader.hpp"
+#include "tickwire/infer/onnxruntime/ort_api.hpp"
 #include "tickwire/md/instrument.hpp"
 #include "tickwire/venue/binance/decoder.hpp"
 
@@ -214,17 +214,18 @@ class BareModel {
   std::array<float, 3> output_{};
 };
 
+std::shared_ptr<infer::Model> load_model(const std::string& library, const std::string& path,
+                                         std::size_t max_batch) {
+  return infer::load_model(
+      {.members = {{.path = path, .weight = 1.0}}, .library = library, .provider = "cpu", .cache_dir = ""},
+      {.rows = 1, .features = kFeatures, .max_batch = max_batch});
+}
+
 Comparison model_stage(const std::string& library, const std::string& path) {
   const infer::OrtRuntime& runtime = infer::open_ort(library);
   alignas(64) static std::array<float, kFeatures> input{};
   for (std::size_t i = 0; i < kFeatures; ++i) input[i] = 0.1F * static_cast<float>(i + 1);
-  std::shared_ptr<infer::Model> model = infer::load_ort_model({.library = library,
-                                                               .provider = "cpu",
-                                                               .cache_dir = "",
-                                                               .path = path,
-                                                               .rows = 1,
-                                                               .features = kFeatures,
-                                                               .max_batch = 1});
+  std::shared_ptr<infer::Model> model = load_model(library, path, 1);
   const std::size_t handle = model->bind(input.data());
   auto bare = std::make_shared<BareModel>(*runtime.api, path, input);
   const auto ours = [model, handle](std::size_t operations) {
@@ -247,13 +248,7 @@ Comparison batch_stage(const std::string& library, const std::string& path) {
   constexpr std::size_t kMaxBatch = 64;
   alignas(64) static std::array<float, kMaxBatch * kFeatures> input{};
   for (std::size_t i = 0; i < input.size(); ++i) input[i] = 0.01F * static_cast<float>(i + 1);
-  std::shared_ptr<infer::Model> model = infer::load_ort_model({.library = library,
-                                                               .provider = "cpu",
-                                                               .cache_dir = "",
-                                                               .path = path,
-                                                               .rows = 1,
-                                                               .features = kFeatures,
-                                                               .max_batch = kMaxBatch});
+  std::shared_ptr<infer::Model> model = load_model(library, path, kMaxBatch);
   model->warm_up(4 * infer::kWarmUpRuns, infer::kWarmUpMaxNs);
   const std::size_t handle = model->bind(input.data());
   Comparison rows{"rows", 2 * kMaxBatch, {}, 8};

@@ -13,6 +13,7 @@
 #include "tickwire/core/arena.hpp"
 #include "tickwire/core/types.hpp"
 #include "tickwire/features/plan.hpp"
+#include "tickwire/infer/loader.hpp"
 #include "tickwire/net/moldudp64/mold_feed.hpp"
 #include "tickwire/venue/binance/decoder.hpp"
 
@@ -90,12 +91,7 @@ struct FeaturesConfig {
 /// Would a lost trade change a row, or when it leaves?
 [[nodiscard]] bool needs_trades(const FeaturesConfig& features);
 
-/// One file of a model: a model of several is an ensemble, scored as their weighted mean.
-struct ModelMember {
-  std::string path;
-  double weight;
-  int fd = -1;  // Its bytes, where they are held already: what was checked is then what is loaded. Else -1.
-};
+using infer::ModelMember;
 
 struct ModelConfig {
   std::string name;
@@ -115,6 +111,14 @@ struct ModelConfig {
   bool shadow;                    // Scored and recorded, never routed.
   std::int64_t start_timeout_ns;  // Layout processes: a worker that loads for longer has failed.
 };
+
+/// Its files, and what they are run with.
+[[nodiscard]] inline infer::ModelSource source_of(const ModelConfig& config) {
+  return {.members = config.members,
+          .library = config.ort_library,
+          .provider = config.provider,
+          .cache_dir = config.cache_dir};
+}
 
 struct EngineConfig {
   Layout layout;

@@ -21,8 +21,7 @@
 #include "tickwire/engine/ingest/order_counters.hpp"
 #include "tickwire/engine/ingest/price_counters.hpp"
 #include "tickwire/engine/score/work.hpp"
-#include "tickwire/infer/ensemble.hpp"
-#include "tickwire/infer/ort_model.hpp"
+#include "tickwire/infer/loader.hpp"
 
 namespace tickwire::engine {
 
@@ -30,22 +29,9 @@ namespace {
 
 // Records handed to the control plane at once: bounds how long one batch keeps its slots.
 constexpr std::size_t kRecordsAPoll = 1024;
-// For an agent to go over to another model: the longest run of a model that anybody would wait for.
-constexpr std::chrono::seconds kGoOver{10};
 // A model that still runs so long after the end was asked for is interrupted: an agent takes two seconds for
 // what waits.
 constexpr std::chrono::milliseconds kInterruptAfter{2500};
-
-/// Waits until the stage's agent has gone over; the model it used before. Null when it does not come.
-std::unique_ptr<LoadedModel> exchange(ScoringStage& stage, std::unique_ptr<LoadedModel> model) {
-  stage.offer(std::move(model));
-  const auto end = std::chrono::steady_clock::now() + kGoOver;
-  for (;;) {
-    if (std::unique_ptr<LoadedModel> old = stage.former()) return old;
-    if (std::chrono::steady_clock::now() > end && stage.withdraw()) return nullptr;
-    std::this_thread::sleep_for(std::chrono::microseconds(200));
-  }
-}
 
 /// Does something after a while, unless it goes before: for what may wait for ever.
 class Otherwise {
@@ -140,8 +126,9 @@ struct Engine::Ring {
   signal::SignalPort port;
 };
 
-Engine::Engine(EngineConfig config)
+Engine::Engine(EngineConfig config, std::span<const infer::Executor> executors)
     : config_(std::move(config)),
+      executors_(executors),
       arena_(ArenaConfig{.huge_pages = config_.huge_pages, .lock = config_.lock}),
       stats_(metrics::StatFile::create(stat_path_of(config_), stat_capacity(config_))),
       instrument_count_(count_instruments(config_)),
@@ -190,21 +177,14 @@ Engine::~Engine() {
   if (config_.stat_path.empty()) stats_->remove();
 }
 
+infer::ModelShape Engine::shape_of(const ModelConfig& model) const noexcept {
+  return {.rows = config_.features.window_rows,
+          .features = config_.features.plan.outputs.size(),
+          .max_batch = model.max_batch};
+}
+
 std::unique_ptr<infer::Model> Engine::load_model(const ModelConfig& config) const {
-  std::vector<std::unique_ptr<infer::Model>> members;
-  std::vector<double> weights;
-  for (const ModelMember& member : config.members) {
-    members.push_back(infer::load_ort_model({.library = config.ort_library,
-                                             .provider = config.provider,
-                                             .cache_dir = config.cache_dir,
-                                             .path = member.path,
-                                             .rows = config_.features.window_rows,
-                                             .features = config_.features.plan.outputs.size(),
-                                             .max_batch = config.max_batch,
-                                             .fd = member.fd}));
-    weights.push_back(member.weight);
-  }
-  return infer::make_ensemble(std::move(members), std::move(weights));
+  return infer::load_model(source_of(config), shape_of(config), infer::Tried::No, executors_);
 }
 
 ModelReport Engine::describe(std::size_t index, const ModelImage* image) {
@@ -218,8 +198,7 @@ ModelReport Engine::describe(std::size_t index, const ModelImage* image) {
   std::vector<std::string> notes;
   if (image != nullptr) {
     // Not here: what is in the file may take the process down that loads it.
-    ModelFacts facts = describe_model(*spawner_, config_.worker_program, config, *image,
-                                      config_.features.window_rows, config_.features.plan.outputs.size());
+    ModelFacts facts = describe_model(*spawner_, config_.worker_program, config, *image, shape_of(config));
     report.executor = std::move(facts.executor);
     report.score_names = std::move(facts.score_names);
     notes = std::move(facts.notes);
@@ -250,7 +229,7 @@ signal::SignalPort& Engine::add_router_ring() {
 ScoringStage::Setup Engine::scoring_setup(const std::string& scope, const ModelConfig& model,
                                           signal::SignalPort* router) {
   std::unique_ptr<infer::Model> loaded = load_model(model);
-  use({loaded.get()});
+  exchange_.use(*loaded);
   return {.scope = scope,
           .config = model,
           .model = {.model = std::move(loaded), .id = model.id},
@@ -412,78 +391,69 @@ std::vector<ScoringStage*> Engine::stages_of(std::size_t model) {
   return stages;
 }
 
-void Engine::swap_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id) {
+void Engine::swap_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id,
+                        std::chrono::nanoseconds patience) {
   ModelConfig other = config_.models.at(model);
   other.members = members;
-  ModelReport& report = models_[model];
+  const std::vector<std::string>& expected = models_[model].score_names;
   const std::vector<ScoringStage*> stages = stages_of(model);
   // All are made ready before the first goes over: one that cannot be leaves every agent as it is.
   std::vector<std::unique_ptr<LoadedModel>> ready;
   for (const ScoringStage* stage : stages) {
     ready.push_back(std::make_unique<LoadedModel>(LoadedModel{load_model(other), id}));
     const infer::ModelInfo& info = ready.back()->model->info();
-    if (info.score_names != report.score_names) {
-      throw SetupError(members.front().path,
-                       "the scores of the model it replaces: " + joined(report.score_names),
+    if (info.score_names != expected) {
+      throw SetupError(members.front().path, "the scores of the model it replaces: " + joined(expected),
                        joined(info.score_names));
     }
     stage->prepare(*ready.back());
   }
-  std::vector<infer::Model*> fresh;
-  for (const auto& loaded : ready) fresh.push_back(loaded->model.get());
-  use(fresh);
-  std::vector<std::unique_ptr<LoadedModel>> older;
-  for (std::size_t i = 0; i < stages.size(); ++i) {
-    std::unique_ptr<LoadedModel> old = exchange(*stages[i], std::move(ready[i]));
-    if (old == nullptr) {
-      // An agent that stands still: those before it go back, so that all score with the same model.
-      forget(fresh);
-      for (std::size_t k = 0; k < i; ++k) (void)exchange(*stages[k], std::move(older[k]));
-      throw SetupError(members.front().path, "every agent to go over to it", "one that stands still");
-    }
-    older.push_back(std::move(old));
-    if (i == 0) report.ids.push_back(id);
+  const ModelExchange::Outcome outcome = exchange_.go_over(stages, std::move(ready), patience);
+  {
+    const std::lock_guard lock(models_mutex_);
+    if (outcome.scored) models_[model].ids.push_back(id);
+    if (outcome.went_over) models_[model].id = id;
   }
-  report.id = id;
-  std::vector<infer::Model*> former;
-  for (const auto& loaded : older) former.push_back(loaded->model.get());
-  forget(former);
+  if (!outcome.went_over) {
+    throw SetupError(members.front().path, "every agent to go over to it", outcome.why);
+  }
 }
 
-void Engine::use(const std::vector<infer::Model*>& models) {
-  const std::lock_guard lock(in_use_mutex_);
-  in_use_.insert(in_use_.end(), models.begin(), models.end());
+std::vector<ModelReport> Engine::models() const {
+  const std::lock_guard lock(models_mutex_);
+  return models_;
 }
 
-void Engine::forget(const std::vector<infer::Model*>& models) {
-  const std::lock_guard lock(in_use_mutex_);
-  std::erase_if(in_use_, [&](infer::Model* model) {
-    return std::find(models.begin(), models.end(), model) != models.end();
-  });
+std::shared_ptr<const ModelImage> Engine::prepared(std::size_t model) const {
+  const std::lock_guard lock(models_mutex_);
+  return prepared_.at(model);
 }
 
-void Engine::interrupt_models() noexcept {
-  const std::lock_guard lock(in_use_mutex_);
-  for (infer::Model* model : in_use_) model->interrupt();
+void Engine::went_over(std::size_t model) {
+  const std::lock_guard lock(models_mutex_);
+  models_.at(model).id = prepared_.at(model)->id();
 }
 
 void Engine::hand_over(std::size_t worker) {
   WorkerHost& host = *workers_.at(worker);
   host.hand_over();
+  const std::uint32_t id = host.model_id();
+  const std::lock_guard lock(models_mutex_);
   std::vector<std::uint32_t>& ids = models_[host.model()].ids;
-  if (ids.back() != host.model_id()) ids.push_back(host.model_id());
+  if (ids.back() != id) ids.push_back(id);
 }
 
 void Engine::prepare_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id) {
   const ModelConfig& config = config_.models.at(model);
   auto image = std::make_shared<const ModelImage>(members, id);
-  const ModelFacts facts = describe_model(*spawner_, config_.worker_program, config, *image,
-                                          config_.features.window_rows, layout_.feature_count);
+  const ModelFacts facts =
+      describe_model(*spawner_, config_.worker_program, config, *image, shape_of(config));
   const std::vector<std::string>& expected = models_[model].score_names;
   if (facts.score_names != expected) {
     throw SetupError(members.front().path, "the scores of the model it replaces: " + joined(expected),
                      joined(facts.score_names));
   }
+  const std::lock_guard lock(models_mutex_);
   prepared_[model] = std::move(image);
 }
 
@@ -511,7 +481,7 @@ void Engine::stop() {
   std::exception_ptr first;
   // Not in a replay, which may take as long as it likes for each row.
   std::optional<Otherwise> watchdog;
-  if (!config_.replay) watchdog.emplace(kInterruptAfter, [this] { interrupt_models(); });
+  if (!config_.replay) watchdog.emplace(kInterruptAfter, [this] { exchange_.interrupt(); });
   // All feeds at once: each may wait for its venue's end of a connection, but not one after the other.
   for (std::size_t i = 0; i < ingest_.size(); ++i) runners_[runners_.size() - 1 - i]->stop();
   // Worker processes end behind the feeds and before the recorder, which runs first of all.

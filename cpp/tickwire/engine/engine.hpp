@@ -6,6 +6,7 @@
 ///
 /// Everything here is called by one control thread; the agents run on theirs.
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -26,7 +27,9 @@
 #include "tickwire/engine/ingest/ingest_agent.hpp"
 #include "tickwire/engine/record/recorder.hpp"
 #include "tickwire/engine/score/inference_agent.hpp"
+#include "tickwire/engine/score/model_exchange.hpp"
 #include "tickwire/engine/worker/worker_process.hpp"
+#include "tickwire/infer/executors.hpp"
 #include "tickwire/infer/model.hpp"
 #include "tickwire/metrics/stat_file.hpp"
 #include "tickwire/signal/port.hpp"
@@ -62,8 +65,9 @@ struct ModelReport {
 
 class Engine {
  public:
-  /// Reserves everything: memory, sockets' buffers, sessions. Throws SetupError.
-  explicit Engine(EngineConfig config);
+  /// Reserves everything: memory, sockets' buffers, sessions. Throws SetupError. `executors` run the models
+  /// of this process; a worker's are those of its program.
+  explicit Engine(EngineConfig config, std::span<const infer::Executor> executors = infer::kExecutors);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -88,14 +92,16 @@ class Engine {
   [[nodiscard]] std::span<const std::byte> stat_view() const noexcept { return stats_->view(); }
   [[nodiscard]] std::uint64_t stat_bytes_missing() const noexcept { return stats_->bytes_missing(); }
   [[nodiscard]] const signal::RecordLayout& layout() const noexcept { return layout_; }
-  /// In the configuration's order.
-  [[nodiscard]] const std::vector<ModelReport>& models() const noexcept { return models_; }
+  /// In the configuration's order, as they are now. Any thread.
+  [[nodiscard]] std::vector<ModelReport> models() const;
 
   /// Exchanges a running model for another, with the same features and scores: loads and warms it aside,
   /// then each agent goes over between two rows, so that none is lost and none scored twice. Takes as long
   /// as loading does. Any thread, one at a time, between start() and stop(). Throws SetupError when the other
-  /// cannot take its place; all agents then go on with what they have.
-  void swap_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id);
+  /// cannot take its place, or when an agent does not come to it within `patience`, twice that at most: all
+  /// agents then go on with what they had.
+  void swap_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id,
+                  std::chrono::nanoseconds patience = kGoOver);
 
   // Layout processes: the mechanism of its supervision, from the router's thread. `worker` counts over all
   // models' workers.
@@ -104,14 +110,12 @@ class Engine {
   /// Makes other files of a model ready for start_aside(): loads them in a process of their own and
   /// compares. Any thread, one at a time. Throws SetupError when they cannot take its place.
   void prepare_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id);
-  /// What prepare_model() made last.
-  [[nodiscard]] const std::shared_ptr<const ModelImage>& prepared(std::size_t model) const noexcept {
-    return prepared_[model];
-  }
+  /// What prepare_model() made last. Any thread.
+  [[nodiscard]] std::shared_ptr<const ModelImage> prepared(std::size_t model) const;
   /// A worker goes over to what is ready aside.
   void hand_over(std::size_t worker);
   /// All workers of the model have gone over to what was prepared.
-  void went_over(std::size_t model) noexcept { models_[model].id = prepared_[model]->id(); }
+  void went_over(std::size_t model);
 
   // What the router does, from one thread.
 
@@ -170,6 +174,7 @@ class Engine {
   [[nodiscard]] signal::SignalPort& add_router_ring();
   [[nodiscard]] ScoringStage::Setup scoring_setup(const std::string& scope, const ModelConfig& model,
                                                   signal::SignalPort* router);
+  [[nodiscard]] infer::ModelShape shape_of(const ModelConfig& model) const noexcept;
   [[nodiscard]] std::unique_ptr<infer::Model> load_model(const ModelConfig& model) const;
   void build_workers(std::size_t model);
   void build_processes(std::size_t model);
@@ -177,20 +182,18 @@ class Engine {
   [[nodiscard]] ModelReport describe(std::size_t model, const ModelImage* image);
   void record(const Output& output, const std::byte* records, std::size_t count) noexcept;
   [[nodiscard]] std::vector<ScoringStage*> stages_of(std::size_t model);
-  void use(const std::vector<infer::Model*>& models);
-  void forget(const std::vector<infer::Model*>& models);
-  void interrupt_models() noexcept;
   [[nodiscard]] SnapshotDesk& desk_of(std::uint32_t feed, InstrumentId instrument) const;
   void add_runner(concurrent::Agent& agent, int core);
 
   const EngineConfig config_;
+  const std::span<const infer::Executor> executors_;
   Arena arena_;
   std::unique_ptr<metrics::StatFile> stats_;
   signal::RecordLayout layout_{};
-  std::vector<ModelReport> models_;
+  mutable std::mutex models_mutex_;  // Held for moments, by who exchanges a model and by who asks.
+  std::vector<ModelReport> models_;  // Under it: `id` and `ids`; the rest is as it was made.
   std::vector<std::string> model_notes_;
-  std::mutex in_use_mutex_;
-  std::vector<infer::Model*> in_use_;  // Models that agents of ours run, or are about to.
+  ModelExchange exchange_;
   std::size_t instrument_count_ = 0;
   std::vector<std::uint32_t> agent_of_feed_;
   std::vector<std::uint32_t> agent_of_instrument_;
@@ -204,7 +207,7 @@ class Engine {
   std::vector<std::unique_ptr<InferenceAgent>> inference_;  // Each model's, one model after another.
   std::vector<std::unique_ptr<AgentSeat>> seats_;
   std::unique_ptr<Spawner> spawner_;
-  std::vector<std::shared_ptr<const ModelImage>> prepared_;  // By model.
+  std::vector<std::shared_ptr<const ModelImage>> prepared_;  // By model, under models_mutex_.
   std::vector<std::unique_ptr<WorkerHost>> workers_;
   std::vector<std::unique_ptr<signal::SignalPort>> work_ports_;  // Into the workers' rings.
   std::vector<std::unique_ptr<IngestAgent>> ingest_;

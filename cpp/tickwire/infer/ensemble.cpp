@@ -4,7 +4,10 @@
 #include <cassert>
 #include <chrono>
 #include <cmath>
+#include <set>
 #include <sstream>
+#include <string>
+#include <utility>
 
 #include "tickwire/core/error.hpp"
 
@@ -35,14 +38,16 @@ void check_alike(const ModelInfo& first, const ModelInfo& other) {
 class Ensemble final : public Model {
  public:
   Ensemble(std::vector<std::unique_ptr<Model>> members, std::vector<double> weights)
-      : members_(std::move(members)), weights_(std::move(weights)), info_(members_.front()->info()) {
+      : Model(members.front()->info()), members_(std::move(members)), weights_(std::move(weights)) {
     std::ostringstream text;
     text << (weights_.empty() ? "mean of " : "weighted mean of ") << members_.size();
     for (std::size_t i = 0; i < weights_.size(); ++i) text << (i == 0 ? " (" : ", ") << weights_[i];
     if (!weights_.empty()) text << ")";
-    info_.executor = text.str() + ": " + info_.executor;
+    std::set<std::string> executors{info_.executor};
     for (std::size_t i = 1; i < members_.size(); ++i) {
       const ModelInfo& other = members_[i]->info();
+      if (executors.insert(other.executor).second) info_.executor += ", " + other.executor;
+      info_.exact = info_.exact && other.exact;
       info_.path += " + " + other.path;
       info_.notes.insert(info_.notes.end(), other.notes.begin(), other.notes.end());
       if (other.score_names != info_.score_names) {
@@ -50,20 +55,15 @@ class Ensemble final : public Model {
                               ", whose names are used");
       }
     }
+    info_.executor = text.str() + ": " + info_.executor;
     weights_.resize(members_.size(), 1.0);
     for (const double weight : weights_) total_ += weight;
     scores_.resize(info_.max_batch * info_.score_names.size());
     sums_.resize(scores_.size());
   }
 
-  [[nodiscard]] const ModelInfo& info() const noexcept override { return info_; }
-
   void interrupt() noexcept override {
     for (const auto& member : members_) member->interrupt();
-  }
-
-  std::size_t bind(const float* inputs) override {
-    return add([&](Model& member) { return member.bind(inputs); });
   }
 
   std::size_t warm_up(std::size_t runs, std::int64_t max_ns) override {
@@ -101,19 +101,18 @@ class Ensemble final : public Model {
     return members_[failed_]->last_error();
   }
 
- private:
+ protected:
   /// A handle is the place of the first of the members' own handles.
-  template <typename Bind>
-  std::size_t add(Bind&& bind) {
+  std::size_t add_binding(const float* inputs, std::span<float>) override {
     const std::size_t handle = handles_.size();
-    for (const auto& member : members_) handles_.push_back(bind(*member));
+    for (const auto& member : members_) handles_.push_back(member->bind(inputs));
     return handle;
   }
 
+ private:
   std::vector<std::unique_ptr<Model>> members_;
   std::vector<double> weights_;
   double total_ = 0;
-  ModelInfo info_;
   std::vector<std::size_t> handles_;
   std::vector<float> scores_;  // Of one member.
   std::vector<double> sums_;
@@ -136,7 +135,14 @@ std::unique_ptr<Model> make_ensemble(std::vector<std::unique_ptr<Model>> members
     }
   }
   if (members.size() == 1) return std::move(members.front());
-  for (const auto& member : members) check_alike(members.front()->info(), member->info());
+  for (const auto& member : members) {
+    check_alike(members.front()->info(), member->info());
+    // Whose would be whose is nobody's to say yet.
+    if (!member->info().states.empty()) {
+      throw SetupError(member->info().path, "a model without state, in an ensemble",
+                       "the state " + member->info().states.front().name);
+    }
+  }
   return std::make_unique<Ensemble>(std::move(members), std::move(weights));
 }
 

@@ -16,7 +16,7 @@ namespace tickwire::infer {
 /// The members as one model; `weights` is empty for the mean, else one positive number a member (only
 /// their ratios count). A single member is returned as it is. Scores carry the first
 /// member's names. Throws SetupError unless all members have the same input, largest batch, number of
-/// scores and feature schema.
+/// scores and feature schema, and no state.
 [[nodiscard]] std::unique_ptr<Model> make_ensemble(std::vector<std::unique_ptr<Model>> members,
                                                    std::vector<double> weights);
 

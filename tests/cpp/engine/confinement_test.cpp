@@ -39,7 +39,7 @@
 #include <onnxruntime_c_api.h>
 
 #include "infer/model_files.hpp"
-#include "tickwire/infer/ort_api.hpp"
+#include "tickwire/infer/onnxruntime/ort_api.hpp"
 #include "tickwire/metrics/page_guard.hpp"
 
 namespace tickwire::engine {

@@ -30,11 +30,6 @@ class SumModel final : public infer::Model {
     info_.max_batch = 1;
     info_.score_names = {"sum"};
   }
-  const infer::ModelInfo& info() const noexcept override { return info_; }
-  std::size_t bind(const float* input) override {
-    input_ = input;
-    return 0;
-  }
   std::size_t warm_up(std::size_t, std::int64_t) override { return 0; }
   bool run_batch(std::size_t, std::size_t, std::span<float> scores) noexcept override {
     scores[0] = 0;
@@ -43,9 +38,14 @@ class SumModel final : public infer::Model {
   }
   std::string_view last_error() const noexcept override { return ""; }
 
+ protected:
+  std::size_t add_binding(const float* input, std::span<float>) override {
+    input_ = input;
+    return 0;
+  }
+
  private:
   const float factor_;
-  infer::ModelInfo info_;
   const float* input_ = nullptr;
 };
 

@@ -37,11 +37,6 @@ class SumModel final : public infer::Model {
     info_.max_batch = max_batch;
     info_.score_names = {"sum"};
   }
-  const infer::ModelInfo& info() const noexcept override { return info_; }
-  std::size_t bind(const float* input) override {
-    inputs_.push_back(input);
-    return inputs_.size() - 1;
-  }
   std::size_t warm_up(std::size_t, std::int64_t) override {
     std::this_thread::sleep_for(std::chrono::nanoseconds(run_ns_));
     return 0;
@@ -61,10 +56,15 @@ class SumModel final : public infer::Model {
 
   std::vector<std::size_t> runs;  // Rows of each run.
 
+ protected:
+  std::size_t add_binding(const float* input, std::span<float>) override {
+    inputs_.push_back(input);
+    return inputs_.size() - 1;
+  }
+
  private:
   const std::int64_t run_ns_;
   const float factor_;
-  infer::ModelInfo info_;
   std::vector<const float*> inputs_;
 };
 

@@ -58,11 +58,6 @@ class SumModel final : public infer::Model {
     info_.features = 2;
     info_.score_names = {"sum"};
   }
-  const infer::ModelInfo& info() const noexcept override { return info_; }
-  std::size_t bind(const float* inputs) override {
-    inputs_ = inputs;
-    return 0;
-  }
   std::size_t warm_up(std::size_t, std::int64_t) override { return 0; }
   bool run_batch(std::size_t, std::size_t count, std::span<float> scores) noexcept override {
     for (std::size_t i = 0; i < count; ++i) {
@@ -73,8 +68,13 @@ class SumModel final : public infer::Model {
   }
   std::string_view last_error() const noexcept override { return "told to fail"; }
 
+ protected:
+  std::size_t add_binding(const float* inputs, std::span<float>) override {
+    inputs_ = inputs;
+    return 0;
+  }
+
  private:
-  infer::ModelInfo info_;
   const float* inputs_ = nullptr;
 };
 

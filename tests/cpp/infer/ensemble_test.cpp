@@ -6,14 +6,12 @@
 #include <limits>
 
 #include "infer/model_files.hpp"
-#include "tickwire/infer/ort_model.hpp"
 
 namespace tickwire::infer {
 namespace {
 
 using testing::has;
 using testing::model_file;
-using testing::ort_library;
 using testing::setup_error;
 
 /// Scores each row of one number x with x * factor and with factor alone; fails where x says so.
@@ -21,7 +19,7 @@ class Line final : public Model {
  public:
   static constexpr float kFail = -1.0F;
 
-  explicit Line(float factor, ModelInfo info = shape()) : factor_(factor), info_(std::move(info)) {}
+  explicit Line(float factor, ModelInfo info = shape()) : Model(std::move(info)), factor_(factor) {}
   static ModelInfo shape() {
     ModelInfo info{};
     info.path = "line.onnx";
@@ -30,11 +28,6 @@ class Line final : public Model {
     info.score_names = {"y", "slope"};
     info.executor = "by hand";
     return info;
-  }
-  const ModelInfo& info() const noexcept override { return info_; }
-  std::size_t bind(const float* input) override {
-    inputs_.push_back(input);
-    return inputs_.size() - 1;
   }
   std::size_t warm_up(std::size_t runs, std::int64_t max_ns) override { return max_ns > 0 ? runs : 0; }
   bool run_batch(std::size_t handle, std::size_t count, std::span<float> scores) noexcept override {
@@ -48,9 +41,14 @@ class Line final : public Model {
   }
   std::string_view last_error() const noexcept override { return "told to fail"; }
 
+ protected:
+  std::size_t add_binding(const float* input, std::span<float>) override {
+    inputs_.push_back(input);
+    return inputs_.size() - 1;
+  }
+
  private:
   const float factor_;
-  ModelInfo info_;
   std::vector<const float*> inputs_;
 };
 
@@ -173,9 +171,7 @@ TEST(Ensemble, NotesOtherNamesOfScores) {
 /// Files and all: the ensemble of two models is the mean of what each gives alone.
 TEST(Ensemble, OfFilesIsTheMeanOfTheirScores) {
   TICKWIRE_NEEDS_ORT();
-  const auto load = [](const std::string& name) {
-    return load_ort_model({ort_library(), "cpu", "", model_file(name), 1, 5, 1});
-  };
+  const auto load = [](const std::string& name) { return testing::load_file(model_file(name), 1, 5); };
   alignas(64) const float input[5] = {0.1F, -2.0F, 0.7F, 1e-3F, 3.0F};
   const auto one = load("good_mlp");
   const auto other = load("good_mlp_batch");

@@ -15,8 +15,8 @@
 #include "infer/model_files.hpp"
 #include "tickwire/core/shared_region.hpp"
 #include "tickwire/infer/ensemble.hpp"
+#include "tickwire/infer/loader.hpp"
 #include "tickwire/infer/model_timer.hpp"
-#include "tickwire/infer/ort_model.hpp"
 
 namespace tickwire::infer {
 namespace {
@@ -25,15 +25,8 @@ using testing::has;
 using testing::model_file;
 using testing::setup_error;
 
-OrtModelConfig config(const std::string& path, int fd = -1) {
-  return {.library = testing::ort_library(),
-          .provider = "cpu",
-          .cache_dir = "",
-          .path = path,
-          .rows = 1,
-          .features = 4,
-          .max_batch = 1,
-          .fd = fd};
+std::unique_ptr<Model> load(const std::string& path, int fd = -1) {
+  return load_model(testing::source(path, fd), {.rows = 1, .features = 4, .max_batch = 1});
 }
 
 /// A descriptor of the test's.
@@ -50,8 +43,8 @@ TEST(HeldModel, ScoresAsTheFileThatItIsOf) {
   const std::string path = model_file("good_free_batch");
   const Held held(copy_to_memory(path));
   ASSERT_EQ(::lseek(held.fd, 17, SEEK_SET), 17) << "where its place is does not matter, and stays";
-  const auto of_file = load_ort_model(config(path));
-  const auto of_memory = load_ort_model(config("/nowhere/at/all.onnx", held.fd));
+  const auto of_file = load(path);
+  const auto of_memory = load("/nowhere/at/all.onnx", held.fd);
   EXPECT_EQ(::lseek(held.fd, 0, SEEK_CUR), 17);
   EXPECT_EQ(of_memory->info().score_names, of_file->info().score_names);
   EXPECT_EQ(of_memory->info().executor, of_file->info().executor);
@@ -67,24 +60,24 @@ TEST(HeldModel, ScoresAsTheFileThatItIsOf) {
 TEST(HeldModel, ADescriptorThatHoldsNothingIsRefusedByTheNameOfItsFile) {
   TICKWIRE_NEEDS_ORT();
   const Held empty(::memfd_create("empty", MFD_CLOEXEC));
-  EXPECT_TRUE(has(setup_error([&] { (void)load_ort_model(config("m.onnx", empty.fd)); }),
+  EXPECT_TRUE(has(setup_error([&] { (void)load("m.onnx", empty.fd); }),
                   {"m.onnx", "an ONNX model", "nothing at the descriptor that holds it"}));
-  EXPECT_TRUE(has(setup_error([] { (void)load_ort_model(config("m.onnx", 1'000'000)); }),
+  EXPECT_TRUE(has(setup_error([] { (void)load("m.onnx", 1'000'000); }),
                   {"m.onnx", "nothing at the descriptor that holds it"}));
   const Held writing(::open("/dev/null", O_WRONLY | O_CLOEXEC));
-  EXPECT_TRUE(has(setup_error([&] { (void)load_ort_model(config("m.onnx", writing.fd)); }), {"m.onnx"}));
+  EXPECT_TRUE(has(setup_error([&] { (void)load("m.onnx", writing.fd); }), {"m.onnx"}));
   const std::string path = model_file("good_free_batch");
   const Held unreadable(::memfd_create("unreadable", MFD_CLOEXEC));
   ASSERT_EQ(::ftruncate(unreadable.fd, 100), 0);
   const Held write_only(
       ::open(("/proc/self/fd/" + std::to_string(unreadable.fd)).c_str(), O_WRONLY | O_CLOEXEC));
-  EXPECT_TRUE(has(setup_error([&] { (void)load_ort_model(config("m.onnx", write_only.fd)); }),
+  EXPECT_TRUE(has(setup_error([&] { (void)load("m.onnx", write_only.fd); }),
                   {"m.onnx", "a file that cannot be read whole"}));
 }
 
 TEST(HeldModel, ARunThatIsInterruptedFailsAndSaysSo) {
   TICKWIRE_NEEDS_ORT();
-  const auto model = load_ort_model(config(model_file("good_free_batch")));
+  const auto model = load(model_file("good_free_batch"));
   alignas(64) const float input[4] = {};
   const std::size_t handle = model->bind(input);
   std::vector<float> scores(model->info().score_names.size());
@@ -96,19 +89,17 @@ TEST(HeldModel, ARunThatIsInterruptedFailsAndSaysSo) {
 
 TEST(HeldModel, ABatchOfNoRowsIsRefused) {
   TICKWIRE_NEEDS_ORT();
-  OrtModelConfig none = config(model_file("good_free_batch"));
-  none.max_batch = 0;
-  EXPECT_TRUE(has(setup_error([&] { (void)load_ort_model(none); }), {"max_batch", "1 or more"}));
+  EXPECT_TRUE(has(setup_error([] { (void)testing::load_file(model_file("good_free_batch"), 1, 4, 0); }),
+                  {"max_batch", "1 or more"}));
 }
 
 TEST(HeldModel, OnlyWhatCanBeWrittenIsOptimised) {
   TICKWIRE_NEEDS_ORT();
   const std::string path = model_file("good_free_batch");
-  EXPECT_TRUE(has(setup_error([&] { optimize_ort_model(config(path), "/tmp/never", "pickle"); }),
+  EXPECT_TRUE(has(setup_error([&] { optimize_model(testing::source(path), "/tmp/never", "pickle"); }),
                   {"format", "onnx or ort", "pickle"}));
-  OrtModelConfig tensorrt = config(path);
-  tensorrt.provider = "tensorrt";
-  EXPECT_TRUE(has(setup_error([&] { optimize_ort_model(tensorrt, "/tmp/never", "onnx"); }),
+  const ModelSource tensorrt = testing::source(path, -1, "tensorrt");
+  EXPECT_TRUE(has(setup_error([&] { optimize_model(tensorrt, "/tmp/never", "onnx"); }),
                   {"provider", "cpu or cuda", "tensorrt"}));
 }
 
@@ -121,8 +112,6 @@ class Counted final : public Model {
     info_.max_batch = 3;
     info_.score_names = {"y"};
   }
-  const ModelInfo& info() const noexcept override { return info_; }
-  std::size_t bind(const float*) override { return 0; }
   std::size_t warm_up(std::size_t, std::int64_t) override { return 0; }
   bool run_batch(std::size_t, std::size_t, std::span<float> scores) noexcept override {
     scores[0] = 0;
@@ -131,9 +120,11 @@ class Counted final : public Model {
   void interrupt() noexcept override { ++interrupts_; }
   std::string_view last_error() const noexcept override { return ""; }
 
+ protected:
+  std::size_t add_binding(const float*, std::span<float>) override { return 0; }
+
  private:
   int& interrupts_;
-  ModelInfo info_;
 };
 
 TEST(HeldModel, AnEnsembleInterruptsEachOfItsMembers) {

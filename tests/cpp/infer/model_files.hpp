@@ -7,9 +7,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <initializer_list>
+#include <memory>
 #include <string>
 
 #include "tickwire/core/error.hpp"
+#include "tickwire/infer/loader.hpp"
 
 namespace tickwire::infer::testing {
 
@@ -32,6 +34,19 @@ inline std::string ort_library() {
     }
   }
   return {};
+}
+
+/// One file, with what is installed.
+inline ModelSource source(const std::string& path, int fd = -1, const std::string& provider = "cpu") {
+  return {.members = {{.path = path, .weight = 1.0, .fd = fd}},
+          .library = ort_library(),
+          .provider = provider,
+          .cache_dir = ""};
+}
+
+inline std::unique_ptr<Model> load_file(const std::string& path, std::size_t rows, std::size_t features,
+                                        std::size_t max_batch = 1) {
+  return load_model(source(path), {.rows = rows, .features = features, .max_batch = max_batch});
 }
 
 /// The message of the SetupError that `call` throws; empty when it throws none.

@@ -40,11 +40,6 @@ class SlowModel final : public Model {
     info_.max_batch = max_batch;
     info_.score_names = {"y"};
   }
-  const ModelInfo& info() const noexcept override { return info_; }
-  std::size_t bind(const float* inputs) override {
-    aligned = aligned && reinterpret_cast<std::uintptr_t>(inputs) % 64 == 0;
-    return bound++;
-  }
   std::size_t warm_up(std::size_t, std::int64_t) override { return 0; }
   bool run_batch(std::size_t handle, std::size_t count, std::span<float> scores) noexcept override {
     handles.insert(handle);
@@ -61,9 +56,14 @@ class SlowModel final : public Model {
   std::set<std::size_t> handles;
   std::vector<std::size_t> counts;
 
+ protected:
+  std::size_t add_binding(const float* inputs, std::span<float>) override {
+    aligned = aligned && reinterpret_cast<std::uintptr_t>(inputs) % 64 == 0;
+    return bound++;
+  }
+
  private:
   HandClock& clock_;
-  ModelInfo info_;
 };
 
 TEST(ModelTimer, CountsARowsTimeFromItsArrival) {

@@ -1,4 +1,4 @@
-#include "tickwire/infer/ort_model.hpp"
+#include "tickwire/infer/onnxruntime/ort_model.hpp"
 
 #include <gtest/gtest.h>
 #include <onnxruntime_c_api.h>
@@ -15,13 +15,14 @@
 #include <thread>
 
 #include "infer/model_files.hpp"
-#include "tickwire/infer/ort_api.hpp"
-#include "tickwire/infer/ort_provider.hpp"
+#include "tickwire/infer/onnxruntime/ort_api.hpp"
+#include "tickwire/infer/onnxruntime/ort_provider.hpp"
 
 namespace tickwire::infer {
 namespace {
 
 using testing::has;
+using testing::load_file;
 using testing::model_file;
 using testing::ort_library;
 using testing::repository;
@@ -29,19 +30,12 @@ using testing::setup_error;
 
 std::unique_ptr<Model> load(const std::string& name, std::size_t rows, std::size_t features,
                             std::size_t max_batch = 1) {
-  return load_ort_model({.library = ort_library(),
-                         .provider = "cpu",
-                         .cache_dir = "",
-                         .path = model_file(name),
-                         .rows = rows,
-                         .features = features,
-                         .max_batch = max_batch});
+  return load_file(model_file(name), rows, features, max_batch);
 }
 
 /// The message with which the file is refused; empty when it is not.
 std::string refusal_of_file(const std::string& path, std::size_t rows, std::size_t features) {
-  return setup_error(
-      [&] { static_cast<void>(load_ort_model({ort_library(), "cpu", "", path, rows, features, 1})); });
+  return setup_error([&] { static_cast<void>(load_file(path, rows, features)); });
 }
 
 std::string refusal(const std::string& name, std::size_t rows, std::size_t features) {
@@ -325,11 +319,11 @@ TEST(OrtModel, RunsWhatItOptimised) {
   const auto original = load("good_bound", 1, 5);
   std::vector<float> expected(3);
   ASSERT_TRUE(original->run(original->bind(input), expected));
-  const OrtModelConfig from{ort_library(), "cpu", "", model_file("good_bound"), 0, 0, 1};
+  const ModelSource from = testing::source(model_file("good_bound"));
   for (const std::string format : {"onnx", "ort"}) {
     const std::string out = ::testing::TempDir() + "tickwire_optimized." + format;
-    optimize_ort_model(from, out, format);
-    const auto made = load_ort_model({ort_library(), "cpu", "", out, 1, 5, 1});
+    optimize_model(from, out, format);
+    const auto made = load_file(out, 1, 5);
     EXPECT_EQ(made->info().schema_json, original->info().schema_json);
     EXPECT_EQ(made->info().schema_sha256, original->info().schema_sha256);
     std::vector<float> found(3);
@@ -337,7 +331,7 @@ TEST(OrtModel, RunsWhatItOptimised) {
     for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(bits(found[i]), bits(expected[i])) << format;
     std::filesystem::remove(out);
   }
-  EXPECT_TRUE(has(setup_error([&] { optimize_ort_model(from, "/tmp/x", "pt"); }), {"onnx or ort, found pt"}));
+  EXPECT_TRUE(has(setup_error([&] { optimize_model(from, "/tmp/x", "pt"); }), {"onnx or ort, found pt"}));
 }
 
 TEST(OrtModel, RefusesOutputsThatAreNoScores) {
@@ -531,7 +525,7 @@ TEST(OrtModel, RefusesAProviderThatIsNotThere) {
   TICKWIRE_NEEDS_ORT();
   const auto refused = [](const std::string& provider) {
     return setup_error([&] {
-      static_cast<void>(load_ort_model({ort_library(), provider, "", model_file("good_mlp"), 1, 5, 1}));
+      static_cast<void>(load_model(testing::source(model_file("good_mlp"), -1, provider), {1, 5, 1}));
     });
   };
   EXPECT_EQ(refused("gpu"), "provider: expected cpu, cuda or tensorrt, found gpu");

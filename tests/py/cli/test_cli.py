@@ -20,7 +20,7 @@ import pytest
 from fake_core import make_rows
 from needs import ROOT
 
-from tickwire import cli, models
+from tickwire import _core, cli, models
 from tickwire.cli.options import words
 from tickwire.cli.tune import Revert, Services
 from tickwire.config import Config
@@ -421,7 +421,9 @@ def test_model_bench_shows_each_load(tickwire: Command, folder: Path) -> None:
         assert list(entry["us"]) == ["p50", "p90", "p99", "p99.9", "max"]
         assert list(entry["us"].values()) == sorted(entry["us"].values())
         assert entry["us"]["p50"] > 0
-        assert entry["executor"].endswith(" cpu")
+        executor = entry["executor"]
+        assert executor.split()[0] in _core.EXECUTORS
+        assert executor.endswith(" cpu")
     rows = {(entry["load"], entry["caches"]): entry["rows"] for entry in found["results"]}
     assert 1 <= rows["paced", "warm"] <= 40
     assert rows["burst", "warm"] % 5 == 0

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from needs import ROOT
 
-from tickwire.core import extension
+from tickwire.core import extension, onnxruntime_library
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
@@ -173,3 +173,112 @@ def test_a_sink(tmp_path: Path) -> None:
     assert sent[: len(rows)] == rows
     assert counts["delivered"] == len(sent) >= 50
     assert (counts["dropped"], counts["lost"], counts["errors"]) == (0, 0, 0)
+
+
+SCORES = """
+#include <cstdio>
+#include <vector>
+
+#include "tickwire/core/error.hpp"
+#include "tickwire/infer/aligned_floats.hpp"
+#include "tickwire/infer/loader.hpp"
+
+using namespace tickwire;
+
+// FILE LIBRARY FEATURES BATCH, and rows on standard input.
+int main(int, char** arguments) try {
+  const std::size_t features = std::stoul(arguments[3]);
+  const std::size_t batch = std::stoul(arguments[4]);
+  const infer::ModelSource source{
+      .members = {{arguments[1], 1.0}}, .library = arguments[2], .provider = "cpu", .cache_dir = ""};
+  const auto model = infer::load_model(
+      source, {.rows = 1, .features = features, .max_batch = batch});
+  std::printf("%s\\n", model->info().executor.c_str());
+  for (const std::string& note : model->info().notes) std::printf("note %s\\n", note.c_str());
+  model->warm_up(3, infer::kWarmUpMaxNs);
+  infer::AlignedFloats input(batch * features);
+  const std::size_t handle = model->bind(input.data());
+  std::vector<float> scores(batch * model->info().score_names.size());
+  for (;;) {
+    for (std::size_t i = 0; i < batch * features; ++i) {
+      if (std::scanf("%f", input.data() + i) != 1) return 0;
+    }
+    if (!model->run_batch(handle, batch, scores)) return 1;
+    for (const float score : scores) std::printf("%.9g\\n", static_cast<double>(score));
+  }
+} catch (const SetupError& error) {
+  std::printf("%s\\n", error.what());
+  return 2;
+}
+"""
+
+
+def ort_headers() -> Path:
+    for folder in (
+        Path("/usr/include"),
+        Path("/usr/local/include"),
+        ROOT / ".deps" / "onnxruntime" / "include",
+    ):
+        for found in (
+            *folder.glob("onnxruntime_cxx_api.h"),
+            *folder.glob("onnxruntime/**/onnxruntime_cxx_api.h"),
+        ):
+            return found.parent
+    pytest.skip("no headers of ONNX Runtime, which the list of executors names, too")
+
+
+def test_an_executor(tmp_path: Path) -> None:
+    (file, entry), (source, code), (listed, include), (_, line) = blocks("An executor")
+    tree = tmp_path / "cpp" / "tickwire"
+    for layer in ("core", "infer"):
+        shutil.copytree(ROOT / "cpp" / "tickwire" / layer, tree / layer)
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text(entry, encoding="utf-8")
+    (tmp_path / source).write_text(code, encoding="utf-8")
+    text = (tmp_path / listed).read_text(encoding="utf-8")
+    text = text.replace("\nnamespace tickwire", include + "\nnamespace tickwire", 1)
+    text = text.replace("std::array kExecutors{\n", "std::array kExecutors{\n" + line, 1)
+    (tmp_path / listed).write_text(text, encoding="utf-8")
+    # In one piece, which takes a third of the time.
+    sources = [path for path in (tree / "infer").rglob("*.cpp") if path.name != "model_timer.cpp"]
+    whole = "".join(f'#include "{path}"\n' for path in sources) + SCORES
+    (tmp_path / "main.cpp").write_text(whole, encoding="utf-8")
+    flags = [
+        "-std=c++20",
+        "-O0",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        f"-I{tmp_path / 'cpp'}",
+        f"-isystem{ort_headers()}",
+    ]
+    subprocess.run(["c++", *flags, tmp_path / "main.cpp", "-ldl", "-o", tmp_path / "program"], check=True)
+
+    def run(path: Path, features: int, batch: int, rows: np.ndarray) -> tuple[int, list[str]]:
+        given = "\n".join(" ".join(map(str, row)) for row in rows)
+        program, library = str(tmp_path / "program"), str(onnxruntime_library())
+        arguments = [program, str(path), library, str(features), str(batch)]
+        done = subprocess.run(arguments, input=given, capture_output=True, text=True, check=False, timeout=60)
+        return done.returncode, done.stdout.splitlines()
+
+    model = tmp_path / "weights"
+    weights = [0.5, 0.25, -1.0, 3.0]
+    model.write_text("linear\n" + " ".join(map(str, weights)), encoding="utf-8")
+    rows = np.random.default_rng(5).normal(size=(60, 3)).astype(np.float32)
+    code_, (executor, *said) = run(model, 3, 4, rows)
+    assert (code_, executor) == (0, "linear scalar")
+    expected = weights[0] + rows.astype(np.float64) @ np.array(weights[1:])
+    np.testing.assert_allclose(np.array(said, dtype=np.float64), expected, rtol=1e-5, atol=1e-6)
+
+    assert run(model, 4, 1, rows) == (2, [f"{model}: expected one weight for each of 4 features, found 3"])
+
+    # What it declines is ONNX Runtime's.
+    path = ROOT / "tests" / "data" / "models" / "good_mlp.onnx"
+    code_, (executor, note, *said) = run(path, 5, 1, rows.reshape(-1, 5))
+    assert code_ == 0
+    assert executor.startswith("onnxruntime ")
+    assert note == "note not run by linear: it does not begin with the word linear"
+    alone = extension.Model([str(path)], [], "cpu", "", 1, 1, 5, str(onnxruntime_library()))
+    np.testing.assert_array_equal(
+        np.array(said, dtype=np.float32), alone.run(rows.reshape(-1, 5)).ravel(), "the same bits as here"
+    )

@@ -21,6 +21,7 @@ import tickwire.errors
 STAGES = ("receive", "decode", "book", "features", "queue", "model", "publish")
 STATES = ("valid", "suspect", "stale", "halted", "empty", "nonfinite", "model_error", "warming")
 REASONS = ("none", "gap", "crossed", "malformed", "disconnected", "stopped")
+EXECUTORS = ("onnxruntime",)
 NO_TIME = -(2**63)
 _POISON = 0xEE
 
@@ -106,7 +107,7 @@ class Engine:
                 "name": model["name"],
                 "id": model["id"],
                 "ids": [model["id"]],
-                "executor": "onnxruntime-cpu",
+                "executor": f"{EXECUTORS[-1]} 1.0 cpu",
                 "score_names": list(self.scores_of_a_model),
                 "shadow": model["shadow"],
             }

@@ -48,7 +48,7 @@ std::int64_t ScoringCounters::rows() const noexcept {
 
 ScoringStage::ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorLog& errors,
                            metrics::StatFile& stats, Arena& arena)
-    : current_(new LoadedModel(std::move(setup.model))),
+    : current_(std::make_unique<LoadedModel>(std::move(setup.model))),
       replay_(setup.replay),
       rows_wait_(setup.rows_wait),
       max_age_ns_(setup.replay ? 0 : setup.config.max_age_ns),
@@ -68,8 +68,6 @@ ScoringStage::ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorL
       errors_(errors) {
   current_->handle = current_->model->bind(inputs_.data());
 }
-
-ScoringStage::~ScoringStage() { delete current_; }
 
 void ScoringStage::warm_up() { warm_up(*current_, rows_wait_ ? max_batch_ : infer::kWarmUpRuns); }
 
@@ -101,7 +99,11 @@ void ScoringStage::adopt() noexcept {
   LoadedModel* const newer = mailbox_.take();
   if (newer == nullptr) [[likely]]
     return;
-  mailbox_.give_back(std::exchange(current_, newer));
+  LoadedModel* const older = current_.release();
+  TICKWIRE_HOT_EXEMPT_BEGIN("it holds nothing now, so there is nothing to free")
+  current_.reset(newer);
+  TICKWIRE_HOT_EXEMPT_END
+  mailbox_.give_back(older);
 }
 
 std::size_t ScoringStage::batch_limit() noexcept {

@@ -71,8 +71,6 @@ class ScoringStage {
   /// `stages` and `errors` are the agent's.
   ScoringStage(Setup setup, StageHistograms& stages, metrics::ErrorLog& errors, metrics::StatFile& stats,
                Arena& arena);
-  ~ScoringStage();
-
   /// Set-up, on the thread that will run the model.
   void warm_up();
 
@@ -95,8 +93,8 @@ class ScoringStage {
   void offer(std::unique_ptr<LoadedModel> model) noexcept { mailbox_.offer(std::move(model)); }
   /// Control thread: the model that the agent used before, once it has gone over; until then null.
   [[nodiscard]] std::unique_ptr<LoadedModel> former() noexcept { return mailbox_.collect(); }
-  /// Control thread: takes the offer back; false when the agent was faster.
-  [[nodiscard]] bool withdraw() noexcept { return mailbox_.withdraw() != nullptr; }
+  /// Control thread: takes the offer back; null when the agent was faster.
+  [[nodiscard]] std::unique_ptr<LoadedModel> withdraw() noexcept { return mailbox_.withdraw(); }
 
   /// Null for a shadow.
   [[nodiscard]] signal::SignalPort* router() noexcept { return router_; }
@@ -120,7 +118,7 @@ class ScoringStage {
   void close(std::byte* record, signal::SignalHeader& header, std::int64_t model_ns,
              std::uint64_t tsc_scored) noexcept TICKWIRE_HOT;
 
-  LoadedModel* current_;  // Ours; a plain pointer, because the data plane exchanges it and frees nothing.
+  std::unique_ptr<LoadedModel> current_;
   concurrent::Mailbox<LoadedModel> mailbox_;
   const bool replay_;
   const bool rows_wait_;

@@ -21,8 +21,6 @@
 #include "tickwire/engine/score/inference_agent.hpp"
 #include "tickwire/engine/worker/confinement.hpp"
 #include "tickwire/engine/worker/worker_channel.hpp"
-#include "tickwire/infer/ensemble.hpp"
-#include "tickwire/infer/ort_model.hpp"
 
 namespace tickwire::engine {
 
@@ -48,12 +46,15 @@ class Arguments {
     }
     return value;
   }
-  WorkerModel model() {
-    WorkerModel model{.ort_library = text(), .provider = text(), .cache_dir = text(), .files = {}};
+  infer::ModelSource model() {
+    infer::ModelSource model;
+    model.library = text();
+    model.provider = text();
+    model.cache_dir = text();
     while (more()) {
       const int fd = number<int>();
       const double weight = number<double>();
-      model.files.push_back({.fd = fd, .weight = weight, .path = text()});
+      model.members.push_back({.path = text(), .weight = weight, .fd = fd});
     }
     return model;
   }
@@ -63,34 +64,15 @@ class Arguments {
   std::size_t next_ = 1;  // The first is the command.
 };
 
-void append(std::vector<std::string>& to, const WorkerModel& model) {
-  to.push_back(model.ort_library);
+void append(std::vector<std::string>& to, const infer::ModelSource& model) {
+  to.push_back(model.library);
   to.push_back(model.provider);
   to.push_back(model.cache_dir);
-  for (const WorkerFile& file : model.files) {
+  for (const ModelMember& file : model.members) {
     char weight[32];
     std::snprintf(weight, sizeof weight, "%.17g", file.weight);
     to.insert(to.end(), {std::to_string(file.fd), weight, file.path});
   }
-}
-
-std::unique_ptr<infer::Model> load(const WorkerModel& model, std::size_t rows, std::size_t features,
-                                   std::size_t max_batch, bool tried) {
-  std::vector<std::unique_ptr<infer::Model>> members;
-  std::vector<double> weights;
-  for (const WorkerFile& file : model.files) {
-    members.push_back(infer::load_ort_model({.library = model.ort_library,
-                                             .provider = model.provider,
-                                             .cache_dir = model.cache_dir,
-                                             .path = file.path,
-                                             .rows = rows,
-                                             .features = features,
-                                             .max_batch = max_batch,
-                                             .fd = file.fd,
-                                             .tried = tried}));
-    weights.push_back(file.weight);
-  }
-  return infer::make_ensemble(std::move(members), std::move(weights));
 }
 
 /// Ties this process to the engine's thread that started it, and leaves signals to the engine: what ends
@@ -106,7 +88,7 @@ void be_a_child_of(std::int32_t parent) {
 }
 
 /// Other providers' drivers open devices, and start threads, whenever they like.
-bool can_be_confined(const WorkerModel& model) { return model.provider == "cpu"; }
+bool can_be_confined(const infer::ModelSource& model) { return model.provider == "cpu"; }
 
 std::int64_t monotonic_ns() noexcept { return detail::read_clock_ns(CLOCK_MONOTONIC); }
 
@@ -204,7 +186,7 @@ void work(const WorkerOrder& order, WorkerChannel& channel) {
   const ModelConfig config{.name = order.name,
                            .members = {},
                            .id = seat.model_id,
-                           .ort_library = order.model.ort_library,
+                           .ort_library = order.model.library,
                            .cache_dir = order.model.cache_dir,
                            .provider = order.model.provider,
                            .workers = 1,
@@ -219,18 +201,21 @@ void work(const WorkerOrder& order, WorkerChannel& channel) {
                            .start_timeout_ns = 0};
   InferenceAgent agent(
       order.name,
-      ScoringStage::Setup{
-          .scope = order.name,
-          .config = config,
-          // The engine had it described before the first worker, from the same bytes.
-          .model = {.model = load(order.model, shape.window_rows, shape.feature_count, shape.max_batch, true),
-                    .id = seat.model_id},
-          .layout = {.score_count = shape.score_count, .feature_count = shape.feature_count},
-          .replay = shape.replay != 0,
-          .router = &port,
-          .scores = nullptr,
-          // Not of one that is made ready aside.
-          .rows_wait = seat.told() == WorkerCommand::Run && channel.died_ns().load() != 0},
+      ScoringStage::Setup{.scope = order.name,
+                          .config = config,
+                          // The engine had it described before the first worker, from the same bytes.
+                          .model = {.model = infer::load_model(order.model,
+                                                               {.rows = shape.window_rows,
+                                                                .features = shape.feature_count,
+                                                                .max_batch = shape.max_batch},
+                                                               infer::Tried::Yes),
+                                    .id = seat.model_id},
+                          .layout = {.score_count = shape.score_count, .feature_count = shape.feature_count},
+                          .replay = shape.replay != 0,
+                          .router = &port,
+                          .scores = nullptr,
+                          // Not of one that is made ready aside.
+                          .rows_wait = seat.told() == WorkerCommand::Run && channel.died_ns().load() != 0},
       AgentPost{.waker = waker, .ring_in_hand = channel.ring_in_hand()}, shape.instrument_count, *stats,
       arena);
   for (std::size_t i = 0; i < channel.work_rings(); ++i) agent.add_input(channel.work(i));
@@ -269,8 +254,7 @@ int describe(const DescribeOrder& order) {
   std::string lines;
   int status = 0;
   try {
-    const std::unique_ptr<infer::Model> model =
-        load(order.model, order.rows, order.features, order.max_batch, false);
+    const std::unique_ptr<infer::Model> model = infer::load_model(order.model, order.shape);
     lines = "executor " + model->info().executor + '\n';
     for (const std::string& name : model->info().score_names) lines += "score " + name + '\n';
     for (const std::string& note : model->info().notes) lines += "note " + note + '\n';
@@ -304,8 +288,9 @@ std::vector<std::string> arguments_of(const WorkerOrder& order) {
 }
 
 std::vector<std::string> arguments_of(const DescribeOrder& order) {
-  std::vector<std::string> arguments = {"describe", std::to_string(order.parent), std::to_string(order.rows),
-                                        std::to_string(order.features), std::to_string(order.max_batch)};
+  const infer::ModelShape& shape = order.shape;
+  std::vector<std::string> arguments = {"describe", std::to_string(order.parent), std::to_string(shape.rows),
+                                        std::to_string(shape.features), std::to_string(shape.max_batch)};
   append(arguments, order.model);
   return arguments;
 }
@@ -329,9 +314,9 @@ int run_worker(const std::vector<std::string>& all) {
   if (command == "describe") {
     DescribeOrder order{};
     order.parent = arguments.number<std::int32_t>();
-    order.rows = arguments.number<std::size_t>();
-    order.features = arguments.number<std::size_t>();
-    order.max_batch = arguments.number<std::size_t>();
+    order.shape.rows = arguments.number<std::size_t>();
+    order.shape.features = arguments.number<std::size_t>();
+    order.shape.max_batch = arguments.number<std::size_t>();
     order.model = arguments.model();
     return describe(order);
   }

@@ -10,25 +10,12 @@
 #include <string>
 #include <vector>
 
+#include "tickwire/infer/loader.hpp"
+
 namespace tickwire::engine {
 
-/// A file of a model as it is handed to a worker: a descriptor of a copy in memory, so that every worker
-/// and every restart reads the same bytes, and the path that errors name.
-struct WorkerFile {
-  int fd;
-  double weight;
-  std::string path;
-};
-
-/// What a worker runs, and on what.
-struct WorkerModel {
-  std::string ort_library;
-  std::string provider;
-  std::string cache_dir;  // The provider's; may be empty.
-  std::vector<WorkerFile> files;
-};
-
-/// How an engine starts a worker. Descriptors are inherited under their numbers.
+/// How an engine starts a worker. Descriptors are inherited under their numbers: of each of the model's files
+/// one of a copy in memory, so that every worker and every restart reads the same bytes.
 struct WorkerOrder {
   std::int32_t parent;  // The engine's process.
   std::string name;     // The agent's.
@@ -38,16 +25,14 @@ struct WorkerOrder {
   int waker_fd;        // Wakes the worker.
   int router_fd;       // Wakes the router …
   int router_flag_fd;  // … whose flag lies in this memory.
-  WorkerModel model;
+  infer::ModelSource model;
 };
 
 /// How an engine asks what a model is, without loading it itself.
 struct DescribeOrder {
   std::int32_t parent;
-  std::size_t rows;
-  std::size_t features;
-  std::size_t max_batch;
-  WorkerModel model;
+  infer::ModelShape shape;
+  infer::ModelSource model;
 };
 
 /// The arguments after the program's name.

@@ -59,16 +59,15 @@ std::string how_it_ended(int status) {
   return "killed by signal " + std::to_string(WTERMSIG(status)) + " (" + (name != nullptr ? name : "?") + ")";
 }
 
-WorkerModel model_of(const ModelConfig& config, const ModelImage& image) {
-  return {.ort_library = config.ort_library,
-          .provider = config.provider,
-          .cache_dir = config.cache_dir,
-          .files = image.files()};
+infer::ModelSource model_of(const ModelConfig& config, const ModelImage& image) {
+  infer::ModelSource source = source_of(config);
+  source.members = image.members();
+  return source;
 }
 
 std::vector<int> files_of(const ModelImage& image) {
   std::vector<int> fds;
-  for (const WorkerFile& file : image.files()) fds.push_back(file.fd);
+  for (const ModelMember& member : image.members()) fds.push_back(member.fd);
   return fds;
 }
 
@@ -234,33 +233,30 @@ ModelImage::ModelImage(const std::vector<ModelMember>& members, std::uint32_t id
       } else if ((fd = ::fcntl(member.fd, F_DUPFD_CLOEXEC, 3)) < 0) {
         throw SetupError(member.path, "a free descriptor", error_text(errno));
       }
-      files_.push_back({.fd = fd, .weight = member.weight, .path = member.path});
+      members_.push_back({.path = member.path, .weight = member.weight, .fd = fd});
     }
   } catch (...) {
-    for (const WorkerFile& file : files_) ::close(file.fd);
+    for (const ModelMember& member : members_) ::close(member.fd);
     throw;
   }
 }
 
 ModelImage::~ModelImage() {
-  for (const WorkerFile& file : files_) ::close(file.fd);
+  for (const ModelMember& member : members_) ::close(member.fd);
 }
 
 ModelFacts describe_model(Spawner& spawner, const std::string& program, const ModelConfig& model,
-                          const ModelImage& image, std::size_t rows, std::size_t features) {
+                          const ModelImage& image, const infer::ModelShape& shape) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) throw SetupError("worker", "a pipe", error_text(errno));
   const Descriptor reading{ends[0]};
   Process process;
   {
     const Descriptor writing{ends[1]};
-    process = spawner.start(program,
-                            arguments_of(DescribeOrder{.parent = ::getpid(),
-                                                       .rows = rows,
-                                                       .features = features,
-                                                       .max_batch = model.max_batch,
-                                                       .model = model_of(model, image)}),
-                            files_of(image), writing.fd);
+    process = spawner.start(
+        program,
+        arguments_of(DescribeOrder{.parent = ::getpid(), .shape = shape, .model = model_of(model, image)}),
+        files_of(image), writing.fd);
   }
   const Descriptor pidfd{process.pidfd};
   const std::int64_t end_ns = monotonic_ns() + model.start_timeout_ns;
@@ -279,7 +275,7 @@ ModelFacts describe_model(Spawner& spawner, const std::string& program, const Mo
   if (late) ::kill(process.pid, SIGKILL);
   int status = 0;
   ::waitpid(process.pid, &status, 0);
-  const std::string& path = image.files().front().path;
+  const std::string& path = image.members().front().path;
   if (late) {
     throw SetupError(path, "a model that loads within model.start_timeout", "one that was not ready by then");
   }

@@ -74,11 +74,12 @@ class ModelImage {
   ModelImage(const ModelImage&) = delete;
   ModelImage& operator=(const ModelImage&) = delete;
 
-  [[nodiscard]] const std::vector<WorkerFile>& files() const noexcept { return files_; }
+  /// With descriptors of the copies.
+  [[nodiscard]] const std::vector<ModelMember>& members() const noexcept { return members_; }
   [[nodiscard]] std::uint32_t id() const noexcept { return id_; }
 
  private:
-  std::vector<WorkerFile> files_;
+  std::vector<ModelMember> members_;
   std::uint32_t id_;
 };
 
@@ -89,8 +90,8 @@ struct ModelFacts {
   std::vector<std::string> notes;
 };
 [[nodiscard]] ModelFacts describe_model(Spawner& spawner, const std::string& program,
-                                        const ModelConfig& model, const ModelImage& image, std::size_t rows,
-                                        std::size_t features);
+                                        const ModelConfig& model, const ModelImage& image,
+                                        const infer::ModelShape& shape);
 
 /// A worker as it is now.
 struct WorkerState {

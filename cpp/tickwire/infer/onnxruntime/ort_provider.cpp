@@ -1,4 +1,4 @@
-#include "tickwire/infer/ort_provider.hpp"
+#include "tickwire/infer/onnxruntime/ort_provider.hpp"
 
 #include <algorithm>
 #include <filesystem>
@@ -10,7 +10,7 @@
 #include <onnxruntime_session_options_config_keys.h>
 
 #include "tickwire/core/error.hpp"
-#include "tickwire/infer/ort_api.hpp"
+#include "tickwire/infer/onnxruntime/ort_api.hpp"
 
 namespace tickwire::infer {
 namespace {

@@ -1,4 +1,4 @@
-#include "tickwire/infer/ort_api.hpp"
+#include "tickwire/infer/onnxruntime/ort_api.hpp"
 
 #include <dlfcn.h>
 

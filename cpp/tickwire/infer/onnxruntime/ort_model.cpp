@@ -1,22 +1,11 @@
-#include "tickwire/infer/ort_model.hpp"
-
-#include <sys/stat.h>
-#include <unistd.h>
+#include "tickwire/infer/onnxruntime/ort_model.hpp"
 
 #include <algorithm>
 #include <cassert>
-#include <cerrno>
 #include <chrono>
-#include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <limits>
-#include <new>
 #include <set>
-#include <system_error>
 
 // The C++ wrapper is for setup, where its exceptions are welcome; MANUAL_INIT keeps it from calling
 // OrtGetApiBase, which we do not link.
@@ -26,10 +15,10 @@
 #include <onnxruntime_session_options_config_keys.h>
 
 #include "tickwire/core/error.hpp"
-#include "tickwire/core/types.hpp"
+#include "tickwire/infer/aligned_floats.hpp"
 #include "tickwire/infer/denormals.hpp"
-#include "tickwire/infer/ort_api.hpp"
-#include "tickwire/infer/ort_provider.hpp"
+#include "tickwire/infer/onnxruntime/ort_api.hpp"
+#include "tickwire/infer/onnxruntime/ort_provider.hpp"
 
 namespace tickwire::infer {
 namespace {
@@ -37,64 +26,6 @@ namespace {
 /// The text of an error comes back in its status; below fatal the runtime would also write it to stderr,
 /// from the thread that runs the model.
 constexpr OrtLoggingLevel kLogLevel = ORT_LOGGING_LEVEL_FATAL;
-
-constexpr std::size_t kFloatsPerLine = kCacheLineBytes / sizeof(float);
-
-/// Zeroed floats that start on a cache line and fill it.
-class AlignedFloats {
- public:
-  explicit AlignedFloats(std::size_t count)
-      : data_(static_cast<float*>(::operator new(bytes(count), std::align_val_t{kCacheLineBytes}))) {
-    std::memset(data_.get(), 0, bytes(count));
-  }
-  [[nodiscard]] float* data() const noexcept { return data_.get(); }
-
- private:
-  static std::size_t bytes(std::size_t count) {
-    return (count + kFloatsPerLine - 1) / kFloatsPerLine * kCacheLineBytes;
-  }
-  struct Free {
-    void operator()(float* data) const { ::operator delete(data, std::align_val_t{kCacheLineBytes}); }
-  };
-  std::unique_ptr<float, Free> data_;
-};
-
-std::vector<char> read_held(const std::string& path, int fd) {
-  struct stat status{};
-  if (::fstat(fd, &status) != 0 || status.st_size <= 0) {
-    throw SetupError(path, "an ONNX model", "nothing at the descriptor that holds it");
-  }
-  std::vector<char> bytes(static_cast<std::size_t>(status.st_size));
-  for (std::size_t done = 0; done < bytes.size();) {
-    // Several may read it at once: the descriptor's own place stays.
-    const ssize_t got = ::pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) throw SetupError(path, "an ONNX model", "a file that cannot be read whole");
-    done += static_cast<std::size_t>(got);
-  }
-  return bytes;
-}
-
-std::vector<char> read_file(const OrtModelConfig& config) {
-  const std::string& path = config.path;
-  if (config.fd >= 0) return read_held(path, config.fd);
-  std::error_code none;
-  if (std::filesystem::is_directory(path, none)) throw SetupError(path, "an ONNX model", "a folder");
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) throw SetupError(path, "an ONNX model", "no file that can be read");
-  const std::streamoff size = file.tellg();
-  if (size <= 0) throw SetupError(path, "an ONNX model", "an empty file");
-  // Protocol buffers end at 2 GiB, and so does an ONNX file.
-  if (size > std::numeric_limits<std::int32_t>::max()) {
-    throw SetupError(path, "an ONNX model of less than 2 GiB",
-                     std::to_string(size) + " bytes; quantise it, or take a smaller one");
-  }
-  std::vector<char> bytes(static_cast<std::size_t>(size));
-  file.seekg(0);
-  if (!file.read(bytes.data(), size))
-    throw SetupError(path, "an ONNX model", "a file that cannot be read whole");
-  return bytes;
-}
 
 const char* name_of(ONNXTensorElementDataType type) {
   switch (type) {
@@ -164,13 +95,6 @@ std::vector<Port> ports(const Ort::Session& session, bool inputs) {
   return out;
 }
 
-/// All digits of a score.
-std::string digits(float score) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.9g", static_cast<double>(score));
-  return text;
-}
-
 std::string text(const std::vector<Port>& list) {
   std::string out;
   for (const Port& port : list) out += (out.empty() ? "" : "; ") + port.text();
@@ -216,15 +140,15 @@ std::string outputs_advice(const std::vector<Port>& outputs) {
 }
 
 /// The model's input, checked against what the feature schema makes.
-Port check_input(const OrtModelConfig& config, const Ort::Session& session) {
+Port check_input(const ModelRequest& request, const Ort::Session& session) {
   std::vector<Port> inputs = ports(session, true);
-  const bool any = config.rows == 0 && config.features == 0;
+  const bool any = request.rows == 0 && request.features == 0;
   std::string expected = "one input of float32[1, ";
   if (any) {
     expected += "features] or float32[1, rows, features]";
   } else {
-    if (config.rows > 1) expected.append(std::to_string(config.rows)).append(", ");
-    expected.append(std::to_string(config.features)).append("]");
+    if (request.rows > 1) expected.append(std::to_string(request.rows)).append(", ");
+    expected.append(std::to_string(request.features)).append("]");
   }
   if (inputs.size() != 1) {
     std::string found = "none";
@@ -232,21 +156,21 @@ Port check_input(const OrtModelConfig& config, const Ort::Session& session) {
       found = std::to_string(inputs.size()) + " inputs: " + text(inputs) +
               "; join them into one, inside the model";
     }
-    throw SetupError(config.path, expected, found);
+    throw SetupError(request.path, expected, found);
   }
   Port& input = inputs.front();
-  const auto rows = static_cast<std::int64_t>(config.rows);
-  const auto features = static_cast<std::int64_t>(config.features);
+  const auto rows = static_cast<std::int64_t>(request.rows);
+  const auto features = static_cast<std::int64_t>(request.features);
   const auto& shape = input.shape;
   const auto is = [any](std::int64_t found, std::int64_t size) { return any ? found > 0 : found == size; };
   const bool batch_of_one = !shape.empty() && (shape[0] == 1 || shape[0] < 0);
   const bool row = shape.size() == 2 && (any || rows == 1) && is(shape[1], features);
   const bool window = shape.size() == 3 && is(shape[1], rows) && is(shape[2], features);
   if (!input.is_float() || !batch_of_one || !(row || window))
-    throw SetupError(config.path, expected, input.text() + input_advice(input));
-  if (config.max_batch > 1 && shape[0] == 1) {
-    throw SetupError(config.path,
-                     "a free batch dimension, for batches of " + std::to_string(config.max_batch),
+    throw SetupError(request.path, expected, input.text() + input_advice(input));
+  if (request.max_batch > 1 && shape[0] == 1) {
+    throw SetupError(request.path,
+                     "a free batch dimension, for batches of " + std::to_string(request.max_batch),
                      input.text() + "; export it with a dynamic batch axis, or set max_batch = 1");
   }
   return std::move(input);
@@ -312,67 +236,60 @@ Ort::SessionOptions session_options(const std::string& batch_symbol) {
 }
 
 /// Options for a model whose input is known.
-Ort::SessionOptions provider_options(const OrtRuntime& runtime, const OrtModelConfig& config,
+Ort::SessionOptions provider_options(const OrtRuntime& runtime, const ModelRequest& request,
                                      const Port& input, const std::string& batch_symbol) {
   Ort::SessionOptions options = session_options(batch_symbol);
   append_provider(runtime,
-                  {.name = config.provider,
-                   .cache_dir = config.cache_dir,
+                  {.name = request.provider,
+                   .cache_dir = request.cache_dir,
                    .input_name = input.name,
                    .shape = input.shape,
-                   .max_batch = config.max_batch},
+                   .max_batch = request.max_batch},
                   *static_cast<OrtSessionOptions*>(options));
   return options;
 }
 
-Ort::Session create(const OrtRuntime& runtime, const OrtModelConfig& config, const std::vector<char>& file,
+Ort::Session create(const OrtRuntime& runtime, const ModelRequest& request,
                     const Ort::SessionOptions& options) {
   try {
-    return {environment(), file.data(), file.size(), options};
+    return {environment(), request.bytes.data(), request.bytes.size(), options};
   } catch (const Ort::Exception& error) {
-    throw SetupError(config.path, "an ONNX model that ONNX Runtime " + runtime.version + " can run",
+    throw SetupError(request.path, "an ONNX model that ONNX Runtime " + runtime.version + " can run",
                      explain(error.what()));
   }
 }
 
 class OrtModel final : public Model {
  public:
-  OrtModel(const OrtRuntime& runtime, const OrtModelConfig& config)
+  OrtModel(const OrtRuntime& runtime, const ModelRequest& request)
       : api_(*runtime.api), scratch_(0), outputs_(0) {
     // The first session of a process sets the flush bits on the thread that creates it and leaves
     // them; this puts that thread's state back. It also makes folded constants the same everywhere.
     const FlushDenormals flush;
-    const std::vector<char> file = read_file(config);
-    session_ = create(runtime, config, file, session_options(""));
-    Port input = check_input(config, session_);
+    session_ = create(runtime, request, session_options(""));
+    Port input = check_input(request, session_);
     // What the file declares is known only now: again, with what depends on it.
-    const bool on_cpu = config.provider == "cpu";
-    const std::string batch_symbol = config.max_batch == 1 && input.shape[0] < 0 ? input.symbols[0] : "";
+    const bool on_cpu = request.provider == "cpu";
+    const std::string batch_symbol = request.max_batch == 1 && input.shape[0] < 0 ? input.symbols[0] : "";
     if (!on_cpu || !batch_symbol.empty()) {
-      session_ = create(runtime, config, file, provider_options(runtime, config, input, batch_symbol));
+      session_ = create(runtime, request, provider_options(runtime, request, input, batch_symbol));
     }
     shape_ = std::move(input.shape);
     info_.rows = shape_.size() == 3 ? static_cast<std::size_t>(shape_[1]) : 1;
     info_.features = static_cast<std::size_t>(shape_.back());
-    scratch_ = AlignedFloats(config.max_batch * info_.rows * info_.features);
-    info_.path = config.path;
+    scratch_ = AlignedFloats(request.max_batch * info_.rows * info_.features);
+    info_.path = request.path;
     info_.input_name = std::move(input.name);
-    info_.max_batch = config.max_batch;
-    info_.executor = "onnxruntime " + runtime.version + " " + config.provider;
+    info_.max_batch = request.max_batch;
+    info_.executor = runtime.version + " " + request.provider;
+    info_.exact = on_cpu;
     read_metadata();
     input_name_ = info_.input_name.c_str();
     run_options_.SetRunLogSeverityLevel(kLogLevel);
     add_inputs(scratch_.data(), info_.max_batch);
     prepare_outputs();
     if (!on_cpu) bind_outputs();
-    if (config.tried) return;
-    check_repeats();
-    if (info_.max_batch > 1) check_independence();
   }
-
-  [[nodiscard]] const ModelInfo& info() const noexcept override { return info_; }
-
-  std::size_t bind(const float* inputs) override { return add_inputs(inputs, info_.max_batch); }
 
   std::size_t warm_up(std::size_t runs, std::int64_t max_ns) override {
     // The wall clock of setup, not of the data plane.
@@ -426,6 +343,11 @@ class OrtModel final : public Model {
 
   [[nodiscard]] std::string_view last_error() const noexcept override { return error_; }
 
+ protected:
+  std::size_t add_binding(const float* inputs, std::span<float>) override {
+    return add_inputs(inputs, info_.max_batch);
+  }
+
  private:
   /// An output: where the runtime writes it, and its scores a block.
   struct Part {
@@ -449,10 +371,6 @@ class OrtModel final : public Model {
 
   /// One value for each size of batch over the same memory: the handle is the first one's place.
   std::size_t add_inputs(const float* data, std::size_t max_count) {
-    if (data == nullptr || reinterpret_cast<std::uintptr_t>(data) % alignof(float) != 0) {
-      throw SetupError(info_.path + ": bind", "memory of floats",
-                       data == nullptr ? "null" : "a misaligned address");
-    }
     const std::size_t handle = inputs_.size();
     for (std::size_t count = 1; count <= max_count; ++count) {
       shape_[0] = static_cast<std::int64_t>(count);
@@ -578,79 +496,6 @@ class OrtModel final : public Model {
                      text + "] for a batch of " + std::to_string(count) + "; set max_batch = 1");
   }
 
-  /// A row has one score, or live is not what a replay makes of it: a model that draws random numbers, or
-  /// whose state outlives a run, gives another one each time. Two made-up rows by turns, again and again, for
-  /// as long as that takes no time.
-  void check_repeats() {
-    constexpr std::size_t kRows = 2;
-    constexpr std::size_t kMostPasses = 24;
-    constexpr auto kEnough = std::chrono::milliseconds(50);
-    const std::size_t block = info_.rows * info_.features;
-    const std::size_t scores = score_count();
-    std::vector<float> rows(kRows * block);
-    std::vector<float> first(kRows * scores);
-    std::vector<float> again(scores);
-    for (std::size_t i = 0; i < kRows; ++i) {
-      make_up_rows();
-      std::copy_n(scratch_.data(), block, rows.data() + i * block);
-      // A run that fails is the warm-up's to report, and at run time counted.
-      if (!run_batch(kScratch, 1, {first.data() + i * scores, scores})) return;
-    }
-    const auto end = std::chrono::steady_clock::now() + kEnough;
-    for (std::size_t pass = 0; pass < kMostPasses; ++pass) {
-      if (pass > 0 && std::chrono::steady_clock::now() > end) return;
-      for (std::size_t i = 0; i < kRows; ++i) {
-        std::copy_n(rows.data() + i * block, block, scratch_.data());
-        if (!run_batch(kScratch, 1, again)) return;
-        for (std::size_t k = 0; k < scores; ++k) check_same(k, first[i * scores + k], again[k]);
-      }
-    }
-  }
-
-  void check_same(std::size_t score, float first, float again) const {
-    // A GPU's sums may take another order each time.
-    if (bindings_.empty() ? std::memcmp(&first, &again, sizeof first) == 0 : close(first, again)) return;
-    throw SetupError(
-        info_.path, "the same scores each time a row is scored",
-        info_.score_names[score] + " of " + digits(first) + " and then of " + digits(again) +
-            " for one row: the model draws random numbers, or its state outlives a run; export it "
-            "for inference (model.eval()), without random operators");
-  }
-
-  static bool close(float one, float other) {
-    constexpr float kTolerance = 1e-3F;  // Far above another order of sums, far below another row's weight.
-    if (!std::isfinite(one) || !std::isfinite(other)) return std::isfinite(one) == std::isfinite(other);
-    return std::abs(one - other) <= kTolerance * std::max(1.0F, std::abs(one));
-  }
-
-  /// A row's scores must be its own: a model that normalises over the batch, or takes it for the time,
-  /// would score a row by its neighbours. Each row of a made-up batch is also scored alone.
-  void check_independence() {
-    const std::size_t block = info_.rows * info_.features;
-    const std::size_t scores = score_count();
-    std::vector<float> together(info_.max_batch * scores);
-    std::vector<float> alone(scores);
-    make_up_rows();
-    require_run(info_.max_batch, together);
-    for (std::size_t i = 0; i < info_.max_batch; ++i) {
-      std::copy_n(scratch_.data() + i * block, block, scratch_.data());
-      require_run(1, alone);
-      for (std::size_t k = 0; k < scores; ++k) {
-        const float other = together[i * scores + k];
-        if (close(alone[k], other)) continue;
-        throw SetupError(info_.path, "scores that do not depend on the other rows of a batch",
-                         info_.score_names[k] + " of " + std::to_string(other) + " in a batch of " +
-                             std::to_string(info_.max_batch) + " and " + std::to_string(alone[k]) +
-                             " alone (dynamic quantisation, or a sum over the batch); set max_batch = 1");
-      }
-    }
-  }
-
-  void require_run(std::size_t count, std::span<float> scores) {
-    if (!run_batch(kScratch, count, scores))
-      throw SetupError(info_.path, "a model that runs on a batch of " + std::to_string(count), error_);
-  }
-
   static std::size_t whole_lines(std::size_t floats) {
     return (floats + kFloatsPerLine - 1) / kFloatsPerLine * kFloatsPerLine;
   }
@@ -677,7 +522,6 @@ class OrtModel final : public Model {
   }
 
   const OrtApi& api_;
-  ModelInfo info_;
   Ort::Session session_{nullptr};
   Ort::RunOptions run_options_;
   Ort::MemoryInfo memory_ = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeCPU);
@@ -699,31 +543,29 @@ class OrtModel final : public Model {
 
 }  // namespace
 
-std::unique_ptr<Model> load_ort_model(const OrtModelConfig& config) {
-  if (config.max_batch == 0) throw SetupError(config.path + ": max_batch", "1 or more", "0");
-  const OrtRuntime& runtime = open_ort(config.library);
+Made load_ort_model(const ModelRequest& request) {
+  const OrtRuntime& runtime = open_ort(request.library);
   Ort::InitApi(runtime.api);
   try {
-    return std::make_unique<OrtModel>(runtime, config);
+    return std::make_unique<OrtModel>(runtime, request);
   } catch (const Ort::Exception& error) {
-    throw SetupError(config.path, "a model that ONNX Runtime " + runtime.version + " accepts", error.what());
+    throw SetupError(request.path, "a model that ONNX Runtime " + runtime.version + " accepts", error.what());
   }
 }
 
-void optimize_ort_model(const OrtModelConfig& config, const std::string& out, const std::string& format) {
+void optimize_ort_model(const ModelRequest& request, const std::string& out, const std::string& format) {
   if (format != "onnx" && format != "ort") throw SetupError("format", "onnx or ort", format);
-  if (config.provider == "tensorrt") {
-    throw SetupError("provider", "cpu or cuda, whose graphs can be written", config.provider);
+  if (request.provider == "tensorrt") {
+    throw SetupError("provider", "cpu or cuda, whose graphs can be written", request.provider);
   }
-  const OrtRuntime& runtime = open_ort(config.library);
+  const OrtRuntime& runtime = open_ort(request.library);
   Ort::InitApi(runtime.api);
   const FlushDenormals flush;
-  const std::vector<char> file = read_file(config);
-  const Port input = check_input(config, create(runtime, config, file, session_options("")));
-  Ort::SessionOptions options = provider_options(runtime, config, input, "");
+  const Port input = check_input(request, create(runtime, request, session_options("")));
+  Ort::SessionOptions options = provider_options(runtime, request, input, "");
   options.SetOptimizedModelFilePath(out.c_str());
   options.AddConfigEntry(kOrtSessionOptionsConfigSaveModelFormat, format == "ort" ? "ORT" : "ONNX");
-  create(runtime, config, file, options);
+  create(runtime, request, options);
 }
 
 }  // namespace tickwire::infer
