@@ -284,6 +284,8 @@ class FirstLook {
 // ---------------------------------------------------------------------------------------------------
 // The reader
 
+constexpr const char* kNoMemory = "out of memory";
+
 class CaptureReader::Impl {
  public:
   Impl(std::vector<std::string> paths, CaptureReaderConfig config)
@@ -304,7 +306,7 @@ class CaptureReader::Impl {
     if (at_end) open_next();
   }
 
-  const CaptureLine* next() noexcept {
+  const CaptureLine* next() {
     if (finished_) {
       // The line given last was a file's last and lay in the buffer until now.
       finished_ = false;
@@ -316,6 +318,15 @@ class CaptureReader::Impl {
       if (parse_line(text)) return &line_;
     }
     return nullptr;
+  }
+
+  /// What could not be read for something that is no fault of the file. Short: there may be no memory.
+  void fail(const char* what) noexcept {
+    if (!truncated_ && error_.capacity() > std::strlen(what)) error_ = what;
+    truncated_ = true;
+    file_ = paths_.size();
+    begin_ = end_ = searched_ = 0;
+    finished_ = false;
   }
 
   [[nodiscard]] const std::string& file() const noexcept {
@@ -340,7 +351,7 @@ class CaptureReader::Impl {
   [[nodiscard]] std::size_t room() const noexcept { return buffer_.size() - kPaddingBytes; }
 
   /// Opens file file_ or a later one. False when there is none left.
-  bool open_next() noexcept {
+  bool open_next() {
     for (; file_ < paths_.size(); ++file_) {
       begin_ = end_ = searched_ = 0;
       line_number_ = 0;
@@ -355,23 +366,23 @@ class CaptureReader::Impl {
     return false;
   }
 
-  void describe(std::string& out, std::string_view what) const noexcept {
+  void describe(std::string& out, std::string_view what) const {
     out = file() + ":" + std::to_string(line_number_) + ": ";
     out += what;
   }
-  void skip(const char* what) noexcept {
+  void skip(const char* what) {
     ++skipped_lines_;
     if (skipped_.empty()) describe(skipped_, what);
   }
   /// Always false.
-  bool skip_line(std::string_view text, std::string_view what) noexcept {
+  bool skip_line(std::string_view text, std::string_view what) {
     ++skipped_lines_;
     if (skipped_.empty()) describe(skipped_, std::string(what) + ", found \"" + excerpt(text) + "\"");
     return false;
   }
 
   /// False where the text is no capture line, which is counted and described then.
-  bool parse_line(std::string_view text) noexcept {
+  bool parse_line(std::string_view text) {
     const std::string_view whole = text;
     if (line_number_ == 1 && text.starts_with(kUtf8Mark)) text.remove_prefix(kUtf8Mark.size());
     if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
@@ -400,7 +411,7 @@ class CaptureReader::Impl {
     return true;
   }
 
-  bool no_line(std::string_view text) noexcept {
+  bool no_line(std::string_view text) {
     if (text.starts_with('{') || text.starts_with('[')) {
       return skip_line(text, "a message without its receive time: expected TIME, a space and a message");
     }
@@ -408,7 +419,7 @@ class CaptureReader::Impl {
   }
 
   /// What a line's stamp means, by what is known of its file. False where it may not be believed.
-  bool take_stamp(const Stamp& stamp, bool own, std::string_view line) noexcept {
+  bool take_stamp(const Stamp& stamp, bool own, std::string_view line) {
     StampRule& rule = rules_[file_];
     if (stamp.form == rule.form && stamp.form != StampForm::None && !rule.ours && !own) [[likely]] {
       line_.ts_recv = stamp.ts;
@@ -445,7 +456,7 @@ class CaptureReader::Impl {
   }
 
   /// Once a file: what is not as our own recorder writes it.
-  void note_stamps(const Stamp& stamp) noexcept {
+  void note_stamps(const Stamp& stamp) {
     if (noted_ == file_ + 1) return;
     noted_ = file_ + 1;
     stamps_.push_back({.file = file(),
@@ -456,7 +467,7 @@ class CaptureReader::Impl {
   }
 
   /// Somebody else's snapshot, of the instrument that its stream names, or its wrapper or it itself.
-  void take(const ForeignSnapshot& snapshot) noexcept {
+  void take(const ForeignSnapshot& snapshot) {
     line_.body = {snapshot.body.data(), snapshot.body.size()};
     const std::size_t at = snapshot.stream.find('@');
     const bool streamed = at != std::string_view::npos && at != 0;
@@ -474,13 +485,13 @@ class CaptureReader::Impl {
     line_.instrument = unescaped_;
   }
 
-  void cut(const char* what) noexcept {
+  void cut(const char* what) {
     if (!truncated_) describe(error_, what);
     truncated_ = true;
   }
 
   /// The next line without its line break. False at the end of the last file.
-  bool read_line(std::string_view& text) noexcept {
+  bool read_line(std::string_view& text) {
     while (file_ < paths_.size()) {
       const void* found = std::memchr(buffer_.data() + searched_, '\n', end_ - searched_);
       if (found != nullptr) {
@@ -513,7 +524,7 @@ class CaptureReader::Impl {
   }
 
   /// Room for at least one more byte. False where the line is too long: the rest of it is skipped.
-  bool make_room() noexcept {
+  bool make_room() {
     if (begin_ != 0 && (begin_ == end_ || room() - end_ < config_.block_bytes)) {
       std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
       end_ -= begin_;
@@ -534,7 +545,7 @@ class CaptureReader::Impl {
   }
 
   /// At the end of a file. True where its last line lacks nothing but the line break.
-  bool finish_file(std::string_view& text) noexcept {
+  bool finish_file(std::string_view& text) {
     const std::string_view rest{buffer_.data() + begin_, end_ - begin_};
     if (!rest.empty() || skipping_) ++line_number_;
     const char* const failure = stream_.failure();
@@ -579,8 +590,21 @@ CaptureReader::CaptureReader(std::vector<std::string> paths, CaptureReaderConfig
     : impl_(std::make_unique<Impl>(std::move(paths), config)) {}
 CaptureReader::~CaptureReader() = default;
 
-const CaptureLine* CaptureReader::next() noexcept { return impl_->next(); }
-void CaptureReader::add(std::string path) { impl_->add(std::move(path)); }
+const CaptureLine* CaptureReader::next() noexcept {
+  try {
+    return impl_->next();
+  } catch (const std::bad_alloc&) {
+    impl_->fail(kNoMemory);
+    return nullptr;
+  }
+}
+void CaptureReader::add(std::string_view path) noexcept {
+  try {
+    impl_->add(std::string(path));
+  } catch (const std::bad_alloc&) {
+    impl_->fail(kNoMemory);
+  }
+}
 const std::string& CaptureReader::file() const noexcept { return impl_->file(); }
 std::uint64_t CaptureReader::line_number() const noexcept { return impl_->line_number_; }
 std::uint64_t CaptureReader::skipped_lines() const noexcept { return impl_->skipped_lines_; }

@@ -100,7 +100,7 @@ class CaptureReader {
   [[nodiscard]] const CaptureLine* next() noexcept;
 
   /// One more file, to be read behind the others.
-  void add(std::string path);
+  void add(std::string_view path) noexcept;
 
   /// Where the line that next() returned stands. Lines count from 1 in each file.
   [[nodiscard]] const std::string& file() const noexcept;

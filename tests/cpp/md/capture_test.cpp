@@ -1,6 +1,8 @@
 #include "tickwire/md/capture.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -243,7 +245,9 @@ TEST_F(Capture, GivesTheSameLinesWhateverTheBlock) {
   for (int i = 0; i < 60; ++i) {
     switch (random() % 5) {
       case 0: text += "no line\n"; break;
-      case 1: format_snapshot(text, kT + i, 1, "BTCUSDT", 0, chars("{\"lastUpdateId\":1,\"bids\":[]}")); break;
+      case 1:
+        format_snapshot(text, kT + i, 1, "BTCUSDT", 0, chars("{\"lastUpdateId\":1,\"bids\":[]}"));
+        break;
       default: {
         const std::string message = "{\"k\":\"" + std::string(random() % 90, 'x') + "\"}";
         format_message(text, kT + i, chars(message));
@@ -388,6 +392,32 @@ TEST_F(Capture, FollowsAFileThatGrowsByteByByte) {
     EXPECT_EQ(lines, std::vector<int>(3, lines.back())) << size;
   }
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+/// Where a line does not fit the memory that is left, the capture ends there and says so: who reads it, a
+/// thread of a running engine, goes on.
+TEST_F(Capture, ALineThatFindsNoMemoryEndsItAndIsSaid) {
+  const std::string path = write("long.log", std::to_string(kT) + " {\"e\":1}\n");
+  ASSERT_EQ(::truncate(path.c_str(), 512 << 20), 0);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    CaptureReader reader({path}, {.max_line_bytes = 1U << 30U});
+    if (reader.next() == nullptr) ::_exit(1);
+    long pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const auto now = static_cast<rlim_t>(pages) * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE));
+    const rlimit limit{now + (96U << 20U), now + (96U << 20U)};
+    if (::setrlimit(RLIMIT_AS, &limit) != 0) ::_exit(2);
+    if (reader.next() != nullptr || reader.next() != nullptr) ::_exit(3);
+    ::_exit(reader.truncated() && reader.error() == "out of memory" ? 0 : 4);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status)) << status;
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+#endif
 
 }  // namespace
 }  // namespace tickwire::md

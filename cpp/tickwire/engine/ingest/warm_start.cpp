@@ -1,5 +1,7 @@
 #include "tickwire/engine/ingest/warm_start.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -104,18 +106,28 @@ std::vector<std::string> check_warm(const FeedConfig& config, venue::binance::De
   return {config.warm.begin() + static_cast<std::ptrdiff_t>(first), config.warm.end()};
 }
 
-/// A recorder's next file, where this is the newest that it had written: 000001.log, 000002.log …
-std::string next_segment(const std::string& path) {
-  const std::filesystem::path file(path);
-  if (!is_segment(file)) return {};
-  std::array<char, 16> number;
-  std::snprintf(number.data(), number.size(), "%06lu", std::stoul(file.stem().string()) + 1);
-  const std::filesystem::path next = file.parent_path() / (number.data() + file.extension().string());
-  std::error_code error;
-  return std::filesystem::is_regular_file(next, error) ? next.string() : std::string();
+}  // namespace
+
+WarmStart::NextFile::NextFile(const std::string& newest) {
+  const std::filesystem::path file(newest);
+  if (!is_segment(file)) return;
+  number_ = std::stoul(file.stem().string());
+  folder_ = (file.has_parent_path() ? file.parent_path().string() : ".") + "/";
+  extension_ = file.extension().string();
+  path_.reserve(folder_.size() + 32 + extension_.size());
 }
 
-}  // namespace
+bool WarmStart::NextFile::advance() noexcept {
+  if (folder_.empty()) return false;
+  std::array<char, 32> number;
+  std::snprintf(number.data(), number.size(), "%06lu", number_ + 1);
+  // Within what was reserved.
+  path_.assign(folder_).append(number.data()).append(extension_);
+  struct stat seen{};
+  if (::stat(path_.c_str(), &seen) != 0 || !S_ISREG(seen.st_mode)) return false;
+  ++number_;
+  return true;
+}
 
 WarmStart::WarmStart(PriceFeed& feed, SnapshotDesk& desk, const FeaturesConfig& features,
                      const UtcClock& clock, Arena& arena)
@@ -125,10 +137,11 @@ WarmStart::WarmStart(PriceFeed& feed, SnapshotDesk& desk, const FeaturesConfig& 
       windows_on_recv_(features.clock == WindowClock::Recv),
       compares_clocks_(windows_on_recv_ || feed.config().stale_after_ns != 0),
       reader_(check_warm(feed.config(), feed.decoder()), md::CaptureReaderConfig{.follow = true}),
-      last_file_(feed.config().warm.back()),
+      next_file_(feed.config().warm.back()),
       join_(feed.size(), feed.connections(), needs_trades(features), compares_clocks_, arena, kKeptBytes),
       captured_(feed.size()),
-      seen_(feed.size()) {
+      seen_(feed.size()),
+      went_on_(feed.size()) {
   feed_.mute();
   feed_.divert(this);
 }
@@ -176,11 +189,9 @@ int WarmStart::read() noexcept {
     looked_ns_ = monotonic_ns();
     line_ = reader_.next();
     if (line_ == nullptr) {
-      const std::string next = next_segment(last_file_);
-      if (next.empty()) return 0;
-      // What was written behind our last look at the file before it is read first.
-      last_file_ = next;
-      reader_.add(next);
+      // Once a file is full: what was written behind our last look at the one before it is read first.
+      if (!next_file_.advance()) return 0;
+      reader_.add(next_file_.path());
       line_ = reader_.next();
     }
   }
@@ -305,16 +316,12 @@ void WarmStart::end() noexcept {
   state_ = State::Settling;
   live_ns_ = monotonic_ns();
   feed_.report_capture(reader_);
-  const FeedConfig& config = feed_.config();
-  for (const md::CaptureStamps& of : reader_.stamps()) {
-    lines_.push_back("warm: " + config.name + " " + of.file + ": receive stamps " +
-                     (of.as_nanoseconds ? "are taken for nanoseconds, and look like " : "are ") +
-                     std::string(md::name_of(of.form)));
-  }
   for (std::size_t i = 0; i < captured_.size(); ++i) {
     const PriceLane& lane = feed_.lane(i);
     if (lane.pipeline.wants_snapshot()) desk_.ask(lane.id);
-    lines_.push_back("warm: " + config.name + " " + config.instruments[i].symbol + ": " + verdict(i));
+    went_on_[i] = {.valid = lane.pipeline.state() == md::BookState::Valid,
+                   .epoch = lane.pipeline.epoch(),
+                   .row = lane.pipeline.row()};
   }
   told_.publish(true);
 }
@@ -325,7 +332,7 @@ void WarmStart::end() noexcept {
 /// What became of an instrument, for people.
 std::string WarmStart::verdict(std::size_t instrument) const {
   using Verdict = WarmJoin::Verdict;
-  const InstrumentPipeline& pipeline = feed_.lane(instrument).pipeline;
+  const WentOn& went_on = went_on_[instrument];
   const Seen& seen = seen_[instrument];
   const WarmJoin::Captured& captured = captured_[instrument];
   const LineEvent& diff = join_.first_diff(instrument);
@@ -333,10 +340,10 @@ std::string WarmStart::verdict(std::size_t instrument) const {
   const std::string cold = "; not contiguous, starts cold";
   switch (join_.verdict(instrument)) {
     case Verdict::Continues:
-      if (pipeline.state() != md::BookState::Valid)
+      if (!went_on.valid)
         return "the feed did not follow the capture's id " + grouped(captured.diff_id) + ", starts cold";
       return "continues the capture at id " + grouped(captured.diff_id) + ", in epoch " +
-             std::to_string(pipeline.epoch()) + " after row " + grouped(pipeline.row());
+             std::to_string(went_on.epoch) + " after row " + grouped(went_on.row);
     case Verdict::NoBook:
       if (!seen.named) return "the capture never names it, starts cold";
       if (!seen.snapshot)
@@ -371,8 +378,21 @@ std::string WarmStart::verdict(std::size_t instrument) const {
   return {};
 }
 
+std::vector<std::string> WarmStart::verdicts() const {
+  const FeedConfig& config = feed_.config();
+  std::vector<std::string> lines;
+  for (const md::CaptureStamps& of : reader_.stamps()) {
+    lines.push_back("warm: " + config.name + " " + of.file + ": receive stamps " +
+                    (of.as_nanoseconds ? "are taken for nanoseconds, and look like " : "are ") +
+                    std::string(md::name_of(of.form)));
+  }
+  for (std::size_t i = 0; i < captured_.size(); ++i)
+    lines.push_back("warm: " + config.name + " " + config.instruments[i].symbol + ": " + verdict(i));
+  return lines;
+}
+
 std::vector<std::string> WarmStart::report() const {
-  if (told_.observe()) return lines_;
+  if (told_.observe()) return verdicts();
   if (waits_.observe()) return {"warm: " + feed_.config().name + ": waits for the feed"};
   return {};
 }

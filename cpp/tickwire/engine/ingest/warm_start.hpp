@@ -72,6 +72,29 @@ class WarmStart final : private CaptureListener, private LineDiversion {
     std::uint64_t lacks_to = 0;
   };
 
+  /// What became of an instrument when the feed went live.
+  struct WentOn {
+    bool valid = false;
+    std::uint32_t epoch = 0;
+    std::uint64_t row = 0;
+  };
+  /// The file that a recorder begins next: 000001.log, 000002.log … All memory is taken when it is made,
+  /// since it is looked for a thousand times a second.
+  class NextFile {
+   public:
+    /// Behind the newest file that there is.
+    explicit NextFile(const std::string& newest);
+    /// Is it there? Then it is path(), and the one behind it is next.
+    [[nodiscard]] bool advance() noexcept;
+    [[nodiscard]] const std::string& path() const noexcept { return path_; }
+
+   private:
+    std::string folder_;  // Empty: of no recorder's files.
+    std::string extension_;
+    unsigned long number_ = 0;
+    std::string path_;
+  };
+
   // CaptureListener.
   void on_message(std::span<const char> message, venue::binance::Outcome outcome, const md::Event& event,
                   std::string_view symbol) noexcept override;
@@ -93,6 +116,7 @@ class WarmStart final : private CaptureListener, private LineDiversion {
   void end() noexcept;
   [[nodiscard]] std::int64_t ahead_of(const PriceLane& lane, TsNs now) const noexcept;
   [[nodiscard]] std::string verdict(std::size_t instrument) const;
+  [[nodiscard]] std::vector<std::string> verdicts() const;
 
   PriceFeed& feed_;
   SnapshotDesk& desk_;
@@ -102,18 +126,18 @@ class WarmStart final : private CaptureListener, private LineDiversion {
   State state_ = State::Reading;
   md::CaptureReader reader_;
   const md::CaptureLine* line_ = nullptr;  // The reader's next line, null at the end.
-  std::string last_file_;                  // The one that is followed.
+  NextFile next_file_;                     // Behind the one that is followed.
   WarmJoin join_;
   std::vector<WarmJoin::Captured> captured_;
   std::vector<Seen> seen_;
+  std::vector<WentOn> went_on_;
   // On the clock that nobody sets.
   std::int64_t joining_ns_ = 0;   // Since when.
   std::int64_t captured_ns_ = 0;  // When the capture brought its last line …
   std::int64_t looked_ns_ = 0;    // … and when it was last looked for one.
   std::int64_t live_ns_ = 0;
-  std::vector<std::string> lines_;
   concurrent::Cell<bool> waits_;  // The feed has brought nothing of a book for long.
-  concurrent::Cell<bool> told_;   // Published once lines_ is written.
+  concurrent::Cell<bool> told_;   // Published once nothing that verdicts() reads changes any more.
 };
 
 }  // namespace tickwire::engine
