@@ -66,7 +66,7 @@ void MessageToRow(benchmark::State& state) {
   md::InstrumentTable table;
   table.add({"BTCUSDT", "spot", 8, 8});
   const FeedConfig feed = feed_config();
-  venue::binance::Decoder decoder(table, {feed.market, feed.trades, feed.max_frame_bytes, feed.max_levels});
+  venue::binance::Decoder decoder(table, {*feed.market, feed.trades, feed.max_frame_bytes, feed.max_levels});
   Arena arena;
   const FeaturesConfig features = features_config();
   InstrumentPipeline pipeline(feed, {"BTCUSDT", 8, 8}, features, arena);
