@@ -400,6 +400,11 @@ def _why_never_valid(count: Callable[[str], int]) -> str:
             "could not be read, or does not tell which instrument it is of",
             "could be read, or told which instrument it is of",
         )
+    if snapshots == 0 and count("partial_books") and count("rows_beyond_depth"):
+        return (
+            "the partial books show fewer levels than the features look at: take a stream of more levels, "
+            "or the stream of changes (depth)"
+        )
     if snapshots == 0:
         return "no snapshot came"
     unbelieved = {name: n for name in _UNBELIEVED if (n := count(name))}
@@ -424,6 +429,9 @@ def _why_nothing_came(count: Callable[[str], int]) -> str:
         return "no connection to the venue came about"
     if unread := count("capture_lines_skipped"):
         return none_of(unread, "line", "could not be read", "could be read")
+    if snapshots := count("snapshots"):
+        came = numbered(snapshots, "snapshot[s]")
+        return f"{came} came and no message: the stream of changes (depth) is missing"
     return "no message came"
 
 

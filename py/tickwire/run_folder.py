@@ -177,7 +177,7 @@ class RecordedModels:
 
     def _take_unlisted(self, kept: Path) -> None:
         """A model that a run was killed over before run.json could name it: its number is its files' own."""
-        files = sorted(kept.iterdir())
+        files = sorted(file for file in kept.iterdir() if file.is_file())
         for model in self._settings.values():
             weights = model.member_weights()
             if len(files) != len(weights):

@@ -161,6 +161,14 @@ async def test_what_was_removed_is_missed(run: Path, change: Change, expected: s
         await verify(run)
 
 
+async def test_a_folder_in_the_place_of_a_model_is_none(run: Path) -> None:
+    path = next((run / "models").rglob("*.onnx"))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(VerifyError, match=f"{path}: the recorded model is missing"):
+        await verify(run)
+
+
 @pytest.mark.parametrize("part", ["capture", "rows", "scores"])
 async def test_a_missing_file_is_named(run: Path, part: str) -> None:
     path = only(run, part)

@@ -143,6 +143,8 @@ bool is_snapshot_object(std::string_view text, std::string_view& symbol) {
 bool find_snapshot(std::string_view text, ForeignSnapshot& out) {
   static constexpr std::string_view kId = "\"lastUpdateId\"";
   static constexpr std::string_view kStream = "{\"stream\":\"";
+  // Some write more than one space. A tab is ours: behind it stands what looks like a snapshot and is none.
+  text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
   if (text.empty()) return false;
   // Nearly every line ends at one of these: the second looks at many bytes a step, the walk at each.
   if (text.starts_with(kStream)) {

@@ -134,18 +134,20 @@ int days_in(int year, int month) noexcept {
   return kDays[static_cast<std::size_t>(month - 1)] + (month == 2 && leap ? 1 : 0);
 }
 
-/// 2024-08-08T23:54:13.9370857Z: `T` or a space, a point or a comma, any number of digits behind it or
-/// none; the zone is Z, +hh:mm, +hhmm, +hh or not named.
-bool parse_iso(std::string_view text, Stamp& out) noexcept {
+/// 2024-08-08T23:54:13.9370857Z, or 20240808T235413.9370857Z in the basic form: `T` or, in the other one, a
+/// space; a point or a comma, any number of digits behind it or none; the zone is Z, +hh:mm, +hhmm, +hh or
+/// not named.
+bool parse_iso(std::string_view text, bool basic, Stamp& out) noexcept {
   const std::size_t size = text.size();
+  const auto mark = [&text, basic](char wanted) { return basic || take(text, wanted); };
   int year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0;
-  if (!take(text, 4, 1, 9999, year) || !take(text, '-') || !take(text, 2, 1, 12, month) || !take(text, '-') ||
+  if (!take(text, 4, 1, 9999, year) || !mark('-') || !take(text, 2, 1, 12, month) || !mark('-') ||
       !take(text, 2, 1, 31, day) || day > days_in(year, month)) {
     return false;
   }
-  if (!take(text, 'T') && !take(text, 't') && !take(text, ' ')) return false;
+  if (!take(text, 'T') && !take(text, 't') && (basic || !take(text, ' '))) return false;
   // 60: a leap second is the first of the next minute.
-  if (!take(text, 2, 0, 23, hour) || !take(text, ':') || !take(text, 2, 0, 59, minute) || !take(text, ':') ||
+  if (!take(text, 2, 0, 23, hour) || !mark(':') || !take(text, 2, 0, 59, minute) || !mark(':') ||
       !take(text, 2, 0, 60, second)) {
     return false;
   }
@@ -197,13 +199,15 @@ bool parse_stamp(std::string_view text, Stamp& out) noexcept {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), whole);
   const auto size = static_cast<std::size_t>(end - text.data());
   const char next = size < text.size() ? text[size] : '\0';
+  if (size == 8 && (next == 'T' || next == 't')) [[unlikely]]
+    return parse_iso(text, true, out);
   if (error == std::errc{} && next != '.' && next != 'e' && next != 'E' && next != '-') [[likely]] {
     out.size = size;
     out.whole = true;
     set_number(whole, 0, out);
     return true;
   }
-  return next == '-' ? parse_iso(text, out) : parse_decimal_stamp(text, out);
+  return next == '-' ? parse_iso(text, false, out) : parse_decimal_stamp(text, out);
 }
 
 }  // namespace tickwire::md

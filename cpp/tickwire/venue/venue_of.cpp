@@ -56,18 +56,36 @@ constexpr Sign kSigns[] = {
     {"\"feed\":\"ticker", "Kraken futures"},
     {"\"channel\":\"book\"", "Kraken"},
     {"\"channelID\":", "Kraken"},
+    {"\"table\":\"orderBook", "BitMEX"},
+    {"\"table\":\"trade", "BitMEX"},
+    {"\"table\":\"quote", "BitMEX"},
+    {"\"orderbook_units\":", "Upbit"},
 };
+
+bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+
+/// [17082,[2500.1,1,0.3]] or [17082,"tu",[…]]: a channel's number, and what it has without a name.
+bool is_numbered_list(std::string_view text) noexcept {
+  if (!text.starts_with('[')) return false;
+  std::size_t at = 1;
+  while (at < text.size() && is_digit(text[at])) ++at;
+  if (at == 1) return false;
+  const std::string_view rest = text.substr(at);
+  return rest.starts_with(",[") || rest.starts_with(",\"hb\"") || rest.starts_with(",\"te\",") ||
+         rest.starts_with(",\"tu\",");
+}
 
 }  // namespace
 
 std::string_view venue_of(std::span<const char> message) noexcept {
   const std::string_view text(message.data(), message.size());
+  // Before what is Binance's: Gate.io calls its changes depthUpdate, too.
+  for (const Sign& sign : kSigns) {
+    if (holds(text, sign.part)) return sign.venue;
+  }
   if (holds(text, "\"e\":\"depthUpdate\"")) {
     if (!holds(text, "\"pu\":")) return kBinanceSpot;
     return holds(text, "\"ps\":") ? kBinanceCoinM : kBinanceUsdM;
-  }
-  for (const Sign& sign : kSigns) {
-    if (holds(text, sign.part)) return sign.venue;
   }
   // Lists: a channel's number, what it has, its name.
   if (text.starts_with('[') && (text.find("\"book-") != std::string_view::npos ||
@@ -75,6 +93,7 @@ std::string_view venue_of(std::span<const char> message) noexcept {
                                 text.find(",\"ticker\",\"") != std::string_view::npos)) {
     return "Kraken";
   }
+  if (is_numbered_list(text)) return "Bitfinex";
   return {};
 }
 

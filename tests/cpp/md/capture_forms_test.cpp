@@ -88,6 +88,9 @@ TEST_F(CaptureForms, ReadsAStampInWhateverFormItIs) {
       {"2024-08-08T23:54:13.937085768Z", StampForm::Iso, kT},
       {"2024-08-08T23:54:13.9370857Z", StampForm::Iso, kT - 68},
       {"2024-08-08 23:54:13.937085768", StampForm::Iso, kT},
+      {"20240808T235413.937085768Z", StampForm::Iso, kT},
+      {"20240808T235413,937085768", StampForm::Iso, kT},
+      {"20240809T052413.937085768+0530", StampForm::Iso, kT},
       {"2024-08-08 23:54:13,937085768+00:00", StampForm::Iso, kT},
       {"2024-08-09T01:54:13.937085768+02:00", StampForm::Iso, kT},
       {"2024-08-09T05:24:13.937085768+0530", StampForm::Iso, kT},
@@ -241,6 +244,7 @@ TEST_F(CaptureForms, ReadsASnapshotInTheWrapperOfAStream) {
       R"({"stream":"btcusdt@depth","data":)" + body + "}",
       R"({"data": )" + body + R"(, "stream": "btcusdt@snapshot"})",
       R"({"stream":"btc\u0075sdt@depth","data":)" + body + " }",
+      R"(  {"stream":"btcusdt@snapshot","data":)" + body + "}",
   };
   for (const std::string& text : wrapped) {
     CaptureReader reader({write("c.log", stamp + text + "\n")});

@@ -229,6 +229,19 @@ def test_model(
 
 WHOLE = text_of(lines())
 TORN = WHOLE.replace(b'"u":110,"b"', b'"u":110,"b')
+SPACES = WHOLE.replace(b" {", b"   {")
+POLLED = [
+    (START + i * STEP, {"stream": "btcusdt@depthSnapshot", "data": SNAPSHOT | {"lastUpdateId": 15 + i}})
+    for i in range(9)
+]
+BITMEX = {"table": "orderBookL2", "action": "update", "data": [{"symbol": "XBTUSD", "id": 8, "side": "Buy"}]}
+GATE = {
+    "channel": "spot.order_book_update",
+    "event": "update",
+    "result": {"e": "depthUpdate", "s": "BTC_USDT", "U": 1, "u": 2, "b": [], "a": []},
+}
+UPBIT = {"type": "orderbook", "code": "KRW-BTC", "orderbook_units": [{"ask_price": 2, "bid_price": 1}]}
+BITFINEX: Any = [17082, [2500.1, 1, 0.3]]
 BYBIT = {"topic": "orderbook.50.BTCUSDT", "type": "delta", "data": {"s": "BTCUSDT", "b": [], "a": []}}
 MICRO = text_of(lines(), lambda at: str(at // 1000)).splitlines(keepends=True)
 MIXED = b"".join(
@@ -375,6 +388,13 @@ CAPTURES: list[tuple[str, str, bytes | None, dict[str, str], int, str]] = [
     ("a snapshot that names a price twice", "c.log", snapshot_of(asks=[["102.00", "1"], ["102.00", "2"]]), {}, 0, "BTCUSDT never became valid: its only snapshot could not be believed: 1 with a price twice"),
     ("a snapshot of later", "c.log", snapshot_of(lastUpdateId=10**6), {}, 0, "BTCUSDT never became valid: its snapshot is newer than all of the 20 book events"),
     ("another venue", "c.log", text_of([(START + i, BYBIT) for i in range(9)]), {}, 0, 'never became valid: its messages look like Bybit\'s, and venue = "binance_spot" is configured'),
+    *[
+        (f"another venue: {venue}", "c.log", text_of([(START + i, message) for i in range(9)]), {}, 0, f"never became valid: its messages look like {venue}'s")
+        for venue, message in (("BitMEX", BITMEX), ("Gate.io", GATE), ("Upbit", UPBIT), ("Bitfinex", BITFINEX))
+    ],
+    ("partial books of another instrument", "c.log", text_of([(START + i * STEP, message) for i, message in enumerate(levels(9, 5))]), {"instruments": 'instruments = ["ETHUSDT"]'}, 0, "ETHUSDT never became valid: its messages are of other instruments: BTCUSDT"),
+    ("partial books of too few levels", "c.log", text_of([(START + i * STEP, message) for i, message in enumerate(levels(9, 5))]), {"rows": 'rows = ["imbalance(levels=10)"]'}, 0, "BTCUSDT never became valid: the partial books show fewer levels than the features look at"),
+    ("snapshots alone", "c.log", text_of(POLLED), {}, 0, "BTCUSDT never became valid: 9 snapshots came and no message: the stream of changes (depth) is missing"),
     ("futures for spot", "c.log", FUTURES, {}, 0, 'its messages look like Binance USD-M futures\'s, and venue = "binance_spot" is configured'),
     ("spot for futures", "c.log", WHOLE, {"venue": 'venue = "binance_usdm"'}, 0, 'its messages look like Binance spot\'s, and venue = "binance_usdm" is configured'),
     ("lines for a venue of packets", "c.log", WHOLE, ITCH_FEED, 2, 'expected a day file: messages of ITCH 5.0, each behind its length*text, which begins "1723161253937085768 {"'),
@@ -635,3 +655,20 @@ def test_environment(
     found = capfd.readouterr()
     assert code == 2, found
     assert says(found.err, expected), found.err
+
+
+def test_spaces_before_a_message_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Behind more than one space a snapshot is one, as a change is a change."""
+    file = tmp_path / "pipeline.toml"
+    file.write_text(pipeline())
+    rows = []
+    for name, content in ("usual", WHOLE), ("spaces", SPACES):
+        given, out = tmp_path / f"{name}.log", tmp_path / f"{name}.csv"
+        given.write_bytes(content)
+        assert command(monkeypatch, "replay", file, "--input", given, "--out", out) == 0
+        rows.append([line.split(",")[:11] for line in out.read_text().splitlines()])
+    capsys.readouterr()
+    assert len(rows[0]) > 10
+    assert rows[1] == rows[0]
