@@ -622,5 +622,15 @@ TEST(BinanceDecoderSetup, RefusesSizesThatCannotWork) {
   EXPECT_THROW(Decoder(table, {Market::Spot, TradeStream::Trade, std::size_t{1} << 40U, 10}), SetupError);
 }
 
+TEST(BinanceStreamName, SaysWhoseItsMessagesAreWhereItIsASymbols) {
+  for (const char* const stream :
+       {"ethusdt@depth", "ETHUSDT@trade", "!bookTicker", "x@depth", "@depth", "a"}) {
+    EXPECT_TRUE(is_stream_of(stream, "ETHUSDT")) << stream;
+  }
+  for (const char* const stream : {"btcusdt@depth", "ethusd@trade", "ethusdt1@depth", "etcb@trade"}) {
+    EXPECT_FALSE(is_stream_of(stream, "ETHUSDT")) << stream;
+  }
+}
+
 }  // namespace
 }  // namespace tickwire::venue::binance

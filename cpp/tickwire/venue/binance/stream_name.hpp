@@ -52,7 +52,8 @@ inline StreamName parse_stream_name(std::string_view name) noexcept TICKWIRE_HOT
   return out;
 }
 
-/// May a stream of this name have messages of this symbol? One that names no symbol, as "!bookTicker", may.
+/// May a stream of this name have messages of this symbol? One that names no symbol, as "!bookTicker", may,
+/// and so may one that somebody's own tool called "x@depth": no pair of assets has so short a symbol.
 inline bool is_stream_of(std::string_view stream, std::string_view symbol) noexcept TICKWIRE_HOT {
   const std::size_t size = symbol.size();
   if (stream.size() > size && stream[size] == '@') [[likely]] {
@@ -65,7 +66,8 @@ inline bool is_stream_of(std::string_view stream, std::string_view symbol) noexc
     if (same) return true;
   }
   const std::size_t at = stream.find('@');
-  return at == std::string_view::npos || at == 0 || stream.front() == '!';
+  constexpr std::size_t kShortestSymbol = 4;
+  return at == std::string_view::npos || at < kShortestSymbol || stream.front() == '!';
 }
 
 /// Partial books have 5, 10 or 20 levels a side; fewer only where there are no more.
