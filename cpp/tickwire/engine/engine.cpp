@@ -415,7 +415,7 @@ void Engine::swap_model(std::size_t model, const std::vector<ModelMember>& membe
     if (outcome.went_over) models_[model].id = id;
   }
   if (!outcome.went_over) {
-    throw SetupError(members.front().path, "every agent to go over to it", outcome.why);
+    throw SetupError(members.front().path, "every agent to go over to it", std::string(outcome.why));
   }
 }
 
@@ -431,7 +431,10 @@ std::shared_ptr<const ModelImage> Engine::prepared(std::size_t model) const {
 
 void Engine::went_over(std::size_t model) {
   const std::lock_guard lock(models_mutex_);
-  models_.at(model).id = prepared_.at(model)->id();
+  const std::shared_ptr<const ModelImage>& image = prepared_.at(model);
+  if (image == nullptr)
+    throw SetupError("the model that agents went over to", "one that was prepared", "none");
+  models_.at(model).id = image->id();
 }
 
 void Engine::hand_over(std::size_t worker) {
@@ -445,6 +448,9 @@ void Engine::hand_over(std::size_t worker) {
 
 void Engine::prepare_model(std::size_t model, const std::vector<ModelMember>& members, std::uint32_t id) {
   const ModelConfig& config = config_.models.at(model);
+  if (!spawner_)
+    throw SetupError("engine.layout", "processes, where a model is prepared for another one",
+                     "a layout without");
   auto image = std::make_shared<const ModelImage>(members, id);
   const ModelFacts facts =
       describe_model(*spawner_, config_.worker_program, config, *image, shape_of(config));

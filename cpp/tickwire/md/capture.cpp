@@ -302,9 +302,11 @@ class CaptureReader::Impl {
   }
 
   void add(std::string path) {
+    if (failed_) return;
     const bool at_end = file_ == paths_.size();
+    // A rule too many is none, a path too many would be.
+    rules_.resize(paths_.size() + 1);
     paths_.push_back(std::move(path));
-    rules_.emplace_back();
     if (at_end) open_next();
   }
 
@@ -322,10 +324,11 @@ class CaptureReader::Impl {
     return nullptr;
   }
 
-  /// What could not be read for something that is no fault of the file. Short: there may be no memory.
+  /// What could not be read for something that is no fault of the file; nothing behind it is. Short: there
+  /// may be no memory.
   void fail(const char* what) noexcept {
     if (!truncated_ && error_.capacity() > std::strlen(what)) error_ = what;
-    truncated_ = true;
+    truncated_ = failed_ = true;
     file_ = paths_.size();
     begin_ = end_ = searched_ = 0;
     finished_ = false;
@@ -339,6 +342,7 @@ class CaptureReader::Impl {
   std::uint64_t line_number_ = 0;
   std::uint64_t skipped_lines_ = 0;
   bool truncated_ = false;
+  bool failed_ = false;
   std::string error_;    // Of a file that is cut.
   std::string skipped_;  // Of the first line that was skipped.
   std::vector<CaptureStamps> stamps_;

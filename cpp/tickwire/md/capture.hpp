@@ -11,7 +11,7 @@
 ///     1723164863900000000 {"tickwire":"quiet","conn":0}
 ///
 /// A run that began warm first holds what it read of an earlier capture, between a `warm` and a `live`
-/// line; a `cold` line names an instrument whose book begins anew there. See engine/warm_join.hpp.
+/// line; a `cold` line names an instrument whose book begins anew there. See engine/ingest/warm_join.hpp.
 ///
 /// CaptureReader reads such files, plain or compressed (told apart by their first bytes; see
 /// byte_stream.hpp), one after another, in bounded memory; the format_ functions append a line to the

@@ -67,7 +67,7 @@ class Table(BaseModel):
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
         """A table of JSON text; `ConfigError` names the keys that do not fit."""
         data: object = MISSING
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             data = json.loads(json_data)
         with cls._in_our_words(data):
             return super().model_validate_json(json_data, **options)

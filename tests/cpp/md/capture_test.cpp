@@ -410,6 +410,8 @@ TEST_F(Capture, ALineThatFindsNoMemoryEndsItAndIsSaid) {
     const rlimit limit{now + (96U << 20U), now + (96U << 20U)};
     if (::setrlimit(RLIMIT_AS, &limit) != 0) ::_exit(2);
     if (reader.next() != nullptr || reader.next() != nullptr) ::_exit(3);
+    reader.add(path);
+    if (reader.next() != nullptr) ::_exit(5);
     ::_exit(reader.truncated() && reader.error() == "out of memory" ? 0 : 4);
   }
   int status = 0;

@@ -1133,6 +1133,8 @@ def test_every_table_is_checked_however_it_is_made(
         table.model_validate_strings(3)
     with pytest.raises(ConfigError, match=f"^{table.__name__}: invalid JSON"):
         table.model_validate_json("{")
+    with pytest.raises(ConfigError, match=f"^{table.__name__}: invalid JSON"):
+        table.model_validate_json("[" * 200_000)
 
 
 def test_a_table_stays_as_it_was_checked() -> None:

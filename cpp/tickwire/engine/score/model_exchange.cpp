@@ -13,6 +13,9 @@ class Former {
  public:
   explicit Former(std::span<ScoringStage* const> stages) : stages_(stages), models_(stages.size()) {}
 
+  /// Of these from now on, which are no more than there were before. None of them has come.
+  void wait_for(std::span<ScoringStage* const> stages) noexcept { stages_ = stages; }
+
   /// Waits until all have come, or time is up; have they?
   bool wait(std::chrono::nanoseconds patience) {
     const auto end = std::chrono::steady_clock::now() + patience;
@@ -34,7 +37,7 @@ class Former {
     return all;
   }
 
-  const std::span<ScoringStage* const> stages_;
+  std::span<ScoringStage* const> stages_;
   std::vector<std::unique_ptr<LoadedModel>> models_;
 };
 
@@ -78,6 +81,7 @@ ModelExchange::Outcome ModelExchange::go_over(std::span<ScoringStage* const> sta
   }
   // Whatever needs memory comes before the first of them goes over.
   Former older(stages);
+  Former newer(stages);
   std::vector<ScoringStage*> back;
   back.reserve(stages.size());
   owed_.reserve(owed_.size() + stages.size());
@@ -113,7 +117,7 @@ ModelExchange::Outcome ModelExchange::go_over(std::span<ScoringStage* const> sta
   for (std::size_t i = 0; i < stages.size(); ++i) {
     if (older[i] != nullptr) stages[i]->offer(std::move(older[i]));
   }
-  Former newer(back);
+  newer.wait_for(back);
   (void)newer.wait(patience);
   for (std::size_t i = 0; i < back.size(); ++i) {
     // What it still has to take stays offered: an offer that were withdrawn would leave it with the newer

@@ -13,7 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "tickwire/engine/score/scoring_stage.hpp"
@@ -27,9 +27,9 @@ inline constexpr std::chrono::seconds kGoOver{10};
 class ModelExchange {
  public:
   struct Outcome {
-    bool went_over;   // All have.
-    bool scored;      // There may be scores of it: all have gone over, or some had and are to go back.
-    std::string why;  // Where they have not.
+    bool went_over;        // All have.
+    bool scored;           // There may be scores of it: all have gone over, or some had and are to go back.
+    std::string_view why;  // Where they have not; a text that stays.
   };
 
   /// Set-up: an agent will run it.
