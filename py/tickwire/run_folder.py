@@ -21,7 +21,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
-import json
 import lzma
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +33,7 @@ from tickwire import core
 from tickwire.config import Config
 from tickwire.errors import ConfigError, VerifyError
 from tickwire.held import model_number
+from tickwire.json_text import parse_json
 from tickwire.records import RowLayout, Rows, age_ns
 
 __all__ = [
@@ -88,7 +88,7 @@ def listed(counts: Mapping[str, int]) -> str:
 def read_manifest(folder: Path) -> Any:
     """What run.json says, in whatever version, of a run that has ended or not. `OSError` or `ValueError`
     where it cannot be read."""
-    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return parse_json((folder / MANIFEST).read_text(encoding="utf-8"))
 
 
 def refuse_inside_recording(option: str, folder: str | os.PathLike[str]) -> None:

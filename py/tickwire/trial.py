@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tickwire.errors import ModelError
+from tickwire.json_text import parse_json
 from tickwire.limits import Expired, Limit
 
 __all__ = ["Trial", "try_model"]
@@ -79,7 +80,7 @@ def try_model(
     if process.returncode == -signal.SIGALRM:
         raise ModelError(_too_long(where, limit))
     try:
-        answer = json.loads(out)
+        answer = parse_json(out)
     except ValueError:
         raise ModelError(
             f"{where}: expected a model that ONNX Runtime can load and run, found one that takes its process "

@@ -530,6 +530,9 @@ async def test_damaged_folders_are_refused(run_dir: Path, tmp_path: Path) -> Non
     (run_dir / "run.json").write_text("{")
     with pytest.raises(VerifyError, match="not JSON"):
         await verify(run_dir)
+    (run_dir / "run.json").write_text("[" * 200_000)
+    with pytest.raises(VerifyError, match="not JSON: nested too deep"):
+        await verify(run_dir)
 
 
 async def test_another_model_is_refused(run_dir: Path) -> None:

@@ -62,8 +62,10 @@ def inspect(arguments: app.Inspect) -> None:
 def _indented(schema: str) -> str:
     import json
 
+    from tickwire.json_text import parse_json
+
     try:
-        return json.dumps(json.loads(schema), indent=2, ensure_ascii=False)
+        return json.dumps(parse_json(schema), indent=2, ensure_ascii=False)
     except ValueError:
         return schema
 

@@ -10,6 +10,7 @@ from typing import Any
 from tickwire.errors import ModelError
 from tickwire.features.plan import Plan
 from tickwire.features.table import KERNELS
+from tickwire.json_text import parse_json
 
 __all__ = ["Schema"]
 
@@ -50,8 +51,8 @@ class Schema:
     def from_json(cls, text: str) -> Schema:
         """The schema in a model's metadata. One written by a later version keeps what we do not know."""
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            document = parse_json(text)
+        except ValueError as error:
             raise ModelError(f"tickwire.schema: expected JSON, found {text[:60]!r} ({error})") from None
         if not isinstance(document, dict) or not isinstance(document.get("expressions"), list):
             raise ModelError(f"tickwire.schema: expected an object with 'expressions', found {text[:60]!r}")

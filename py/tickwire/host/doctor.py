@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import socket
@@ -27,6 +26,7 @@ from tickwire.host import (
 from tickwire.host.affinity import can_run_on
 from tickwire.host.finding import Finding, Host, Probe, Profile, Verdict, Wanted, examine
 from tickwire.host.reader import Absent, Reader, Unreadable
+from tickwire.json_text import parse_json
 
 __all__ = ["Report", "diagnose", "drift", "guess_profile", "pinned_cores", "read_baseline", "running_engines"]
 
@@ -215,7 +215,7 @@ def _measured(host: Host, seconds: float) -> Host:
 def read_baseline(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """The findings of an earlier `doctor --json`, by check."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = parse_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Error(f"{path}: expected what doctor --json printed, found: {error}") from None
     if (

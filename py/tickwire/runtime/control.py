@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tickwire.errors import Error
+from tickwire.json_text import parse_json
 from tickwire.private import check_socket
 from tickwire.stat_file import default_directories
 
@@ -114,8 +115,8 @@ class ControlServer:
 
     async def _handle(self, line: bytes) -> Mapping[str, Any]:
         try:
-            request = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            request = parse_json(line)
+        except ValueError as error:
             raise Error(f"expected a line of JSON: {error}") from None
         if not isinstance(request, dict):
             raise Error("expected a JSON object, found another value")
@@ -187,8 +188,8 @@ async def ask(stat_path: str | os.PathLike[str], request: Mapping[str, Any]) -> 
     if not line.endswith(b"\n"):
         raise Error(f"{path}: the engine ended before it answered")
     try:
-        answer = json.loads(line)
-    except (ValueError, RecursionError):
+        answer = parse_json(line)
+    except ValueError:
         answer = None
     found = answer if isinstance(answer, dict) else {}
     if "error" in found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Self
@@ -11,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tickwire.errors import ConfigError
+from tickwire.json_text import parse_json
 from tickwire.names import check_name, nearest
 from tickwire.toml.words import MISSING, Located, in_our_words, line, named, shown
 from tickwire.units import DURATION, parse_duration
@@ -67,8 +67,8 @@ class Table(BaseModel):
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
         """A table of JSON text; `ConfigError` names the keys that do not fit."""
         data: object = MISSING
-        with contextlib.suppress(ValueError, RecursionError):
-            data = json.loads(json_data)
+        with contextlib.suppress(ValueError):
+            data = parse_json(json_data)
         with cls._in_our_words(data):
             return super().model_validate_json(json_data, **options)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from tickwire.json_text import parse_json
 from tickwire.venues.base import OrderVenue, StreamVenue, Venue
 from tickwire.venues.binance import COINM, SPOT, USDM
 from tickwire.venues.nasdaq_itch import NASDAQ_ITCH
@@ -27,8 +26,8 @@ def venue_words(text: str) -> str:
     if begin < 0:
         return text
     try:
-        said = json.loads(text[begin:])
-    except (ValueError, RecursionError):
+        said = parse_json(text[begin:])
+    except ValueError:
         return text
     for venue in VENUES.values():
         if (error := venue.error_of(said)) is not None:

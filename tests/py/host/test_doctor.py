@@ -144,6 +144,9 @@ def test_json_is_the_whole_report_and_a_baseline_for_drift(doctor: Any, tmp_path
     baseline.write_text('{"schema": 99, "findings": []}')
     with pytest.raises(Error, match="schema 1"):
         read_baseline(baseline)
+    baseline.write_text("[" * 200_000)
+    with pytest.raises(Error, match="expected what doctor --json printed, found: nested too deep"):
+        read_baseline(baseline)
 
 
 def test_profile_is_guessed_from_what_the_host_is(tmp_path: Path) -> None:
