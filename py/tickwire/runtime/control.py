@@ -192,9 +192,10 @@ async def ask(stat_path: str | os.PathLike[str], request: Mapping[str, Any]) -> 
     except ValueError:
         answer = None
     found = answer if isinstance(answer, dict) else {}
-    if "error" in found:
+    if found.get("error"):
         raise Error(str(found["error"]))
-    result = found.get("ok")
+    # An error that says nothing is no answer, whatever stands beside it.
+    result = None if "error" in found else found.get("ok")
     if not isinstance(result, dict):
         raise Error(f"{path}: expected an engine's answer there, found {line[:60]!r}")
     return result

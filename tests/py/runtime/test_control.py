@@ -112,8 +112,20 @@ async def test_idle_connections_take_no_more_than_their_share(door: Path) -> Non
         (b"\xff\n", "expected an engine's answer there, found"),
         (b"x" * 200_000, "expected an answer of at most 65536 bytes, found more"),
         (b'{"error": ["no"]}\n', "['no']"),
+        (b'{"error": "", "ok": {}}\n', "expected an engine's answer there, found"),
     ],
-    ids=["nothing", "half", "number", "list", "neither", "brackets", "not UTF-8", "long", "error"],
+    ids=[
+        "nothing",
+        "half",
+        "number",
+        "list",
+        "neither",
+        "brackets",
+        "not UTF-8",
+        "long",
+        "error",
+        "no words",
+    ],
 )
 async def test_an_answer_that_is_none_is_told(tmp_path: Path, answer: bytes, expected: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
