@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "config_from_dict.hpp"
+#include "names.hpp"
 #include "tickwire/core/error.hpp"
 #include "tickwire/engine/engine.hpp"
 #include "tickwire/md/book_state.hpp"
@@ -55,13 +56,6 @@ py::dtype record_dtype(const signal::RecordLayout& layout) {
   }
   add("features", py::make_tuple("<f4", py::make_tuple(layout.feature_count)), layout.features_offset());
   return py::dtype(names, formats, offsets, static_cast<py::ssize_t>(layout.record_bytes()));
-}
-
-template <typename Names>
-py::tuple names_tuple(const Names& names) {
-  py::tuple result(names.size());
-  for (std::size_t i = 0; i < names.size(); ++i) result[i] = py::str(std::string(names[i]));
-  return result;
 }
 
 py::dict to_dict(const engine::CaptureFacts& facts) {

@@ -1,7 +1,6 @@
 #include "bind_md.hpp"
 
-#include <cstddef>
-
+#include "names.hpp"
 #include "tickwire/md/pcap.hpp"
 #include "tickwire/venue/itch/replay_source.hpp"
 #include "tickwire/venue/itch/session_day.hpp"
@@ -15,9 +14,7 @@ void bind_md(py::module_& m) {
   m.def("check_day_file", &venue::itch::check_day_file, py::arg("path"));
   m.def("is_pcap", &md::is_pcap, py::arg("path"));
   m.def("new_york_midnight", &venue::itch::new_york_midnight, py::arg("utc_ns"));
-  py::tuple venues(venue::kVenues.size());
-  for (std::size_t i = 0; i < venue::kVenues.size(); ++i) venues[i] = venue::kVenues[i].name;
-  m.attr("VENUES") = venues;
+  m.attr("VENUES") = names_tuple(venue::kVenues);
 }
 
 }  // namespace tickwire::bindings

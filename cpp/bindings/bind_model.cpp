@@ -8,6 +8,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "names.hpp"
 #include "tickwire/core/error.hpp"
 #include "tickwire/infer/aligned_floats.hpp"
 #include "tickwire/infer/executors.hpp"
@@ -123,9 +124,7 @@ class BoundModel {
 }  // namespace
 
 void bind_model(py::module_& m) {
-  py::tuple executors(infer::kExecutors.size());
-  for (std::size_t i = 0; i < executors.size(); ++i) executors[i] = infer::kExecutors[i].name;
-  m.attr("EXECUTORS") = executors;
+  m.attr("EXECUTORS") = names_tuple(infer::kExecutors);
 
   py::class_<BoundModel>(m, "Model", py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)))
       .def(py::init([](const std::vector<std::string>& members, const std::vector<double>& weights,
