@@ -1,7 +1,6 @@
 #include "tickwire/engine/ingest/price_feed.hpp"
 
 #include <algorithm>
-#include <array>
 #include <limits>
 #include <utility>
 
@@ -258,15 +257,6 @@ void PriceFeed::message(std::uint32_t conn, std::span<const char> bytes, RecvClo
   if (listener_ != nullptr) [[unlikely]] {
     TICKWIRE_HOT_EXEMPT_BEGIN("a capture: what it is and has, for who reads it")
     listener_->on_message(bytes, outcome, event, decoder_.symbol());
-    if (outcome == Outcome::UnknownSymbol && decoder_.symbol().empty()) {
-      // Spot's partial books: the stream's name alone says whose they are, in lower case.
-      std::array<char, 32> symbol;
-      const std::string_view named = venue::binance::parse_stream_name(decoder_.stream()).symbol;
-      const std::size_t size = std::min(named.size(), symbol.size());
-      std::transform(named.begin(), named.begin() + size, symbol.begin(),
-                     [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; });
-      listener_->on_other({symbol.data(), size});
-    }
     TICKWIRE_HOT_EXEMPT_END
   }
   if (!muted_) stages_.record(signal::Stage::Decode, tsc_span_ns(arrival.tsc_start, arrival.tsc_decoded));

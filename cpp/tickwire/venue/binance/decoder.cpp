@@ -192,8 +192,8 @@ class Decoder::Impl {
     return take_levels(out);
   }
 
-  [[nodiscard]] std::string_view symbol() const noexcept TICKWIRE_HOT {
-    return has(Key::Symbol) ? token(Key::Symbol).text : std::string_view{};
+  [[nodiscard]] std::string_view symbol() noexcept TICKWIRE_HOT {
+    return has(Key::Symbol) ? token(Key::Symbol).text : in_capitals(parse_stream_name(fields_.stream).symbol);
   }
   [[nodiscard]] Refused refused() const noexcept TICKWIRE_HOT { return refused_; }
 
@@ -298,7 +298,7 @@ class Decoder::Impl {
         // A partial book of spot names its instrument nowhere else.
         const StreamName name = parse_stream_name(token.text);
         if (name.kind == StreamName::Kind::Partial && fields_.instrument == kNoInstrument) {
-          fields_.instrument = find_lower(name.symbol);
+          fields_.instrument = instruments_.find(in_capitals(name.symbol));
         }
       }
       if (key == Key::Symbol) {
@@ -314,13 +314,13 @@ class Decoder::Impl {
     return true;
   }
 
-  /// The instrument whose symbol this is in lower case.
-  [[nodiscard]] InstrumentId find_lower(std::string_view symbol) const noexcept {
-    std::array<char, 64> upper;
-    if (symbol.size() > upper.size()) return kNoInstrument;
-    std::transform(symbol.begin(), symbol.end(), upper.begin(),
+  /// A symbol as the name of a stream has it, in the way that instruments are named; until the next call.
+  /// Empty where it is longer than any.
+  [[nodiscard]] std::string_view in_capitals(std::string_view symbol) noexcept TICKWIRE_HOT {
+    if (symbol.size() > capitals_.size()) return {};
+    std::transform(symbol.begin(), symbol.end(), capitals_.begin(),
                    [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; });
-    return instruments_.find({upper.data(), symbol.size()});
+    return {capitals_.data(), symbol.size()};
   }
 
   [[nodiscard]] static char first_char(ondemand::value& value) noexcept {
@@ -601,6 +601,7 @@ class Decoder::Impl {
   // Of the message at hand.
   const char* end_ = nullptr;
   Fields fields_;
+  std::array<char, 64> capitals_{};  // Of in_capitals().
   Refused refused_;
   std::uint32_t spelled_out_ = 0;  // Keys of this message that are words, by bit().
 };

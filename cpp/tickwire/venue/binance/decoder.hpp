@@ -66,7 +66,7 @@ class Decoder {
   Outcome decode_snapshot(std::span<const char> body, InstrumentId instrument, RecvClock recv_clock,
                           TsNs ts_recv, md::Event& out) noexcept TICKWIRE_HOT;
 
-  /// Of the last message, until the next: the symbol that it names, known or not.
+  /// Of the last message, until the next: the symbol that it names, or else its stream, known or not.
   [[nodiscard]] std::string_view symbol() const noexcept TICKWIRE_HOT;
   /// After Malformed and BadNumber: the field that could not be used, by its key, and its value as it was
   /// written. Both are empty where the message as a whole could not be read.
