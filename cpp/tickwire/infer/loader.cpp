@@ -20,12 +20,21 @@ namespace {
 
 constexpr const char* kExpected = "an ONNX model";
 
+/// Protocol buffers end at 2 GiB, and so does an ONNX file.
+std::size_t check_size(const std::string& path, std::int64_t size, const char* nothing) {
+  if (size <= 0) throw SetupError(path, kExpected, nothing);
+  if (size > std::numeric_limits<std::int32_t>::max()) {
+    throw SetupError(path, "an ONNX model of less than 2 GiB",
+                     std::to_string(size) + " bytes; quantise it, or take a smaller one");
+  }
+  return static_cast<std::size_t>(size);
+}
+
 std::vector<std::byte> read_held(const std::string& path, int fd) {
   struct stat status{};
-  if (::fstat(fd, &status) != 0 || status.st_size <= 0) {
-    throw SetupError(path, kExpected, "nothing at the descriptor that holds it");
-  }
-  std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
+  const bool there = ::fstat(fd, &status) == 0;
+  std::vector<std::byte> bytes(
+      check_size(path, there ? status.st_size : 0, "nothing at the descriptor that holds it"));
   for (std::size_t done = 0; done < bytes.size();) {
     // Several may read it at once: the descriptor's own place stays.
     const ssize_t got = ::pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
@@ -44,13 +53,7 @@ std::vector<std::byte> read_file(const ModelMember& member) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) throw SetupError(path, kExpected, "no file that can be read");
   const std::streamoff size = file.tellg();
-  if (size <= 0) throw SetupError(path, kExpected, "an empty file");
-  // Protocol buffers end at 2 GiB, and so does an ONNX file.
-  if (size > std::numeric_limits<std::int32_t>::max()) {
-    throw SetupError(path, "an ONNX model of less than 2 GiB",
-                     std::to_string(size) + " bytes; quantise it, or take a smaller one");
-  }
-  std::vector<std::byte> bytes(static_cast<std::size_t>(size));
+  std::vector<std::byte> bytes(check_size(path, size, "an empty file"));
   file.seekg(0);
   if (!file.read(reinterpret_cast<char*>(bytes.data()), size))
     throw SetupError(path, kExpected, "a file that cannot be read whole");
