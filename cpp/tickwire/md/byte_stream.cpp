@@ -274,13 +274,17 @@ bool ByteStream::refuse(const char* what) noexcept {
 
 void ByteStream::open_zip() noexcept {
   compression_ = Compression::ZipDeflated;
-  if (!find_in_zip() && failure_ == nullptr)
-    fail("the zip archive is cut or damaged: it has no list of its files");
+  try {
+    if (!find_in_zip() && failure_ == nullptr)
+      fail("the zip archive is cut or damaged: it has no list of its files");
+  } catch (const std::bad_alloc&) {
+    fail("the zip archive has a list of its files that finds no memory");
+  }
 }
 
 /// Puts the file's position where the one file of the archive begins. The list of files stands at the
 /// archive's end, and it alone is to be believed.
-bool ByteStream::find_in_zip() noexcept {
+bool ByteStream::find_in_zip() {
   struct stat status{};
   if (::fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) {
     return refuse("a zip archive that comes through a pipe: unpack it (unzip -p)");

@@ -47,7 +47,7 @@ class ByteStream {
   bool fill() noexcept;
   void begin() noexcept;
   void open_zip() noexcept;
-  [[nodiscard]] bool find_in_zip() noexcept;
+  [[nodiscard]] bool find_in_zip();
   std::size_t fail(const char* what) noexcept;
   bool refuse(const char* what) noexcept;
   std::size_t read_plain(char* out, std::size_t size) noexcept;

@@ -27,7 +27,7 @@ class MessageFile::Impl {
     open_next();
   }
 
-  bool next(std::span<const std::byte>& message) noexcept {
+  bool next(std::span<const std::byte>& message) {
     while (file_ < paths_.size()) {
       const std::size_t have = end_ - begin_;
       const std::size_t size = have >= kLengthBytes ? length_at(begin_) : 0;
@@ -80,19 +80,19 @@ class MessageFile::Impl {
     return got != 0;
   }
 
-  void finish_file() noexcept {
+  void finish_file() {
     const char* what = stream_.failure();
     if (what == nullptr && begin_ != end_) what = "the file ends in the middle of a message";
     if (what != nullptr) cut(what);
     leave_file();
   }
 
-  void leave_file() noexcept {
+  void leave_file() {
     ++file_;
     open_next();
   }
 
-  void cut(const char* what) noexcept {
+  void cut(const char* what) {
     if (!truncated_) {
       error_ = paths_[file_] + ": message " + std::to_string(number_ + 1) + ", at byte " +
                std::to_string(moved_ + begin_) + ": " + what;
@@ -100,7 +100,7 @@ class MessageFile::Impl {
     truncated_ = true;
   }
 
-  void open_next() noexcept {
+  void open_next() {
     for (; file_ < paths_.size(); ++file_) {
       begin_ = end_ = 0;
       moved_ = 0;
@@ -123,7 +123,7 @@ MessageFile::MessageFile(std::vector<std::string> paths, std::size_t block_bytes
     : impl_(std::make_unique<Impl>(std::move(paths), block_bytes)) {}
 MessageFile::~MessageFile() = default;
 
-bool MessageFile::next(std::span<const std::byte>& message) noexcept { return impl_->next(message); }
+bool MessageFile::next(std::span<const std::byte>& message) { return impl_->next(message); }
 std::size_t MessageFile::file() const noexcept { return impl_->file_; }
 std::uint64_t MessageFile::number() const noexcept { return impl_->number_; }
 void MessageFile::give_up(const std::string& why) { impl_->give_up(why); }

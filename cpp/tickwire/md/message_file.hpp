@@ -31,7 +31,7 @@ class MessageFile {
   MessageFile& operator=(const MessageFile&) = delete;
 
   /// The next message, which holds until the next call; false after the last one of the last file.
-  [[nodiscard]] bool next(std::span<const std::byte>& message) noexcept;
+  [[nodiscard]] bool next(std::span<const std::byte>& message);
 
   /// Of the message that next() gave: its file's place in the list, and its number there, from 1.
   [[nodiscard]] std::size_t file() const noexcept TICKWIRE_HOT;

@@ -233,7 +233,7 @@ bool PcapReader::truncated() const noexcept { return impl_->truncated; }
 const std::string& PcapReader::error() const noexcept { return impl_->error; }
 const PcapStats& PcapReader::stats() const noexcept { return impl_->stats; }
 
-bool PcapReader::next(PcapDatagram& datagram) noexcept {
+bool PcapReader::next(PcapDatagram& datagram) {
   Impl& impl = *impl_;
   while (!impl.ended) {
     pcap_pkthdr* header = nullptr;

@@ -69,7 +69,7 @@ class PcapReader {
   PcapReader& operator=(const PcapReader&) = delete;
 
   /// The next datagram; false at the end.
-  [[nodiscard]] bool next(PcapDatagram& datagram) noexcept;
+  [[nodiscard]] bool next(PcapDatagram& datagram);
 
   /// The file ended where more should have come; error() says how.
   bool truncated() const noexcept;

@@ -25,10 +25,9 @@
 ///   horizon (see PriceBook). While fewer levels are known than the features look at, no row can be right.
 ///   The book is valid again when the market has come back, or when a further snapshot was merged.
 /// - In doubt. An id that was passed already, of a message that repeats none of the recent ones, says that
-/// the
-///   venue may have begun to number anew. The next diff that continues the book ends the doubt; a few that
-///   follow each other decide that it was so, and the book is lost. A message's time decides neither, because
-///   a venue's clock can be wrong.
+///   the venue may have begun to number anew. The next diff that continues the book ends the doubt; a few
+///   that follow each other decide that it was so, and the book is lost. A message's time decides neither,
+///   because a venue's clock can be wrong.
 ///
 /// A snapshot that is ahead of everything buffered is loaded and held until an event bridges it, however
 /// long that takes; after two seconds wants_snapshot() asks for another beside it. The event that bridges it

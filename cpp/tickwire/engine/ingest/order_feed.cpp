@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <new>
 #include <utility>
 
 #include "tickwire/core/error.hpp"
@@ -262,20 +263,28 @@ class OrderFeed::Input final : public ReplayInput {
  public:
   explicit Input(OrderFeed& feed) : feed_(feed) {}
 
-  void read() noexcept override { at_end_ = !feed_.files_->next(feed_.item_); }
+  void read() noexcept override {
+    try {
+      at_end_ = !feed_.files_->next(feed_.item_);
+    } catch (const std::bad_alloc&) {
+      at_end_ = no_memory_ = true;
+    }
+  }
   [[nodiscard]] bool at_end() const noexcept TICKWIRE_HOT override { return at_end_; }
   [[nodiscard]] TsNs ts() const noexcept TICKWIRE_HOT override { return feed_.item_.ts_recv; }
   void process() noexcept TICKWIRE_HOT override { venue::itch::play(feed_.item_, feed_); }
   void tell(CaptureFacts& facts) const override { feed_.tell(facts); }
   void end() noexcept override {
-    if (!feed_.files_->truncated()) return;
+    if (!feed_.files_->truncated() && !no_memory_) return;
     feed_.counters_.truncated.set(1);
-    report(feed_.errors_, ErrorKind::CaptureTruncated, feed_.files_->error(), 0);
+    report(feed_.errors_, ErrorKind::CaptureTruncated,
+           no_memory_ ? std::string_view("out of memory") : feed_.files_->error(), 0);
   }
 
  private:
   OrderFeed& feed_;
   bool at_end_ = false;
+  bool no_memory_ = false;
 };
 
 std::unique_ptr<ReplayInput> OrderFeed::open_input() { return std::make_unique<Input>(*this); }

@@ -10,11 +10,10 @@
 /// - Lost messages make every book suspect. A snapshot rebuilds them all, and each begins a new epoch.
 /// - While a snapshot comes, nothing leaves. Its messages are no events: no row, no sample.
 /// - A message that does not fit the orders before it makes its books suspect. Where there is a snapshot
-/// server
-///   it is asked, which ends the epochs of all books, since one snapshot is of them all; else they stay
-///   suspect until the next session or start of day.
+///   server it is asked, which ends the epochs of all books, since one snapshot is of them all; else they
+///   stay suspect until the next session or start of day.
 /// - Where no line brings a byte for liveness_timeout_ns, heartbeats included, no book is valid until one
-/// does.
+///   does.
 ///
 /// Owned by one ingest agent, on its thread.
 
